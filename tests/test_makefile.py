@@ -1,0 +1,114 @@
+"""How the Makefile finds Python and keeps its environment, played with a Python that only takes notes."""
+
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Answers what the Makefile asks of it: a version check as if it were VERSION, `-m venv FOLDER`, `-m pip ...`.
+FAKE_PYTHON = """#!/bin/sh
+case "$1 $2" in
+"-c "*) exec PYTHON -IS -c "import sys; sys.version_info, sys.executable = VERSION, '$0'; $2" ;;
+"-m venv") echo venv >>notes; mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
+"-m pip") echo pip >>notes; [ ! -e fail ] ;;
+esac
+"""
+
+
+class Checkout:
+    """A copy of the Makefile in a folder of its own, with just enough programs on the PATH to run it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.programs = folder / "programs"
+        self.programs.mkdir()
+        for name in ("pyproject.toml", "requirements.lock", "Makefile"):
+            shutil.copy(ROOT / name, folder)
+        for name in ("make", "sh", "cp", "mkdir", "rm", "touch"):
+            found = shutil.which(name)
+            assert found is not None, f"this test needs {name} on the PATH"
+            (self.programs / name).symlink_to(found)
+
+    def add_python(self, name: str = "python3.12", version: tuple[int, ...] = (3, 12, 1)) -> None:
+        fake = self.programs / name
+        fake.write_text(FAKE_PYTHON.replace("PYTHON", f"'{sys.executable}'").replace("VERSION", str(version)))
+        fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+
+    def make_env(self, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+        """Run `make env`; the result, and what it asked of Python in order."""
+        notes = self.folder / "notes"
+        notes.write_text("")
+        command = [str(self.programs / "make"), "env", *arguments]
+        run = subprocess.run(
+            command, cwd=self.folder, env={"PATH": str(self.programs)}, capture_output=True, text=True
+        )
+        return run, notes.read_text().split()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [(), ("PYTHON=no-such-python",)])
+def test_without_python_312_one_sentence_says_so(checkout: Checkout, arguments: tuple[str, ...]) -> None:
+    run, notes = checkout.make_env(*arguments)
+    assert run.returncode != 0
+    assert run.stdout == ""
+    assert len(run.stderr.splitlines()) == 1
+    assert "il_bench needs Python 3.12" in run.stderr
+    assert notes == []
+
+
+@pytest.mark.parametrize("version", [(3, 11, 9), (3, 13, 0)])
+def test_another_python_is_passed_over(checkout: Checkout, version: tuple[int, ...]) -> None:
+    checkout.add_python("python3", version)
+    run, notes = checkout.make_env()
+    assert "il_bench needs Python 3.12" in run.stderr
+    assert notes == []
+
+
+def test_environment_of_another_python_is_made_anew(checkout: Checkout) -> None:
+    checkout.add_python()
+    checkout.make_env()
+    old = checkout.folder / ".venv" / "bin" / "python"
+    old.write_text(old.read_text().replace("(3, 12, 1)", "(3, 11, 9)"))
+    (checkout.folder / "requirements.lock").touch()
+    run, asked = checkout.make_env()
+    assert "Creating .venv" in run.stdout
+    assert asked == ["venv", "pip", "pip"]
+
+
+def test_environment_is_made_once(checkout: Checkout) -> None:
+    checkout.add_python()
+    first, asked = checkout.make_env()
+    assert first.returncode == 0, first.stderr
+    assert "Creating .venv" in first.stdout
+    assert asked == ["venv", "pip", "pip"]
+    _, asked = checkout.make_env()
+    assert asked == []
+
+
+def test_environment_follows_the_lock(checkout: Checkout) -> None:
+    checkout.add_python()
+    checkout.make_env()
+    (checkout.folder / "requirements.lock").write_text("# newer\n")
+    second, asked = checkout.make_env()
+    assert "Updating .venv" in second.stdout
+    assert asked == ["pip", "pip"]
+
+
+def test_interrupted_environment_is_made_anew(checkout: Checkout) -> None:
+    checkout.add_python()
+    (checkout.folder / "fail").touch()
+    first, _ = checkout.make_env()
+    assert first.returncode != 0
+    (checkout.folder / "fail").unlink()
+    second, asked = checkout.make_env()
+    assert "Creating .venv" in second.stdout
+    assert asked == ["venv", "pip", "pip"]
