@@ -1,0 +1,137 @@
+"""What the keypoint policies share: configuration, observation history, action queue."""
+
+from abc import abstractmethod
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lerobot.configs import NormalizationMode, PreTrainedConfig
+from lerobot.optim import AdamWConfig, CosineDecayWithWarmupSchedulerConfig, OptimizerConfig
+from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.policies.utils import populate_queues
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+from torch import Tensor
+
+OBSERVATIONS = (OBS_STATE, OBS_ENV_STATE)
+
+
+def min_max_mapping() -> dict[str, NormalizationMode]:
+    """Every low-dimensional feature to [-1, 1]. LeRobot's own defaults leave ``ENV`` as it is."""
+    return {
+        "STATE": NormalizationMode.MIN_MAX,
+        "ENV": NormalizationMode.MIN_MAX,
+        "ACTION": NormalizationMode.MIN_MAX,
+    }
+
+
+@dataclass
+class KeypointsConfig(PreTrainedConfig):
+    """Fields of every keypoint policy.
+
+    Args:
+        n_obs_steps: observations the policy sees, the current one and those before it.
+        chunk_size: steps of the action chunk it predicts, from the current step on.
+        n_action_steps: steps of the chunk it executes before it predicts again.
+        relative_actions: predict actions relative to the agent's current (normalised) position.
+        optimizer_lr, optimizer_weight_decay, scheduler_warmup_steps: presets for ``lerobot-train``.
+    """
+
+    n_obs_steps: int = 2
+    chunk_size: int = 8
+    n_action_steps: int = 8
+    relative_actions: bool = True
+    normalization_mapping: dict[str, NormalizationMode] = field(default_factory=min_max_mapping)
+    optimizer_lr: float = 1e-3
+    optimizer_weight_decay: float = 1e-4
+    scheduler_warmup_steps: int = 500
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.n_action_steps <= self.chunk_size:
+            raise ValueError(
+                f"n_action_steps is {self.n_action_steps}; it must lie in 1 .. chunk_size = {self.chunk_size}."
+            )
+        if self.n_obs_steps < 1:
+            raise ValueError(f"n_obs_steps is {self.n_obs_steps}; it must be at least 1.")
+
+    def validate_features(self) -> None:
+        """Raise ValueError unless the inputs are the agent's and the block's state, the output an action."""
+        check_keypoint_features(self)
+
+    @property
+    def observation_delta_indices(self) -> list[int]:
+        return list(range(1 - self.n_obs_steps, 1))
+
+    @property
+    def action_delta_indices(self) -> list[int]:
+        return list(range(self.chunk_size))
+
+    @property
+    def reward_delta_indices(self) -> None:
+        return None
+
+    def get_optimizer_preset(self) -> OptimizerConfig:
+        return AdamWConfig(lr=self.optimizer_lr, weight_decay=self.optimizer_weight_decay)
+
+    def get_scheduler_preset(self) -> CosineDecayWithWarmupSchedulerConfig:
+        return CosineDecayWithWarmupSchedulerConfig(
+            num_warmup_steps=self.scheduler_warmup_steps,
+            num_decay_steps=100_000,
+            peak_lr=self.optimizer_lr,
+            decay_lr=self.optimizer_lr / 100,
+        )
+
+
+def check_keypoint_features(config: PreTrainedConfig) -> None:
+    """Raise ValueError naming the feature that a keypoint policy lacks or cannot take."""
+    inputs = config.input_features or {}
+    for key in OBSERVATIONS:
+        if key not in inputs:
+            raise ValueError(
+                f"{config.type} needs {key!r} among its input features; it got {sorted(inputs)}."
+            )
+    images = [key for key in inputs if key not in OBSERVATIONS]
+    if images:
+        raise ValueError(f"{config.type} takes no input feature but {list(OBSERVATIONS)}; it got {images}.")
+    if config.action_feature is None:
+        raise ValueError(f"{config.type} needs {ACTION!r} among its output features.")
+
+
+class KeypointsPolicy(PreTrainedPolicy):
+    """Observation history and action queue around ``predict``; subclasses bring network and loss."""
+
+    config_class: Any = KeypointsConfig
+    name: Any = "il_keypoints"
+
+    def reset(self) -> None:
+        """Forget the episode: observations seen, actions queued."""
+        n_obs_steps, n_action_steps = self.config.n_obs_steps, self.config.n_action_steps
+        self._queues: dict[str, deque[Tensor]] = {key: deque(maxlen=n_obs_steps) for key in OBSERVATIONS}
+        self._queues[ACTION] = deque(maxlen=n_action_steps)
+
+    @abstractmethod
+    def predict(self, batch: dict[str, Tensor]) -> Tensor:
+        """The chunk (B, W, 2) for ``observation.state`` (B, T, 2), ``observation.environment_state`` (B, T, 16)."""
+
+    @torch.no_grad()
+    def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
+        """The chunk (B, W, 2), normalised; from the history where there is one, else from ``batch`` (B, T, .)."""
+        if len(self._queues[OBS_STATE]) > 0:
+            batch = {key: torch.stack(list(self._queues[key]), dim=1) for key in OBSERVATIONS}
+        return self.predict(batch)
+
+    @torch.no_grad()
+    def select_action(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
+        """One action (B, 2), normalised, for the observations of one step (B, .)."""
+        self.eval()
+        self._queues = populate_queues(self._queues, {key: batch[key] for key in OBSERVATIONS})
+        queue = self._queues[ACTION]
+        if len(queue) == 0:
+            actions = self.predict_action_chunk(batch)[:, : self.config.n_action_steps]
+            queue.extend(actions.transpose(0, 1))
+        return queue.popleft()
+
+    def get_optim_params(self) -> dict[str, Any]:
+        """All parameters, in one group."""
+        return self.parameters()  # type: ignore[return-value]

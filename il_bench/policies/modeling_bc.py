@@ -1,0 +1,56 @@
+"""``il_bc``: behaviour cloning by a residual MLP on action chunks."""
+
+from typing import Any
+
+import torch
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+from torch import Tensor, nn
+
+from il_bench.policies.configuration_bc import ILBCConfig
+from il_bench.policies.keypoints import KeypointsPolicy
+
+
+class ILBCPolicy(KeypointsPolicy):
+    """Plain regression, the baseline every other policy must beat: one mode where people show several."""
+
+    config_class = ILBCConfig
+    name = "il_bc"
+
+    def __init__(self, config: ILBCConfig, **kwargs: Any) -> None:
+        super().__init__(config)
+        config.validate_features()
+        observation_dim = sum(config.input_features[key].shape[0] for key in (OBS_STATE, OBS_ENV_STATE))  # type: ignore[index]
+        self._action_dim = config.action_feature.shape[0]  # type: ignore[union-attr]
+        blocks = [_ResidualBlock(config.hidden_dim, config.dropout) for _ in range(config.n_layers)]
+        self.net = nn.Sequential(
+            nn.Linear(config.n_obs_steps * observation_dim, config.hidden_dim),
+            *blocks,
+            nn.LayerNorm(config.hidden_dim),
+            nn.Linear(config.hidden_dim, config.chunk_size * self._action_dim),
+        )
+        self.reset()
+
+    def predict(self, batch: dict[str, Tensor]) -> Tensor:
+        observations = torch.cat([batch[OBS_STATE], batch[OBS_ENV_STATE]], dim=-1)  # (B, T, 18)
+        chunk = self.net(observations.flatten(1)).unflatten(1, (-1, self._action_dim))  # (B, W, 2)
+        if self.config.relative_actions:
+            chunk = chunk + batch[OBS_STATE][:, -1:]
+        return chunk  # type: ignore[no-any-return]
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """L1 loss over the steps of the chunk that lie inside the episode."""
+        error = (self.predict(batch) - batch[ACTION]).abs().mean(dim=-1)  # (B, W)
+        inside = ~batch[f"{ACTION}_is_pad"]
+        loss = (error * inside).sum() / inside.sum().clamp_min(1)
+        return loss, {"l1_loss": loss.item()}
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(dim, dim)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.net(x)  # type: ignore[no-any-return]

@@ -1,0 +1,152 @@
+"""``il_vqbet``: LeRobot's VQ-BeT (Lee et al. 2024) on keypoints.
+
+Residual VQ, minGPT, heads and losses are LeRobot's classes. Replaced is what demands an image (the
+observation tokens), and mended is what LeRobot 0.6 leaves open: the count of first-phase steps lives in
+``state_dict``, and a frozen residual VQ stays in eval mode when ``train()`` is called again.
+"""
+
+from typing import Any
+
+import torch
+from lerobot.policies.vqbet.modeling_vqbet import GPT, MLP, VQBeTHead, VqVae
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+from torch import Tensor, nn
+
+from il_bench.policies.configuration_vqbet import ILVQBeTConfig
+from il_bench.policies.keypoints import KeypointsPolicy
+from il_bench.tokenizers import ResidualVQTokenizer
+
+
+class ILVQBeTPolicy(KeypointsPolicy):
+    """Two phases: residual VQ alone for ``n_vqvae_training_steps``, then GPT, code and offset heads."""
+
+    config_class = ILVQBeTConfig
+    name = "il_vqbet"
+
+    def __init__(self, config: ILVQBeTConfig, **kwargs: Any) -> None:
+        super().__init__(config)
+        config.validate_features()
+        self.vqbet = ILVQBeTModel(config)
+        self.reset()
+
+    @property
+    def tokenizer(self) -> ResidualVQTokenizer:
+        """The residual VQ, sharing its weights with this policy."""
+        return ResidualVQTokenizer(self.vqbet.action_head.vqvae_model)
+
+    @property
+    def in_first_phase(self) -> bool:
+        """Whether the residual VQ is still being trained; until it is done the policy can do nothing."""
+        return not bool(self.vqbet.action_head.vqvae_model.discretized)
+
+    def predict(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.vqbet.predict(batch)
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
+        """First phase: reconstruction and commitment. Second: focal loss of the codes, L1 of the offset."""
+        chunks = self.vqbet.target_chunks(batch)  # (B, T, W, 2)
+        if not self.in_first_phase:
+            return self.vqbet.loss(batch, chunks)
+        loss, n_codes, n_pairs, error = self.vqbet.action_head.discretize(
+            self.config.n_vqvae_training_steps, chunks.flatten(0, 1)
+        )
+        return loss, {
+            "n_different_codes": n_codes,
+            "n_different_combinations": n_pairs,
+            "recon_l1_error": error,
+        }
+
+    def get_optim_params(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """Three groups as in LeRobot's VQ-BeT: decayed, residual VQ with its own rate, not decayed."""
+        model = self.vqbet
+        vqvae = list(model.action_head.vqvae_model.parameters())
+        decay, no_decay = model.policy.configure_parameters()
+        heads = [p for n, p in model.action_head.named_parameters() if not n.startswith("vqvae_model.")]
+        tokens = [*model.state_projector.parameters(), *model.env_projector.parameters(), model.action_token]
+        return [
+            {"params": [*decay, *tokens, *heads]},
+            {
+                "params": vqvae,
+                "weight_decay": self.config.optimizer_vqvae_weight_decay,
+                "lr": self.config.optimizer_vqvae_lr,
+            },
+            {"params": no_decay, "weight_decay": 0.0},
+        ]
+
+
+class ILVQBeTModel(nn.Module):
+    """LeRobot's ``VQBeTModel`` with a token of keypoints where it has one of the image."""
+
+    action_indices: Tensor
+
+    def __init__(self, config: ILVQBeTConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.gpt_input_dim
+        self.action_token = nn.Parameter(torch.randn(1, 1, width))  # "A_Q" in LeRobot's drawing
+        self.state_projector = MLP(config.input_features[OBS_STATE].shape[0], [width])  # type: ignore[index]
+        self.env_projector = MLP(config.input_features[OBS_ENV_STATE].shape[0], [width])  # type: ignore[index]
+        self.policy = GPT(config)
+        self.action_head = VQBeTHead(config)
+        self.action_head.vqvae_model = ResumableVqVae(config)
+        n_chunks = config.n_obs_steps + config.n_action_pred_token - 1
+        starts = torch.arange(n_chunks)[:, None]
+        self.register_buffer(
+            "action_indices", starts + torch.arange(config.action_chunk_size), persistent=False
+        )
+
+    def features(self, batch: dict[str, Tensor]) -> Tensor:
+        """GPT's output at each action query, (B, T + n_action_pred_token - 1, D)."""
+        batch_size, n_obs_steps = batch[OBS_STATE].shape[:2]
+        query = self.action_token.expand(batch_size, n_obs_steps, -1)
+        tokens = torch.stack(
+            [self.env_projector(batch[OBS_ENV_STATE]), self.state_projector(batch[OBS_STATE]), query], dim=2
+        )  # (B, T, 3, D)
+        n_future = self.config.n_action_pred_token - 1
+        future = self.action_token.expand(batch_size, n_future, -1)
+        features = self.policy(torch.cat([tokens.flatten(1, 2), future], dim=1))
+        past_and_now = features[:, 2 : 3 * n_obs_steps : 3]
+        return torch.cat([past_and_now, features[:, 3 * n_obs_steps :]], dim=1)
+
+    def origins(self, batch: dict[str, Tensor]) -> Tensor:
+        """What each chunk is relative to, (B, T + n_action_pred_token - 1, 1, 2); zero for absolute ones."""
+        state = batch[OBS_STATE]
+        future = state[:, -1:].expand(-1, self.config.n_action_pred_token - 1, -1)
+        origins = torch.cat([state, future], dim=1)[:, :, None]
+        return origins if self.config.relative_actions else torch.zeros_like(origins)
+
+    def target_chunks(self, batch: dict[str, Tensor]) -> Tensor:
+        """The chunks the queries are to answer, (B, T + n_action_pred_token - 1, W, 2)."""
+        return batch[ACTION][:, self.action_indices] - self.origins(batch)
+
+    def loss(self, batch: dict[str, Tensor], chunks: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        losses = self.action_head.loss_fn(self.action_head(self.features(batch)), chunks)
+        return losses.pop("loss"), losses
+
+    def predict(self, batch: dict[str, Tensor]) -> Tensor:
+        """The current step's chunk, (B, W, 2): decoded codes, plus offset, plus the agent's position."""
+        now = self.config.n_obs_steps - 1
+        predicted = self.action_head(self.features(batch)[:, now : now + 1])["predicted_action"]
+        chunk = predicted[:, 0].unflatten(1, (self.config.action_chunk_size, -1))
+        return chunk + self.origins(batch)[:, now]  # type: ignore[no-any-return]
+
+
+class ResumableVqVae(VqVae):  # type: ignore[misc]
+    """LeRobot's ``VqVae`` that can be saved in its first phase and stays frozen after it."""
+
+    @property
+    def optimized_steps(self) -> int:
+        """First-phase steps done; LeRobot keeps it in a plain attribute, so a resumed run starts again."""
+        return int(self.n_optimized_steps)
+
+    @optimized_steps.setter
+    def optimized_steps(self, value: int) -> None:
+        # LeRobot's constructor sets the attribute, and so brings the buffer into being.
+        if "n_optimized_steps" not in self._buffers:
+            self.register_buffer("n_optimized_steps", torch.tensor(0))
+        self.n_optimized_steps.fill_(value)
+
+    def train(self, mode: bool = True) -> "ResumableVqVae":
+        """As ``nn.Module.train``, but a frozen residual VQ stays in eval mode."""
+        super().train(mode and not bool(self.discretized))
+        return self

@@ -1,0 +1,77 @@
+"""Every hyperparameter of every policy and track, as data: ``recipes/<track>/<policy>.toml``."""
+
+import tomllib
+from importlib.resources import files
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from il_bench.errors import IlBenchError
+
+
+class Training(BaseModel):
+    """How a policy is trained, whatever it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    lr: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    warmup_steps: int = Field(default=500, ge=0, description="linear rise of the learning rate, in steps")
+    final_lr_fraction: float = Field(
+        default=0.0, ge=0, le=1, description="where the cosine ends, as a share of lr"
+    )
+    grad_clip_norm: float = Field(default=10.0, gt=0)
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    autocast: Literal["float32", "bfloat16"] = "float32"
+
+
+class Recipe(BaseModel):
+    """One policy on one track. ``policy`` holds LeRobot's configuration, ``type`` among its fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    policy: dict[str, Any]
+    training: Training
+
+
+def names(track: str) -> list[str]:
+    """Policies that have a recipe for ``track``."""
+    folder = files(__name__) / track
+    if not folder.is_dir():
+        return []
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def load(policy: str, track: str, overrides: dict[str, Any] | None = None) -> Recipe:
+    """The recipe of ``policy`` on ``track``, with fields of ``[training]`` replaced by ``overrides``.
+
+    Raises:
+        IlBenchError: for a policy or track without a recipe, and for a field that is unknown or out of bounds.
+    """
+    known = names(track)
+    if policy not in known:
+        raise IlBenchError(
+            f"There is no recipe for policy {policy!r} on track {track!r}; "
+            + (
+                f"there is one for {', '.join(known)}."
+                if known
+                else "the tracks with recipes are: keypoints."
+            )
+        )
+    source = f"recipes/{track}/{policy}.toml"
+    data = tomllib.loads((files(__name__) / track / f"{policy}.toml").read_text())
+    return parse(data, source, overrides)
+
+
+def parse(data: dict[str, Any], source: str, overrides: dict[str, Any] | None = None) -> Recipe:
+    """A recipe out of ``data``; ``source`` names it in errors."""
+    data = {**data, "training": {**data.get("training", {}), **(overrides or {})}}
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise IlBenchError(f"{source}: {field}: {first['msg']} (it is {first['input']!r}).") from None
