@@ -63,7 +63,7 @@ def save(trainer: "Trainer") -> Path:
 
 
 def save_pretrained(trainer: "Trainer", folder: Path) -> None:
-    """The averaged policy as a LeRobot ``pretrained_model`` folder, with what made it in ``training.json``."""
+    """The averaged policy as a LeRobot ``pretrained_model`` folder; what made it is in ``training.json``."""
     trainer.average.policy.save_pretrained(folder)
     trainer.preprocessor.save_pretrained(folder)
     trainer.postprocessor.save_pretrained(folder)
@@ -112,8 +112,9 @@ def restore(trainer: "Trainer") -> None:
     facts = _training_facts(trainer)
     for field in ("recipe", "seed", "data"):
         if progress[field] != facts[field]:
+            difference = _difference(progress[field], facts[field])
             raise IlBenchError(
-                f"{trainer.output}: was trained with another {field} ({_difference(progress[field], facts[field])}). "
+                f"{trainer.output}: was trained with another {field} ({difference}). "
                 "Give another --output, or the same settings again."
             )
     try:

@@ -35,8 +35,8 @@ def train(
     data: Annotated[
         str,
         typer.Option(
-            help="Demonstrations: a Hub id, a LeRobot folder, a replay buffer (.npz, .zarr), or 'human', the folder "
-            f"that the environment variable {HUMAN_DATA} names."
+            help="Demonstrations: a Hub id, a LeRobot folder, a replay buffer (.npz, .zarr), or 'human', "
+            f"the folder that the environment variable {HUMAN_DATA} names."
         ),
     ],
     output: Annotated[Path, typer.Option(help="Folder of the run; checkpoints/last in it is the newest.")],
@@ -85,11 +85,8 @@ def train(
             )
     except IlBenchError as error:
         _fail(error)
-    last = output / "checkpoints" / "last"
     if finished:
-        typer.echo(
-            f"Done. Evaluate it: pytest --benchmark --pyargs il_bench.suite --il-policy {last / 'pretrained_model'}"
-        )
+        typer.echo(f"Done. Evaluate it: pytest --benchmark --pyargs il_bench.suite --il-policy {output}")
     else:
         typer.echo(f"Stopped and saved at step {trainer.step}. To go on: the same command with --resume")
         raise typer.Exit(130)

@@ -137,8 +137,8 @@ class Trainer:
             loss, _ = self.policy.forward(batch)
         if not torch.isfinite(loss):
             raise IlBenchError(
-                f"step {self.step}: the loss is {loss.item()}. Lower lr in the recipe, or look for outliers in "
-                f"{self.source}; the last checkpoint is in {self.output}."
+                f"step {self.step}: the loss is {loss.item()}. Lower lr in the recipe, or look for outliers "
+                f"in {self.source}; the last checkpoint is in {self.output}."
             )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.grad_clip_norm)
@@ -150,7 +150,8 @@ class Trainer:
             self.average.update(self.policy)
         self.step += 1
         self.seconds += time.perf_counter() - started
-        return loss.detach()
+        detached: Tensor = loss.detach()
+        return detached
 
     def _batch(self, frames: Tensor) -> dict[str, Tensor]:
         raw = self.windows.batch(frames)
@@ -206,7 +207,7 @@ def policy_config(recipe: Recipe, device: str) -> PreTrainedConfig:
     """
     fields = {**recipe.policy, "device": device, "push_to_hub": False}
     try:
-        return draccus.decode(PreTrainedConfig, fields)  # type: ignore[no-any-return]
+        return draccus.decode(PreTrainedConfig, fields)
     except Exception as error:  # draccus has its own errors around ValueError and KeyError
         cause = error.__cause__ or error
         raise IlBenchError(f"recipe, [policy] {recipe.policy.get('type')}: {cause}") from None

@@ -50,7 +50,7 @@ class KeypointsConfig(PreTrainedConfig):
         super().__post_init__()
         if not 1 <= self.n_action_steps <= self.chunk_size:
             raise ValueError(
-                f"n_action_steps is {self.n_action_steps}; it must lie in 1 .. chunk_size = {self.chunk_size}."
+                f"n_action_steps is {self.n_action_steps}; chunk_size allows 1 .. {self.chunk_size}."
             )
         if self.n_obs_steps < 1:
             raise ValueError(f"n_obs_steps is {self.n_obs_steps}; it must be at least 1.")
@@ -112,11 +112,11 @@ class KeypointsPolicy(PreTrainedPolicy):
 
     @abstractmethod
     def predict(self, batch: dict[str, Tensor]) -> Tensor:
-        """The chunk (B, W, 2) for ``observation.state`` (B, T, 2), ``observation.environment_state`` (B, T, 16)."""
+        """The chunk (B, W, 2) for ``observation.state`` (B, T, 2) and ``.environment_state`` (B, T, 16)."""
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
-        """The chunk (B, W, 2), normalised; from the history where there is one, else from ``batch`` (B, T, .)."""
+        """The chunk (B, W, 2), normalised; from the history, or before there is one from ``batch``."""
         if len(self._queues[OBS_STATE]) > 0:
             batch = {key: torch.stack(list(self._queues[key]), dim=1) for key in OBSERVATIONS}
         return self.predict(batch)
@@ -132,6 +132,6 @@ class KeypointsPolicy(PreTrainedPolicy):
             queue.extend(actions.transpose(0, 1))
         return queue.popleft()
 
-    def get_optim_params(self) -> dict[str, Any]:
+    def get_optim_params(self) -> Any:
         """All parameters, in one group."""
-        return self.parameters()  # type: ignore[return-value]
+        return self.parameters()

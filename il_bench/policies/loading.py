@@ -94,8 +94,8 @@ def load_policy(spec: str | Path, *, device: str = "cpu") -> LoadedPolicy:
     """Load a policy for evaluation.
 
     Args:
-        spec: a name of the zoo (``bc``, ``bet``, ``vqbet``, ``act``, ``diffusion``), a LeRobot ``pretrained_model``
-            folder, a checkpoint or run folder of ``lerobot-train`` or ``il-bench train``, or a Hub id.
+        spec: a name of the zoo (``bc``, ``bet``, ``vqbet``, ``act``, ``diffusion``), a LeRobot
+            ``pretrained_model`` folder, a checkpoint or run folder of ``lerobot-train`` or ``il-bench train``, or a Hub id.
         device: where it runs.
 
     Raises:
@@ -146,7 +146,7 @@ def find_checkpoint(spec: str) -> Path:
             if (candidate / "config.json").exists():
                 return candidate
         raise IlBenchError(
-            f"{spec}: holds no config.json; give a LeRobot pretrained_model folder, a checkpoint or a run folder."
+            f"{spec}: holds no config.json; give a LeRobot pretrained_model folder, a checkpoint or a run."
         )
     if spec.count("/") == 1 and not spec.startswith((".", "/", "~")):
         return _download(spec)

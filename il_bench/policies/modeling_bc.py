@@ -19,8 +19,8 @@ class ILBCPolicy(KeypointsPolicy):
     def __init__(self, config: ILBCConfig, **kwargs: Any) -> None:
         super().__init__(config)
         config.validate_features()
-        observation_dim = sum(config.input_features[key].shape[0] for key in (OBS_STATE, OBS_ENV_STATE))  # type: ignore[index]
-        self._action_dim = config.action_feature.shape[0]  # type: ignore[union-attr]
+        observation_dim = sum(config.input_features[key].shape[0] for key in (OBS_STATE, OBS_ENV_STATE))
+        self._action_dim = config.action_feature.shape[0]
         blocks = [_ResidualBlock(config.hidden_dim, config.dropout) for _ in range(config.n_layers)]
         self.net = nn.Sequential(
             nn.Linear(config.n_obs_steps * observation_dim, config.hidden_dim),

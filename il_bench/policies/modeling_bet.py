@@ -28,11 +28,11 @@ class ILBeTPolicy(KeypointsPolicy):
     def __init__(self, config: ILBeTConfig, **kwargs: Any) -> None:
         super().__init__(config)
         config.validate_features()
-        action_dim = config.action_feature.shape[0]  # type: ignore[union-attr]
+        action_dim = config.action_feature.shape[0]
         width = config.gpt_input_dim
         self.tokenizer = KMeansTokenizer(config.codebook_size, (config.chunk_size, action_dim))
-        self.state_projector = nn.Linear(config.input_features[OBS_STATE].shape[0], width)  # type: ignore[index]
-        self.env_projector = nn.Linear(config.input_features[OBS_ENV_STATE].shape[0], width)  # type: ignore[index]
+        self.state_projector = nn.Linear(config.input_features[OBS_STATE].shape[0], width)
+        self.env_projector = nn.Linear(config.input_features[OBS_ENV_STATE].shape[0], width)
         self.gpt = GPT(config)
         self.bin_head = nn.Linear(config.gpt_output_dim, config.codebook_size)
         self.offset_head = nn.Linear(

@@ -56,7 +56,7 @@ class ILVQBeTPolicy(KeypointsPolicy):
             "recon_l1_error": error,
         }
 
-    def get_optim_params(self) -> list[dict[str, Any]]:  # type: ignore[override]
+    def get_optim_params(self) -> list[dict[str, Any]]:
         """Three groups as in LeRobot's VQ-BeT: decayed, residual VQ with its own rate, not decayed."""
         model = self.vqbet
         vqvae = list(model.action_head.vqvae_model.parameters())
@@ -84,8 +84,8 @@ class ILVQBeTModel(nn.Module):
         self.config = config
         width = config.gpt_input_dim
         self.action_token = nn.Parameter(torch.randn(1, 1, width))  # "A_Q" in LeRobot's drawing
-        self.state_projector = MLP(config.input_features[OBS_STATE].shape[0], [width])  # type: ignore[index]
-        self.env_projector = MLP(config.input_features[OBS_ENV_STATE].shape[0], [width])  # type: ignore[index]
+        self.state_projector = MLP(config.input_features[OBS_STATE].shape[0], [width])
+        self.env_projector = MLP(config.input_features[OBS_ENV_STATE].shape[0], [width])
         self.policy = GPT(config)
         self.action_head = VQBeTHead(config)
         self.action_head.vqvae_model = ResumableVqVae(config)
@@ -131,7 +131,7 @@ class ILVQBeTModel(nn.Module):
         return chunk + self.origins(batch)[:, now]  # type: ignore[no-any-return]
 
 
-class ResumableVqVae(VqVae):  # type: ignore[misc]
+class ResumableVqVae(VqVae):
     """LeRobot's ``VqVae`` that can be saved in its first phase and stays frozen after it."""
 
     @property

@@ -1,4 +1,4 @@
-"""Pre- and post-processing of ``il_bet``: LeRobot's own normalisation, found by LeRobot's factory by name."""
+"""Pre- and post-processing of ``il_bet``: LeRobot's own normalisation, found by name."""
 
 from typing import Any
 
@@ -10,6 +10,6 @@ from il_bench.policies.configuration_bet import ILBeTConfig
 
 def make_il_bet_pre_post_processors(
     config: ILBeTConfig, dataset_stats: dict[str, dict[str, Tensor]] | None = None
-) -> tuple[Any, Any]:
-    """Normalise observations and actions by ``dataset_stats``; unnormalise the actions that come back."""
+) -> Any:
+    """The pair: normalise observations and actions by ``dataset_stats``; unnormalise what comes back."""
     return make_default_pre_post_processors(config, dataset_stats)

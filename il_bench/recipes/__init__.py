@@ -49,7 +49,7 @@ def load(policy: str, track: str, overrides: dict[str, Any] | None = None) -> Re
     """The recipe of ``policy`` on ``track``, with fields of ``[training]`` replaced by ``overrides``.
 
     Raises:
-        IlBenchError: for a policy or track without a recipe, and for a field that is unknown or out of bounds.
+        IlBenchError: for a policy or track without a recipe; for a field that is unknown or out of bounds.
     """
     known = names(track)
     if policy not in known:

@@ -50,13 +50,14 @@ class KMeansTokenizer(Tokenizer):
         self._check_chunks(chunks)
         # Differences, not the expanded square: a chunk that is a centre has distance exactly 0.
         differences = chunks.flatten(1)[:, None] - self.centers.to(chunks.dtype)  # (N, C, W * A)
-        return differences.square().sum(dim=-1).argmin(dim=1, keepdim=True)
+        nearest: Tensor = differences.square().sum(dim=-1).argmin(dim=1, keepdim=True)
+        return nearest
 
     def decode(self, indices: Tensor, offsets: Tensor | None = None) -> Tensor:
         """The centres of ``indices`` (N, 1), moved by ``offsets`` (N, W, A) where given: (N, W, A)."""
         self._check_fitted()
         self._check_indices(indices)
-        chunks = self.centers[indices[:, 0]].unflatten(1, self.chunk_shape)
+        chunks: Tensor = self.centers[indices[:, 0]].unflatten(1, self.chunk_shape)
         return chunks if offsets is None else chunks + offsets
 
     def encode_with_offset(self, chunks: Tensor) -> tuple[Tensor, Tensor]:

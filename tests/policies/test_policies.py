@@ -1,0 +1,168 @@
+"""What holds for every keypoint policy, and what each is for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from .conftest import SMALL, observations, small_policy, train_a_little, training_batch
+
+
+def act(policy: Any, n_steps: int = 20) -> torch.Tensor:
+    torch.manual_seed(7)
+    policy.reset()
+    return torch.stack([policy.select_action(observations(seed=step)) for step in range(n_steps)])
+
+
+def test_a_reloaded_policy_gives_identical_actions(trained: Any, tmp_path: Path) -> None:
+    trained.save_pretrained(tmp_path)
+    again = type(trained).from_pretrained(tmp_path, strict=True)
+    assert torch.equal(act(trained), act(again))
+
+
+def test_a_policy_learns(trained: Any) -> None:
+    batch = training_batch(trained.config, seed=99)
+    optimizer = torch.optim.AdamW(trained.get_optim_params(), lr=3e-3)
+    trained.train()
+    losses = []
+    for _ in range(40):
+        loss, _ = trained.forward(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_optimizer_groups_hold_every_parameter_once(trained: Any) -> None:
+    groups = trained.get_optim_params()
+    listed = [p for g in groups for p in g["params"]] if isinstance(groups, list) else list(groups)
+    assert {id(p) for p in listed} == {id(p) for p in trained.parameters()}
+    assert len(listed) == len({id(p) for p in listed})
+
+
+def test_a_chunk_is_executed_before_the_next_is_predicted(trained: Any) -> None:
+    """With the same observation twice, actions 0 to n - 1 are one chunk, in order."""
+    trained.reset()
+    torch.manual_seed(3)
+    executed = [trained.select_action(observations()) for _ in range(trained.config.n_action_steps)]
+    trained.reset()
+    torch.manual_seed(3)
+    batch = {
+        key: torch.stack([value] * trained.config.n_obs_steps, dim=1) for key, value in observations().items()
+    }
+    chunk = trained.predict_action_chunk(batch)
+    assert torch.equal(torch.stack(executed, dim=1), chunk[:, : trained.config.n_action_steps])
+
+
+def test_relative_actions_follow_the_agent(trained: Any) -> None:
+    """Where only the reference of the action moves (the network's input does not), so does the action."""
+    batch = {key: torch.stack([value] * 2, dim=1) for key, value in observations().items()}
+    torch.manual_seed(1)
+    relative = trained.predict(batch)
+    trained.config.relative_actions = False
+    torch.manual_seed(1)
+    absolute = trained.predict(batch)
+    state = batch["observation.state"][:, -1:].expand_as(relative)
+    torch.testing.assert_close(relative - absolute, state, atol=1e-3, rtol=0)  # outputs go up to 500
+
+
+@pytest.mark.parametrize("policy_type", ["il_bc", "il_bet"])
+def test_padded_steps_do_not_count(policy_type: str) -> None:
+    policy = small_policy(policy_type, dropout=0.0)
+    batch = training_batch(policy.config)
+    if policy_type == "il_bet":
+        policy.fit_tokenizer(batch)
+        # The centre of a chunk is chosen by the whole chunk, as LeRobot's windows repeat the last action;
+        # what padding must not touch is the regression of the offset.
+        policy.config.offset_loss_weight = 1.0
+    policy.eval()
+    batch["action_is_pad"][:, -3:] = True
+    _, before = policy.forward(batch)
+    key = "l1_loss" if policy_type == "il_bc" else "offset_loss"
+    offset = torch.zeros_like(batch["action"])
+    offset[:, -3:] = 1e-4  # small enough to keep every centre
+    _, after = policy.forward({**batch, "action": batch["action"] + offset})
+    assert after[key] == pytest.approx(before[key], abs=1e-9)
+
+
+def test_bet_draws_the_likeliest_centre_at_temperature_zero() -> None:
+    policy = small_policy("il_bet", softmax_temperature=0.0)
+    train_a_little(policy)
+    batch = {key: torch.stack([value] * 2, dim=1) for key, value in observations().items()}
+    assert torch.equal(policy.predict(batch), policy.predict(batch))
+
+
+def test_bet_reproduces_a_chunk_whose_centre_and_offset_it_gets_right() -> None:
+    policy = small_policy("il_bet")
+    batch = training_batch(policy.config)
+    policy.fit_tokenizer(batch)
+    indices, offsets = policy.tokenizer.encode_with_offset(policy.chunks(batch))
+    rebuilt = policy.tokenizer.decode(indices, offsets) + batch["observation.state"][:, -1:]
+    torch.testing.assert_close(rebuilt, batch["action"])
+
+
+def vqvae(policy: Any) -> Any:
+    return policy.vqbet.action_head.vqvae_model
+
+
+def test_vqbet_freezes_its_codes_when_the_first_phase_ends() -> None:
+    policy = small_policy("il_vqbet")
+    train_a_little(policy, steps=2)
+    assert policy.in_first_phase
+    train_a_little(policy, steps=1)
+    assert not policy.in_first_phase
+    before = {key: value.clone() for key, value in vqvae(policy).state_dict().items()}
+    train_a_little(policy, steps=5)  # calls policy.train() again, which in LeRobot unfreezes the VQ-VAE
+    after = vqvae(policy).state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_vqbet_saved_in_its_first_phase_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    policy = small_policy("il_vqbet")
+    train_a_little(policy, steps=2)
+    policy.save_pretrained(tmp_path)
+    again = type(policy).from_pretrained(tmp_path, strict=True)
+    assert vqvae(again).optimized_steps == 2
+    train_a_little(again, steps=1)
+    assert not again.in_first_phase
+
+
+def test_vqbet_target_chunks_are_worked_out_by_hand() -> None:
+    """Two observations, chunk of 2: the windows at t-1 and t, each less the agent's position then."""
+    policy = small_policy("il_vqbet", action_chunk_size=2, n_action_steps=1)
+    action = torch.tensor([[[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]]])  # steps t-1, t, t+1
+    state = torch.tensor([[[0.5, 5.0], [1.5, 15.0]]])
+    chunks = policy.vqbet.target_chunks({"action": action, "observation.state": state})
+    expected = [[[0.5, 5.0], [1.5, 15.0]], [[0.5, 5.0], [1.5, 15.0]]]
+    assert chunks.tolist() == [expected]
+
+
+@pytest.mark.parametrize("n_future", [1, 3])
+def test_vqbet_reads_the_query_of_each_observation(n_future: int) -> None:
+    policy = small_policy("il_vqbet", n_action_pred_token=n_future)
+    batch = training_batch(policy.config, n=3)
+    assert policy.vqbet.features(batch).shape == (3, 2 + n_future - 1, 16)
+    # The first query sees the first observation alone: a change of the second must not reach it.
+    changed = {**batch, "observation.environment_state": batch["observation.environment_state"].clone()}
+    changed["observation.environment_state"][:, 1] += 1
+    policy.eval()
+    difference = (policy.vqbet.features(batch) - policy.vqbet.features(changed)).abs().amax(dim=(0, 2))
+    assert difference[0] == 0
+    assert (difference[1:] > 0).all()
+
+
+@pytest.mark.parametrize("policy_type", sorted(SMALL))
+def test_features_that_do_not_fit_are_named(policy_type: str) -> None:
+    from lerobot.configs import FeatureType, PolicyFeature
+
+    state = {"observation.state": PolicyFeature(FeatureType.STATE, (2,))}
+    with pytest.raises(ValueError, match=r"needs 'observation.environment_state'"):
+        small_policy(policy_type, input_features=state)
+
+
+@pytest.mark.parametrize("policy_type", sorted(SMALL))
+def test_a_chunk_shorter_than_what_is_executed_is_refused(policy_type: str) -> None:
+    with pytest.raises(ValueError, match="n_action_steps is 9"):
+        small_policy(policy_type, n_action_steps=9)
