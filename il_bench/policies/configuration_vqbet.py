@@ -17,6 +17,7 @@ class ILVQBeTConfig(VQBeTConfig):
         n_action_steps: steps of the chunk that are executed before it predicts again.
         relative_actions: chunks relative to the agent's (normalised) position where each begins; residual VQ
             then needs not spend its codes on where the agent is.
+        discover_packages_path: not used, as in ``KeypointsConfig``.
     """
 
     n_obs_steps: int = 2
@@ -25,6 +26,7 @@ class ILVQBeTConfig(VQBeTConfig):
     n_action_steps: int = 8
     relative_actions: bool = True
     gpt_block_size: int = 32
+    discover_packages_path: str | None = None
     normalization_mapping: dict[str, NormalizationMode] = field(default_factory=min_max_mapping)
 
     def __post_init__(self) -> None:

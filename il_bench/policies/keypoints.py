@@ -35,6 +35,8 @@ class KeypointsConfig(PreTrainedConfig):
         n_action_steps: steps of the chunk it executes before it predicts again.
         relative_actions: predict actions relative to the agent's current (normalised) position.
         optimizer_lr, optimizer_weight_decay, scheduler_warmup_steps: presets for ``lerobot-train``.
+        discover_packages_path: not used; LeRobot 0.6 hands its own flag of this name on to the configuration
+            when ``--policy.path`` is given too, and would stop at an unknown field.
     """
 
     n_obs_steps: int = 2
@@ -45,6 +47,7 @@ class KeypointsConfig(PreTrainedConfig):
     optimizer_lr: float = 1e-3
     optimizer_weight_decay: float = 1e-4
     scheduler_warmup_steps: int = 500
+    discover_packages_path: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

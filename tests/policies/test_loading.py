@@ -62,7 +62,7 @@ def test_the_hash_follows_what_changes_the_policy(saved: Path) -> None:
     before = checkpoint_sha256(saved)
     (saved / "training.json").write_text("{}")
     assert checkpoint_sha256(saved) == before
-    for path in sorted(saved.glob("*.safetensors")) + [saved / "config.json"]:
+    for path in [*sorted(saved.glob("*.safetensors")), saved / "config.json"]:
         content = path.read_bytes()
         path.write_bytes(content[:-1] + b"\n")
         assert checkpoint_sha256(saved) != before, path.name
@@ -87,7 +87,7 @@ def test_missing_files_are_named(saved: Path) -> None:
     with pytest.raises(IlBenchError, match=r"policy_postprocessor.json: missing"):
         load_policy(saved)
     (saved / "config.json").unlink()
-    with pytest.raises(IlBenchError, match="holds no config.json"):
+    with pytest.raises(IlBenchError, match=r"holds no config\.json"):
         load_policy(saved)
 
 
@@ -120,7 +120,7 @@ def test_a_feature_that_is_not_pushts_is_named(saved: Path) -> None:
 
 
 def test_a_name_that_is_nothing_lists_the_zoo(tmp_path: Path) -> None:
-    with pytest.raises(IlBenchError, match="no such policy. Give one of"):
+    with pytest.raises(IlBenchError, match=r"no such policy\. Give one of"):
         find_checkpoint("definitely-not-here")
     shutil.rmtree(tmp_path)
 
