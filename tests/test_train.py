@@ -103,7 +103,8 @@ def test_another_seed_gives_another_policy(demos: Path, tmp_path: Path) -> None:
 def test_each_epoch_visits_every_batch_once(demos: Path, tmp_path: Path) -> None:
     trainer = make("bc", demos, tmp_path)
     rows = []
-    for trainer.step in range(len(trainer.frames) // 16):
+    for step in range(len(trainer.frames) // 16):
+        trainer.step = step
         rows += trainer._batch_rows().tolist()
     assert len(rows) == len(set(rows)) == 112  # 120 frames, batches of 16
 
@@ -116,7 +117,8 @@ def test_diffusion_leaves_out_the_last_frames_of_each_episode(demos: Path, tmp_p
 def test_learning_rate_rises_and_falls_after_the_first_phase(demos: Path, tmp_path: Path) -> None:
     trainer = make("vqbet", demos, tmp_path, steps=24)
     factors = []
-    for trainer.step in range(24):
+    for step in range(24):
+        trainer.step = step
         factors.append(trainer._lr_factor())
     assert factors[:4] == [1.0] * 4  # residual VQ, at its own constant rate
     assert factors[4] == 0.5 and factors[5] > 0.9  # two steps of warm-up

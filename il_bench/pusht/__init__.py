@@ -1,0 +1,17 @@
+"""PushT: gym-pusht's task to the bit, without its cost.
+
+Importing this package registers `il_bench/PushT-v0` with gymnasium.
+"""
+
+from gymnasium.envs.registration import register
+
+from il_bench.pusht.simulator import CONTROL_HZ, MAX_STEPS, SUCCESS_COVERAGE
+
+register(
+    id="il_bench/PushT-v0",
+    entry_point="il_bench.pusht.env:PushTEnv",
+    max_episode_steps=MAX_STEPS,
+    kwargs={"obs_type": "state"},
+)
+
+__all__ = ["CONTROL_HZ", "MAX_STEPS", "SUCCESS_COVERAGE"]

@@ -1,0 +1,174 @@
+"""PushT as a gymnasium environment: what `gym_pusht/PushT-v0` is, at the cost of its physics."""
+
+import math
+import os
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from il_bench.errors import IlBenchError
+from il_bench.pusht import geometry
+from il_bench.pusht.simulator import CONTROL_HZ, SUCCESS_COVERAGE, Simulator, start_state
+
+OBS_TYPES = ("state", "environment_state_agent_pos", "pixels", "pixels_agent_pos")
+_CONTACT_SUBSTEPS = 1000  # gym-pusht divides by control_hz / dt, not by its ten substeps
+
+
+class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
+    """Push the T-shaped block onto the goal with a round agent.
+
+    Arguments, observations, terminations and infos are gym-pusht 0.1.8's to the bit; coverage and reward
+    agree within 1e-12. Actions are the agent's target `[x, y]`, in [0, 512] px; others are carried out as
+    they are. `reset(options={"reset_to_state": [agent_x, agent_y, block_x, block_y, angle]})` has gym-pusht's
+    legacy meaning: the block is turned about its centre of mass after it was put at its position.
+
+    Args:
+        obs_type: `state` (5,) `[agent_x, agent_y, block_x, block_y, angle mod 2 pi]`;
+            `environment_state_agent_pos`, dict of `environment_state` (16,) keypoints and `agent_pos` (2,);
+            `pixels`, (height, width, 3) uint8; `pixels_agent_pos`, dict of `pixels` and `agent_pos`.
+        render_mode: `rgb_array` or `human`.
+        block_cog: the block's centre of gravity in its own frame, if not (0, 45).
+        damping: share of velocity the block keeps per second, if not 0.
+        observation_width: width of `pixels`.
+        observation_height: height of `pixels`.
+        visualization_width: width of `render()`'s image.
+        visualization_height: height of `render()`'s image.
+        count_contacts: fill `info["n_contacts"]`; without it the entry is 0 and steps in contact are faster.
+
+    Raises:
+        IlBenchError: an unknown `obs_type` or `render_mode`, or an action that is not two finite numbers.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012  # gymnasium's type
+        "render_modes": ["rgb_array"] if os.environ.get("MUJOCO_GL") == "egl" else ["rgb_array", "human"],
+        "render_fps": CONTROL_HZ,
+    }
+    success_threshold = SUCCESS_COVERAGE
+
+    def __init__(
+        self,
+        obs_type: str = "state",
+        render_mode: str | None = "rgb_array",
+        block_cog: tuple[float, float] | None = None,
+        damping: float | None = None,
+        observation_width: int = 96,
+        observation_height: int = 96,
+        visualization_width: int = 680,
+        visualization_height: int = 680,
+        count_contacts: bool = True,
+    ) -> None:
+        if obs_type not in OBS_TYPES:
+            raise IlBenchError(f"obs_type {obs_type!r} is unknown, must be one of {', '.join(OBS_TYPES)}")
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            modes = ", ".join(self.metadata["render_modes"])
+            raise IlBenchError(f"render_mode {render_mode!r} is unknown, must be one of {modes}")
+        self.obs_type, self.render_mode = obs_type, render_mode
+        self.observation_width, self.observation_height = observation_width, observation_height
+        self.visualization_width, self.visualization_height = visualization_width, visualization_height
+        self.observation_space = _observation_space(obs_type, observation_height, observation_width)
+        self.action_space = spaces.Box(low=0, high=512, shape=(2,), dtype=np.float32)
+        self.simulator = Simulator(block_cog=block_cog, damping=damping, count_contacts=count_contacts)
+        self.goal_pose = np.array(geometry.GOAL_POSE)
+        self._last_action: Any = None
+        self._drawing: Any = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start at a random state, or at `options["reset_to_state"]`."""
+        super().reset(seed=seed)
+        state = (options or {}).get("reset_to_state")
+        self.simulator.set_state(
+            start_state(self.np_random) if state is None else np.asarray(state, np.float64).tolist()
+        )
+        info = self._info()
+        info["is_success"] = False
+        if self.render_mode == "human":
+            self.render()
+        return self._observation(), info
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Pull the agent towards `action` (2,) px for 0.1 s. `truncated` is always False."""
+        try:
+            ax, ay = map(float, action)
+        except (TypeError, ValueError) as error:
+            raise IlBenchError(f"action must be two numbers [x, y], got {action!r}") from error
+        self._last_action = action
+        simulator = self.simulator
+        simulator.step(ax, ay)
+        coverage = simulator.coverage()
+        success = coverage > SUCCESS_COVERAGE
+        info = self._info()
+        info["is_success"] = success
+        info["coverage"] = coverage
+        return self._observation(), min(coverage / SUCCESS_COVERAGE, 1.0), success, False, info
+
+    def render(self) -> Any:
+        """Draw (visualization_height, visualization_width, 3) uint8 for `rgb_array`, a window for `human`."""
+        return None if self.render_mode is None else self._draw(visualize=True)
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        if self._drawing is not None:
+            self._drawing.close()
+            self._drawing = None
+
+    def _observation(self) -> Any:
+        simulator = self.simulator
+        if self.obs_type == "state":
+            angle = simulator.block_angle % (2 * math.pi)
+            return np.array(
+                [simulator.agent_x, simulator.agent_y, simulator.block_x, simulator.block_y, angle]
+            )
+        if self.obs_type == "pixels":
+            return self._draw(visualize=False)
+        agent_pos = np.array([simulator.agent_x, simulator.agent_y])
+        if self.obs_type == "pixels_agent_pos":
+            return {"pixels": self._draw(visualize=False), "agent_pos": agent_pos}
+        keypoints = geometry.keypoints_at(simulator.block_x, simulator.block_y, simulator.block_angle)
+        return {"environment_state": keypoints, "agent_pos": agent_pos}
+
+    def _info(self) -> dict[str, Any]:
+        simulator = self.simulator
+        return {
+            "pos_agent": np.array([simulator.agent_x, simulator.agent_y]),
+            "vel_agent": np.array([simulator.agent_vx, simulator.agent_vy]),
+            "block_pose": np.array([simulator.block_x, simulator.block_y, simulator.block_angle]),
+            "goal_pose": self.goal_pose.copy(),
+            "n_contacts": math.ceil(simulator.n_contact_points / _CONTACT_SUBSTEPS),
+        }
+
+    def _draw(self, visualize: bool) -> Any:
+        """Have gym-pusht draw this world: it is only imported for this."""
+        if self._drawing is None:
+            from gym_pusht.envs.pusht import PushTEnv as Reference
+
+            self._drawing = Reference(
+                render_mode=self.render_mode or "rgb_array",
+                observation_width=self.observation_width,
+                observation_height=self.observation_height,
+                visualization_width=self.visualization_width,
+                visualization_height=self.visualization_height,
+            )
+            self._drawing.goal_pose = self.goal_pose
+        drawing = self._drawing
+        drawing.space, drawing.block = self.simulator.space, self.simulator.block
+        drawing._last_action = self._last_action
+        return drawing._render(visualize=visualize)
+
+
+def _observation_space(obs_type: str, height: int, width: int) -> spaces.Space[Any]:
+    state = spaces.Box(np.zeros(5), np.array([512, 512, 512, 512, 2 * np.pi]), dtype=np.float64)
+    agent_pos = spaces.Box(np.zeros(2), np.full(2, 512.0), dtype=np.float64)
+    keypoints = spaces.Box(np.zeros(16), np.full(16, 512.0), dtype=np.float64)
+    pixels = spaces.Box(0, 255, (height, width, 3), np.uint8)
+    by_type: dict[str, spaces.Space[Any]] = {
+        "state": state,
+        "environment_state_agent_pos": spaces.Dict({"environment_state": keypoints, "agent_pos": agent_pos}),
+        "pixels": pixels,
+        "pixels_agent_pos": spaces.Dict({"pixels": pixels, "agent_pos": agent_pos}),
+    }
+    return by_type[obs_type]
