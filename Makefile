@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test lint format lock clean
+.PHONY: help env bench test train lint format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,6 +14,8 @@ EPISODES ?= 200
 REPORT ?= il-bench-report
 JOBS ?= 2
 ARGS ?=
+POLICIES ?= bc bet vqbet act diffusion
+DATA ?= human
 
 # No test and no benchmark needs the network or a screen.
 export HF_HUB_OFFLINE := 1
@@ -64,6 +66,19 @@ test: export OMP_NUM_THREADS := 1
 test: $(READY) ## run the unit and property tests (ARGS="-m 'not slow'" leaves out the slow ones)
 	@echo "Running the tests in $(JOBS) processes."
 	@$(BIN)/pytest -n $(JOBS) $(ARGS)
+
+train: export OMP_NUM_THREADS := 1
+train: $(READY) ## train every shipped policy again, seed 1, on DATA (default: human), and measure it
+	@echo "Training $(POLICIES) on $(DATA), one after the other, into runs/; interrupted runs are resumed."
+	@for policy in $(POLICIES); do \
+	    run=runs/$$policy; \
+	    $(BIN)/il-bench train $$policy --data $(DATA) --seed 1 --output $$run \
+	        $$([ -e $$run/checkpoints/last ] && echo --resume) || exit $$?; \
+	    mkdir -p il_bench/zoo/$$policy; \
+	    cp $$run/checkpoints/last/pretrained_model/* $$run/train_log.csv il_bench/zoo/$$policy/; \
+	    $(BIN)/il-bench evaluate $$policy --seeds test --episodes 1000 --workers $(JOBS) \
+	        --output il_bench/zoo/$$policy/measured.json || exit $$?; \
+	done
 
 lint: $(READY) ## check style with ruff (lint and format) and types with mypy --strict
 	@echo "Checking style with ruff and types with mypy."

@@ -1,21 +1,33 @@
 """The ``il-bench`` command."""
 
+import json
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from il_bench.errors import IlBenchError
+from il_bench.options import MAX_EPISODES, SEED_STARTS
 
 if TYPE_CHECKING:
     from il_bench.train import Trainer
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # before anything imports pygame
 HUMAN_DATA = "IL_BENCH_HUMAN_DATA"
-VALIDATION_SEEDS = 100_000
 MAX_TRAINING_SEED = 99_999
+
+
+class SeedRange(StrEnum):
+    """Validation seeds are for choosing, test seeds for numbers that are reported."""
+
+    TEST = "test"
+    VALIDATION = "validation"
+
 
 app = typer.Typer(
     help="Train and evaluate imitation-learning policies on PushT.",
@@ -92,6 +104,53 @@ def train(
         raise typer.Exit(130)
 
 
+@app.command()
+def evaluate(
+    policy: Annotated[
+        str, typer.Argument(help="A shipped policy by name, a checkpoint folder, or a Hub id.")
+    ],
+    output: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file too.")] = None,
+    seeds: Annotated[SeedRange, typer.Option(help="Which start states.")] = SeedRange.VALIDATION,
+    episodes: Annotated[int, typer.Option(min=1, max=MAX_EPISODES, help="The first so many of them.")] = 200,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+) -> None:
+    """Roll POLICY out and print its rates with 95 % intervals. Gates are `pytest --benchmark`."""
+    try:
+        from il_bench import environment
+        from il_bench.baselines import Baselines
+        from il_bench.policies.loading import PolicyLoader
+        from il_bench.report.schema import write_whole
+        from il_bench.report.success import judge
+        from il_bench.rollout import rollout
+
+        loader = PolicyLoader(policy, device)
+        loaded = loader()
+        start = SEED_STARTS[seeds.value]
+        with _episodes_bar(episodes) as on_block:
+            outcomes = rollout(loader, range(start, start + episodes), workers=workers, on_block=on_block)
+        fingerprint = environment.fingerprint(device)
+        row = judge(loaded.name, loaded, outcomes, baselines=Baselines(), fingerprint=fingerprint).row
+        for name in ("success_rate", "mean_max_reward"):
+            value = getattr(row, name)
+            typer.echo(f"{name} {value.estimate:.3f} [{value.low:.3f}, {value.high:.3f}]")
+        if output is not None:
+            facts = row.model_dump(mode="json", exclude={"decision", "target", "baseline", "episodes"})
+            facts |= {"seeds": [start, start + episodes - 1], "environment": environment.describe()}
+            write_whole(output, (json.dumps(facts, indent=2) + "\n").encode())
+    except IlBenchError as error:
+        _fail(error)
+
+
+@contextmanager
+def _episodes_bar(episodes: int) -> Iterator[Callable[[int, int], None] | None]:
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with typer.progressbar(length=episodes, label="episodes", file=sys.stderr) as bar:
+        yield lambda done, total: bar.update(episodes * done // total - bar.pos)
+
+
 def resolve_data(data: str) -> tuple[str, str | None]:
     """The source that ``--data`` means, and what reports call it (None: by its own name)."""
     if data != "human":
@@ -110,11 +169,11 @@ def _validate(trainer: "Trainer", n_episodes: int) -> tuple[float, float]:
     from il_bench.policies.loading import wrap
     from il_bench.rollout import rollout
 
-    policy = trainer.average.policy
+    policy, start = trainer.average.policy, SEED_STARTS["validation"]
     if getattr(policy, "in_first_phase", False):
         return float("nan"), float("nan")
     wrapped = wrap(policy, trainer.preprocessor, trainer.postprocessor, name="in training")
-    outcomes = rollout(wrapped, range(VALIDATION_SEEDS, VALIDATION_SEEDS + n_episodes))
+    outcomes = rollout(wrapped, range(start, start + n_episodes))
     return outcomes.success_rate, outcomes.mean_max_reward
 
 

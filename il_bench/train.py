@@ -1,10 +1,11 @@
 """One training loop for every policy, out of memory-resident windows."""
 
+import io
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ class Trainer:
         dataset = open_dataset(source)
         config = policy_config(recipe, device)
         torch.manual_seed(seed)
-        self.policy: PreTrainedPolicy = make_policy(config, ds_meta=dataset.meta)
+        with redirect_stdout(io.StringIO()):  # LeRobot prints what it does
+            self.policy: PreTrainedPolicy = make_policy(config, ds_meta=dataset.meta)
         self.windows = Windows(dataset, delta_timestamps(config, dataset.fps))
         self.preprocessor, self.postprocessor = make_pre_post_processors(
             config, dataset_stats=self.windows.stats

@@ -318,3 +318,18 @@ def test_every_recipe_normalises_the_keypoints(name: str) -> None:
 
     config = policy_config(recipes.load(name, "keypoints"), "cpu")
     assert config.normalization_mapping["ENV"].value in ("MIN_MAX", "MEAN_STD")
+
+
+def test_evaluate_prints_and_writes_the_rates(demos: Path, tmp_path: Path) -> None:
+    trainer = make("bc", demos, tmp_path / "run")
+    run_to(trainer, 1)
+    checkpoint.save(trainer)
+    output = tmp_path / "measured.json"
+    result = CliRunner().invoke(
+        app, ["evaluate", str(tmp_path / "run"), "--episodes", "3", "--output", str(output)]
+    )
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("success_rate 0.000 [0.000, 0.708]")  # Clopper-Pearson, 0 of 3
+    facts = json.loads(output.read_text())
+    assert facts["seeds"] == [100_000, 100_002] and facts["n_episodes"] == 3
+    assert facts["data"] == "demos" and len(facts["sha256"]) == 64

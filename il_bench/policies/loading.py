@@ -1,7 +1,9 @@
 """Checkpoints by zoo name, folder or Hub id, ready to be rolled out."""
 
 import hashlib
+import io
 import json
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -106,7 +108,8 @@ def load_policy(spec: str | Path, *, device: str = "cpu") -> LoadedPolicy:
     track = track_of(config, str(spec))
     _check_files(folder)
     try:
-        policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)
+        with redirect_stdout(io.StringIO()):  # LeRobot prints what it does
+            policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)
         preprocessor, postprocessor = make_pre_post_processors(
             config,
             pretrained_path=str(folder),
