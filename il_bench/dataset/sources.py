@@ -1,0 +1,78 @@
+"""Where demonstrations come from: a Hub id, a LeRobot folder, or a replay buffer, told apart by looking."""
+
+import re
+from pathlib import Path
+
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from il_bench.dataset.convert import convert_cached
+from il_bench.dataset.lerobot_folder import VIDEO_BACKEND, check_dataset, first_line, open_folder
+from il_bench.dataset.replay_buffer import read_replay_buffer
+from il_bench.errors import IlBenchError
+
+ACCEPTED = "a Hub id such as lerobot/pusht_keypoints, a LeRobot v3 folder, a replay buffer (.npz or .zarr)"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def open_dataset(source: str | Path, *, cache_dir: str | Path | None = None) -> LeRobotDataset:
+    """Open PushT demonstrations, checked, as a LeRobotDataset v3.
+
+    Args:
+        source: one of
+            - a Hub id such as ``lerobot/pusht_keypoints`` (a local path of that name comes first);
+            - a folder with a LeRobotDataset v3 (it holds ``meta/info.json``);
+            - a replay buffer of Diffusion Policy: a ``.npz`` file with the arrays action, state and
+              episode_ends, a ``.zarr`` folder, or a folder that holds ``human_demos.npz`` or one of the two.
+        cache_dir: where converted replay buffers are kept; by default $IL_BENCH_CACHE or ~/.cache/il_bench.
+
+    Returns:
+        The dataset. Converted sources have the features of ``lerobot/pusht_keypoints``.
+
+    Raises:
+        IlBenchError: one line that names the file, array and value at fault, and the way out.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        if isinstance(source, str) and _HUB_ID.fullmatch(source) and path.suffix not in (".npz", ".zarr"):
+            return _open_hub(source)
+        raise IlBenchError(f"{source}: no such file or folder; expected {ACCEPTED}")
+    if (path / "meta" / "info.json").exists():
+        return open_folder(path)
+    buffer = read_replay_buffer(_find_replay_buffer(path))
+    return convert_cached(buffer, Path(cache_dir).expanduser() if cache_dir is not None else None)
+
+
+def _find_replay_buffer(path: Path) -> Path:
+    if path.is_file():
+        if path.suffix == ".npz":
+            return path
+        hint = "; unpack it first" if path.suffix == ".zip" else ""
+        raise IlBenchError(f"{path}: not a kind of file that is read here{hint}; expected {ACCEPTED}")
+    if _is_zarr(path):
+        return path
+    if (path / "human_demos.npz").exists():
+        return path / "human_demos.npz"
+    inside = sorted([*path.glob("*.npz"), *(child for child in path.glob("*.zarr") if _is_zarr(child))])
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        names = ", ".join(child.name for child in inside)
+        raise IlBenchError(f"{path}: holds {len(inside)} replay buffers ({names}); name the one you mean")
+    raise IlBenchError(f"{path}: a folder with no meta/info.json, .npz or .zarr in it; expected {ACCEPTED}")
+
+
+def _is_zarr(path: Path) -> bool:
+    marks = (".zgroup", ".zattrs", "zarr.json")
+    return path.is_dir() and (path.suffix == ".zarr" or any((path / mark).exists() for mark in marks))
+
+
+def _open_hub(repo_id: str) -> LeRobotDataset:
+    try:
+        dataset = LeRobotDataset(repo_id, video_backend=VIDEO_BACKEND)
+    except Exception as error:  # offline, no such repository, old format: many types, one answer
+        raise IlBenchError(
+            f"{repo_id}: no such path here, and the Hugging Face Hub did not give it ({first_line(error)});"
+            f" check the name and the network, or pass {ACCEPTED.split(', ', 1)[1]}"
+        ) from error
+    check_dataset(repo_id, dataset)
+    return dataset
