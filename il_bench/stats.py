@@ -1,0 +1,160 @@
+"""Pure functions on outcome arrays: intervals, and evidence that stays valid whenever one stops looking.
+
+An e-process is the wealth of a gambler who bets against a hypothesis at odds that are fair or worse while the
+hypothesis is true. It reaches 1/risk with probability at most `risk`, at any stopping time (Ville's
+inequality), so it may be watched after every episode. Evidence, here, is the log of such a wealth.
+
+Sources: Wald, "Sequential Tests of Statistical Hypotheses", Ann. Math. Statist. 16 (1945), for the likelihood
+ratio; Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86 (2024; read
+before the society in 2023), for the bets; Clopper & Pearson, Biometrika 26 (1934), for the binomial interval.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats as scipy_stats
+
+from il_bench.errors import IlBenchError
+
+Floats = NDArray[np.float64]
+
+_RESAMPLES = 9999
+# What a bet assumes before it has seen anything counts as much as this many episodes.
+_PRIOR_EPISODES = 10
+# A bet risks at most this share of the wealth on one episode, so no single episode can ruin it.
+_MAX_STAKE = 0.5
+
+
+def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact two-sided interval for a rate after `k` successes in `n` independent episodes.
+
+    Covers the true rate with at least `confidence` (Clopper & Pearson 1934), for an `n` fixed beforehand;
+    after early stopping it describes, and guarantees nothing.
+    """
+    if n < 1 or not 0 <= k <= n:
+        raise IlBenchError(f"k = {k} successes in n = {n} episodes: need n >= 1 and 0 <= k <= n")
+    tail = _tail(confidence)
+    low = float(scipy_stats.beta.ppf(tail, k, n - k + 1)) if k > 0 else 0.0
+    high = float(scipy_stats.beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
+    return low, high
+
+
+def mean_interval(x: ArrayLike, confidence: float, rng: np.random.Generator) -> tuple[float, float]:
+    """Return a two-sided interval (low <= mean(x) <= high) for the mean of values x: (N,) in [0, 1].
+
+    Bias-corrected and accelerated bootstrap (Efron 1987; scipy.stats.bootstrap), drawn from `rng` only.
+    Values that are all equal tell a bootstrap nothing; there the interval is what Clopper & Pearson say of
+    the share of episodes that have this value, with the others anywhere in [0, 1]. A single episode is such a
+    case.
+    """
+    values = bounded(x, low=0.0, high=1.0, name="x")
+    if values.ndim != 1 or values.size == 0:
+        raise IlBenchError(f"x has shape {values.shape}: need one value an episode, (N,) with N >= 1")
+    tail = _tail(confidence)
+    mean = float(values.mean())
+    if np.ptp(values) < 1e-9:
+        share = tail ** (1 / values.size)
+        return share * mean, share * mean + (1 - share)
+    found = scipy_stats.bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=_RESAMPLES,
+        batch=1000,
+        rng=rng,
+        method="BCa",
+    ).confidence_interval
+    # With a handful of values the bootstrap may end beside the mean; an error bar has to contain its point.
+    return float(np.clip(found.low, 0.0, mean)), float(np.clip(found.high, mean, 1.0))
+
+
+def bernoulli_evidence(success: ArrayLike, *, against: float, alternative: float) -> Floats:
+    """Return the running evidence against a success rate, the log likelihood ratio alternative : against.
+
+    success: (..., N) of 0 and 1 in the order of the test. Result: (..., N), entry i after i + 1 episodes.
+    The hypothesis is `p >= against` if alternative < against, else `p <= against`. The ratio is an e-process
+    for the whole of it: fair at `against`, unfavourable beyond (Wald 1945).
+    """
+    outcomes = binary(success, name="success")
+    _check_points(against, alternative, low=0.0, high=1.0)
+    gain, loss = np.log(alternative / against), np.log((1 - alternative) / (1 - against))
+    return np.cumsum(np.where(outcomes == 1.0, gain, loss), axis=-1)
+
+
+def mean_evidence(x: ArrayLike, *, against: float, alternative: float, low: float, high: float) -> Floats:
+    """Return the running evidence against a mean of values in [low, high], won by predictable bets.
+
+    x: (..., N) in the order of the test. Result: (..., N), entry i after i + 1 episodes.
+    The hypothesis is `mean >= against` if alternative < against, else `mean <= against`. It is all that is
+    assumed: each value's mean, given the earlier values, obeys it.
+
+    The wealth is prod(1 + bet_i * gain_i); gain_i is x_i - against, signed towards the alternative, and bet_i
+    comes from x_1 .. x_{i-1} alone (Waudby-Smith & Ramdas, section 4). The bet effect / (variance + effect^2)
+    grows fastest, to second order, where the mean gain is `effect`: the declared distance to the alternative,
+    or the mean gain seen so far where that is larger.
+    """
+    values = bounded(x, low=low, high=high, name="x")
+    _check_points(against, alternative, low=low, high=high)
+    up = alternative > against
+    gains = values - against if up else against - values
+    largest_loss = against - low if up else high - against
+    declared = abs(alternative - against)
+
+    weight = np.arange(values.shape[-1]) + _PRIOR_EPISODES
+    prior_square = ((high - low) / 2) ** 2 + declared**2  # as if the values had the largest possible variance
+    mean = (_sum_before(gains) + _PRIOR_EPISODES * declared) / weight
+    square = (_sum_before(gains**2) + _PRIOR_EPISODES * prior_square) / weight
+    variance = np.maximum(square - mean**2, 0.0)
+    effect = np.maximum(mean, declared)
+    bets = np.minimum(effect / (variance + effect**2), _MAX_STAKE / largest_loss)
+    return np.cumsum(np.log1p(bets * gains), axis=-1)
+
+
+def episodes_to_reach(evidence: Floats, risk: float) -> NDArray[np.int64]:
+    """Return after how many episodes evidence (..., N) first reaches log(1 / risk), 0 where never: (...)."""
+    if evidence.shape[-1] == 0:
+        return np.zeros(evidence.shape[:-1], dtype=np.int64)
+    reached = evidence >= -np.log(risk)
+    return np.where(reached.any(axis=-1), reached.argmax(axis=-1) + 1, 0)
+
+
+def bounded(x: ArrayLike, *, low: float, high: float, name: str) -> Floats:
+    """Return x as float64. Raises IlBenchError naming the first entry that is NaN or outside [low, high]."""
+    values = np.asarray(x, dtype=np.float64)
+    wrong = np.flatnonzero(~((values >= low) & (values <= high)))
+    if wrong.size:
+        value = values.reshape(-1)[wrong[0]]
+        raise IlBenchError(f"{name}[{wrong[0]}] = {value}: need a number in [{low:g}, {high:g}]")
+    return values
+
+
+def binary(x: ArrayLike, *, name: str) -> Floats:
+    """Return x as float64. Raises IlBenchError naming the first entry that is neither 0 nor 1."""
+    values = np.asarray(x, dtype=np.float64)
+    wrong = np.flatnonzero((values != 0.0) & (values != 1.0))
+    if wrong.size:
+        value = values.reshape(-1)[wrong[0]]
+        raise IlBenchError(
+            f"{name}[{wrong[0]}] = {value}: need 0 or 1 (values between belong to mean_max_reward)"
+        )
+    return values
+
+
+def _sum_before(x: Floats) -> Floats:
+    """Return at every entry the sum of the earlier ones: (..., N) -> (..., N), first column 0."""
+    sums = np.zeros_like(x)
+    np.cumsum(x[..., :-1], axis=-1, out=sums[..., 1:])
+    return sums
+
+
+def _tail(confidence: float) -> float:
+    if not 0.0 < confidence < 1.0:
+        raise IlBenchError(f"confidence = {confidence}: need a number between 0 and 1, such as 0.95")
+    return (1.0 - confidence) / 2.0
+
+
+def _check_points(against: float, alternative: float, *, low: float, high: float) -> None:
+    for name, point in (("against", against), ("alternative", alternative)):
+        if not low < point < high:
+            raise IlBenchError(f"{name} = {point}: need a number strictly between {low:g} and {high:g}")
+    if against == alternative:
+        raise IlBenchError(f"against = alternative = {against}: no episode can tell them apart; use a margin")
