@@ -97,7 +97,8 @@ def load_policy(spec: str | Path, *, device: str = "cpu") -> LoadedPolicy:
 
     Args:
         spec: a name of the zoo (``bc``, ``bet``, ``vqbet``, ``act``, ``diffusion``), a LeRobot
-            ``pretrained_model`` folder, a checkpoint or run folder of ``lerobot-train`` or ``il-bench train``, or a Hub id.
+            ``pretrained_model`` folder, a checkpoint or run folder of ``lerobot-train`` or
+            ``il-bench train``, or a Hub id.
         device: where it runs.
 
     Raises:

@@ -1,0 +1,176 @@
+"""What a test asks for by name. Everything heavy is imported when a fixture is first used, not before."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from il_bench.errors import IlBenchError
+from il_bench.options import MARGIN
+from il_bench.settings import PolicyChoice, Settings
+
+if TYPE_CHECKING:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    from il_bench.evaluation import Evaluate
+    from il_bench.gate import GateResult
+    from il_bench.policies.loading import LoadedPolicy
+    from il_bench.progress import OnBlock
+    from il_bench.pusht.env import PushTEnv
+    from il_bench.rollout import Outcomes
+    from il_bench.tokenizers import Tokenizer
+
+SETTINGS = pytest.StashKey[Settings]()
+#: What the tests of this process have recorded for the report, by item.
+RECORDS = pytest.StashKey[list[dict[str, Any]]]()
+DATA_INI = "il_bench_data"
+DATA_VARIABLE = "IL_BENCH_HUMAN_DATA"
+
+
+class Gate(Protocol):
+    """What the `gate` fixture gives."""
+
+    def __call__(
+        self, outcomes: "Outcomes", *, target: float | None = None, margin: float = MARGIN
+    ) -> "GateResult":
+        """Test a success rate against a target, see the fixture."""
+
+
+@pytest.fixture(scope="session")
+def evaluate(pytestconfig: pytest.Config) -> "Evaluate":
+    """Roll a policy out in PushT: `evaluate(policy, *, n=None, seeds=None) -> Outcomes`.
+
+    policy: an embedded policy's name, a pretrained_model folder, a Hub id, or an object with reset() and
+    select_action(batch). Runs the seeds of --il-seeds, as many as --il-episodes; or the first n; or `seeds`.
+    """
+    from il_bench.evaluation import Evaluate
+
+    return Evaluate(pytestconfig.stash[SETTINGS], _progress(pytestconfig))
+
+
+@pytest.fixture(scope="session")
+def gate() -> Gate:
+    """Test a success rate: `gate(outcomes, *, target=None, margin=0.05) -> GateResult`.
+
+    `.passed` only if a success rate above target - margin is shown with 95 % confidence; without a target the
+    decision is NOT GATED.
+    """
+    from il_bench.gate import check_target
+
+    def decide(outcomes: "Outcomes", *, target: float | None = None, margin: float = MARGIN) -> "GateResult":
+        return check_target(outcomes.sorted().success, target=target, margin=margin)
+
+    return decide
+
+
+@pytest.fixture(scope="session")
+def policy(request: pytest.FixtureRequest) -> "LoadedPolicy":
+    """Each policy selected with --il-policy, loaded, in turn; every embedded one by default."""
+    from il_bench.policies.loading import load_policy
+
+    choice = request.param
+    chosen = choice if isinstance(choice, PolicyChoice) else PolicyChoice(str(choice), str(choice))
+    try:
+        loaded = load_policy(chosen.source, device=request.config.stash[SETTINGS].device)
+        return replace(loaded, name=chosen.gate_name)
+    except IlBenchError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(policy: "LoadedPolicy") -> "Tokenizer":
+    """The action tokenizer inside each selected policy; skips for a policy that has none."""
+    found: Tokenizer | None = getattr(policy.policy, "tokenizer", None)
+    if found is None:
+        pytest.skip(f"{policy.name} has no action tokenizer")
+    return found
+
+
+@pytest.fixture
+def pusht_env(pytestconfig: pytest.Config) -> "Iterator[PushTEnv]":
+    """A PushT environment with the observations of --il-track, closed after the test."""
+    from il_bench.pusht.env import PushTEnv
+
+    pixels = pytestconfig.stash[SETTINGS].track == "pixels"
+    env = PushTEnv(obs_type="pixels_agent_pos" if pixels else "environment_state_agent_pos")
+    yield env
+    env.close()
+
+
+@pytest.fixture(scope="session")
+def pusht_dataset(pytestconfig: pytest.Config) -> "LeRobotDataset":
+    """Demonstrations, as a LeRobotDataset: what the ini option il_bench_data or IL_BENCH_HUMAN_DATA names.
+
+    A Hub id, a LeRobot folder or a replay buffer. Skips when neither is set.
+    """
+    source = pytestconfig.getini(DATA_INI) or os.environ.get(DATA_VARIABLE)
+    if not source:
+        pytest.skip(
+            f"no demonstrations: set {DATA_VARIABLE}, or {DATA_INI} in pytest's configuration, to a Hub id, "
+            "a LeRobot folder or a replay buffer"
+        )
+    from il_bench.dataset import open_dataset
+
+    local = pytestconfig.rootpath / source
+    return open_dataset(local if local.exists() else source)
+
+
+@pytest.fixture
+def il_bench_record(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]], None]:
+    """Hand a row to the report, in the form that `il_bench.report.collect.Record.to_dict` gives."""
+    records: list[dict[str, Any]] = request.node.stash.setdefault(RECORDS, [])
+    return records.append
+
+
+def parametrize_policy(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for our `policy` once for each selected one.
+
+    Not if a project has a fixture or a parameter of that name itself.
+    """
+    definitions = metafunc._arg2fixturedefs.get("policy", ())
+    if not definitions or definitions[-1].func is not _function(policy):
+        return
+    if any("policy" in _names(mark) for mark in metafunc.definition.iter_markers("parametrize")):
+        return
+    choices = metafunc.config.stash[SETTINGS].policies
+    labels = [choice.label for choice in choices]
+    metafunc.parametrize("policy", choices, indirect=True, ids=labels, scope="session")
+
+
+def uses_ours(item: pytest.Item) -> bool:
+    """Whether a test asks for a fixture of this module."""
+    info = getattr(item, "_fixtureinfo", None)
+    definitions = info.name2fixturedefs.values() if info is not None else ()
+    return any(each[-1].func.__module__ == __name__ for each in definitions if each)
+
+
+def _function(fixture: Any) -> Any:
+    return getattr(fixture, "_get_wrapped_function", lambda: fixture)()
+
+
+def _names(mark: pytest.Mark) -> list[str]:
+    names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+
+
+def _progress(config: pytest.Config) -> "Callable[[str, int], AbstractContextManager[OnBlock | None]]":
+    """How to show a rollout's progress in this run; a worker of pytest-xdist shows nothing."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or config.get_verbosity() < 0:
+        return lambda title, n_episodes: nullcontext()
+    from il_bench import progress
+
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    uncaptured = capture.global_and_fixture_disabled if capture is not None else nullcontext
+    terminal = getattr(config.get_terminal_writer(), "_file", None)
+    if terminal is not None and terminal.isatty():
+        return lambda title, n_episodes: progress.bar(title, n_episodes, terminal, uncaptured)
+
+    def write_line(text: str) -> None:
+        reporter.ensure_newline()
+        reporter.write_line(text)
+
+    return lambda title, n_episodes: progress.log(title, n_episodes, write_line, uncaptured)

@@ -1,0 +1,182 @@
+"""What a run leaves behind: rows arrive from tests, wherever those ran, and become files at the end.
+
+Only the process that reports calls `finish`; workers send records.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from il_bench import baselines as baselines_file
+from il_bench import environment
+from il_bench.baselines import TEST_SEEDS, Measured
+from il_bench.errors import IlBenchError
+from il_bench.gate import exit_status
+from il_bench.options import TRACKS
+from il_bench.report import schema, table
+from il_bench.rollout import Outcomes
+from il_bench.settings import Settings, zoo_names
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row on its way to the report. `fingerprint`: the conditions a success row was measured under."""
+
+    section: str
+    row: schema.Row
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as pytest-xdist can carry them."""
+        return {
+            "section": self.section,
+            "row": self.row.model_dump(mode="json"),
+            "fingerprint": dict(self.fingerprint),
+        }
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Record":
+        """Read what `to_dict` wrote."""
+        row = schema.SECTIONS[values["section"]].model_validate(values["row"])
+        return Record(values["section"], row, values["fingerprint"])
+
+
+class Run:
+    """The records of one pytest run, in whatever order they come."""
+
+    def __init__(self, values: Iterable[Mapping[str, Any]]) -> None:
+        """Take what `Record.to_dict` gave; of rows for the same thing, as after a rerun, the last counts."""
+        records = [Record.from_dict(each) for each in values]
+        self._records = list({(record.section, _order(record.row)): record for record in records}.values())
+
+    @property
+    def exit_status(self) -> int:
+        """1, 6 or 0, see `gate.exit_status`."""
+        return exit_status(record.row.model_dump() for record in self._records if record.section == "success")
+
+    def report(self) -> schema.Report:
+        """Return the whole run; rows in an order that does not depend on who finished first."""
+        sections = {
+            name: tuple(
+                sorted((record.row for record in self._records if record.section == name), key=_order)
+            )
+            for name in schema.SECTIONS
+        }
+        return schema.Report.model_validate(
+            {"created": datetime.now(UTC), "environment": environment.describe(), **sections}
+        )
+
+    def measured(self, known: baselines_file.Baselines) -> dict[tuple[str, str], Measured]:
+        """Return the new baselines this run gives: of rows that ran on consecutive test seeds from the first.
+
+        Metric, margin and risks of a baseline that is there already stay.
+        """
+        found: dict[tuple[str, str], Measured] = {}
+        for record in self._records:
+            row = record.row
+            if not isinstance(row, schema.Success) or row.sha256 is None:
+                continue
+            if [episode.seed for episode in row.episodes] != list(TEST_SEEDS[: row.n_episodes]):
+                continue
+            old = known.entry(row.policy, row.track).baseline
+            kept = {name: getattr(old, name) for name in ("metric", "margin", "alpha", "beta")} if old else {}
+            found[row.policy, row.track] = Measured.from_outcomes(
+                Outcomes.from_records([episode.model_dump() for episode in row.episodes]),
+                data=row.data,
+                sha256=row.sha256,
+                fingerprint=record.fingerprint,
+                **kept,
+            )
+        return found
+
+
+def baselines_path(settings: Settings) -> Path:
+    """Return the baselines file of a run."""
+    return settings.baselines or baselines_file.default_path()
+
+
+def load_baselines(settings: Settings) -> baselines_file.Baselines:
+    """Return the targets and baselines of a run; none from a file that --il-update-baselines is to make."""
+    path = baselines_path(settings)
+    if settings.update_baselines and not path.exists():
+        return baselines_file.Baselines()
+    return baselines_file.load(path)
+
+
+def check_baselines(settings: Settings) -> None:
+    """Raise IlBenchError now, not after an hour of rollouts, for a baselines file that cannot be used."""
+    found = load_baselines(settings)
+    if settings.baselines is None:
+        known: dict[str, list[str]] = {}
+        for track in TRACKS:
+            for name in zoo_names(track):
+                known.setdefault(name, []).append(track)
+        baselines_file.check_stale(found, known, path=baselines_path(settings))
+
+
+def finish(
+    records: Iterable[Mapping[str, Any]], settings: Settings, *, width: int | None, color: bool
+) -> tuple[str, int]:
+    """Write the report, and the baselines if asked to; return the terminal's summary and the exit status."""
+    run = Run(records)
+    report = run.report()
+    text = table.render(report, width=width, color=color)
+    try:
+        paths = write(report, settings.report)
+        text += f"report: {paths[0]} (and {', '.join(path.name for path in paths[1:])})\n"
+        if settings.update_baselines:
+            path = baselines_path(settings)
+            text += f"baselines: {path}\n"
+            text += "".join(f"  {line}\n" for line in update_baselines(run, path) or ["nothing to update"])
+    except (OSError, IlBenchError) as error:
+        return f"{text}NOT WRITTEN: {error}\n", 1
+    return text, run.exit_status
+
+
+def write(report: schema.Report, folder: Path) -> list[Path]:
+    """Write report.json, report.png and report.html, each whole or not at all; return their paths."""
+    from il_bench.report import page, plot  # matplotlib and jinja2: only the process that writes needs them
+
+    paths = [folder / f"report.{kind}" for kind in ("json", "png", "html")]
+    schema.save(paths[0], report)
+    picture = plot.render(report)
+    schema.write_whole(paths[1], picture)
+    schema.write_whole(paths[2], page.render(report, picture).encode())
+    return paths
+
+
+def update_baselines(run: Run, path: Path) -> list[str]:
+    """Make this run's rows the measured baselines in the file; return what to say of each policy.
+
+    A baseline of more episodes than the run has is left alone.
+    """
+    before = baselines_file.load(path) if path.exists() else baselines_file.Baselines()
+    changes, kept = [], {}
+    for (policy, track), new in sorted(run.measured(before).items()):
+        old = before.entry(policy, track).baseline
+        if old is None:
+            said = f"new, {_rate(new)}"
+        elif old == new:
+            said = f"unchanged, {_rate(new)}"
+        elif len(new.success) < len(old.success):
+            few = f"{len(new.success)} of {len(old.success)} episodes"
+            changes.append(f"{policy} ({track}): kept as it is, the run has only {few}")
+            continue
+        else:
+            said = f"{_rate(new)}; it was {_rate(old)}"
+        kept[policy, track] = new
+        changes.append(f"{policy} ({track}): {said}")
+    if kept:
+        baselines_file.update(path, kept)
+    return changes
+
+
+def _rate(measured: Measured) -> str:
+    n = len(measured.success)
+    return f"success_rate {sum(measured.success) / n:.3f} ({n} episodes, sha256 {measured.sha256[:12]})"
+
+
+def _order(row: schema.Row) -> tuple[str, ...]:
+    return tuple(str(value) for value in list(row.model_dump(exclude={"episodes"}).values())[:3])

@@ -1,0 +1,146 @@
+"""The lines of the success table as text, for whatever shows them: measured policies first, then context."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from il_bench.gate import Decision
+from il_bench.report.schema import Baseline, Interval, Report, Success, Target
+
+COLUMNS = (
+    "policy",
+    "parameters",
+    "success_rate",
+    "mean_max_reward",
+    "against target",
+    "against baseline",
+    "episodes",
+    "seconds",
+)
+#: Name of the floor: a policy that was never trained, rolled out like the others.
+UNTRAINED = "untrained"
+#: What a decision looks like, in the words of rich and of the page's style sheet.
+TONES = {
+    Decision.PASS: "green",
+    Decision.UNCHANGED: "green",
+    Decision.FAIL: "red",
+    Decision.INCONCLUSIVE: "yellow",
+    Decision.BELOW_TARGET: "yellow",
+    Decision.NOT_GATED: "dim",
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published result; None where the source gives no such metric."""
+
+    policy: str
+    variant: str | None
+    track: str
+    success_rate: float | None
+    mean_max_reward: float | None
+    n: int | None
+    source: str
+    trust: str
+
+    @property
+    def label(self) -> str:
+        """The policy and its variant."""
+        return f"{self.policy} ({self.variant})" if self.variant else self.policy
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: a text for each of COLUMNS, and a tone for the two decisions (or None)."""
+
+    cells: tuple[str, ...]
+    tones: tuple[str | None, str | None] = (None, None)
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """Every published result the package knows."""
+    data = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
+    return tuple(Published(**row) for row in data["results"])
+
+
+def ranked(rows: Iterable[Success]) -> list[Success]:
+    """Rows with the best success rate first."""
+    return sorted(
+        rows, key=lambda row: (-row.success_rate.estimate, -row.mean_max_reward.estimate, row.policy)
+    )
+
+
+def measured(report: Report) -> list[Line]:
+    """Lines of the policies that were asked for, best first."""
+    return [_measured(row) for row in ranked(report.success) if row.policy != UNTRAINED]
+
+
+def context(report: Report) -> tuple[list[Line], list[str]]:
+    """Lines to read the others by, and their footnotes: the untrained floor, published results.
+
+    Only results of the same policies, on the same track and in the same metrics are among them.
+    """
+    lines = [_measured(row) for row in report.success if row.policy == UNTRAINED]
+    here = {(row.policy, row.track) for row in report.success}
+    notes: list[str] = []
+    for known in published():
+        if (known.policy, known.track) not in here:
+            continue
+        note = f"{known.source} ({known.trust})"
+        notes += [note] if note not in notes else []
+        mark = f"published [{notes.index(note) + 1}]"
+        rates = (_share(known.success_rate), _share(known.mean_max_reward))
+        lines.append(Line((known.label, "", *rates, mark, "", str(known.n or ""), "")))
+    return lines, [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+
+
+def target_text(target: Target | None) -> str:
+    """The decision against a target and what it rests on, such as 'PASS (> 0.80 shown)'."""
+    if target is None:
+        return str(Decision.NOT_GATED)
+    value = f"{target.value:.2f}" + ("" if target.metric == "success_rate" else f" {target.metric}")
+    if target.decision is Decision.PASS:
+        value = f"> {target.value - target.margin:.2f} shown"
+    return f"{target.decision} ({value})"
+
+
+def baseline_text(baseline: Baseline | None) -> str:
+    """The decision against the measured baseline, 'none' without one."""
+    return "none" if baseline is None else str(baseline.decision)
+
+
+def _measured(row: Success) -> Line:
+    return Line(
+        (
+            row.policy,
+            _count(row.parameters),
+            _interval(row.success_rate),
+            _interval(row.mean_max_reward),
+            target_text(row.target),
+            baseline_text(row.baseline),
+            str(row.n_episodes),
+            f"{row.seconds:.0f}",
+        ),
+        (
+            TONES[row.decision],
+            None if row.baseline is None else TONES[row.baseline.decision],
+        ),
+    )
+
+
+def _interval(value: Interval) -> str:
+    return f"{value.estimate:.3f} [{value.low:.2f}, {value.high:.2f}]"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _count(parameters: int) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if parameters >= size:
+            return f"{parameters / size:.1f} {unit}"
+    return str(parameters)

@@ -1,0 +1,51 @@
+"""The report as a picture: every policy's two metrics with intervals, its target, published results."""
+
+import io
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from il_bench.report import lines
+from il_bench.report.schema import Report, Success
+
+_METRICS = ("success_rate", "mean_max_reward")
+
+
+def render(report: Report) -> bytes:
+    """Return the success rows as a PNG, best on top; a report without any gives empty axes."""
+    rows = lines.ranked(report.success)[::-1]
+    figure = Figure(figsize=(9.0, 1.6 + 0.5 * max(len(rows), 2)), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, metric in zip(axes, _METRICS, strict=True):
+        _draw(axis, rows, metric)
+    axes[0].set_yticks(range(len(rows)), [row.policy for row in rows])
+    handles = {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")  # without pyplot it draws with Agg: no display, no global state
+    return buffer.getvalue()
+
+
+def _draw(axis: Axes, rows: list[Success], metric: str) -> None:
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.6, max(len(rows), 1) - 0.4), xlabel=metric)
+    axis.grid(axis="x", color="0.9")
+    axis.set_axisbelow(True)
+    for y, row in enumerate(rows):
+        value = getattr(row, metric)
+        bars = [[value.estimate - value.low], [value.high - value.estimate]]
+        label = f"measured, {row.n_episodes} episodes, 95 % interval" if y == 0 else None
+        axis.errorbar(value.estimate, y, xerr=bars, fmt="o", color="C0", capsize=3, label=label)
+        if row.target is not None and row.target.metric == metric:
+            axis.plot(row.target.value, y, marker="|", color="C3", markersize=18, ls="none", label="target")
+        known = [
+            getattr(entry, metric)
+            for entry in lines.published()
+            if (entry.policy, entry.track) == (row.policy, row.track) and getattr(entry, metric) is not None
+        ]
+        if known:
+            places = [y] * len(known)
+            axis.plot(known, places, marker="x", color="0.4", ls="none", label="published, same track")

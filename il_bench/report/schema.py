@@ -1,0 +1,185 @@
+"""report.json: the machine's view of a run. Every other view is made from it."""
+
+import json
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from il_bench.errors import IlBenchError
+from il_bench.gate import Decision, Metric
+
+SCHEMA: Final[Literal[1]] = 1
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=0)]
+Evidence = dict[str, float]
+
+
+class Row(BaseModel):
+    """A part of the report; a field it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Interval(Row):
+    """An estimate and its two-sided 95 % interval."""
+
+    estimate: Share
+    low: Share
+    high: Share
+
+
+class Target(Row):
+    """A declared target and what the gate said."""
+
+    metric: Metric
+    value: Share
+    margin: Share
+    required: bool
+    decision: Decision
+    evidence: Evidence
+
+
+class Baseline(Row):
+    """The comparison with the measured baseline over `n` episodes."""
+
+    decision: Decision
+    n: Count
+    evidence: Evidence
+
+
+class Episode(Row):
+    """One episode. `outside`: steps whose action lay outside [0, 512] px."""
+
+    seed: Count
+    success: bool
+    max_reward: Share
+    n_steps: Count
+    outside: Count
+
+
+class Success(Row):
+    """How good one policy is. `decision`: the target's. `sha256`: None for fresh weights. `seconds`: wall."""
+
+    policy: str
+    track: Literal["keypoints", "pixels"]
+    data: str
+    checkpoint: str
+    sha256: str | None
+    parameters: Count
+    decision: Decision
+    target: Target | None
+    baseline: Baseline | None
+    n_episodes: Count
+    success_rate: Interval
+    mean_max_reward: Interval
+    seconds: Annotated[float, Field(ge=0.0)]
+    episodes: tuple[Episode, ...]
+
+
+class Tokenizer(Row):
+    """How well one tokenizer keeps actions. `l1_px`: mean error of a coordinate after a round trip."""
+
+    tokenizer: str
+    codebook_size: Count
+    num_quantizers: Count
+    bits_per_chunk: float
+    l1_px: float
+    usage: Share
+    perplexity: float
+
+
+class Throughput(Row):
+    """How many of `what` a second; `ratio_to_reference` compares with `reference`, timed in turns with it."""
+
+    what: str
+    batch: Count
+    device: str
+    per_second: float
+    ratio_to_reference: float | None
+    reference: str | None
+
+
+class Latency(Row):
+    """How long one call takes, in ms, over `n` calls."""
+
+    policy: str
+    what: str
+    batch: Count
+    device: str
+    mode: str
+    n: Count
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    peak_memory_mb: float | None
+
+
+class Report(Row):
+    """A whole run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True, validate_by_name=True)
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    created: datetime
+    environment: dict[str, Any]
+    success: tuple[Success, ...] = ()
+    tokenizers: tuple[Tokenizer, ...] = ()
+    throughput: tuple[Throughput, ...] = ()
+    latency: tuple[Latency, ...] = ()
+
+
+SECTIONS: dict[str, type[Row]] = {
+    "success": Success,
+    "tokenizers": Tokenizer,
+    "throughput": Throughput,
+    "latency": Latency,
+}
+
+
+def load(path: Path) -> Report:
+    """Read a report.json.
+
+    Raises:
+        IlBenchError: unreadable, of another schema, or a field is missing, unknown or wrong; it names it.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise IlBenchError(f"{path}: not a readable report.json: {error}") from error
+    found = data.get("schema") if isinstance(data, dict) else None
+    if found != SCHEMA:
+        raise IlBenchError(
+            f"{path}: schema is {found!r}, this il_bench reads {SCHEMA}; make the report again"
+        )
+    try:
+        return Report.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise IlBenchError(f"{path}: {where}: {first['msg']}; make the report again") from error
+
+
+def save(path: Path, report: Report) -> None:
+    """Write report.json whole or not at all, whatever interrupts it."""
+    write_whole(path, report.model_dump_json(indent=1).encode() + b"\n")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file by renaming a finished one into place, making its folder first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,58 @@
+"""The report as a table for the terminal."""
+
+import io
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from il_bench.report import lines
+from il_bench.report.schema import Report
+
+_RIGHT = {"parameters", "episodes", "seconds"}
+_WHOLE = {"policy", "parameters"}
+_UNLIMITED = 500  # wider than any table: no cell wraps
+_LEAST = 104  # narrower, words break: better let the terminal wrap lines
+
+
+def render(report: Report, *, width: int | None = None, color: bool = False) -> str:
+    """Return the success table as text.
+
+    width: columns of the terminal; None where there is none, as in a log, which is never wrapped.
+    color: whether to write terminal colours.
+    """
+    console = Console(
+        file=io.StringIO(),
+        width=max(width, _LEAST) if width else _UNLIMITED,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in lines.COLUMNS:
+        side: Literal["left", "right"] = "right" if name in _RIGHT else "left"
+        table.add_column(name, justify=side, overflow="fold", no_wrap=name in _WHOLE)
+    measured = lines.measured(report)
+    for line in measured:
+        table.add_row(*_cells(line))
+    around, notes = lines.context(report)
+    if around:
+        table.add_section()
+        table.add_row(Text("for context", style="dim italic"))
+    for line in around:
+        table.add_row(*_cells(line), style="dim")
+    console.print(table)
+    for note in notes:
+        console.print(Text(note, style="dim"))
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return "\n".join(text.rstrip() for text in file.getvalue().splitlines()) + "\n"
+
+
+def _cells(line: lines.Line) -> list[Text]:
+    cells = [Text(text) for text in line.cells]
+    for index, tone in zip((4, 5), line.tones, strict=True):
+        if tone is not None:
+            cells[index].stylize(tone)
+    return cells

@@ -1,0 +1,246 @@
+"""What a pytest run was asked to do: the values of its options, checked.
+
+Read by every pytest run of everybody who has il_bench installed: standard library only.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from il_bench.errors import IlBenchError
+from il_bench.options import DEFAULT_EPISODES, MARGIN, MAX_EPISODES, METRICS, SEED_STARTS
+
+ZOO = Path(__file__).parent / "zoo"
+SUITE = Path(__file__).parent / "suite"
+
+
+@dataclass(frozen=True)
+class PolicyChoice:
+    """One `--il-policy`: `label` as written, `source` for `load_policy`, `name` if given as NAME=PATH."""
+
+    label: str
+    source: str
+    name: str | None = None
+
+    @property
+    def gate_name(self) -> str:
+        """What its row is called and whose gates it meets: act's only as act, or as act=PATH."""
+        return self.name or self.label
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The checked options of one run."""
+
+    benchmark: bool
+    policies: tuple[PolicyChoice, ...]
+    selected: bool  # --il-policy was given: `policies` is not just the zoo
+    track: str
+    device: str
+    seeds: str
+    episodes: int
+    target: tuple[str, float] | None
+    workers: int
+    baselines: Path | None
+    update_baselines: bool
+    report: Path
+    resume: bool
+
+    @property
+    def seed_range(self) -> range:
+        """The seeds a policy is evaluated on, in order."""
+        return self.first_seeds(self.episodes)
+
+    def first_seeds(self, n: int) -> range:
+        """The first `n` seeds of the selected range; IlBenchError unless 1 <= n <= 1000."""
+        _check_episodes(n, "n")
+        start = SEED_STARTS[self.seeds]
+        return range(start, start + n)
+
+    @property
+    def header(self) -> str:
+        """One line for the head of the run."""
+        first, last = self.seed_range[0], self.seed_range[-1]
+        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        return (
+            f"device {self.device}, track {self.track}, {self.seeds} seeds {first}-{last}, "
+            f"{self.episodes} episodes a policy, {workers}"
+        )
+
+
+def read(option: Callable[[str], Any], *, folder: Path, xdist_worker: bool = False) -> Settings:
+    """Check every option and return the settings.
+
+    Args:
+        option: value of an option by its name without dashes, such as pytest's `config.getoption`.
+        folder: what relative paths are relative to.
+        xdist_worker: whether this process is one of pytest-xdist's.
+
+    Raises:
+        IlBenchError: names the option, its value and what to write instead.
+    """
+    track = option("il_track")
+    chosen = option("il_policy")
+    zoo = zoo_names(track)
+    settings = Settings(
+        benchmark=bool(option("il_benchmark")),
+        policies=_policies(chosen or zoo, zoo, folder),
+        selected=bool(chosen),
+        track=track,
+        device=_check_device(option("il_device")),
+        seeds=option("il_seeds"),
+        episodes=_check_episodes(option("il_episodes"), "--il-episodes"),
+        target=_target(option("il_target")),
+        workers=_workers(option("il_workers"), xdist_worker),
+        baselines=_baselines(option("il_baselines"), folder, bool(option("il_update_baselines"))),
+        update_baselines=bool(option("il_update_baselines")),
+        report=_report(option("il_report"), folder),
+        resume=bool(option("il_resume")),
+    )
+    if settings.benchmark and not settings.policies:
+        raise IlBenchError(
+            f"--il-track {track}: il_bench embeds no policy for it; name yours with --il-policy PATH|HUB_ID"
+        )
+    if settings.update_baselines:
+        _check_update(settings, zoo)
+    return settings
+
+
+def zoo_names(track: str) -> tuple[str, ...]:
+    """Names of the embedded policies of a track, told by whether their config asks for an image."""
+    names = []
+    for weights in sorted(ZOO.glob("*/model.safetensors")):
+        config = json.loads((weights.parent / "config.json").read_text(encoding="utf-8"))
+        pixels = any(name.startswith("observation.image") for name in config.get("input_features") or {})
+        if pixels == (track == "pixels"):
+            names.append(weights.parent.name)
+    return tuple(names)
+
+
+def _policies(labels: Sequence[str], zoo: Sequence[str], folder: Path) -> tuple[PolicyChoice, ...]:
+    choices: dict[str, PolicyChoice] = {}
+    for label in dict.fromkeys(labels):
+        choice = _policy(label, zoo, folder)
+        other = choices.setdefault(choice.gate_name, choice)
+        if other is not choice:
+            raise IlBenchError(
+                f"--il-policy: {other.label} and {label} would both be called {choice.gate_name}; give one of them "
+                "another name (NAME=PATH)"
+            )
+    return tuple(choices.values())
+
+
+def _policy(label: str, zoo: Sequence[str], folder: Path) -> PolicyChoice:
+    name, equals, source = label.partition("=")
+    if not equals or (folder / label).exists():
+        name, source = "", label
+    elif not re.fullmatch(r"[\w.-]+", name):
+        raise IlBenchError(
+            f"--il-policy: {label!r}: no usable name before '='; write for example act=runs/mine"
+        )
+    if source in zoo:
+        return PolicyChoice(label, source, name or None)
+    path = folder / Path(source).expanduser()
+    if path.exists():
+        return PolicyChoice(label, str(path), name or None)
+    # One slash and plain characters could be a Hub id: only loading it tells.
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
+        return PolicyChoice(label, source, name or None)
+    raise IlBenchError(
+        f"--il-policy: {source!r} is no embedded policy ({', '.join(zoo) or 'there are none'}), no folder "
+        f"below {folder}, and no Hub id (USER/NAME)"
+    )
+
+
+def _check_device(device: str) -> str:
+    """`device`, if torch can use it here; torch is imported for anything but cpu only."""
+    if device == "cpu":
+        return device
+    if not re.fullmatch(r"cuda(:\d+)?|mps", device):
+        raise IlBenchError(f"--il-device: unknown device {device!r}; use cpu, cuda, cuda:N or mps")
+    import torch
+
+    if device == "mps":
+        found = torch.backends.mps.is_available()
+    else:
+        found = int(device.partition(":")[2] or 0) < torch.cuda.device_count()
+    if not found:
+        raise IlBenchError(f"--il-device: torch finds no {device} here; leave it out to run on the CPU")
+    return device
+
+
+def _check_episodes(value: int | None, name: str) -> int:
+    if value is None:
+        return DEFAULT_EPISODES
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_EPISODES:
+        raise IlBenchError(f"{name}: {value!r} is not a number of episodes; use 1 to {MAX_EPISODES}")
+    return value
+
+
+def _target(given: Sequence[str] | None) -> tuple[str, float] | None:
+    if not given:
+        return None
+    if len(given) > 1:
+        raise IlBenchError(f"--il-target: one target a run, not {len(given)}: {', '.join(given)}")
+    metric, _, text = given[0].partition("=")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if metric not in METRICS or not MARGIN < value < 1.0:
+        raise IlBenchError(
+            f"--il-target: {given[0]!r} is not METRIC=VALUE; METRIC is {' or '.join(METRICS)}, VALUE between "
+            f"{MARGIN} and 1, for example success_rate=0.8"
+        )
+    return metric, value
+
+
+def _workers(given: int | None, xdist_worker: bool) -> int:
+    if given is None:
+        return 1 if xdist_worker else _cores()
+    if given < 1:
+        raise IlBenchError(f"--il-workers: {given} is not a number of processes; use 1 or more")
+    return given
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _baselines(given: str | None, folder: Path, update: bool) -> Path | None:
+    if given is None:
+        return None
+    path = folder / Path(given).expanduser()
+    if path.is_file() or (update and not path.exists() and path.parent.is_dir()):
+        return path
+    raise IlBenchError(f"--il-baselines: no such file: {path}; --il-update-baselines makes a new one")
+
+
+def _report(given: str, folder: Path) -> Path:
+    path = folder / Path(given).expanduser()
+    if path.exists() and not path.is_dir():
+        raise IlBenchError(f"--il-report: {path} is a file; name a folder")
+    return path
+
+
+def _check_update(settings: Settings, zoo: Sequence[str]) -> None:
+    if not settings.benchmark:
+        raise IlBenchError("--il-update-baselines: nothing is measured without --benchmark; add it")
+    if settings.seeds != "test":
+        raise IlBenchError(
+            f"--il-update-baselines: baselines are measured on test seeds, not on --il-seeds {settings.seeds}"
+            "; leave --il-seeds out"
+        )
+    if settings.baselines is not None:
+        return
+    for choice in settings.policies:
+        if choice.gate_name not in zoo:
+            raise IlBenchError(
+                f"--il-update-baselines: il_bench's own baselines are of its own policies, not {choice.label}"
+                "; keep yours in a file of your own with --il-baselines FILE"
+            )

@@ -1,0 +1,80 @@
+"""What test_success.py does to one policy; apart from it, so that collecting the suite imports nothing heavy."""
+
+from dataclasses import replace
+
+import torch
+
+from il_bench import environment, journal
+from il_bench.baselines import Baselines, Target
+from il_bench.evaluation import Evaluate
+from il_bench.policies.loading import LoadedPolicy, load_policy
+from il_bench.report import collect, lines
+from il_bench.report.success import judge
+from il_bench.rollout import Outcomes
+from il_bench.settings import Settings
+
+UNTRAINED_SEED = 0
+
+
+class Measure:
+    """Rolls policies out and judges them by the gates of a run."""
+
+    def __init__(self, settings: Settings, evaluate: Evaluate) -> None:
+        self._settings = settings
+        self._evaluate = evaluate
+        self._baselines = collect.load_baselines(settings)
+        self._fingerprint = environment.fingerprint(settings.device)
+
+    def policy(self, policy: LoadedPolicy) -> tuple[collect.Record, tuple[str, ...]]:
+        """Roll a policy out: its row, and a sentence for each gate that fails the run.
+
+        Raises:
+            IlBenchError: the policy misbehaves, or its baseline is of another task.
+        """
+        verdict = judge(
+            policy.name,
+            policy,
+            self._outcomes(policy),
+            baselines=self._baselines,
+            fingerprint=self._fingerprint,
+            target=self._asked_for(),
+            compare=not self._settings.update_baselines,
+        )
+        return collect.Record("success", verdict.row, self._fingerprint), verdict.problems
+
+    def floor(self) -> collect.Record:
+        """Roll out fresh weights, which meet no gate."""
+        policy = untrained(self._settings.device)
+        outcomes = self._evaluate(policy)
+        verdict = judge(policy.name, policy, outcomes, baselines=Baselines(), fingerprint=self._fingerprint)
+        return collect.Record("success", verdict.row, self._fingerprint)
+
+    def _outcomes(self, policy: LoadedPolicy) -> Outcomes:
+        """Out of the journal with --il-resume, if they are there."""
+        settings = self._settings
+        entry = journal.entry(settings.report, str(policy.sha256), settings.seed_range, self._fingerprint)
+        known = journal.recall(entry) if settings.resume else None
+        if known is not None:
+            return known
+        outcomes = self._evaluate(policy)
+        journal.keep(entry, outcomes)
+        return outcomes
+
+    def _asked_for(self) -> Target | None:
+        """The target of --il-target, None without one."""
+        if self._settings.target is None:
+            return None
+        metric, value = self._settings.target
+        return Target.model_validate({"metric": metric, "value": value, "required": True})
+
+
+def untrained(device: str) -> LoadedPolicy:
+    """The embedded bc with weights as they were before training, the same ones every time."""
+    trained = load_policy("bc", device=device)
+    with torch.random.fork_rng():
+        torch.manual_seed(UNTRAINED_SEED)
+        fresh = type(trained.policy)(trained.policy.config).to(device).eval()
+    checkpoint = f"{trained.checkpoint}, untrained"
+    return replace(
+        trained, name=lines.UNTRAINED, checkpoint=checkpoint, sha256=None, data="none", policy=fresh
+    )

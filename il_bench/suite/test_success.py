@@ -1,0 +1,55 @@
+"""How good is each selected policy, does it meet its target, and is it worse than it was?"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from il_bench.errors import IlBenchError
+from il_bench.fixtures import SETTINGS
+
+if TYPE_CHECKING:
+    from il_bench.evaluation import Evaluate
+    from il_bench.policies.loading import LoadedPolicy
+    from il_bench.suite.success import Measure
+
+Record = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture(scope="module")
+def measure(pytestconfig: pytest.Config, evaluate: "Evaluate") -> "Measure":
+    """Rolls a policy out and judges it."""
+    from il_bench.suite.success import Measure
+
+    with in_one_line():
+        return Measure(pytestconfig.stash[SETTINGS], evaluate)
+
+
+@pytest.mark.success
+def test_success(policy: "LoadedPolicy", measure: "Measure", il_bench_record: Record) -> None:
+    """Roll a policy out, report it, and fail if a required target or its measured baseline is missed."""
+    with in_one_line():
+        record, problems = measure.policy(policy)
+    il_bench_record(record.to_dict())
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)
+
+
+@pytest.mark.success
+def test_untrained(pytestconfig: pytest.Config, measure: "Measure", il_bench_record: Record) -> None:
+    """Roll out fresh weights: the floor that the table shows every policy against."""
+    if pytestconfig.stash[SETTINGS].selected:
+        pytest.skip("the floor belongs to the whole table; --il-policy asks for some rows")
+    with in_one_line():
+        record = measure.floor()
+    il_bench_record(record.to_dict())
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Fail with the sentence of an error that is the user's to mend, without a traceback through il_bench."""
+    try:
+        yield
+    except IlBenchError as error:
+        pytest.fail(str(error), pytrace=False)
