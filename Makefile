@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test train lint format lock clean
+.PHONY: help env bench test train sim-speed render-speed error-rates damage-trials lint format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,8 +47,8 @@ $(READY): pyproject.toml requirements.lock
 	@touch $(READY)
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r target text; do \
-	    printf '  make %-8s %s\n' "$$target" "$$text"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r target text; do \
+	    printf '  make %-14s %s\n' "$$target" "$$text"; done
 
 env: $(READY) ## create or update .venv from requirements.lock
 
@@ -79,6 +79,20 @@ train: $(READY) ## train every shipped policy again, seed 1, on DATA (default: h
 	    $(BIN)/il-bench evaluate $$policy --seeds test --episodes 1000 --workers $(JOBS) \
 	        --output il_bench/zoo/$$policy/measured.json || exit $$?; \
 	done
+
+sim-speed: $(READY) ## steps per second beside gym-pusht's and bare physics, in one run
+	@$(BIN)/python -W ignore benchmarks/sim_speed.py $(ARGS)
+
+render-speed: $(READY) ## frames per second beside gym-pusht's, in one run
+	@$(BIN)/python -W ignore benchmarks/render_speed.py $(ARGS)
+
+damage-trials: $(READY) ## damage a shipped policy in three ways and see what the gate says (about 10 minutes)
+	@$(BIN)/python benchmarks/damage.py $(ARGS)
+
+error-rates: export OMP_NUM_THREADS := 1
+error-rates: $(READY) ## simulate how often the gate is wrong and how many episodes it takes (ARGS="--seed 1")
+	@echo "Simulating the gate, about a minute on an idle core."
+	@$(BIN)/python benchmarks/error_rates.py $(ARGS)
 
 lint: $(READY) ## check style with ruff (lint and format) and types with mypy --strict
 	@echo "Checking style with ruff and types with mypy."

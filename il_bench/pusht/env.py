@@ -29,7 +29,8 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         obs_type: `state` (5,) `[agent_x, agent_y, block_x, block_y, angle mod 2 pi]`;
             `environment_state_agent_pos`, dict of `environment_state` (16,) keypoints and `agent_pos` (2,);
             `pixels`, (height, width, 3) uint8; `pixels_agent_pos`, dict of `pixels` and `agent_pos`.
-        render_mode: `rgb_array` or `human`.
+        render_mode: `rgb_array`, or `human` for a window; `pixels` are observed in either, in gym-pusht only
+            in the first.
         block_cog: the block's centre of gravity in its own frame, if not (0, 45).
         damping: share of velocity the block keeps per second, if not 0.
         observation_width: width of `pixels`.
@@ -72,8 +73,9 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.action_space = spaces.Box(low=0, high=512, shape=(2,), dtype=np.float32)
         self.simulator = Simulator(block_cog=block_cog, damping=damping, count_contacts=count_contacts)
         self.goal_pose = np.array(geometry.GOAL_POSE)
-        self._last_action: Any = None
-        self._drawing: Any = None
+        self._last_action: tuple[float, float] | None = None
+        self._renderer: Any = None  # with the first picture comes the module, and with it pygame and OpenCV
+        self._window: Any = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -96,9 +98,9 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             ax, ay = map(float, action)
         except (TypeError, ValueError) as error:
             raise IlBenchError(f"action must be two numbers [x, y], got {action!r}") from error
-        self._last_action = action
         simulator = self.simulator
         simulator.step(ax, ay)
+        self._last_action = ax, ay
         coverage = simulator.coverage()
         success = coverage > SUCCESS_COVERAGE
         info = self._info()
@@ -108,13 +110,17 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
 
     def render(self) -> Any:
         """Draw (visualization_height, visualization_width, 3) uint8 for `rgb_array`, a window for `human`."""
-        return None if self.render_mode is None else self._draw(visualize=True)
+        if self.render_mode == "rgb_array":
+            return self._frame(self.visualization_width, self.visualization_height, self._last_action)
+        if self.render_mode == "human":
+            self._show()
+        return None
 
     def close(self) -> None:
         """Close the window, if there is one."""
-        if self._drawing is not None:
-            self._drawing.close()
-            self._drawing = None
+        if self._window is not None:
+            self._window.close()
+            self._window = None
 
     def _observation(self) -> Any:
         simulator = self.simulator
@@ -123,13 +129,12 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             return np.array(
                 [simulator.agent_x, simulator.agent_y, simulator.block_x, simulator.block_y, angle]
             )
-        if self.obs_type == "pixels":
-            return self._draw(visualize=False)
         agent_pos = np.array([simulator.agent_x, simulator.agent_y])
-        if self.obs_type == "pixels_agent_pos":
-            return {"pixels": self._draw(visualize=False), "agent_pos": agent_pos}
-        keypoints = geometry.keypoints_at(simulator.block_x, simulator.block_y, simulator.block_angle)
-        return {"environment_state": keypoints, "agent_pos": agent_pos}
+        if self.obs_type == "environment_state_agent_pos":
+            keypoints = geometry.keypoints_at(simulator.block_x, simulator.block_y, simulator.block_angle)
+            return {"environment_state": keypoints, "agent_pos": agent_pos}
+        pixels = self._frame(self.observation_width, self.observation_height)
+        return pixels if self.obs_type == "pixels" else {"pixels": pixels, "agent_pos": agent_pos}
 
     def _info(self) -> dict[str, Any]:
         simulator = self.simulator
@@ -141,23 +146,28 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             "n_contacts": math.ceil(simulator.n_contact_points / _CONTACT_SUBSTEPS),
         }
 
-    def _draw(self, visualize: bool) -> Any:
-        """Have gym-pusht draw this world: it is only imported for this."""
-        if self._drawing is None:
-            from gym_pusht.envs.pusht import PushTEnv as Reference
+    def _frame(self, width: int, height: int, action: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+        from il_bench.pusht.renderer import Renderer
 
-            self._drawing = Reference(
-                render_mode=self.render_mode or "rgb_array",
-                observation_width=self.observation_width,
-                observation_height=self.observation_height,
-                visualization_width=self.visualization_width,
-                visualization_height=self.visualization_height,
-            )
-            self._drawing.goal_pose = self.goal_pose
-        drawing = self._drawing
-        drawing.space, drawing.block = self.simulator.space, self.simulator.block
-        drawing._last_action = self._last_action
-        return drawing._render(visualize=visualize)
+        simulator = self.simulator
+        if not hasattr(simulator, "space"):
+            raise IlBenchError("nothing to draw before the first reset(): call reset(seed=...) first")
+        if self._renderer is None:
+            self._renderer = Renderer()
+        agent = simulator.agent_x, simulator.agent_y
+        block = simulator.block_x, simulator.block_y, simulator.block_angle
+        marks = self._renderer.contact_marks(simulator.space)
+        frame: NDArray[np.uint8] = self._renderer.frame(
+            agent, block, width=width, height=height, action=action, contacts=marks
+        )
+        return frame
+
+    def _show(self) -> None:
+        from il_bench.pusht.renderer import SIZE, Window
+
+        if self._window is None:
+            self._window = Window()
+        self._window.show(self._frame(SIZE, SIZE))
 
 
 def _observation_space(obs_type: str, height: int, width: int) -> spaces.Space[Any]:

@@ -30,9 +30,6 @@ K_P, K_V = 100.0, 20.0
 AGENT_RADIUS = 15.0
 _WALLS = (((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506)))
 _WALL_RADIUS = 2
-_WALL_COLOR = (211, 211, 211, 255)
-_AGENT_COLOR = (65, 105, 225, 255)
-_BLOCK_COLOR = (119, 136, 153, 255)
 
 _set_velocity = lib.cpBodySetVelocity
 _space_step = lib.cpSpaceStep
@@ -148,8 +145,6 @@ class Simulator:
         space.add(self.block, *self.block_shapes)
         if self.block_cog is not None:
             self.block.center_of_gravity = self.block_cog
-        for shape, color in [*((wall, _WALL_COLOR) for wall in walls), (circle, _AGENT_COLOR)]:
-            shape.color = color  # for pymunk's debug drawing
         if self.count_contacts:
             space.add_collision_handler(0, 0).post_solve = self._count
         self.n_contact_points = 0
@@ -167,7 +162,6 @@ def _make_block() -> tuple[pymunk.Body, list[pymunk.Poly]]:
     body = pymunk.Body(1, moment + moment)
     shapes = [pymunk.Poly(body, bar), pymunk.Poly(body, stem)]
     for shape in shapes:
-        shape.color = _BLOCK_COLOR
         shape.filter = pymunk.ShapeFilter(mask=pymunk.ShapeFilter.ALL_MASKS())
     body.center_of_gravity = (shapes[0].center_of_gravity + shapes[1].center_of_gravity) / 2
     body.angle = 0
