@@ -63,7 +63,7 @@ bench: $(READY) ## roll every shipped policy out in PushT: table, report.json, p
 	exit $$status
 
 test: export OMP_NUM_THREADS := 1
-test: $(READY) ## run the unit and property tests (ARGS="-m 'not slow'" leaves out the slow ones)
+test: $(READY) ## run the unit and property tests (ARGS="-m slow": the slow ones, 10 minutes)
 	@echo "Running the tests in $(JOBS) processes."
 	@$(BIN)/pytest -n $(JOBS) $(ARGS)
 

@@ -95,7 +95,7 @@ def fingerprint(device: str = "cpu") -> dict[str, str | int | float | bool | Non
     if kind == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
         found["cuda"] = torch.version.cuda
-        found["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        found["cudnn"] = torch.backends.cudnn.version()
     return found
 
 

@@ -239,6 +239,8 @@ def test_pairs_are_of_the_same_seeds() -> None:
     assert old.tolist() == outcomes().max_reward[30:50].tolist()
     with pytest.raises(IlBenchError, match="has seeds 200000 to 200099, not 200100"):
         base.pairs(outcomes(51, first=200_050), name="vqbet")
+    with pytest.raises(IlBenchError, match="has seeds 200050 to 200149, not 200000"):
+        measured(outcomes(first=200_050)).pairs(outcomes(60), name="vqbet")
 
 
 @pytest.mark.parametrize("column", ["success", "max_reward", "n_steps"])

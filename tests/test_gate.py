@@ -216,7 +216,7 @@ def row(target: str | None = None, required: bool = True, baseline: str | None =
         ([row("BELOW TARGET", required=False, baseline="FAIL")], 1),
         ([row("INCONCLUSIVE")], 6),
         ([row("INCONCLUSIVE", required=False)], 0),
-        ([row("PASS", baseline="INCONCLUSIVE")], 6),
+        ([row("PASS", baseline="INCONCLUSIVE")], 0),
         ([row("INCONCLUSIVE"), row("FAIL")], 1),
     ],
 )
