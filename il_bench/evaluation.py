@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from il_bench.errors import IlBenchError
+from il_bench.journal import Journal
 from il_bench.options import RESERVED_SEEDS
 from il_bench.policies.loading import LoadedPolicy, load_policy
 from il_bench.progress import OnBlock
@@ -45,8 +46,14 @@ class Evaluate:
         Raises:
             IlBenchError: no such policy, a policy that misbehaves, bad seeds, or n and seeds together.
         """
+        return self.run(policy, _seeds(self._settings, n, seeds))
+
+    def run(
+        self, policy: str | Path | LoadedPolicy | Policy, seeds: ArrayLike, *, journal: Journal | None = None
+    ) -> Outcomes:
+        """Roll `policy` out on these seeds; blocks that the journal holds are taken from there."""
         settings = self._settings
-        chosen = _seeds(settings, n, seeds)
+        chosen = np.asarray(seeds)
         loaded = load_policy(policy, device=settings.device) if isinstance(policy, str | Path) else policy
         if isinstance(loaded, LoadedPolicy):
             check_track(loaded)
@@ -61,8 +68,8 @@ class Evaluate:
         copies = _copies(loaded) if settings.workers > 1 else None
         with self._progress(title, len(chosen)) as on_block:
             if copies is None:
-                return rollout(loaded, chosen, on_block=on_block)
-            return rollout(copies, chosen, workers=settings.workers, on_block=on_block)
+                return rollout(loaded, chosen, on_block=on_block, journal=journal)
+            return rollout(copies, chosen, workers=settings.workers, on_block=on_block, journal=journal)
 
 
 def check_track(policy: LoadedPolicy) -> None:

@@ -1,6 +1,12 @@
+import multiprocessing
 import os
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,11 +14,14 @@ import pytest
 import torch
 from gym_pusht.envs.pusht import PushTEnv as Reference
 
+from il_bench import executors
 from il_bench import rollout as module
 from il_bench.errors import IlBenchError
+from il_bench.journal import Conditions, Journal, opened
 from il_bench.rollout import BLOCK_SIZE, Outcomes, Policy, rollout
 
 FIRST = 200000
+SEEDS = range(FIRST, FIRST + 4 * BLOCK_SIZE)
 Batch = dict[str, torch.Tensor]
 
 
@@ -70,13 +79,186 @@ def wandered() -> Outcomes:
     return rollout(Wander(), range(FIRST, FIRST + 3 * BLOCK_SIZE))
 
 
-def test_outcomes_do_not_depend_on_workers_or_on_the_order_of_seeds(wandered: Outcomes) -> None:
+def kill_a_worker(done: int, total: int) -> None:
+    """As the kernel does when memory runs out; called when the first block is done and others are not."""
+    if done == 1:
+        busy = multiprocessing.active_children()[0].pid
+        assert busy is not None
+        os.kill(busy, signal.SIGKILL)
+
+
+def test_outcomes_do_not_depend_on_workers_their_deaths_or_the_order_of_seeds(wandered: Outcomes) -> None:
     shuffled = np.random.default_rng(0).permutation(wandered.seeds)
     seen = []
-    again = rollout(Wander, shuffled, workers=2, on_block=lambda *done: seen.append(done))
+
+    def on_block(done: int, total: int) -> None:
+        seen.append((done, total))
+        kill_a_worker(done, total)
+
+    again = rollout(Wander, shuffled, workers=2, on_block=on_block)
     assert again.to_records() == wandered.to_records()
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert len(set(wandered.max_reward.tolist())) > 10  # not all episodes are alike
+
+
+# ---- interruptions
+
+
+@contextmanager
+def journal_in(folder: Path, *, resume: bool) -> Iterator[Journal]:
+    """Open a journal, all of whose conditions are the same every time."""
+    with opened(
+        folder / "mixed.jsonl", Conditions("mixed", "keypoints", "", FIRST, {}), resume=resume
+    ) as mine:
+        yield mine
+
+
+def test_finished_blocks_are_not_run_again(
+    wandered: Outcomes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run: list[int] = []
+    run_block = module.run_block
+
+    def counted(policy: Policy, wanted: np.ndarray) -> Outcomes:
+        run.append(int(wanted[0]))
+        return run_block(policy, wanted)
+
+    monkeypatch.setattr(module, "run_block", counted)
+    seen: list[tuple[int, int]] = []
+    with journal_in(tmp_path, resume=False) as mine:
+        rollout(Wander, range(FIRST + BLOCK_SIZE, FIRST + 2 * BLOCK_SIZE), journal=mine)
+    run.clear()
+    with journal_in(tmp_path, resume=True) as mine:
+        found = rollout(Wander, wandered.seeds, journal=mine, on_block=lambda *done: seen.append(done))
+    assert found.to_records() == wandered.to_records()
+    assert run == [FIRST, FIRST + 2 * BLOCK_SIZE]
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    with journal_in(tmp_path, resume=True) as mine:
+        again = rollout(load_nothing, wandered.seeds, journal=mine, workers=2)  # nothing left to load it for
+    assert again.to_records() == wandered.to_records()
+    assert again.seconds > found.seconds / 2, "the time that blocks took is not forgotten"
+
+
+class FailsLater(Wander):
+    """Returns nan in its second block."""
+
+    n_blocks = 0
+
+    def reset(self) -> None:
+        super().reset()
+        self.n_blocks += 1
+
+    def select_action(self, batch: Batch) -> torch.Tensor:
+        return super().select_action(batch) + (torch.nan if self.n_blocks == 2 else 0.0)
+
+
+def test_blocks_that_finished_before_a_policy_failed_are_kept(wandered: Outcomes, tmp_path: Path) -> None:
+    with journal_in(tmp_path, resume=False) as mine:
+        with pytest.raises(IlBenchError, match="at seed 200050, step 0; expected finite"):
+            rollout(FailsLater(), wandered.seeds, journal=mine)
+        kept = mine.recall(np.arange(FIRST, FIRST + BLOCK_SIZE))
+    assert kept is not None
+    assert kept.to_records() == wandered.to_records()[:BLOCK_SIZE]
+
+
+class Mixed:
+    """Two real policies, taking turns in the rows of a batch: an act, and a bet that draws random numbers."""
+
+    def __init__(self, act: Policy, bet: Policy) -> None:
+        self.both = (act, bet)
+
+    def reset(self) -> None:
+        for policy in self.both:
+            policy.reset()
+
+    def select_action(self, batch: Batch) -> torch.Tensor:
+        act, bet = (policy.select_action(batch) for policy in self.both)
+        return torch.where(torch.arange(len(act))[:, None] % 2 == 0, act, bet)
+
+
+def load_mixed(act: str) -> Mixed:
+    from il_bench.policies.loading import load_policy
+
+    return Mixed(load_policy(act), small_bet())
+
+
+def small_bet() -> Policy:
+    """Untrained: its centres and offsets are random, so it wanders about where it starts."""
+    from lerobot.configs import FeatureType, PolicyFeature
+    from lerobot.policies.factory import make_pre_post_processors
+
+    from il_bench.policies.configuration_bet import ILBeTConfig
+    from il_bench.policies.loading import wrap
+    from il_bench.policies.modeling_bet import ILBeTPolicy
+
+    dims = {"observation.state": 2, "observation.environment_state": 16, "action": 2}
+    kinds = (FeatureType.STATE, FeatureType.ENV, FeatureType.ACTION)
+    features = {key: PolicyFeature(kind, (dims[key],)) for key, kind in zip(dims, kinds, strict=True)}
+    config = ILBeTConfig(
+        output_features={"action": features.pop("action")},
+        input_features=features,
+        device="cpu",
+        codebook_size=4,
+        softmax_temperature=1.0,
+        gpt_input_dim=16,
+        gpt_hidden_dim=16,
+        gpt_output_dim=16,
+        gpt_n_layer=1,
+        gpt_n_head=2,
+    )
+    limits = {
+        key: {"min": torch.zeros(dim), "max": torch.full((dim,), 512.0), "mean": torch.zeros(dim)}
+        for key, dim in dims.items()
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        policy = ILBeTPolicy(config)
+        policy.fit_tokenizer(
+            {"action": torch.randn(64, 8, 2) / 4, "observation.state": torch.zeros(64, 1, 2)}
+        )
+    return wrap(policy, *make_pre_post_processors(config, dataset_stats=limits), name="bet")
+
+
+def killed_half_way(act: str, folder: str) -> None:
+    """Roll out with a journal until two of four blocks are in it, then kill every process of the group."""
+
+    def on_block(done: int, total: int) -> None:
+        if done == 2:
+            os.killpg(0, signal.SIGKILL)
+
+    with journal_in(Path(folder), resume=False) as mine:
+        rollout(partial(load_mixed, act), SEEDS, workers=2, on_block=on_block, journal=mine)
+
+
+@pytest.mark.slow
+def test_no_executor_order_kill_or_interruption_changes_an_episode(checkpoint: Path, tmp_path: Path) -> None:
+    load = partial(load_mixed, str(checkpoint))
+    expected = rollout(load, SEEDS).to_records()
+    assert len({record["max_reward"] for record in expected[1::2]}) > 10, "bet's episodes are all alike"
+    shuffled = np.random.default_rng(1).permutation(np.array(SEEDS))
+    assert rollout(load, shuffled).to_records() == expected
+    blocks = [rollout(load(), range(first, first + BLOCK_SIZE)) for first in SEEDS[::BLOCK_SIZE][::-1]]
+    assert Outcomes.concatenate(blocks).to_records() == expected
+    assert rollout(load, shuffled, workers=2).to_records() == expected
+    assert rollout(load, SEEDS, workers=4, on_block=kill_a_worker).to_records() == expected
+
+    code = f"import test_rollout as this; this.killed_half_way({str(checkpoint)!r}, {str(tmp_path)!r})"
+    killed = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, start_new_session=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    path = tmp_path / "mixed.jsonl"
+    assert len(path.read_bytes().splitlines()) == 3, "a line of conditions and two of blocks"
+    path.write_bytes(path.read_bytes()[:-40])  # the second block did not reach the disk whole
+    seen = []
+    with journal_in(tmp_path, resume=True) as mine:
+        resumed = rollout(load(), shuffled, journal=mine, on_block=lambda *done: seen.append(done))
+    assert resumed.to_records() == expected
+    assert len(path.read_bytes().splitlines()) == 5
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+# ---- episodes
 
 
 def test_outcomes_do_not_depend_on_which_other_seeds_were_asked_for(wandered: Outcomes) -> None:
@@ -141,6 +323,7 @@ def test_steps_with_actions_outside_the_arena_are_counted_and_carried_out() -> N
 
     outcomes = rollout(Scripted(act), range(FIRST, FIRST + 4))
     assert outcomes.outside.tolist() == [300, 5, 5, 0]
+    assert outcomes.share_outside == 310 / 1200
     assert positions[5][1] > 512
 
 
@@ -213,16 +396,15 @@ def load_nothing() -> Policy:
     raise IlBenchError("checkpoint runs/mine has no model.safetensors")
 
 
-@pytest.mark.parametrize(
-    ("loader", "message"),
-    [
-        (load_vanishing, "one of 2 worker processes died .*workers=1"),
-        (load_nothing, "runs/mine has no model.safetensors"),
-    ],
-)
-def test_failures_in_worker_processes_arrive_as_one_error(loader: Any, message: str) -> None:
-    with pytest.raises(IlBenchError, match=message):
-        rollout(loader, range(FIRST, FIRST + 100), workers=2)
+def test_a_policy_that_cannot_be_loaded_in_a_worker_is_one_error() -> None:
+    with pytest.raises(IlBenchError, match=r"^checkpoint runs/mine has no model\.safetensors$"):
+        rollout(load_nothing, range(FIRST, FIRST + 100), workers=2)
+
+
+def test_a_block_that_kills_its_workers_is_named_by_its_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "MAX_DEATHS", 1)
+    with pytest.raises(IlBenchError, match=r"^seeds 2000(00-200049|50-200099): 1 worker .*exit code 9"):
+        rollout(load_vanishing, range(FIRST, FIRST + 100), workers=2)
 
 
 @pytest.mark.parametrize(
@@ -241,37 +423,3 @@ def test_failures_in_worker_processes_arrive_as_one_error(loader: Any, message: 
 def test_bad_arguments_are_refused(policy: Any, seeds: Any, workers: int, message: str) -> None:
     with pytest.raises(IlBenchError, match=message):
         rollout(policy, seeds, workers=workers)
-
-
-def outcomes_of(seeds: list[int], seconds: float = 1.0) -> Outcomes:
-    n = len(seeds)
-    rewards = np.linspace(0.25, 1.0, n) if n else np.zeros(0)
-    return Outcomes(np.array(seeds), rewards >= 1, rewards, np.arange(n) + 1, np.arange(n) * 2, seconds)
-
-
-def test_outcomes_sum_up_and_join_in_seed_order() -> None:
-    joined = Outcomes.concatenate([outcomes_of([7, 5]), outcomes_of([6, 1], 2.0)])
-    assert joined.seeds.tolist() == [1, 5, 6, 7]
-    assert joined.max_reward.tolist() == [1.0, 1.0, 0.25, 0.25]
-    assert joined.success.tolist() == [True, True, False, False]
-    assert (joined.n, len(joined), joined.seconds) == (4, 4, 3.0)
-    assert (joined.success_rate, joined.mean_max_reward) == (0.5, 0.625)
-    assert Outcomes.concatenate([]).n == 0
-    assert np.isnan(Outcomes.concatenate([]).success_rate)
-
-
-def test_outcomes_survive_as_records() -> None:
-    outcomes = outcomes_of([3, 4, 9])
-    records = outcomes.to_records()
-    assert records[1] == {"seed": 4, "success": False, "max_reward": 0.625, "n_steps": 2, "outside": 2}
-    again = Outcomes.from_records(records, seconds=2.5)
-    assert again.to_records() == records
-    assert (again.seconds, again.success.dtype, again.seeds.dtype) == (2.5, np.bool_, np.int64)
-    del records[2]["n_steps"]
-    with pytest.raises(IlBenchError, match="record 2 has no field 'n_steps'"):
-        Outcomes.from_records(records)
-
-
-def test_outcomes_of_unequal_length_are_refused() -> None:
-    with pytest.raises(IlBenchError, match=r"success must have shape \(2,\) as seeds, got \(1,\)"):
-        Outcomes(np.arange(2), np.ones(1), np.ones(2), np.ones(2), np.ones(2))

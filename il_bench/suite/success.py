@@ -1,4 +1,4 @@
-"""What test_success.py does to one policy; apart from it, so that collecting the suite imports nothing heavy."""
+"""What test_success.py does to one policy; a module of its own, so that collecting it costs nothing."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from il_bench import environment, journal
 from il_bench.baselines import Baselines, Target
 from il_bench.evaluation import Evaluate
 from il_bench.policies.loading import LoadedPolicy, load_policy
-from il_bench.report import collect, lines
+from il_bench.report import collect, declared, lines
 from il_bench.report.success import judge
 from il_bench.rollout import Outcomes
 from il_bench.settings import Settings
@@ -22,7 +22,7 @@ class Measure:
     def __init__(self, settings: Settings, evaluate: Evaluate) -> None:
         self._settings = settings
         self._evaluate = evaluate
-        self._baselines = collect.load_baselines(settings)
+        self._baselines = declared.load(settings)
         self._fingerprint = environment.fingerprint(settings.device)
 
     def policy(self, policy: LoadedPolicy) -> tuple[collect.Record, tuple[str, ...]]:
@@ -50,15 +50,18 @@ class Measure:
         return collect.Record("success", verdict.row, self._fingerprint)
 
     def _outcomes(self, policy: LoadedPolicy) -> Outcomes:
-        """Out of the journal with --il-resume, if they are there."""
+        """Blocks that the journal holds are not run again with --il-resume."""
         settings = self._settings
-        entry = journal.entry(settings.report, str(policy.sha256), settings.seed_range, self._fingerprint)
-        known = journal.recall(entry) if settings.resume else None
-        if known is not None:
-            return known
-        outcomes = self._evaluate(policy)
-        journal.keep(entry, outcomes)
-        return outcomes
+        conditions = journal.Conditions(
+            policy=policy.name,
+            track=policy.track,
+            sha256=str(policy.sha256),
+            first_seed=settings.seed_range[0],
+            fingerprint=self._fingerprint,
+        )
+        path = journal.path_of(settings.report, policy.name, policy.track)
+        with journal.opened(path, conditions, resume=settings.resume) as opened:
+            return self._evaluate.run(policy, settings.seed_range, journal=opened)
 
     def _asked_for(self) -> Target | None:
         """The target of --il-target, None without one."""

@@ -1,0 +1,108 @@
+"""What episodes came to. No torch in here: reports and journals are read where no policy runs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from il_bench.errors import IlBenchError
+
+#: The columns of `Outcomes`.
+DTYPES = {
+    "seeds": np.int64,
+    "success": np.bool_,
+    "max_reward": np.float64,
+    "n_steps": np.int64,
+    "outside": np.int64,
+}
+_RECORD_KEYS = {"seeds": "seed"}
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What N episodes came to, one row an episode, in seed order.
+
+    `seeds` (N,) int64; `success` (N,) bool; `max_reward` (N,) float64, the best reward of the episode, in
+    [0, 1]; `n_steps` (N,) int64; `outside` (N,) int64, steps whose action lay outside [0, 512] px; `seconds`,
+    wall time.
+    """
+
+    seeds: NDArray[np.int64]
+    success: NDArray[np.bool_]
+    max_reward: NDArray[np.float64]
+    n_steps: NDArray[np.int64]
+    outside: NDArray[np.int64]
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Give every column its dtype, and raise IlBenchError when one has another length than `seeds`."""
+        for name, dtype in DTYPES.items():
+            column: NDArray[Any] = np.asarray(getattr(self, name), dtype)
+            if column.ndim != 1 or len(column) != len(self.seeds):
+                raise IlBenchError(
+                    f"{name} must have shape ({len(self.seeds)},) as seeds, got {column.shape}"
+                )
+            object.__setattr__(self, name, column)
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    @property
+    def n(self) -> int:
+        """Number of episodes."""
+        return len(self.seeds)
+
+    @property
+    def success_rate(self) -> float:
+        """Share of episodes that succeed, in [0, 1]; nan without episodes."""
+        return float(self.success.mean()) if len(self) else float("nan")
+
+    @property
+    def mean_max_reward(self) -> float:
+        """Mean over episodes of the best reward, in [0, 1]; nan without episodes."""
+        return float(self.max_reward.mean()) if len(self) else float("nan")
+
+    @property
+    def share_outside(self) -> float:
+        """Share of steps whose action lay outside [0, 512] px, in [0, 1]; nan without episodes."""
+        return float(self.outside.sum() / self.n_steps.sum()) if len(self) else float("nan")
+
+    def sorted(self) -> "Outcomes":
+        """Return the same episodes in seed order."""
+        order = np.argsort(self.seeds, kind="stable")
+        return Outcomes(**{name: getattr(self, name)[order] for name in DTYPES}, seconds=self.seconds)
+
+    @staticmethod
+    def concatenate(parts: "Iterable[Outcomes]") -> "Outcomes":
+        """Join episodes in seed order; `seconds` add up."""
+        parts = list(parts)
+        columns = {
+            name: np.concatenate([np.empty(0, dtype), *(getattr(part, name) for part in parts)])
+            for name, dtype in DTYPES.items()
+        }
+        return Outcomes(**columns, seconds=sum(part.seconds for part in parts)).sorted()
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One dict an episode, of plain Python values: seed, success, max_reward, n_steps, outside."""
+        columns = {_RECORD_KEYS.get(name, name): getattr(self, name).tolist() for name in DTYPES}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    @staticmethod
+    def from_records(records: Sequence[Mapping[str, Any]], seconds: float = 0.0) -> "Outcomes":
+        """Read what `to_records` wrote.
+
+        Raises:
+            IlBenchError: a record lacks a field.
+        """
+        columns: dict[str, NDArray[Any]] = {}
+        for name, dtype in DTYPES.items():
+            key = _RECORD_KEYS.get(name, name)
+            missing = next((i for i, record in enumerate(records) if key not in record), None)
+            if missing is not None:
+                raise IlBenchError(
+                    f"episode record {missing} has no field {key!r}; it has {sorted(records[missing])}"
+                )
+            columns[name] = np.array([record[key] for record in records], dtype)
+        return Outcomes(**columns, seconds=seconds)
