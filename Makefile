@@ -91,7 +91,7 @@ damage-trials: $(READY) ## damage a shipped policy in three ways and see what th
 
 error-rates: export OMP_NUM_THREADS := 1
 error-rates: $(READY) ## simulate how often the gate is wrong and how many episodes it takes (ARGS="--seed 1")
-	@echo "Simulating the gate, about a minute on an idle core."
+	@echo "Simulating the gate, about two minutes on an idle core."
 	@$(BIN)/python benchmarks/error_rates.py $(ARGS)
 
 lint: $(READY) ## check style with ruff (lint and format) and types with mypy --strict

@@ -6,11 +6,17 @@ inequality), so it may be watched after every episode. Evidence, here, is the lo
 
 Sources: Wald, "Sequential Tests of Statistical Hypotheses", Ann. Math. Statist. 16 (1945), for the likelihood
 ratio; Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86 (2024; read
-before the society in 2023), for the bets; Clopper & Pearson, Biometrika 26 (1934), for the binomial interval.
+before the society in 2023), for the bets; Clopper & Pearson, Biometrika 26 (1934), for the binomial interval;
+Robbins, "Statistical methods related to the law of the iterated logarithm", Ann. Math. Statist. 41 (1970),
+and Orabona & Jun, "Tight concentrations and confidence sequences from the regret of universal portfolio",
+IEEE Trans. Inf. Theory 70 (2024), for the confidence sequence.
 """
+
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import optimize
 from scipy import stats as scipy_stats
 
 from il_bench.errors import IlBenchError
@@ -22,6 +28,11 @@ _RESAMPLES = 9999
 _PRIOR_EPISODES = 10
 # A bet risks at most this share of the wealth on one episode, so no single episode can ruin it.
 _MAX_STAKE = 0.5
+# Of the mixture behind a confidence sequence. It is then the uniform one, to the digit, for 255 episodes and
+# more; past them its weights still sum to 1, which is all that the coverage needs.
+_NODES = 128
+# A confidence sequence is looked for no closer to 0 and 1.
+_EDGE = 1e-12
 
 
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -46,9 +57,7 @@ def mean_interval(x: ArrayLike, confidence: float, rng: np.random.Generator) -> 
     the share of episodes that have this value, with the others anywhere in [0, 1]. A single episode is such a
     case.
     """
-    values = bounded(x, low=0.0, high=1.0, name="x")
-    if values.ndim != 1 or values.size == 0:
-        raise IlBenchError(f"x has shape {values.shape}: need one value an episode, (N,) with N >= 1")
+    values = _sample(x)
     tail = _tail(confidence)
     mean = float(values.mean())
     if np.ptp(values) < 1e-9:
@@ -65,6 +74,35 @@ def mean_interval(x: ArrayLike, confidence: float, rng: np.random.Generator) -> 
     ).confidence_interval
     # With a handful of values the bootstrap may end beside the mean; an error bar has to contain its point.
     return float(np.clip(found.low, 0.0, mean)), float(np.clip(found.high, mean, 1.0))
+
+
+def confidence_sequence(x: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+    """Return a two-sided interval (low <= mean(x) <= high) for the mean, also after early stopping.
+
+    x: (N,) in [0, 1], successes or rewards. With probability at least `confidence`, the intervals after 1, 2,
+    3, .. episodes all cover the mean. So the one at which the episodes ended does, whatever ended them. The
+    price: at 50 to 1,000 episodes, 1.5 to 1.8 times the width of an interval for an N fixed beforehand. All
+    that is assumed: each value's mean, given the earlier values, is the one sought.
+
+    It holds the means m at which a fair bet has won less than 1 / (1 - confidence). The bet is Cover's
+    universal portfolio: over theta in [0, 1], the average of the product of all
+    x_i * theta / m + (1 - x_i) * (1 - theta) / (1 - m) (Orabona & Jun 2024). For successes, these are the
+    rates at which k successes in N have a probability above (1 - confidence) / (N + 1) (Robbins 1970). The
+    order of the episodes makes no difference.
+    """
+    values, counts = np.unique(_sample(x), return_counts=True)
+    _tail(confidence)
+    level = float(np.log(1.0 - confidence))
+
+    def excess(mean: float) -> float:
+        return _portfolio_evidence(values, counts, mean) + level
+
+    # At the sample's own mean no portfolio wins, and its wealth is log-convex in the mean it bets against (a
+    # sum of products of log-convex factors): one crossing on either side, at most.
+    middle = float(np.clip(values @ counts / counts.sum(), _EDGE, 1.0 - _EDGE))
+    low = optimize.brentq(excess, _EDGE, middle) if excess(_EDGE) > 0.0 else 0.0
+    high = optimize.brentq(excess, middle, 1.0 - _EDGE) if excess(1.0 - _EDGE) > 0.0 else 1.0
+    return float(low), float(high)
 
 
 def bernoulli_evidence(success: ArrayLike, *, against: float, alternative: float) -> Floats:
@@ -136,6 +174,31 @@ def binary(x: ArrayLike, *, name: str) -> Floats:
         raise IlBenchError(
             f"{name}[{wrong[0]}] = {value}: need 0 or 1 (values between belong to mean_max_reward)"
         )
+    return values
+
+
+def _portfolio_evidence(values: Floats, counts: NDArray[np.int64], mean: float) -> float:
+    """Return the evidence of Cover's universal portfolio against this mean, 0 < mean < 1.
+
+    values, counts: (U,), the different values in [0, 1] and how often each came.
+    """
+    theta, log_weights = _mixture()
+    success, failure = theta / mean, (1.0 - theta) / (1.0 - mean)
+    logs = np.log(np.outer(success, values) + np.outer(failure, 1.0 - values)) @ counts
+    return float(np.logaddexp.reduce(log_weights + logs))
+
+
+@cache
+def _mixture() -> tuple[Floats, Floats]:
+    """Return Gauss-Legendre nodes in (0, 1) and the logs of their weights, which sum to 1: (_NODES,) each."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    return (nodes + 1.0) / 2.0, np.log(weights / 2.0)
+
+
+def _sample(x: ArrayLike) -> Floats:
+    values = bounded(x, low=0.0, high=1.0, name="x")
+    if values.ndim != 1 or values.size == 0:
+        raise IlBenchError(f"x has shape {values.shape}: need one value an episode, (N,) with N >= 1")
     return values
 
 
