@@ -114,7 +114,7 @@ def gate(name: str, folder: Path, episodes: int) -> tuple[str, float, int]:
 
 
 def main(
-    policy: Annotated[str, typer.Option(help="The shipped policy to damage.")] = "act",
+    policy: Annotated[str, typer.Option(help="The shipped policy to damage.")] = "bc",
     episodes: Annotated[int, typer.Option(help="Test seeds of each run of the suite.")] = 1000,
     workers: Annotated[int, typer.Option(help="Processes of the bisection.")] = 2,
 ) -> None:

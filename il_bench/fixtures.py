@@ -48,7 +48,7 @@ def evaluate(pytestconfig: pytest.Config) -> "Evaluate":
     """
     from il_bench.evaluation import Evaluate
 
-    return Evaluate(pytestconfig.stash[SETTINGS], _progress(pytestconfig))
+    return Evaluate(pytestconfig.stash[SETTINGS], progress_of(pytestconfig))
 
 
 @pytest.fixture(scope="session")
@@ -156,7 +156,7 @@ def _names(mark: pytest.Mark) -> list[str]:
     return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
 
 
-def _progress(config: pytest.Config) -> "Callable[[str, int], AbstractContextManager[OnBlock | None]]":
+def progress_of(config: pytest.Config) -> "Callable[[str, int], AbstractContextManager[OnBlock | None]]":
     """How to show a rollout's progress in this run; a worker of pytest-xdist shows nothing."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or config.get_verbosity() < 0:
@@ -165,8 +165,10 @@ def _progress(config: pytest.Config) -> "Callable[[str, int], AbstractContextMan
 
     capture = config.pluginmanager.get_plugin("capturemanager")
     uncaptured = capture.global_and_fixture_disabled if capture is not None else nullcontext
-    terminal = getattr(config.get_terminal_writer(), "_file", None)
-    if terminal is not None and terminal.isatty():
+    terminal = config.get_terminal_writer()._file
+    with uncaptured():  # while a test runs, a file stands in for the terminal
+        is_terminal = terminal.isatty()
+    if is_terminal:
         return lambda title, n_episodes: progress.bar(title, n_episodes, terminal, uncaptured)
 
     def write_line(text: str) -> None:

@@ -102,8 +102,8 @@ OPTIONS = (
     ),
     _option(
         "--il-resume",
-        """Go on after an interrupted run: take finished policies from the journal in the report folder (same
-        checkpoint, seeds and environment only) instead of rolling them out again.""",
+        """Go on after an interrupted run: take finished episodes from the journal in the report folder
+        instead of rolling them out again; a journal of another checkpoint or environment is an error.""",
         action="store_true",
     ),
 )

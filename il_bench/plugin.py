@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,11 +48,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: {meaning}")
     is_worker = hasattr(config, "workerinput")
     try:
-        chosen = settings.read(config.getoption, folder=config.invocation_params.dir, xdist_worker=is_worker)
-        if chosen.benchmark and not is_worker:
-            from il_bench.report import collect
+        chosen = settings.read(
+            config.getoption,
+            folder=config.invocation_params.dir,
+            one_of_many=is_worker or config.getoption("dist", "no") != "no",  # pytest-xdist's
+        )
+        if chosen.benchmark and not is_worker and not config.option.collectonly:
+            from il_bench.report import declared
 
-            collect.check_baselines(chosen)
+            declared.check(chosen)
     except IlBenchError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[fixtures.SETTINGS] = chosen
@@ -59,13 +64,42 @@ def pytest_configure(config: pytest.Config) -> None:
     if chosen.benchmark and not is_worker:
         config.pluginmanager.register(Reporter(chosen), "il_bench_reporter")
     if chosen.benchmark and config.args_source != pytest.Config.ArgsSource.ARGS:
-        config.args += [str(path) for path in sorted(settings.SUITE.glob("test_*.py"))]
+        config.args.append(str(settings.SUITE))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say what the benchmark is about to do; nothing in other runs."""
     chosen = config.stash[fixtures.SETTINGS]
     return [f"il_bench {__version__}: {chosen.header}"] if chosen.benchmark else []
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Collect our suite also where a project gives its own test files other names."""
+    if file_path.parent != settings.SUITE or not file_path.match("test_*.py"):
+        return None
+    if parent.session.isinitpath(file_path) or _matches(file_path, parent.config.getini("python_files")):
+        return None  # pytest does it
+    return pytest_pycollect_makemodule(file_path, parent)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Make the modules of our suite."""
+    if module_path.parent != settings.SUITE:
+        return None
+    # Elsewhere than in a checkout, pytest would leave the file's name out of the ids.
+    return SuiteModule.from_parent(parent, path=module_path, nodeid=f"il_bench/suite/{module_path.name}")
+
+
+class SuiteModule(pytest.Module):
+    """A module of our suite, whose tests are called test_* whatever a project calls its own."""
+
+    def funcnamefilter(self, name: str) -> bool:
+        """Whether a function is a test."""
+        return name.startswith("test_")
+
+
+def _matches(path: Path, patterns: list[str]) -> bool:
+    return any(path.match(pattern) for pattern in patterns)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -77,14 +111,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Drop what was collected twice of the suite; skip benchmarks, other projects' not, unless asked for."""
     seen: set[str] = set()
-    kept = []
-    for item in items:
-        if settings.SUITE in item.path.parents:
+    for item in list(items):
+        if isinstance(item.parent, SuiteModule):
             if item.nodeid in seen:
-                continue
+                items.remove(item)
             seen.add(item.nodeid)
-        kept.append(item)
-    items[:] = kept
     if not config.stash[fixtures.SETTINGS].benchmark:
         for item in items:
             if any(item.get_closest_marker(name) for name in MARKERS) and fixtures.uses_ours(item):

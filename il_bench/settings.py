@@ -3,7 +3,6 @@
 Read by every pytest run of everybody who has il_bench installed: standard library only.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -37,8 +36,7 @@ class Settings:
     """The checked options of one run."""
 
     benchmark: bool
-    policies: tuple[PolicyChoice, ...]
-    selected: bool  # --il-policy was given: `policies` is not just the zoo
+    chosen: tuple[PolicyChoice, ...]  # with --il-policy; empty without it
     track: str
     device: str
     seeds: str
@@ -49,6 +47,11 @@ class Settings:
     update_baselines: bool
     report: Path
     resume: bool
+
+    @property
+    def policies(self) -> tuple[PolicyChoice, ...]:
+        """The policies to evaluate: the chosen ones, else every embedded one of the track."""
+        return self.chosen or tuple(PolicyChoice(name, name) for name in zoo_names(self.track))
 
     @property
     def seed_range(self) -> range:
@@ -72,30 +75,27 @@ class Settings:
         )
 
 
-def read(option: Callable[[str], Any], *, folder: Path, xdist_worker: bool = False) -> Settings:
+def read(option: Callable[[str], Any], *, folder: Path, one_of_many: bool = False) -> Settings:
     """Check every option and return the settings.
 
     Args:
         option: value of an option by its name without dashes, such as pytest's `config.getoption`.
         folder: what relative paths are relative to.
-        xdist_worker: whether this process is one of pytest-xdist's.
+        one_of_many: whether the tests run in several processes already, so that each rolls out alone.
 
     Raises:
         IlBenchError: names the option, its value and what to write instead.
     """
     track = option("il_track")
-    chosen = option("il_policy")
-    zoo = zoo_names(track)
     settings = Settings(
         benchmark=bool(option("il_benchmark")),
-        policies=_policies(chosen or zoo, zoo, folder),
-        selected=bool(chosen),
+        chosen=_policies(option("il_policy") or (), track, folder),
         track=track,
         device=_check_device(option("il_device")),
         seeds=option("il_seeds"),
         episodes=_check_episodes(option("il_episodes"), "--il-episodes"),
         target=_target(option("il_target")),
-        workers=_workers(option("il_workers"), xdist_worker),
+        workers=_workers(option("il_workers"), one_of_many),
         baselines=_baselines(option("il_baselines"), folder, bool(option("il_update_baselines"))),
         update_baselines=bool(option("il_update_baselines")),
         report=_report(option("il_report"), folder),
@@ -106,12 +106,14 @@ def read(option: Callable[[str], Any], *, folder: Path, xdist_worker: bool = Fal
             f"--il-track {track}: il_bench embeds no policy for it; name yours with --il-policy PATH|HUB_ID"
         )
     if settings.update_baselines:
-        _check_update(settings, zoo)
+        _check_update(settings)
     return settings
 
 
 def zoo_names(track: str) -> tuple[str, ...]:
     """Names of the embedded policies of a track, told by whether their config asks for an image."""
+    import json  # not every run needs to know the zoo
+
     names = []
     for weights in sorted(ZOO.glob("*/model.safetensors")):
         config = json.loads((weights.parent / "config.json").read_text(encoding="utf-8"))
@@ -121,14 +123,15 @@ def zoo_names(track: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _policies(labels: Sequence[str], zoo: Sequence[str], folder: Path) -> tuple[PolicyChoice, ...]:
+def _policies(labels: Sequence[str], track: str, folder: Path) -> tuple[PolicyChoice, ...]:
+    zoo = zoo_names(track) if labels else ()
     choices: dict[str, PolicyChoice] = {}
     for label in dict.fromkeys(labels):
         choice = _policy(label, zoo, folder)
         other = choices.setdefault(choice.gate_name, choice)
         if other is not choice:
             raise IlBenchError(
-                f"--il-policy: {other.label} and {label} would both be called {choice.gate_name}; give one of them "
+                f"--il-policy: {other.label} and {label} would both be called {choice.gate_name}; give one "
                 "another name (NAME=PATH)"
             )
     return tuple(choices.values())
@@ -199,9 +202,9 @@ def _target(given: Sequence[str] | None) -> tuple[str, float] | None:
     return metric, value
 
 
-def _workers(given: int | None, xdist_worker: bool) -> int:
+def _workers(given: int | None, one_of_many: bool) -> int:
     if given is None:
-        return 1 if xdist_worker else _cores()
+        return 1 if one_of_many else _cores()
     if given < 1:
         raise IlBenchError(f"--il-workers: {given} is not a number of processes; use 1 or more")
     return given
@@ -228,7 +231,7 @@ def _report(given: str, folder: Path) -> Path:
     return path
 
 
-def _check_update(settings: Settings, zoo: Sequence[str]) -> None:
+def _check_update(settings: Settings) -> None:
     if not settings.benchmark:
         raise IlBenchError("--il-update-baselines: nothing is measured without --benchmark; add it")
     if settings.seeds != "test":
@@ -238,6 +241,7 @@ def _check_update(settings: Settings, zoo: Sequence[str]) -> None:
         )
     if settings.baselines is not None:
         return
+    zoo = zoo_names(settings.track)
     for choice in settings.policies:
         if choice.gate_name not in zoo:
             raise IlBenchError(

@@ -1,8 +1,24 @@
-"""What several test files need."""
+"""What several test files need.
+
+Not at the root of the checkout: there, everybody who runs the suite out of an editable install would read it
+too.
+"""
 
 from pathlib import Path
 
 import pytest
+
+pytest_plugins = ["pytester"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the slow tests to runs with --benchmark (and to those that name them with -m slow)."""
+    if config.getoption("il_benchmark") or "slow" in (config.option.markexpr or ""):
+        return
+    skip = pytest.mark.skip(reason="slow: runs with --benchmark or -m slow")
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def test_evaluate_sends_workers_the_weights_as_they_are_now(
         next(loaded.policy.parameters()).add_(1.0)
     sent = {}
 
-    def instead(loader: Any, seeds: Any, *, workers: int, on_block: Any) -> Outcomes:
+    def instead(loader: Any, seeds: Any, *, workers: int, on_block: Any, journal: Any) -> Outcomes:
         sent.update(loader=loader, workers=workers)
         return outcomes(0, 1)
 

@@ -2,11 +2,15 @@
 
 import json
 import os
+import pty
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -14,7 +18,7 @@ import pytest
 from il_bench.options import OPTIONS
 
 REPOSITORY = Path(__file__).parent.parent
-SUITE_FILE = "test_success.py"
+SUITE = REPOSITORY / "il_bench" / "suite"
 Run = Callable[..., pytest.RunResult]
 
 
@@ -40,6 +44,13 @@ def short(pytester: pytest.Pytester) -> None:
 
 def collected(result: pytest.RunResult) -> list[str]:
     return [line for line in result.outlines if "::" in line]
+
+
+def until_closed(terminal: int) -> Iterator[bytes]:
+    """What programs write to a terminal, until the last of them has ended."""
+    with suppress(OSError):  # Linux calls that an input/output error
+        while piece := os.read(terminal, 4096):
+            yield piece
 
 
 # ---- options
@@ -119,20 +130,24 @@ def test_an_empty_project_imports_nothing_heavy(pytester: pytest.Pytester, light
     )
     pytester.makepyfile("def test_nothing(): pass")
 
-    def modules(*arguments: str) -> set[str]:
-        light(*arguments).assert_outcomes(passed=1)
+    def modules(result: pytest.RunResult) -> set[str]:
+        result.assert_outcomes(passed=1)
         return set((pytester.path / "modules.txt").read_text().split())
 
-    added = {name.partition(".")[0] for name in modules() - modules("-p", "no:il_bench")}
+    without = modules(pytester.runpytest_subprocess("-p", "no:il_bench"))
+    added = {name.partition(".")[0] for name in modules(light()) - without}
     assert "il_bench" in added
     assert added - {"il_bench"} <= sys.stdlib_module_names
 
 
 def test_an_empty_project_runs_as_fast_as_without(tmp_path: Path) -> None:
-    """Processor time, in turns, the least of several: other programs on the machine count in neither."""
+    """Processor time, in turns; other programs on the machine disturb some: the median, and patience."""
     (tmp_path / "test_nothing.py").write_text("def test_nothing(): pass\n")
-    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    base = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users compile il_bench once, not in every run
+    others = {entry.name for entry in metadata.entry_points(group="pytest11")} - {"il_bench"}
+    without = [argument for name in ("cacheprovider", *others) for argument in ("-p", f"no:{name}")]
+    base = [sys.executable, "-m", "pytest", "-q", *without, str(tmp_path)]
 
     def seconds(*arguments: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -140,9 +155,13 @@ def test_an_empty_project_runs_as_fast_as_without(tmp_path: Path) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    turns = [(seconds("-p", "il_bench"), seconds("-p", "no:il_bench")) for _ in range(8)]
-    on, off = (min(column) for column in zip(*turns, strict=True))
-    assert on < 1.1 * off, f"{on:.3f} s with il_bench, {off:.3f} s without"
+    seconds()
+    turns: list[float] = []
+    for _ in range(5):
+        turns += [seconds() / seconds("-p", "no:il_bench") for _ in range(5)]
+        if median(turns) < 1.1:
+            return
+    pytest.fail(f"{median(turns):.2f} times as long as without: {turns}")
 
 
 def test_other_projects_markers_and_fixtures_stay_theirs(pytester: pytest.Pytester, light: Run) -> None:
@@ -180,7 +199,7 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
 
 CHOICE = ("--il-policy", "policy", "--il-baselines", "none.json", "--il-update-baselines")
 LIST = ("--collect-only", "-q", "--benchmark", *CHOICE)
-OURS = ["test_success.py::test_success[policy]", "test_success.py::test_untrained"]
+OURS = [f"il_bench/suite/test_success.py::{name}" for name in ("test_success[policy]", "test_untrained")]
 
 
 def test_without_benchmark_the_suite_is_not_collected(project: pytest.Pytester, light: Run) -> None:
@@ -190,7 +209,8 @@ def test_without_benchmark_the_suite_is_not_collected(project: pytest.Pytester, 
 def test_with_benchmark_the_suite_is_collected_too(project: pytest.Pytester, light: Run) -> None:
     found = collected(light(*LIST))
     assert found[0] == "test_success.py::test_mine"
-    assert [name.rpartition("/")[2] for name in found[1:] if SUITE_FILE in name] == OURS
+    assert [name for name in found if name.startswith("il_bench/suite/test_success.py")] == OURS
+    assert all(name.startswith("il_bench/suite/") for name in found[1:])
 
 
 @pytest.mark.parametrize(
@@ -206,14 +226,17 @@ def test_with_benchmark_the_suite_is_collected_too(project: pytest.Pytester, lig
 def test_files_that_are_named_are_all_that_runs_and_once(
     project: pytest.Pytester, light: Run, arguments: tuple[str, ...], expected: list[str]
 ) -> None:
-    assert [name.rpartition("/")[2] for name in collected(light(*LIST, *arguments))] == expected
+    assert collected(light(*LIST, *arguments)) == expected
 
 
+@pytest.mark.parametrize("ini", ["", "python_files = check_*.py\npython_functions = check_*"])
 def test_from_an_unrelated_folder_the_whole_suite_is_one_argument(
-    project: pytest.Pytester, light: Run
+    project: pytest.Pytester, light: Run, ini: str
 ) -> None:
-    found = [name.rpartition("/")[2] for name in collected(light(*LIST, "--pyargs", "il_bench.suite"))]
-    files = {path.name for path in (REPOSITORY / "il_bench" / "suite").glob("test_*.py")}
+    """Also where the project's own tests are called differently."""
+    project.makeini(f"[pytest]\n{ini}")
+    found = collected(light(*LIST, "--pyargs", "il_bench.suite"))
+    files = {f"il_bench/suite/{path.name}" for path in SUITE.glob("test_*.py")}
     assert {name.partition("::")[0] for name in found} == files
     assert len(set(found)) == len(found)
 
@@ -248,7 +271,7 @@ def test_without_benchmark_marked_tests_are_skipped_with_a_reason(
         import pytest
 
         @pytest.mark.success
-        def test_marked(evaluate): raise RuntimeError("ran")
+        def test_marked(gate): raise RuntimeError("ran")
 
         def test_not_marked(gate): pass
         """
@@ -288,6 +311,29 @@ def test_policy_is_each_selected_one(pytester: pytest.Pytester, light: Run) -> N
     ]
 
 
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(pytester: pytest.Pytester, light: Run) -> None:
+    path = pytester.makepyfile(
+        """
+        from il_bench.fixtures import progress_of
+
+        def test_slow(pytestconfig):
+            with progress_of(pytestconfig)("act", 100) as on_block:
+                on_block(1, 2)
+                on_block(2, 2)
+        """
+    )
+    light().stdout.fnmatch_lines(["act: 100 of 100 episodes, 0 s"])
+    controller, terminal = pty.openpty()
+    command = [sys.executable, "-m", "pytest", "-p", "il_bench", str(path)]
+    with subprocess.Popen(command, stdout=terminal, cwd=pytester.path) as running:
+        os.close(terminal)
+        shown = b"".join(until_closed(controller))
+    os.close(controller)
+    assert running.returncode == 0
+    assert b"50/100" in shown
+    assert b"act: 100" not in shown
+
+
 # ---- whole runs
 
 
@@ -301,6 +347,7 @@ ROW: dict[str, Any] = {
     "n_episodes": 1,
     "success_rate": {"estimate": 1.0, "low": 0.1, "high": 1.0},
     "mean_max_reward": {"estimate": 1.0, "low": 0.1, "high": 1.0},
+    "share_outside": 0.0,
     "seconds": 1.0,
     "episodes": [{"seed": 200_000, "success": True, "max_reward": 1.0, "n_steps": 9, "outside": 0}],
 }
@@ -315,14 +362,15 @@ RECORDS = """
     import pytest
 
     @pytest.mark.parametrize("row", {rows!r}, ids=lambda row: row["policy"])
-    def test_row(row, il_bench_record):
+    def test_row(row, il_bench_record, pytestconfig):
+        reports = pytestconfig.pluginmanager.has_plugin("il_bench_reporter")
+        assert reports is not hasattr(pytestconfig, "workerinput")
         il_bench_record({{"section": "success", "row": row, "fingerprint": {{}}}})
 """
 
 
-@pytest.mark.parametrize("plugins", [("-p", "xdist", "-p", "xdist.looponfail", "-n", "2"), ()])
-def test_one_process_writes_the_report_of_all_and_says_what_is_undecided(
-    pytester: pytest.Pytester, light: Run, plugins: tuple[str, ...]
+def test_one_of_several_processes_writes_the_report_and_says_what_is_undecided(
+    pytester: pytest.Pytester, light: Run
 ) -> None:
     rows = [
         row("undecided", "INCONCLUSIVE", required=True),
@@ -332,15 +380,15 @@ def test_one_process_writes_the_report_of_all_and_says_what_is_undecided(
     path = pytester.makepyfile(RECORDS.format(rows=rows))
     arguments = ("--benchmark", *CHOICE, "--il-report", "out", path.name)
     (pytester.path / "policy").mkdir()
-    result = light(*plugins, *arguments)
+    result = light("-p", "xdist", "-p", "xdist.looponfail", "-n", "2", *arguments)
     result.assert_outcomes(passed=3)
     assert result.ret == 6
     result.stdout.fnmatch_lines(["il_bench *: device cpu, track keypoints, test seeds 200000-200199, *"])
     result.stdout.fnmatch_lines_random(
         [
             "good * PASS (> 0.80 shown) *",
-            "not-yet * BELOW TARGET (0.85) *",
-            "undecided * INCONCLUSIVE (0.85) *",
+            "not-yet * BELOW TARGET (< 0.85 shown) *",
+            "undecided * INCONCLUSIVE (target 0.85) *",
         ]
     )
     assert result.stdout.str().count("report: ") == 1
@@ -352,12 +400,6 @@ def test_one_process_writes_the_report_of_all_and_says_what_is_undecided(
         "report.json",
         "report.png",
     ]
-
-
-def test_an_unmet_target_that_is_not_required_ends_in_0(pytester: pytest.Pytester, light: Run) -> None:
-    path = pytester.makepyfile(RECORDS.format(rows=[row("not-yet", "BELOW TARGET", required=False)]))
-    (pytester.path / "policy").mkdir()
-    assert light("--benchmark", *CHOICE, path.name).ret == 0
 
 
 def test_an_undecided_gate_hides_no_failure(pytester: pytest.Pytester, light: Run) -> None:
@@ -409,17 +451,22 @@ def test_the_suite_from_first_baseline_to_regression(
 
     few = ("--il-episodes", "2", "--il-target", "success_rate=0.8", "--il-resume")
     second = suite(*few)
-    second.stdout.fnmatch_lines(["mine * INCONCLUSIVE (0.80) *UNCHANGED *2 *"])
+    second.stdout.fnmatch_lines(["mine * INCONCLUSIVE (target 0.80) *UNCHANGED *2 *"])
     assert second.ret == 6
 
+    pytester.makeconftest(
+        "import il_bench.rollout\n\nil_bench.rollout.run_block = None  # nothing runs again\n"
+    )
     short_of = suite("--il-episodes", "50", "--il-target", "success_rate=0.8", "--il-resume")
     short_of.stdout.fnmatch_lines(["mine: required success_rate of 0.8: FAIL (< 0.80 shown, * episodes)"])
     assert short_of.ret == 1
-    assert "50 of 50 episodes" not in short_of.stdout.str(), "rolled out again in spite of --il-resume"
-    assert "Traceback" not in short_of.stdout.str() and "test_success.py:" not in short_of.stdout.str()
+    assert "in_one_line" not in short_of.stdout.str(), "a traceback through il_bench"
 
 
-def test_a_missing_checkpoint_fails_in_one_line(pytester: pytest.Pytester, light: Run) -> None:
+def test_a_missing_checkpoint_fails_in_one_line(
+    pytester: pytest.Pytester, light: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     pytester.makepyfile("def test_asks(policy): pass")
     result = light("--il-policy", "no/such-policy")
     result.assert_outcomes(errors=1)

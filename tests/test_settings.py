@@ -25,9 +25,9 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def given(folder: Path, xdist_worker: bool = False, **values: Any) -> Settings:
+def given(folder: Path, one_of_many: bool = False, **values: Any) -> Settings:
     assert set(values) <= set(DEFAULTS)
-    return read({**DEFAULTS, **values}.__getitem__, folder=folder, xdist_worker=xdist_worker)
+    return read({**DEFAULTS, **values}.__getitem__, folder=folder, one_of_many=one_of_many)
 
 
 def test_defaults_are_every_embedded_policy_of_the_track_on_200_test_seeds(zoo: Path, tmp_path: Path) -> None:
@@ -45,8 +45,8 @@ def test_validation_seeds_start_at_100000(zoo: Path, tmp_path: Path) -> None:
 
 def test_workers_are_the_cores_but_one_under_xdist(zoo: Path, tmp_path: Path) -> None:
     assert given(tmp_path).workers >= 1
-    assert given(tmp_path, xdist_worker=True).workers == 1
-    assert given(tmp_path, xdist_worker=True, il_workers=3).workers == 3
+    assert given(tmp_path, one_of_many=True).workers == 1
+    assert given(tmp_path, one_of_many=True, il_workers=3).workers == 3
 
 
 def test_a_policy_meets_the_gates_of_its_own_name_only(zoo: Path, tmp_path: Path) -> None:

@@ -14,10 +14,9 @@ from il_bench import environment
 from il_bench.baselines import TEST_SEEDS, Measured
 from il_bench.errors import IlBenchError
 from il_bench.gate import exit_status
-from il_bench.options import TRACKS
-from il_bench.report import schema, table
-from il_bench.rollout import Outcomes
-from il_bench.settings import Settings, zoo_names
+from il_bench.outcomes import Outcomes
+from il_bench.report import declared, schema, table
+from il_bench.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -92,30 +91,6 @@ class Run:
         return found
 
 
-def baselines_path(settings: Settings) -> Path:
-    """Return the baselines file of a run."""
-    return settings.baselines or baselines_file.default_path()
-
-
-def load_baselines(settings: Settings) -> baselines_file.Baselines:
-    """Return the targets and baselines of a run; none from a file that --il-update-baselines is to make."""
-    path = baselines_path(settings)
-    if settings.update_baselines and not path.exists():
-        return baselines_file.Baselines()
-    return baselines_file.load(path)
-
-
-def check_baselines(settings: Settings) -> None:
-    """Raise IlBenchError now, not after an hour of rollouts, for a baselines file that cannot be used."""
-    found = load_baselines(settings)
-    if settings.baselines is None:
-        known: dict[str, list[str]] = {}
-        for track in TRACKS:
-            for name in zoo_names(track):
-                known.setdefault(name, []).append(track)
-        baselines_file.check_stale(found, known, path=baselines_path(settings))
-
-
 def finish(
     records: Iterable[Mapping[str, Any]], settings: Settings, *, width: int | None, color: bool
 ) -> tuple[str, int]:
@@ -127,11 +102,13 @@ def finish(
         paths = write(report, settings.report)
         text += f"report: {paths[0]} (and {', '.join(path.name for path in paths[1:])})\n"
         if settings.update_baselines:
-            path = baselines_path(settings)
+            path = declared.path(settings)
             text += f"baselines: {path}\n"
             text += "".join(f"  {line}\n" for line in update_baselines(run, path) or ["nothing to update"])
     except (OSError, IlBenchError) as error:
         return f"{text}NOT WRITTEN: {error}\n", 1
+    if run.exit_status == 6:
+        text += "exit status 6: a required gate is INCONCLUSIVE, nothing failed; more episodes decide it\n"
     return text, run.exit_status
 
 

@@ -19,6 +19,8 @@ COLUMNS = (
     "episodes",
     "seconds",
 )
+#: Sections whose tables are their rows as they are.
+PLAIN_SECTIONS = ("tokenizers", "throughput", "latency")
 #: Name of the floor: a policy that was never trained, rolled out like the others.
 UNTRAINED = "untrained"
 #: What a decision looks like, in the words of rich and of the page's style sheet.
@@ -79,7 +81,7 @@ def measured(report: Report) -> list[Line]:
 
 
 def context(report: Report) -> tuple[list[Line], list[str]]:
-    """Lines to read the others by, and their footnotes: the untrained floor, published results.
+    """Lines to read the others by: the untrained floor, published results; and the footnotes of the table.
 
     Only results of the same policies, on the same track and in the same metrics are among them.
     """
@@ -94,17 +96,28 @@ def context(report: Report) -> tuple[list[Line], list[str]]:
         mark = f"published [{notes.index(note) + 1}]"
         rates = (_share(known.success_rate), _share(known.mean_max_reward))
         lines.append(Line((known.label, "", *rates, mark, "", str(known.n or ""), "")))
-    return lines, [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+    numbered = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+    return lines, [_outside(row) for row in ranked(report.success) if row.share_outside > 0] + numbered
+
+
+def plain(report: Report, section: str) -> list[dict[str, str]]:
+    """The rows of another section as text by column, without columns that are empty in all of them."""
+    rows = [row.model_dump() for row in getattr(report, section)]
+    filled = [name for name in rows[0] if any(row[name] is not None for row in rows)] if rows else []
+    return [{name: _value(row[name]) for name in filled} for row in rows]
 
 
 def target_text(target: Target | None) -> str:
     """The decision against a target and what it rests on, such as 'PASS (> 0.80 shown)'."""
     if target is None:
         return str(Decision.NOT_GATED)
-    value = f"{target.value:.2f}" + ("" if target.metric == "success_rate" else f" {target.metric}")
     if target.decision is Decision.PASS:
-        value = f"> {target.value - target.margin:.2f} shown"
-    return f"{target.decision} ({value})"
+        found = f"> {target.value - target.margin:.2f} shown"
+    elif target.decision in (Decision.FAIL, Decision.BELOW_TARGET):
+        found = f"< {target.value:.2f} shown"
+    else:
+        found = f"target {target.value:.2f}"
+    return f"{target.decision} ({found}{'' if target.metric == 'success_rate' else f', {target.metric}'})"
 
 
 def baseline_text(baseline: Baseline | None) -> str:
@@ -131,8 +144,22 @@ def _measured(row: Success) -> Line:
     )
 
 
+def _outside(row: Success) -> str:
+    return (
+        f"{row.policy}: {row.share_outside:.2%} of its actions lie outside [0, 512] px (they are not clipped)"
+    )
+
+
 def _interval(value: Interval) -> str:
     return f"{value.estimate:.3f} [{value.low:.2f}, {value.high:.2f}]"
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _share(value: float | None) -> str:

@@ -23,8 +23,5 @@ def render(report: Report, picture: bytes) -> str:
         context=around,
         notes=notes,
         picture=base64.b64encode(picture).decode(),
-        sections={
-            name: [row.model_dump() for row in getattr(report, name)]
-            for name in ("tokenizers", "throughput", "latency")
-        },
+        sections={name: lines.plain(report, name) for name in lines.PLAIN_SECTIONS},
     )

@@ -63,7 +63,11 @@ class Episode(Row):
 
 
 class Success(Row):
-    """How good one policy is. `decision`: the target's. `sha256`: None for fresh weights. `seconds`: wall."""
+    """How good one policy is.
+
+    `decision`: the target's. `sha256`: None for fresh weights. `share_outside`: of all actions, those outside
+    [0, 512] px, which are carried out as they are. `seconds`: wall time.
+    """
 
     policy: str
     track: Literal["keypoints", "pixels"]
@@ -77,12 +81,17 @@ class Success(Row):
     n_episodes: Count
     success_rate: Interval
     mean_max_reward: Interval
+    share_outside: Share
     seconds: Annotated[float, Field(ge=0.0)]
     episodes: tuple[Episode, ...]
 
 
 class Tokenizer(Row):
-    """How well one tokenizer keeps actions. `l1_px`: mean error of a coordinate after a round trip."""
+    """How well one tokenizer keeps actions.
+
+    `l1_px`: mean error of a coordinate after a round trip. `usage`: share of the codes that occur;
+    `perplexity`: exp of their entropy; both the mean over the codebooks.
+    """
 
     tokenizer: str
     codebook_size: Count

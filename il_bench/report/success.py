@@ -10,8 +10,8 @@ from il_bench import stats
 from il_bench.baselines import TEST_SEEDS, Baselines, Entry, Measured, Scalar
 from il_bench.baselines import Target as Declared
 from il_bench.gate import Decision, GateResult, check_baseline, check_target
+from il_bench.outcomes import Outcomes
 from il_bench.report.schema import Baseline, Episode, Interval, Success, Target
-from il_bench.rollout import Outcomes
 
 CONFIDENCE = 0.95
 
@@ -134,6 +134,7 @@ def _row(
             "n_episodes": outcomes.n,
             "success_rate": Interval(estimate=outcomes.success_rate, low=rate_low, high=rate_high),
             "mean_max_reward": Interval(estimate=outcomes.mean_max_reward, low=low, high=high),
+            "share_outside": outcomes.share_outside,
             "seconds": outcomes.seconds,
             "episodes": tuple(Episode(**record) for record in outcomes.to_records()),
         }

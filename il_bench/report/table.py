@@ -11,13 +11,13 @@ from il_bench.report import lines
 from il_bench.report.schema import Report
 
 _RIGHT = {"parameters", "episodes", "seconds"}
-_WHOLE = {"policy", "parameters"}
+_WHOLE = {"policy", "parameters", "success_rate", "mean_max_reward"}
 _UNLIMITED = 500  # wider than any table: no cell wraps
-_LEAST = 104  # narrower, words break: better let the terminal wrap lines
+_LEAST = 116  # narrower, words break: better let the terminal wrap lines
 
 
 def render(report: Report, *, width: int | None = None, color: bool = False) -> str:
-    """Return the success table as text.
+    """Return the tables of a report as text, success first, leaving out empty ones.
 
     width: columns of the terminal; None where there is none, as in a log, which is never wrapped.
     color: whether to write terminal colours.
@@ -29,7 +29,17 @@ def render(report: Report, *, width: int | None = None, color: bool = False) -> 
         color_system="standard" if color else None,
         highlight=False,
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    if report.success:
+        _success(console, report)
+    for name in lines.PLAIN_SECTIONS:
+        _plain(console, name, lines.plain(report, name))
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return "\n".join(text.rstrip() for text in file.getvalue().splitlines()) + "\n"
+
+
+def _success(console: Console, report: Report) -> None:
+    table = _table()
     for name in lines.COLUMNS:
         side: Literal["left", "right"] = "right" if name in _RIGHT else "left"
         table.add_column(name, justify=side, overflow="fold", no_wrap=name in _WHOLE)
@@ -45,9 +55,22 @@ def render(report: Report, *, width: int | None = None, color: bool = False) -> 
     console.print(table)
     for note in notes:
         console.print(Text(note, style="dim"))
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    return "\n".join(text.rstrip() for text in file.getvalue().splitlines()) + "\n"
+
+
+def _plain(console: Console, name: str, rows: list[dict[str, str]]) -> None:
+    if not rows:
+        return
+    table = _table()
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(text) for text in row.values()))
+    console.print(Text(f"\n{name}", style="bold"))
+    console.print(table)
+
+
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
 
 
 def _cells(line: lines.Line) -> list[Text]:

@@ -39,7 +39,7 @@ def test_success(policy: "LoadedPolicy", measure: "Measure", il_bench_record: Re
 @pytest.mark.success
 def test_untrained(pytestconfig: pytest.Config, measure: "Measure", il_bench_record: Record) -> None:
     """Roll out fresh weights: the floor that the table shows every policy against."""
-    if pytestconfig.stash[SETTINGS].selected:
+    if pytestconfig.stash[SETTINGS].chosen:
         pytest.skip("the floor belongs to the whole table; --il-policy asks for some rows")
     with in_one_line():
         record = measure.floor()

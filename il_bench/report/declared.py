@@ -1,0 +1,31 @@
+"""The targets and baselines that a run is compared with, read before it starts."""
+
+from pathlib import Path
+
+from il_bench import baselines
+from il_bench.options import TRACKS
+from il_bench.settings import Settings, zoo_names
+
+
+def path(settings: Settings) -> Path:
+    """Return the baselines file of a run."""
+    return settings.baselines or baselines.default_path()
+
+
+def load(settings: Settings) -> baselines.Baselines:
+    """Return the targets and baselines of a run; none from a file that --il-update-baselines is to make."""
+    file = path(settings)
+    if settings.update_baselines and not file.exists():
+        return baselines.Baselines()
+    return baselines.load(file)
+
+
+def check(settings: Settings) -> None:
+    """Raise IlBenchError now, not after an hour of rollouts, for a baselines file that cannot be used."""
+    found = load(settings)
+    if settings.baselines is None:
+        known: dict[str, list[str]] = {}
+        for track in TRACKS:
+            for name in zoo_names(track):
+                known.setdefault(name, []).append(track)
+        baselines.check_stale(found, known, path=path(settings))
