@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
@@ -24,6 +25,8 @@ from unittest.mock import patch
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+
+warnings.filterwarnings("ignore", "pkg_resources")  # pygame's
 
 import gym_pusht.envs.pusht
 import numpy as np
@@ -254,13 +257,14 @@ def main(
     batch_size: Annotated[int, typer.Option(min=1, help="Of LeRobot and of the compatibility mode.")] = 10,
     seed: Annotated[int, typer.Option(min=0)] = 100_000,
     speed_of: Annotated[str | None, typer.Option(help="Checkpoint to time; the first if not given.")] = None,
+    speed_only: Annotated[bool, typer.Option(help="Leave out the first table.")] = False,
 ) -> None:
     """Compare episodes and speed with lerobot-eval for CHECKPOINTS, default act, diffusion and vqbet."""
     torch.set_num_threads(1)
     checkpoints = checkpoints or ["act", "diffusion", "vqbet"]
     batch_size = min(batch_size, episodes)
     timed = speed_of or checkpoints[0]
-    seconds = agreement(checkpoints, episodes, batch_size, seed)
+    seconds = {} if speed_only else agreement(checkpoints, episodes, batch_size, seed)
     speed(timed, episodes, batch_size, seed, seconds.get(timed))
 
 

@@ -131,7 +131,7 @@ def parametrize_policy(metafunc: pytest.Metafunc) -> None:
     Not if a project has a fixture or a parameter of that name itself.
     """
     definitions = metafunc._arg2fixturedefs.get("policy", ())
-    if not definitions or definitions[-1].func is not _function(policy):
+    if not definitions or definitions[-1].func.__module__ != __name__:
         return
     if any("policy" in _names(mark) for mark in metafunc.definition.iter_markers("parametrize")):
         return
@@ -145,10 +145,6 @@ def uses_ours(item: pytest.Item) -> bool:
     info = getattr(item, "_fixtureinfo", None)
     definitions = info.name2fixturedefs.values() if info is not None else ()
     return any(each[-1].func.__module__ == __name__ for each in definitions if each)
-
-
-def _function(fixture: Any) -> Any:
-    return getattr(fixture, "_get_wrapped_function", lambda: fixture)()
 
 
 def _names(mark: pytest.Mark) -> list[str]:

@@ -162,7 +162,7 @@ class Reporter:
         if session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = status
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
         """Show the table and where the files are."""
         if self._summary:
             terminalreporter.write_sep("=", "il_bench")

@@ -75,14 +75,12 @@ def test_latency_is_of_fresh_predictions_on_one_thread(
     assert row.peak_memory_mb is None
 
 
-@pytest.mark.parametrize("plugin", ["benchmark", "no:benchmark"])
-def test_speed_is_reported_and_throughput_only_with_pytest_benchmark(
-    pytester: pytest.Pytester, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, plugin: str
+def test_speed_is_reported(
+    pytester: pytest.Pytester, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # it would be taken for a run with -n
     result = pytester.runpytest_subprocess(
-        *("-p", "il_bench", "-p", plugin, "--benchmark", "--il-policy", f"mine={checkpoint}", "-rs"),
+        *("-p", "il_bench", "-p", "benchmark", "--benchmark", "--il-policy", f"mine={checkpoint}"),
         *("--il-baselines", "none.json", "--il-update-baselines", "-m", "throughput or latency"),
         *("--pyargs", "il_bench.suite"),
     )
@@ -90,9 +88,6 @@ def test_speed_is_reported_and_throughput_only_with_pytest_benchmark(
     report = json.loads((pytester.path / "il-bench-report" / "report.json").read_text())
     assert [row["policy"] for row in report["latency"]] == ["mine"]
     rows = [(row["what"], row["batch"]) for row in report["throughput"]]
-    if plugin == "benchmark":
-        assert rows == [("mine: select_action", 1), ("mine: select_action", 50)]
-        assert all(row["per_second"] > 0 for row in report["throughput"])
-    else:
-        assert rows == []
-        result.stdout.fnmatch_lines(["SKIPPED*timed by pytest-benchmark, which is switched off"])
+    assert rows == [("mine: select_action", 1), ("mine: select_action", 50)]
+    assert all(row["per_second"] > 0 for row in report["throughput"])
+    assert not (pytester.path / "none.json").exists(), "speed alone makes no baseline"
