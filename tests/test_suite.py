@@ -78,6 +78,7 @@ def test_latency_is_of_fresh_predictions_on_one_thread(
 def test_speed_is_reported(
     pytester: pytest.Pytester, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # it would be taken for a run with -n
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     result = pytester.runpytest_subprocess(
         *("-p", "il_bench", "-p", "benchmark", "--benchmark", "--il-policy", f"mine={checkpoint}"),
