@@ -111,7 +111,7 @@ def _largest(ours: NDArray[np.float64], theirs: list[float]) -> str:
 
 @dataclass(frozen=True)
 class Timing:
-    """Best rewards (N,), wall and CPU seconds, and the seconds of each of PARTS."""
+    """Best rewards (N,), wall and CPU seconds, and the CPU seconds of each of PARTS."""
 
     max_reward: NDArray[np.float64]
     seconds: dict[str, float]
@@ -119,7 +119,7 @@ class Timing:
 
 
 class Stopwatch:
-    """Seconds spent in named parts, each without the parts inside it."""
+    """CPU seconds spent in named parts, each without the parts inside it."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -130,11 +130,11 @@ class Stopwatch:
 
         def run(*args: Any, **kwargs: Any) -> Any:
             self._inner.append(0.0)
-            start = time.perf_counter()
+            start = time.process_time()
             try:
                 return function(*args, **kwargs)
             finally:
-                elapsed = time.perf_counter() - start
+                elapsed = time.process_time() - start
                 self.seconds[part] += elapsed - self._inner.pop()
                 self._inner[-1] += elapsed
 
@@ -236,7 +236,7 @@ def speed(spec: str, episodes: int, batch_size: int, seed: int, with_videos: flo
         console.print(f"Rendering and its videos of ten episodes took the command {rendering:.1f} s more.")
     same = np.isclose(ours.max_reward, theirs.max_reward, rtol=0, atol=1e-6).sum()
     console.print(f"Same best reward within 1e-6 although the batches differ: {same} of {episodes} episodes.")
-    table = Table("ms an episode", "LeRobot", "share", "il_bench", "share")
+    table = Table("CPU ms an episode", "LeRobot", "share", "il_bench", "share")
     for part in PARTS:
         cells = []
         for timing in (theirs, ours):

@@ -171,6 +171,7 @@ def test_surplus_episodes_are_dropped_and_a_batch_is_no_larger_than_needed(diffu
     assert five.sum_reward.tolist() == six.sum_reward[:5].tolist()
     three = rollout_as_lerobot(diffusion, n_episodes=3, batch_size=50, seed=SEED)
     assert three.outcomes.to_records() == six.outcomes.to_records()[:3]
+    assert three.sum_reward.tolist() == six.sum_reward[:3].tolist()  # nobody else went on
 
 
 def test_leaves_the_global_generators_and_the_threads_as_they_were(diffusion: LoadedPolicy) -> None:
