@@ -63,7 +63,7 @@ bench: $(READY) ## roll every shipped policy out in PushT: table, report.json, p
 	exit $$status
 
 test: export OMP_NUM_THREADS := 1
-test: $(READY) ## run the unit and property tests (ARGS="-m slow": the slow ones, 10 minutes)
+test: $(READY) ## run the unit and property tests (ARGS="-m slow": the slow ones)
 	@echo "Running the tests in $(JOBS) processes."
 	@$(BIN)/pytest -n $(JOBS) $(ARGS)
 
@@ -86,12 +86,12 @@ sim-speed: $(READY) ## steps per second beside gym-pusht's and bare physics, in 
 render-speed: $(READY) ## frames per second beside gym-pusht's, in one run
 	@$(BIN)/python -W ignore benchmarks/render_speed.py $(ARGS)
 
-damage-trials: $(READY) ## damage a shipped policy in three ways and see what the gate says (about 10 minutes)
+damage-trials: $(READY) ## damage a shipped policy in three ways and see what the gate says (4 minutes)
 	@$(BIN)/python benchmarks/damage.py $(ARGS)
 
 error-rates: export OMP_NUM_THREADS := 1
 error-rates: $(READY) ## simulate how often the gate is wrong and how many episodes it takes (ARGS="--seed 1")
-	@echo "Simulating the gate, about two minutes on an idle core."
+	@echo "Simulating the gate, two to three minutes on one core."
 	@$(BIN)/python benchmarks/error_rates.py $(ARGS)
 
 lint: $(READY) ## check style with ruff (lint and format) and types with mypy --strict
