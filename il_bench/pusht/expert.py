@@ -1,0 +1,117 @@
+"""An expert that solves PushT: it plans straight pushes, travels to each and carries it out.
+
+Its answers are smooth and, while it is about one push, a function of where the agent is and nothing else: the
+target runs a fixed distance ahead of the agent along the planned way. It plans anew after every push, when
+the block moved though it should not have, and when its patience is at an end.
+"""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from il_bench.pusht import planner, travel
+from il_bench.pusht.pushes import pushes
+from il_bench.pusht.shape import into_frame, out_of_frame, signed_distance
+
+ACTION_LOW, ACTION_HIGH = 0.0, 512.0  # px
+
+_TRAVEL_AHEAD, _PUSH_AHEAD = 45.0, 30.0  # px from agent to target; the agent moves 2/5 of it a step
+_START_AHEAD = 14.0  # px at the start of a way, growing as the agent moves on: a smooth start
+_AT_GATE, _AT_END = 3.0, 1.0  # px
+_BUMPED = 1.0  # px that the block may move while the agent travels
+_RADIUS = 60.0  # px; turns an angle of the block into a distance
+_RETREAT = 25.0  # px
+_AROUND = np.stack([f(np.linspace(0.0, 2.0 * math.pi, 32, endpoint=False)) for f in (np.cos, np.sin)], axis=1)
+
+_NO_WAY: NDArray[np.float64] = np.zeros((0, 2))
+
+
+class Expert:
+    """Call `reset` before and `act` at every control step of an episode."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the plan."""
+        self._way: NDArray[np.float64] = _NO_WAY  # what is left to follow; empty without a plan
+        self._push_to: NDArray[np.float64] | None = None  # where the push ends; None once it is under way
+        self._planned_at: NDArray[np.float64] = _NO_WAY
+        self._patience = 0
+
+    def act(self, agent: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where to pull the agent now.
+
+        Any state is answered, whether this expert led there or not; after `reset` the answer depends on the
+        state alone.
+
+        Args:
+            agent: (2,) the agent's position, px.
+            pose: (3,) the block's `[x, y, angle]`.
+
+        Returns:
+            (2,) the action, px in [0, 512].
+        """
+        self._patience -= 1
+        if self._must_plan(agent, pose):
+            self._plan(agent, pose)
+        if not len(self._way):
+            return _retreat(agent, pose)
+        if self._push_to is not None and np.linalg.norm(self._way[-1] - agent) < _AT_GATE:
+            self._way = np.stack([self._way[-1], self._push_to])
+            self._push_to = None
+        ahead = _PUSH_AHEAD if self._push_to is None else _TRAVEL_AHEAD
+        return np.clip(point_ahead(self._way, agent, ahead), ACTION_LOW, ACTION_HIGH)
+
+    def _must_plan(self, agent: NDArray[np.float64], pose: NDArray[np.float64]) -> bool:
+        if not len(self._way) or self._patience < 0:
+            return True
+        if self._push_to is None:
+            gate, end = self._way
+            return bool(np.dot(end - agent, end - gate) < _AT_END * math.dist(end, gate))
+        dx, dy, turned = (pose - self._planned_at).tolist()
+        return bool(max(abs(dx), abs(dy), _RADIUS * abs(math.remainder(turned, math.tau))) > _BUMPED)
+
+    def _plan(self, agent: NDArray[np.float64], pose: NDArray[np.float64]) -> None:
+        self.reset()
+        found = planner.plan(agent, pose)
+        if found is None:
+            return
+        table = pushes()
+        index, length = table.gate[found.push], table.length[found.push]
+        gate = table.gates[index]
+        turns_open = planner.reachable(out_of_frame(travel.TURNS, pose))
+        way = travel.way(into_frame(agent, pose), gate, turns_open)
+        self._way = np.concatenate([agent[None], out_of_frame(way, pose)])
+        self._push_to = out_of_frame(gate + length * table.directions[index], pose)
+        self._planned_at = pose.copy()
+        # Half the nominal speed, and time to come to rest.
+        travelled = float(np.linalg.norm(np.diff(self._way, axis=0), axis=1).sum())
+        self._patience = round(travelled / 8.0 + length / 5.0) + 20
+
+
+def _retreat(agent: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Away from the block, for an agent that finds no way: it lies on or in a corner of the block."""
+    around = np.clip(agent + _RETREAT * _AROUND, ACTION_LOW, ACTION_HIGH)
+    return np.asarray(around[signed_distance(into_frame(around, pose)).argmax()])
+
+
+def point_ahead(way: NDArray[np.float64], agent: NDArray[np.float64], most: float) -> NDArray[np.float64]:
+    """The point of a way (K, 2) up to `most` px beyond the point nearest to the agent; less at its start."""
+    nearest, passed, before = math.inf, 0.0, 0.0
+    for a, b in pairwise(way):
+        length = max(float(np.linalg.norm(b - a)), 1e-9)
+        along = min(max(float((agent - a) @ (b - a)) / length, 0.0), length)
+        distance = float(np.linalg.norm(a + along / length * (b - a) - agent))
+        if distance <= nearest + 1e-9:
+            nearest, passed = distance, before + along
+        before += length
+    left = passed + min(most, _START_AHEAD + passed)
+    for a, b in pairwise(way):
+        length = max(float(np.linalg.norm(b - a)), 1e-9)
+        if left <= length:
+            return np.asarray(a + left / length * (b - a))
+        left -= length
+    return np.asarray(way[-1])

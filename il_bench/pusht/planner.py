@@ -1,0 +1,209 @@
+"""Which push brings the block home soonest: a beam search over the table of pushes.
+
+Costs are counted in control steps at nominal speeds, whatever the speed of execution, so that a plan does not
+change with it.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from il_bench.pusht import travel
+from il_bench.pusht.geometry import AREA, GOAL_POSE
+from il_bench.pusht.pushes import CORNERS, pushes
+from il_bench.pusht.shape import into_frame, out_of_frame
+
+BEAM = 32
+DEPTH = 3
+SOLVED = 0.967
+"""Coverage a plan must end with: more than the 0.95 asked, since a push is a little off."""
+
+_TRAVEL_SPEED, _PUSH_SPEED = 18.0, 12.0  # px a step
+_PUSH_COST = 7.0  # steps: coming to rest before and after
+_HOME_COST, _HOME_SLOPE = 18.0, 0.75  # steps to expect from an unsolved pose: 18 + 0.75 a px of distance
+_ROOM = (14.0, 498.0)  # px; a block beyond it leaves the agent too little room to push it back
+_WALL_COST = 1.5  # steps a px beyond that
+_REACH = (4.0, 508.0)  # px, where the agent may be sent
+_BIN = np.array([20.0, 20.0, 0.25])  # poses that close to each other are one
+_NEAR = 14.0  # px; blocks further off than this are not worth measuring
+_LONGEST = float(np.linalg.norm(CORNERS, axis=1).max())
+
+_CENTRE = CORNERS.mean(axis=0)
+_SPREAD = float(((CORNERS - _CENTRE) ** 2).sum(axis=1).mean())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The first push of the best plan found.
+
+    Attributes:
+        push: index into the table of pushes.
+        cost: control steps expected until the goal.
+        solved: whether the plan ends at the goal, as far as the table knows.
+    """
+
+    push: int
+    cost: float
+    solved: bool
+
+
+@dataclass(frozen=True)
+class _Leaves:
+    """N partial plans.
+
+    Attributes:
+        pose: (N, 3) the block after the last push.
+        cost: (N,) steps so far.
+        home: (N,) steps still to expect, 0 where the goal is reached.
+        first, last: (N,) their first and last push.
+    """
+
+    pose: NDArray[np.float64]
+    cost: NDArray[np.float64]
+    home: NDArray[np.float64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+    def best(self, *, only_solved: bool) -> Plan | None:
+        """The cheapest plan among these."""
+        total = np.where(self.home == 0.0, self.cost, np.inf) if only_solved else self.cost + self.home
+        if not len(total) or not np.isfinite(total.min()):
+            return None
+        index = int(total.argmin())
+        return Plan(int(self.first[index]), float(total[index]), bool(self.home[index] == 0.0))
+
+
+def plan(agent: NDArray[np.float64], pose: NDArray[np.float64]) -> Plan | None:
+    """Search for the pushes that solve the task soonest, up to `DEPTH` of them.
+
+    Args:
+        agent: (2,) the agent's position, px.
+        pose: (3,) the block's `[x, y, angle]`.
+
+    Returns:
+        The cheapest of the plans that reach the goal and those of `DEPTH` pushes that do not; None if the
+        agent can reach no gate.
+    """
+    leaves = _after_pushes(pose[None], _travel_from(agent, pose)[None], np.zeros(1), None)
+    plans = [leaves.best(only_solved=True)]
+    for _ in range(DEPTH - 1):
+        chosen = _beam(leaves)
+        ways = _travel_after(leaves.last[chosen], leaves.pose[chosen])
+        leaves = _after_pushes(leaves.pose[chosen], ways, leaves.cost[chosen], leaves.first[chosen])
+        plans.append(leaves.best(only_solved=True))
+    plans.append(leaves.best(only_solved=False))
+    return min((found for found in plans if found is not None), key=lambda p: p.cost, default=None)
+
+
+def rms_distance(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """RMS distance of the T's corners at poses (..., 3) from where they lie at the goal, (...) px."""
+    away = out_of_frame(_CENTRE, pose) - out_of_frame(_CENTRE, np.array(GOAL_POSE))
+    turned = 2.0 * _SPREAD * (1.0 - np.cos(pose[..., 2] - GOAL_POSE[2]))
+    return np.asarray(np.sqrt((away**2).sum(axis=-1) + turned))
+
+
+def nearly_covered(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coverage of poses (N, 3) near the goal to first order: what the outline swept inwards is lost, (N,)."""
+    there = np.concatenate([into_frame(pose[:, :2], np.array(GOAL_POSE)), pose[:, 2:] - GOAL_POSE[2]], axis=1)
+    swept = out_of_frame(_OUTLINE, there[:, None]) - _OUTLINE
+    inwards = (swept * _NORMALS).sum(axis=-1)
+    return np.asarray(1.0 - np.maximum(inwards, 0.0) @ _PIECES / AREA)
+
+
+def reachable(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which points (..., 2) of the world the agent may be sent to."""
+    low, high = _REACH
+    return np.asarray(((points >= low) & (points <= high)).all(axis=-1))
+
+
+def _after_pushes(
+    pose: NDArray[np.float64],
+    ways: NDArray[np.float64],
+    cost: NDArray[np.float64],
+    first: NDArray[np.int64] | None,
+) -> _Leaves:
+    """Every push that can be reached from B nodes: poses (B, 3), steps to each gate (B, G), cost (B,)."""
+    table = pushes()
+    total = cost[:, None] + ways[:, table.gate] + table.length / _PUSH_SPEED + _PUSH_COST
+    node, push = np.nonzero(np.isfinite(total))
+    place = out_of_frame(table.motion[:, :2], pose[:, None])[node, push]
+    after = np.concatenate([place, pose[node, 2:] + table.motion[push, 2:]], axis=1)
+    return _Leaves(
+        pose=after,
+        cost=total[node, push] + _WALL_COST * _beyond_room(after),
+        home=_cost_to_go(after),
+        first=push if first is None else first[node],
+        last=push,
+    )
+
+
+def _beyond_room(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far the furthest corner lies beyond the room in which the block can be pushed, (N,) px."""
+    low, high = _ROOM
+    result = np.zeros(len(pose))
+    place = pose[:, :2]
+    near = np.flatnonzero(((place < low + _LONGEST) | (place > high - _LONGEST)).any(axis=1))
+    corners = out_of_frame(CORNERS, pose[near, None])
+    result[near] = np.maximum(low - corners, corners - high).max(axis=(1, 2)).clip(min=0.0)
+    return result
+
+
+def _cost_to_go(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Steps still to expect from poses (N, 3); 0 where the task is solved."""
+    distance = rms_distance(pose)
+    near = np.flatnonzero(distance < _NEAR)
+    home = _HOME_COST + _HOME_SLOPE * distance
+    home[near[nearly_covered(pose[near]) >= SOLVED]] = 0.0
+    return np.asarray(home)
+
+
+def _beam(leaves: _Leaves) -> NDArray[np.int64]:
+    """Indices of the `BEAM` best unsolved leaves that differ in pose."""
+    total = np.where(leaves.home == 0.0, np.inf, leaves.cost + leaves.home)
+    n = min(len(total), 40 * BEAM)
+    if n == 0:
+        return np.zeros(0, np.int64)
+    few = np.argpartition(total, n - 1)[:n]
+    few = few[np.argsort(total[few], kind="stable")]
+    _, different = np.unique(np.floor(leaves.pose[few] / _BIN), axis=0, return_index=True)
+    return np.asarray(few[np.sort(different)[:BEAM]])
+
+
+def _travel_from(agent: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Steps from the agent to each gate around the block, (G,)."""
+    turns_open = reachable(out_of_frame(travel.TURNS, pose))
+    ways = travel.to_gates(into_frame(agent, pose), turns_open)
+    return np.where(reachable(out_of_frame(pushes().gates, pose)), ways, np.inf) / _TRAVEL_SPEED
+
+
+def _travel_after(push: NDArray[np.int64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Steps from where pushes (B,) end to each gate, (B, G), as if from the gate nearest to there."""
+    away, nearest = _nearest_gates()
+    ways = away[push, None] + travel.gate_to_gate()[nearest[push]]
+    in_world = reachable(out_of_frame(pushes().gates, pose[:, None]))
+    return np.where(in_world, ways, np.inf) / _TRAVEL_SPEED
+
+
+@cache
+def _nearest_gates() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """For each push the distance to and the index of the gate nearest to where it ends."""
+    table = pushes()
+    away = np.linalg.norm(table.end[:, None] - table.gates, axis=-1)
+    return away.min(axis=1), away.argmin(axis=1)
+
+
+def _pieces() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The outline in short pieces: their middles (P, 2), inward normals (P, 2) and lengths (P,)."""
+    middles, normals, lengths = [], [], []
+    for a, b in zip(CORNERS, np.roll(CORNERS, -1, axis=0), strict=True):
+        length = float(np.linalg.norm(b - a))
+        n = round(length / 5.0)
+        middles.append(a + (np.arange(n)[:, None] + 0.5) / n * (b - a))
+        normals.append(np.tile([-(b - a)[1] / length, (b - a)[0] / length], (n, 1)))
+        lengths.append(np.full(n, length / n))
+    return np.concatenate(middles), np.concatenate(normals), np.concatenate(lengths)
+
+
+_OUTLINE, _NORMALS, _PIECES = _pieces()
