@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from il_bench.lerobot_eval import rollout_as_lerobot
-from il_bench.policies.loading import LoadedPolicy, find_checkpoint, load_policy
+from il_bench.policies.loading import LoadedPolicy, PolicyLoader, find_checkpoint, load_policy
 from il_bench.pusht.batch import PushTBatch
 from il_bench.pusht.simulator import Simulator
 from il_bench.rollout import rollout
@@ -199,7 +199,7 @@ def time_ours(policy: LoadedPolicy, episodes: int, seed: int, repeats: int) -> T
     watch = Stopwatch()
     targets = [
         (policy.policy, "select_action", "policy"),
-        (Simulator, "step", "physics"),
+        (Simulator, "drive", "physics"),
         (Simulator, "coverage", "coverage"),
         (PushTBatch, "observations", "observations"),
         (Simulator, "reset", "start states"),
@@ -215,21 +215,45 @@ def time_ours(policy: LoadedPolicy, episodes: int, seed: int, repeats: int) -> T
     return Timing(outcomes.max_reward, medians, watch.seconds)
 
 
-def speed(spec: str, episodes: int, batch_size: int, seed: int, with_videos: float | None) -> None:
+def _evaluations(
+    spec: str,
+    episodes: int,
+    seed: int,
+    with_videos: float | None,
+    theirs: Timing,
+    ours: Timing,
+    workers: int,
+) -> Iterator[tuple[str, int, float, float | None]]:
+    """Rows of the second table: name, number of episodes, wall and CPU seconds.
+
+    Worker processes share out blocks, so they get several times the episodes; their start counts.
+    """
+    if with_videos is not None:
+        yield "lerobot-eval, videos of ten episodes", episodes, with_videos, None
+    yield "LeRobot, nothing rendered", episodes, theirs.seconds["wall"], theirs.seconds["cpu"]
+    yield "il_bench rollout", episodes, ours.seconds["wall"], ours.seconds["cpu"]
+    if workers > 1:
+        n = 10 * episodes
+        outcomes = rollout(PolicyLoader(spec), range(seed, seed + n), workers=workers)
+        yield f"il_bench rollout, {workers} workers", n, outcomes.seconds, None
+
+
+def speed(
+    spec: str, episodes: int, batch_size: int, seed: int, with_videos: float | None, workers: int
+) -> None:
     """Print the second and third table."""
     policy = load_policy(spec)
     console.print(f"[dim]{spec}: eval_policy without rendering, then rollout[/dim]")
     rollout(policy, [seed])  # what is slow only once: imports, first calls of torch's kernels
     theirs = time_lerobot(policy, episodes, batch_size, seed)
     ours = time_ours(policy, episodes, seed, repeats=5)
-    table = Table("evaluation", "s", "CPU s", "episodes/s", "x", "x in CPU s")
-    for name, timing in (("LeRobot, nothing rendered", theirs), ("il_bench rollout", ours)):
-        wall, cpu = timing.seconds["wall"], timing.seconds["cpu"]
-        ratios = (theirs.seconds[clock] / timing.seconds[clock] for clock in ("wall", "cpu"))
-        table.add_row(
-            name, f"{wall:.2f}", f"{cpu:.2f}", f"{episodes / wall:.2f}", *(f"{r:.1f}" for r in ratios)
-        )
-    console.print(f"{policy.name}, {episodes} episodes from seed {seed}; LeRobot in batches of {batch_size}")
+    table = Table("evaluation", "episodes", "s", "CPU s", "episodes/s", "x", "x in CPU s")
+    for name, n, wall, cpu in _evaluations(spec, episodes, seed, with_videos, theirs, ours, workers):
+        x = theirs.seconds["wall"] / episodes / (wall / n)
+        x_cpu = theirs.seconds["cpu"] / episodes / (cpu / n) if cpu else None
+        cpu_cells = (f"{cpu:.2f}", f"{x_cpu:.1f}") if cpu else ("", "")
+        table.add_row(name, f"{n}", f"{wall:.2f}", cpu_cells[0], f"{n / wall:.2f}", f"{x:.1f}", cpu_cells[1])
+    console.print(f"{policy.name}, from seed {seed}; LeRobot in batches of {batch_size}")
     console.print(table)
     if with_videos is not None:
         rendering = with_videos - theirs.seconds["wall"]
@@ -255,6 +279,7 @@ def main(
     batch_size: Annotated[int, typer.Option(min=1, help="Of LeRobot and of the compatibility mode.")] = 10,
     seed: Annotated[int, typer.Option(min=0)] = 100_000,
     speed_of: Annotated[str | None, typer.Option(help="Checkpoint to time; the first if not given.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of one more row of the second table.")] = 2,
     speed_only: Annotated[bool, typer.Option(help="Leave out the first table.")] = False,
 ) -> None:
     """Compare episodes and speed with lerobot-eval for CHECKPOINTS, default act, diffusion and vqbet."""
@@ -263,7 +288,7 @@ def main(
     batch_size = min(batch_size, episodes)
     timed = speed_of or checkpoints[0]
     seconds = {} if speed_only else agreement(checkpoints, episodes, batch_size, seed)
-    speed(timed, episodes, batch_size, seed, seconds.get(timed))
+    speed(timed, episodes, batch_size, seed, seconds.get(timed), workers)
 
 
 if __name__ == "__main__":

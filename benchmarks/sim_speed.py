@@ -1,8 +1,8 @@
 """How fast is the simulator? gym-pusht, ours and the bare physics, side by side on the same episodes.
 
 Every round takes one start state and one sequence of actions that pushes the block about, and all contenders
-run it in turn, so that a busy machine slows all of them alike. Prints the median time of a step over the
-rounds.
+run it in turn, so that a busy machine slows all of them alike. Prints the median processor time of a step
+over the rounds.
 """
 
 import os
@@ -47,32 +47,32 @@ def pushing_actions(seed: int, n_steps: int) -> Actions:
 
 
 def through_gymnasium(name: str, **arguments: object) -> Contender:
-    """Seconds for one episode through gymnasium's `step`, wrappers and all."""
+    """Processor seconds for one episode through gymnasium's `step`, wrappers and all."""
     env = gymnasium.make(name, **arguments)
 
     def run(seed: int, actions: Actions) -> float:
         env.reset(seed=seed)
-        start = time.perf_counter()
+        start = time.process_time()
         for action in actions:
             env.step(action)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     return run
 
 
 def batched(seed: int, actions: Actions) -> float:
-    """Seconds for one world's share of a batch that steps and observes, all worlds at the same seed."""
+    """Processor seconds for one world's share of a batch that steps and observes, all at the same seed."""
     worlds = PushTBatch()
     worlds.reset([seed] * BATCH)
-    start = time.perf_counter()
+    start = time.process_time()
     for action in actions:
         worlds.step(np.tile(action, (BATCH, 1)))
         worlds.observations()
-    return (time.perf_counter() - start) / BATCH
+    return (time.process_time() - start) / BATCH
 
 
 def bare_physics(seed: int, actions: Actions) -> float:
-    """Seconds that Chipmunk spends in `cpSpaceStep` during this episode, ten calls a step.
+    """Processor seconds that Chipmunk spends in `cpSpaceStep` during this episode, ten calls a step.
 
     The agent's velocities are recorded first and replayed; what setting them costs is timed apart and taken
     off.
@@ -86,14 +86,14 @@ def bare_physics(seed: int, actions: Actions) -> float:
     world = Simulator()
     world.reset(seed)
     agent, space, space_step = world._agent, world._space, simulator._space_step
-    start = time.perf_counter()
+    start = time.process_time()
     for velocity in velocities:
         set_velocity(agent, velocity)
         space_step(space, simulator.DT)
-    middle = time.perf_counter()
+    middle = time.process_time()
     for velocity in velocities:
         set_velocity(agent, velocity)
-    return (middle - start) - (time.perf_counter() - middle)
+    return (middle - start) - (time.process_time() - middle)
 
 
 def _run(seed: int, actions: Actions) -> None:
@@ -121,7 +121,7 @@ def main(rounds: int = 30, steps: int = 200) -> None:
         for name, run in contenders.items():
             seconds[name].append(run(seed, actions) / steps)
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
-    table = Table("contender", "us a step", "steps/s", "x state", "x keypoints")
+    table = Table("contender", "CPU us a step", "steps/s", "x state", "x keypoints")
     for name, value in medians.items():
         ratios = [medians[f"gym-pusht, {kind}"] / value for kind in ("state", "keypoints")]
         table.add_row(name, f"{value * 1e6:.1f}", f"{1 / value:,.0f}", *(f"{ratio:.1f}" for ratio in ratios))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from il_bench.errors import IlBenchError
 from il_bench.pusht.geometry import block_keypoints
-from il_bench.pusht.simulator import Simulator
+from il_bench.pusht.simulator import DT, K_P, K_V, N_SUBSTEPS, Simulator, chipmunk_vectors
 
 
 class PushTBatch:
@@ -36,6 +36,10 @@ class PushTBatch:
         self.agent = np.array([(s.agent_x, s.agent_y) for s in self._simulators]).reshape(-1, 2)
         self.pose = np.array([(s.block_x, s.block_y, s.block_angle) for s in self._simulators]).reshape(-1, 3)
         self.coverage = np.array([s.coverage() for s in self._simulators])
+        self._keypoints = block_keypoints(self.pose)  # (B, 16)
+        self._agent_velocity = np.zeros((len(self), 2))
+        self._velocities = np.empty((len(self), N_SUBSTEPS, 2))  # of the agents, in the last step
+        self._vectors = [chipmunk_vectors(velocities) for velocities in self._velocities]
 
     def step(
         self, actions: NDArray[np.floating], active: NDArray[np.bool_] | None = None
@@ -59,21 +63,42 @@ class PushTBatch:
                 f"a batch of {n} worlds takes actions of shape ({n}, 2) and active of shape ({n},), "
                 f"got {actions.shape} and {active.shape}"
             )
+        bad = active & ~np.isfinite(actions).all(axis=1)
+        if bad.any():
+            ax, ay = actions[np.argmax(bad)].tolist()
+            raise IlBenchError(f"action must be finite, got ({ax}, {ay})")
         rows = np.flatnonzero(active)
-        agents, poses, coverages = [], [], []
-        for i, (ax, ay) in zip(rows.tolist(), actions[rows].tolist(), strict=True):
+        if not len(rows):
+            return self.coverage
+        self._control(rows, actions[rows].astype(np.float64))
+        poses = []
+        for i in rows.tolist():
             simulator = self._simulators[i]
-            simulator.step(ax, ay)
-            agents.append((simulator.agent_x, simulator.agent_y))
+            simulator.drive(self._vectors[i])
             poses.append((simulator.block_x, simulator.block_y, simulator.block_angle))
-            coverages.append(simulator.coverage())
-        if len(rows):
-            self.agent[rows], self.pose[rows], self.coverage[rows] = agents, poses, coverages
+        new = np.array(poses)
+        moved = (new != self.pose[rows]).any(axis=1)  # a block at rest keeps its pose to the bit
+        if moved.any():
+            where = rows[moved]
+            self.pose[where] = new[moved]
+            self.coverage[where] = [self._simulators[i].coverage() for i in where.tolist()]
+            self._keypoints[where] = block_keypoints(self.pose[where])
         return self.coverage
+
+    def _control(self, rows: NDArray[np.intp], targets: NDArray[np.float64]) -> None:
+        """Integrate the agents of these rows; every float is rounded as in `Simulator.step`."""
+        x, v = self.agent[rows], self._agent_velocity[rows]
+        velocities = np.empty((N_SUBSTEPS, len(rows), 2))
+        for substep in range(N_SUBSTEPS):
+            v += (K_P * (targets - x) - K_V * v) * DT
+            velocities[substep] = v
+            x += v * DT
+        self._velocities[rows] = velocities.swapaxes(0, 1)
+        self.agent[rows], self._agent_velocity[rows] = x, v
 
     def observations(self) -> dict[str, NDArray[np.float32]]:
         """Observe all: `observation.state` (B, 2), `observation.environment_state` (B, 16), float32."""
         return {
             "observation.state": self.agent.astype(np.float32),
-            "observation.environment_state": block_keypoints(self.pose).astype(np.float32),
+            "observation.environment_state": self._keypoints.astype(np.float32),
         }

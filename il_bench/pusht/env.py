@@ -95,7 +95,7 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Pull the agent towards `action` (2,) px for 0.1 s. `truncated` is always False."""
         try:
-            ax, ay = map(float, action)
+            ax, ay = np.asarray(action, np.float64).reshape(2).tolist()
         except (TypeError, ValueError) as error:
             raise IlBenchError(f"action must be two numbers [x, y], got {action!r}") from error
         simulator = self.simulator

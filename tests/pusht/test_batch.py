@@ -4,6 +4,7 @@ import pytest
 from il_bench.errors import IlBenchError
 from il_bench.pusht.batch import PushTBatch
 from il_bench.pusht.env import PushTEnv
+from il_bench.pusht.geometry import block_keypoints, coverage
 
 SEEDS = [200003, 200001, 200007]
 
@@ -44,6 +45,35 @@ def test_inactive_worlds_stay_as_they_are_and_their_actions_do_not_matter() -> N
     assert both.agent[1].tolist() == second.agent[0].tolist()
     both.step(np.zeros((2, 2)), np.array([False, False]))
     assert both.agent[1].tolist() == second.agent[0].tolist()
+
+
+def test_a_world_that_was_left_out_goes_on_where_it_was() -> None:
+    paused, alone = PushTBatch(), PushTBatch()
+    paused.reset(SEEDS[:2])
+    alone.reset(SEEDS[1:2])
+    for step in range(20):
+        if step % 3 == 1:  # in full motion
+            paused.step(np.zeros((2, 2)), np.array([True, False]))
+        action = np.array([50.0 + 20 * step, 300.0])
+        paused.step(np.stack([action, action]))
+        alone.step(action[None])
+        assert paused.agent[1].tolist() == alone.agent[0].tolist(), f"step {step}"
+        assert paused.pose[1].tolist() == alone.pose[0].tolist(), f"step {step}"
+
+
+def test_coverage_and_keypoints_are_those_of_the_pose_whether_the_block_moved_or_not() -> None:
+    batch = PushTBatch()
+    batch.reset(range(200000, 200020))
+    rng = np.random.default_rng(0)
+    n_moved = 0
+    for step in range(100):
+        before = batch.pose.copy()
+        batch.step(rng.normal(batch.pose[:, :2], 60))
+        n_moved += int((batch.pose != before).any(axis=1).sum())
+        assert batch.coverage.tolist() == [coverage(*pose) for pose in batch.pose.tolist()], f"step {step}"
+        keypoints = block_keypoints(batch.pose).astype(np.float32)
+        np.testing.assert_array_equal(batch.observations()["observation.environment_state"], keypoints)
+    assert 200 < n_moved < 1800
 
 
 def test_a_batch_can_be_reset_to_another_size() -> None:

@@ -1,5 +1,6 @@
 """What gymnasium expects of the environment; its physics are held against gym-pusht elsewhere."""
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,3 +111,14 @@ def test_impossible_start_states_are_refused(state: list[float]) -> None:
 def test_step_before_reset_is_refused() -> None:
     with pytest.raises(IlBenchError, match="before the first reset"):
         PushTEnv().step(CENTRE)
+
+
+def test_contacts_are_counted_after_resets_and_garbage_collection() -> None:
+    env = PushTEnv()
+    counts = []
+    for _ in range(3):
+        env.reset(options={"reset_to_state": [256.0, 200.0, 256.0, 300.0, 0.0]})
+        gc.collect()
+        counts.append([env.step(np.array([256.0, 400.0]))[-1]["n_contacts"] for _ in range(10)])
+    assert counts[0] == counts[1] == counts[2]
+    assert set(counts[0]) == {0, 1}
