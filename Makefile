@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test train sim-speed render-speed error-rates damage-trials lint format lock clean
+.PHONY: help env bench test train sim-speed render-speed lerobot-agreement error-rates damage-trials lint format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 UNFINISHED := $(VENV)/.unfinished
 
 # To be set on the command line: make bench EPISODES=1000, make test ARGS="-k gate".
-EPISODES ?= 200
+EPISODES ?=
 REPORT ?= il-bench-report
 JOBS ?= 2
 ARGS ?=
@@ -48,16 +48,16 @@ $(READY): pyproject.toml requirements.lock
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r target text; do \
-	    printf '  make %-14s %s\n' "$$target" "$$text"; done
+	    printf '  make %-17s %s\n' "$$target" "$$text"; done
 
 env: $(READY) ## create or update .venv from requirements.lock
 
-bench: $(READY) ## roll every shipped policy out in PushT: table, report.json, plot (EPISODES=200)
-	@echo "Rolling every shipped policy out on $(EPISODES) PushT episodes; the report goes to $(REPORT)/."
+bench: $(READY) ## roll every shipped policy out until its gates are decided: table, report.json, plot
+	@echo "Rolling every shipped policy out on $(or $(EPISODES),as many) PushT episodes$(if $(EPISODES),, as its gates need); the report goes to $(REPORT)/."
 	@status=0; \
-	$(BIN)/pytest --benchmark il_bench/suite --il-episodes $(EPISODES) --il-report $(REPORT) $(ARGS) || status=$$?; \
+	$(BIN)/pytest --benchmark il_bench/suite $(if $(EPISODES),--il-episodes $(EPISODES)) --il-report $(REPORT) $(ARGS) || status=$$?; \
 	if [ $$status -eq 6 ]; then \
-	    echo "Exit 6: a required gate is INCONCLUSIVE, nothing failed; more episodes decide it (make bench EPISODES=1000)."; \
+	    echo "Exit 6: a required gate is INCONCLUSIVE: nothing failed, too little is shown."; \
 	fi; \
 	if [ -e $(REPORT)/report.json ]; then echo "Report: $(REPORT)/report.json"; fi; \
 	exit $$status
@@ -86,12 +86,15 @@ sim-speed: $(READY) ## steps per second beside gym-pusht's and bare physics, in 
 render-speed: $(READY) ## frames per second beside gym-pusht's, in one run
 	@$(BIN)/python -W ignore benchmarks/render_speed.py $(ARGS)
 
+lerobot-agreement: $(READY) ## episodes and speed beside lerobot-eval's for act, diffusion and vqbet (10 minutes)
+	@$(BIN)/python -W ignore benchmarks/lerobot_agreement.py $(ARGS)
+
 damage-trials: $(READY) ## damage a shipped policy in three ways and see what the gate says (4 minutes)
 	@$(BIN)/python benchmarks/damage.py $(ARGS)
 
 error-rates: export OMP_NUM_THREADS := 1
 error-rates: $(READY) ## simulate how often the gate is wrong and how many episodes it takes (ARGS="--seed 1")
-	@echo "Simulating the gate, two to three minutes on one core."
+	@echo "Simulating the gate, some minutes on one core."
 	@$(BIN)/python benchmarks/error_rates.py $(ARGS)
 
 lint: $(READY) ## check style with ruff (lint and format) and types with mypy --strict

@@ -5,11 +5,17 @@ verdicts. At the target a FAIL is wrong, at target - margin and below a PASS is;
 ("< target", "> target - margin"). The share of wrong verdicts is shown with its upper 95 % bound (Clopper &
 Pearson's, one-sided), beside what was declared. For comparison the rule in common use: 50 episodes, and
 whatever reaches the target passes.
+
+The evidence is evaluated after every episode, and its first crossing decides. The suite looks at whole blocks
+of episodes only, so it decides the same and has rolled out a little more, which is counted too. Where another
+gate of the policy takes longer it rolls out more still, which decides nothing of this one and is not counted.
+Targets are tested at alpha, as one's own given by --il-target is, and at alpha divided over all gates in
+baselines.json, as those declared there are.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Annotated
 
@@ -23,6 +29,7 @@ from scipy import stats as scipy_stats
 
 from il_bench import baselines, stats
 from il_bench.gate import MAX_EPISODES, Decision, GateResult, Metric, check_baseline, check_target
+from il_bench.rollout import BLOCK_SIZE
 
 TARGETS, REWARD_TARGET, MARGINS = (0.65, 0.85, 0.92), 0.90, (0.05, 0.10)
 ALPHA = BETA = 0.05
@@ -33,7 +40,8 @@ OLD_RATE, BASELINE_MARGIN, LARGE_LOSS = 0.85, 0.05, -0.10
 AGREEMENTS = (0.85, 0.75)
 CHUNK = 500
 RATES = ("target", "margin", "true rate")
-VERDICTS = ("FAIL %", "PASS %", "INCONCL. %", "episodes", "wrong is", "upper 95 %", "allowed %", "held")
+RATES_AT = ("target", "margin", "alpha", "true rate")
+VERDICTS = ("FAIL %", "PASS %", "INCON. %", "episodes", "blocks", "wrong is", "upper %", "allowed %", "held")
 
 Runs = tuple[NDArray[np.generic], ...]
 Draw = Callable[[np.random.Generator, int], Runs]
@@ -48,7 +56,7 @@ class Situation:
     (R, N), one or several. judge: is given one run of each array. wrong: None where no verdict is.
     """
 
-    about: tuple[str, str, str]
+    about: tuple[str, ...]
     truth: float
     draw: Draw
     judge: Judge
@@ -59,6 +67,19 @@ class Situation:
     def allowed(self) -> float:
         """The declared probability of the wrong verdict."""
         return self.alpha if self.wrong is Decision.FAIL else BETA
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """One run: what it was judged, and the sum of its (new) values over the blocks rolled out for that."""
+
+    result: GateResult
+    total: float
+
+    @property
+    def rolled_out(self) -> int:
+        """Episodes in whole blocks, up to the one in which the verdict fell."""
+        return min(-(-self.result.n // BLOCK_SIZE) * BLOCK_SIZE, MAX_EPISODES)
 
 
 @dataclass(frozen=True)
@@ -104,9 +125,9 @@ def pairs(rng: np.random.Generator, runs: int, *, change: float, agreement: floa
     return old ^ flips, old
 
 
-def gate_rule(target: float, margin: float, metric: Metric = "success_rate") -> Judge:
+def gate_rule(target: float, margin: float, alpha: float = ALPHA, metric: Metric = "success_rate") -> Judge:
     """The gate's target test."""
-    return partial(check_target, target=target, margin=margin, alpha=ALPHA, beta=BETA, metric=metric)
+    return partial(check_target, target=target, margin=margin, alpha=alpha, beta=BETA, metric=metric)
 
 
 def naive_rule(target: float, margin: float) -> Judge:
@@ -130,14 +151,32 @@ def truths(target: float, margin: float) -> Iterator[tuple[float, Decision | Non
         yield truth, wrong_at(truth, target, target - margin)
 
 
-def of_rates(rule: Callable[[float, float], Judge]) -> list[Situation]:
-    """success_rate against a target."""
+def of_rates(n_gates: int) -> list[Situation]:
+    """success_rate against a target, at alpha and at alpha divided over the declared gates."""
+    return [
+        Situation(
+            (f"{target:.2f}", f"{margin:.2f}", f"{alpha:.5f}", f"{p:.3f}"),
+            p,
+            partial(successes, p=p),
+            gate_rule(target, margin, alpha),
+            wrong,
+            alpha,
+        )
+        for target in TARGETS
+        for margin in MARGINS
+        for alpha in (ALPHA, ALPHA / n_gates)
+        for p, wrong in truths(target, margin)
+    ]
+
+
+def of_naive_rates() -> list[Situation]:
+    """success_rate against a target, by the naive rule."""
     return [
         Situation(
             (f"{target:.2f}", f"{margin:.2f}", f"{p:.3f}"),
             p,
             partial(successes, p=p),
-            rule(target, margin),
+            naive_rule(target, margin),
             wrong,
         )
         for target in TARGETS
@@ -153,7 +192,7 @@ def of_rewards() -> list[Situation]:
             ("near" if near_misses else "zero", f"{margin:.2f}", f"{mean:.3f}"),
             mean,
             partial(rewards, mean=mean, near_misses=near_misses),
-            gate_rule(REWARD_TARGET, margin, "mean_max_reward"),
+            gate_rule(REWARD_TARGET, margin, metric="mean_max_reward"),
             wrong,
         )
         for near_misses in (True, False)
@@ -179,20 +218,23 @@ def of_pairs(n_gates: int) -> list[Situation]:
     ]
 
 
-def simulate(situation: Situation, runs: int, rng: np.random.Generator) -> Iterator[GateResult]:
+def simulate(situation: Situation, runs: int, rng: np.random.Generator) -> Iterator[Simulated]:
     """Judge so many runs, drawn a chunk at a time."""
     for start in range(0, runs, CHUNK):
         drawn = situation.draw(rng, min(CHUNK, runs - start))
-        for run in zip(*drawn, strict=True):
-            yield situation.judge(*run)
+        totals = np.cumsum(drawn[0], axis=-1, dtype=np.float64)
+        for run, total in zip(zip(*drawn, strict=True), totals, strict=True):
+            judged = Simulated(situation.judge(*run), 0.0)
+            yield replace(judged, total=float(total[judged.rolled_out - 1]))
 
 
-def verdicts(situation: Situation, results: Sequence[GateResult]) -> list[str]:
-    """The cells of a row that come of its results."""
-    runs, counts = len(results), Counter(result.decision for result in results)
+def verdicts(situation: Situation, simulated: Sequence[Simulated]) -> list[str]:
+    """The cells of a row that come of its runs."""
+    runs, counts = len(simulated), Counter(run.result.decision for run in simulated)
     shares = [counts[d] / runs for d in (Decision.FAIL, Decision.PASS, Decision.INCONCLUSIVE)]
     cells = [f"{100 * share:.2f}" for share in shares]
-    cells.append(f"{np.mean([result.n for result in results]):.0f}")
+    cells.append(f"{np.mean([run.result.n for run in simulated]):.0f}")
+    cells.append(f"{np.mean([run.rolled_out for run in simulated]):.0f}")
     if situation.wrong is None:
         return [*cells, "neither", "", "", ""]
     lower, upper = stats.clopper_pearson(counts[situation.wrong], runs, 0.90)  # 5 % beyond either end
@@ -206,9 +248,9 @@ def intervals(k: int, n: int) -> tuple[tuple[float, float], tuple[float, float]]
     return stats.clopper_pearson(k, n), stats.confidence_sequence(np.arange(n) < k)
 
 
-def coverage(truth: float, results: Sequence[GateResult]) -> list[str]:
-    """How often each interval, taken where the gate stopped, misses the true rate, and its mean width."""
-    found = np.array([intervals(round(r.evidence["mean"] * r.n), r.n) for r in results])  # (R, 2, 2)
+def coverage(truth: float, simulated: Sequence[Simulated]) -> list[str]:
+    """How often each interval, taken where the suite stops, misses the true rate, and its mean width."""
+    found = np.array([intervals(round(run.total), run.rolled_out) for run in simulated])  # (R, 2, 2)
     missed = ((found[..., 0] > truth) | (found[..., 1] < truth)).mean(axis=0)
     widths = (found[..., 1] - found[..., 0]).mean(axis=0)
     return [f"{100 * missed[0]:.2f}", f"{widths[0]:.3f}", f"{100 * missed[1]:.2f}", f"{widths[1]:.3f}"]
@@ -216,12 +258,13 @@ def coverage(truth: float, results: Sequence[GateResult]) -> list[str]:
 
 def studies(n_gates: int) -> list[Study]:
     """All tables; the first is the one whose intervals are looked at too."""
+    rate_title = f"success_rate against a target, the gate, {n_gates} gates"
     naive_title = f"success_rate, the rule '{NAIVE_EPISODES} episodes, rate >= target'"
     reward_title = f"mean_max_reward against a target of {REWARD_TARGET:.2f}, the gate"
     pair_title = f"against a baseline at {OLD_RATE:.2f}, margin {BASELINE_MARGIN:.2f}, {n_gates} gates"
     return [
-        Study("success_rate against a target, the gate", RATES, of_rates(gate_rule)),
-        Study(naive_title, RATES, of_rates(naive_rule)),
+        Study(rate_title, RATES_AT, of_rates(n_gates)),
+        Study(naive_title, RATES, of_naive_rates()),
         Study(reward_title, ("unsolved", "margin", "true mean"), of_rewards()),
         Study(pair_title, ("agreement", "alpha", "change"), of_pairs(n_gates)),
     ]
@@ -230,24 +273,24 @@ def studies(n_gates: int) -> list[Study]:
 def tables(chosen: Sequence[Study], runs: int, seed: int, progress: Progress) -> list[Table]:
     """Simulate every row; each has a generator of its own."""
     stopped = Table(
-        *RATES,
+        *RATES_AT,
         *("Clopper-Pearson misses %", "width", "confidence sequence misses %", "width"),
-        title="95 % intervals for success_rate where the gate stopped",
+        title="95 % intervals for success_rate where the suite stops",
     )
     drawn = []
     task = progress.add_task("simulating", total=sum(len(study.situations) for study in chosen))
     for number, study in enumerate(chosen):
         table = Table(*study.columns, *VERDICTS, title=study.title)
-        group = study.situations[0].about[:2]
+        group = study.situations[0].about[:-1]
         for row, situation in enumerate(study.situations):
-            if situation.about[:2] != group:
+            if situation.about[:-1] != group:
                 table.add_section()
-                group = situation.about[:2]
+                group = situation.about[:-1]
             rng = np.random.default_rng([seed, number, row])
-            results = list(simulate(situation, runs, rng))
-            table.add_row(*situation.about, *verdicts(situation, results))
+            simulated = list(simulate(situation, runs, rng))
+            table.add_row(*situation.about, *verdicts(situation, simulated))
             if number == 0 and situation.wrong is not None:
-                stopped.add_row(*situation.about, *coverage(situation.truth, results))
+                stopped.add_row(*situation.about, *coverage(situation.truth, simulated))
             progress.advance(task)
         drawn.append(table)
     return [*drawn, stopped]
@@ -264,10 +307,11 @@ def main(
     n_gates = gates or max(1, baselines.load(baselines.default_path()).n_gates)
     with Progress(transient=True, console=Console(stderr=True)) as progress:
         simulated = tables(studies(n_gates), runs, seed, progress)
-    console = Console(width=120)
+    console = Console(width=136)
     console.print(f"{runs:,} runs a row of at most {MAX_EPISODES:,} episodes, seed {seed}, beta {BETA:g};")
     console.print("episodes: the mean number until the verdict, all of them where there is none;")
-    console.print("held: whether the wrong verdict's upper bound is within what is allowed;")
+    console.print(f"blocks: the mean number rolled out for it, in whole blocks of {BLOCK_SIZE};")
+    console.print("upper: the upper 95 % bound of the wrong verdict's share; held: whether that is allowed;")
     console.print("unsolved: the reward of episodes that are no success, as of trained policies or 0;")
     console.print("agreement: the share of seeds with the same outcome for the new and the old policy")
     for table in simulated:

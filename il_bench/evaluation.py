@@ -15,11 +15,13 @@ from il_bench.journal import Journal
 from il_bench.options import RESERVED_SEEDS
 from il_bench.policies.loading import LoadedPolicy, load_policy
 from il_bench.progress import OnBlock
-from il_bench.rollout import Outcomes, Policy, rollout
+from il_bench.rollout import Outcomes, Policy, Stop, rollout
 from il_bench.settings import Settings
 
 #: `progress(title, n_episodes)` gives a context whose value a rollout calls after each block.
 Progress = Callable[[str, int], AbstractContextManager[OnBlock | None]]
+#: Looks at all episodes so far, in seed order: whether they are enough, and what to say of them.
+Look = Callable[[Outcomes], tuple[bool, str]]
 
 
 class Evaluate:
@@ -40,7 +42,7 @@ class Evaluate:
 
         policy: a name of the zoo, a `pretrained_model` folder, a Hub id, a loaded policy, or any object with
             LeRobot's `reset()` and `select_action(batch)`, which runs in this process, not in the workers.
-        n: run the first n of the selected seeds (default: as many as --il-episodes says).
+        n: run the first n of the selected seeds (default: as many as --il-episodes says, 200 without it).
         seeds: run these instead.
 
         Raises:
@@ -49,9 +51,17 @@ class Evaluate:
         return self.run(policy, _seeds(self._settings, n, seeds))
 
     def run(
-        self, policy: str | Path | LoadedPolicy | Policy, seeds: ArrayLike, *, journal: Journal | None = None
+        self,
+        policy: str | Path | LoadedPolicy | Policy,
+        seeds: ArrayLike,
+        *,
+        journal: Journal | None = None,
+        look: Look | None = None,
     ) -> Outcomes:
-        """Roll `policy` out on these seeds; blocks that the journal holds are taken from there."""
+        """Roll `policy` out on these seeds; blocks that the journal holds are taken from there.
+
+        look: asked after every block, in seed order; the rollout ends when it says that it has seen enough.
+        """
         settings = self._settings
         chosen = np.asarray(seeds)
         loaded = load_policy(policy, device=settings.device) if isinstance(policy, str | Path) else policy
@@ -66,10 +76,26 @@ class Evaluate:
                 "reset() and select_action(batch)"
             )
         copies = _copies(loaded) if settings.workers > 1 else None
+        source, workers = (loaded, 1) if copies is None else (copies, settings.workers)
         with self._progress(title, len(chosen)) as on_block:
-            if copies is None:
-                return rollout(loaded, chosen, on_block=on_block, journal=journal)
-            return rollout(copies, chosen, workers=settings.workers, on_block=on_block, journal=journal)
+            stop, shown = (None, on_block) if look is None else _looking(look, on_block)
+            return rollout(source, chosen, workers=workers, on_block=shown, journal=journal, stop=stop)
+
+
+def _looking(look: Look, on_block: OnBlock | None) -> tuple[Stop, Callable[[int, int], None]]:
+    """Return what asks `look` whether to stop, and what shows its last answer after each block."""
+    said = ""
+
+    def stop(so_far: Outcomes) -> bool:
+        nonlocal said
+        enough, said = look(so_far)
+        return enough
+
+    def show(done: int, total: int) -> None:
+        if on_block is not None:
+            on_block(done, total, said)
+
+    return stop, show
 
 
 def check_track(policy: LoadedPolicy) -> None:

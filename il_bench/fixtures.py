@@ -44,7 +44,8 @@ def evaluate(pytestconfig: pytest.Config) -> "Evaluate":
     """Roll a policy out in PushT: `evaluate(policy, *, n=None, seeds=None) -> Outcomes`.
 
     policy: an embedded policy's name, a pretrained_model folder, a Hub id, or an object with reset() and
-    select_action(batch). Runs the seeds of --il-seeds, as many as --il-episodes; or the first n; or `seeds`.
+    select_action(batch). Runs the seeds of --il-seeds, as many as --il-episodes (200 without it); or the
+    first n; or `seeds`.
     """
     from il_bench.evaluation import Evaluate
 

@@ -10,7 +10,7 @@ METRICS = ("success_rate", "mean_max_reward")
 MARGIN = 0.05  # how far below a target a policy must be told apart from it
 SEED_STARTS = {"test": 200_000, "validation": 100_000}
 MAX_EPISODES = 1_000  # both ranges hold 1,000 seeds
-DEFAULT_EPISODES = 200
+DEFAULT_EPISODES = 200  # of a policy that meets no gate
 RESERVED_SEEDS = 1_000_000  # kept for a third evaluation: nothing here ever sees them
 
 GROUP = "il_bench, the benchmark of imitation-learning policies on PushT"
@@ -61,7 +61,9 @@ OPTIONS = (
     ),
     _option(
         "--il-episodes",
-        f"Episodes a policy, 1 to {MAX_EPISODES}. Default: {DEFAULT_EPISODES}.",
+        f"""Roll out so many episodes a policy, 1 to {MAX_EPISODES}. Default: as many as its gates need to be
+        decided, up to their cap; {DEFAULT_EPISODES} for a policy without a gate, {MAX_EPISODES} with
+        --il-update-baselines.""",
         type=int,
         default=None,
         metavar="N",

@@ -3,12 +3,20 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TextIO
+from typing import Protocol, TextIO
 
 SECONDS_BETWEEN_LINES = 10.0
 
-#: Called after each block with (blocks done, blocks in all).
-OnBlock = Callable[[int, int], None]
+
+class OnBlock(Protocol):
+    """Called after each block with blocks done and blocks in all.
+
+    `said`: in a sequential test, whose blocks in all are an upper limit, what it says so far.
+    """
+
+    def __call__(self, done: int, total: int, said: str = "") -> None: ...  # noqa: D102
+
+
 #: Gives a context in which what is written reaches the terminal.
 Uncaptured = Callable[[], AbstractContextManager[None]]
 
@@ -25,6 +33,7 @@ def bar(title: str, n_episodes: int, terminal: TextIO, uncaptured: Uncaptured) -
         MofNCompleteColumn(),
         TextColumn("episodes"),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[said]}"),
         console=Console(file=terminal, force_terminal=True),
         transient=True,
         # Drawn only between blocks: a thread that draws would write into pytest's capture.
@@ -32,11 +41,11 @@ def bar(title: str, n_episodes: int, terminal: TextIO, uncaptured: Uncaptured) -
         redirect_stdout=False,
         redirect_stderr=False,
     )
-    task = progress.add_task(title, total=n_episodes)
+    task = progress.add_task(title, total=n_episodes, said="")
 
-    def on_block(done: int, total: int) -> None:
+    def on_block(done: int, total: int, said: str = "") -> None:
         with uncaptured():
-            progress.update(task, completed=n_episodes * done // total, refresh=True)
+            progress.update(task, completed=n_episodes * done // total, said=said, refresh=True)
 
     with uncaptured():
         terminal.write("\n")
@@ -54,14 +63,23 @@ def log(
 ) -> Iterator[OnBlock]:
     """Write a line after the last block, and after each that ends long enough after the last line."""
     start = last = time.monotonic()
+    latest, written = "", ""
 
-    def on_block(done: int, total: int) -> None:
-        nonlocal last
+    def write() -> None:
+        nonlocal written
+        if latest != written:
+            written = latest
+            with uncaptured():
+                write_line(f"{latest}, {time.monotonic() - start:.0f} s")
+
+    def on_block(done: int, total: int, said: str = "") -> None:
+        nonlocal last, latest
+        most = f"of at most {n_episodes}" if said else f"of {n_episodes}"
+        latest = f"{title}: {n_episodes * done // total} {most} episodes{said and f', {said}'}"
         now = time.monotonic()
         if done == total or now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            with uncaptured():
-                n_done = n_episodes * done // total
-                write_line(f"{title}: {n_done} of {n_episodes} episodes, {now - start:.0f} s")
+            write()
 
     yield on_block
+    write()  # a sequential test ends before the last block there could have been

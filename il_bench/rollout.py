@@ -4,6 +4,9 @@ Seeds with the same `seed // BLOCK_SIZE` are one block. A block always runs as o
 wanted or not, so that the policy sees the same shapes and draws the same random numbers whichever episodes
 were asked for; episodes nobody wanted are dropped. Worlds that are done leave the physics and keep their last
 observation.
+
+Blocks finish in any order and are consumed in seed order, results and errors alike. So a rollout that stops
+early stops at the same block whatever the number of workers; what others had finished beyond it is dropped.
 """
 
 import time
@@ -41,6 +44,8 @@ class Policy(Protocol):
 
 
 PolicyLoader = Callable[[], Policy]
+#: Given all episodes so far, in seed order: whether they are enough.
+Stop = Callable[[Outcomes], bool]
 
 
 def rollout(
@@ -50,17 +55,20 @@ def rollout(
     workers: int = 1,
     on_block: Callable[[int, int], None] | None = None,
     journal: Journal | None = None,
+    stop: Stop | None = None,
 ) -> Outcomes:
-    """Run one episode of PushT per seed.
+    """Run one episode of PushT per seed, or fewer: until `stop` says that they are enough.
 
     Args:
         policy_or_loader: a policy, which runs in this process; or a callable without arguments that returns
             one, picklable if `workers` > 1: each worker process (spawned) calls it once.
         seeds: distinct integers >= 0, in any order.
         workers: number of processes; 1 is this process itself. The outcomes do not depend on it.
-        on_block: called as `on_block(n_done_blocks, n_blocks)` after each block, for progress bars.
+        on_block: called as `on_block(n_done_blocks, n_blocks)` after each block, for progress bars; with
+            `stop`, blocks that are done ahead of their turn do not count yet.
         journal: open, and of this policy: blocks it holds are not run, and blocks that finish are added to
             it, also when a later one fails. The outcomes do not depend on it.
+        stop: asked after every block, the blocks taken in seed order; once it says yes the rest is not run.
 
     Returns:
         The outcomes in seed order. `seconds` is the time this call took, plus what the blocks from the
@@ -73,28 +81,60 @@ def rollout(
     start = time.perf_counter()
     blocks = _blocks(seeds)
     load = _loader(policy_or_loader, workers)
-    parts: list[Outcomes] = []
+    queue = _Queue([int(wanted[0]) for wanted in blocks], stop)
 
-    def done(part: Outcomes) -> None:
-        parts.append(part)
+    def done(first: int, result: Outcomes | IlBenchError) -> None:
+        queue.take(first, result)
         if on_block is not None:
-            on_block(len(parts), len(blocks))
+            on_block(queue.n_finished if stop is None else len(queue.consumed), len(blocks))
 
-    missing = []
+    missing, recalled = [], set[int]()
     for wanted in blocks:
         known = journal.recall(wanted) if journal is not None else None
         if known is None:
             missing.append(wanted)
-        else:
-            done(known)
-    before = sum(part.seconds for part in parts)
-    # Closing ends the workers at once, also when an error or Ctrl-C gets in between two blocks.
-    with closing(_run(load, missing, min(workers, len(missing)))) as results:
-        for part in results:
-            if journal is not None:
-                journal.append(part)
-            done(part)
-    return replace(Outcomes.concatenate(parts), seconds=before + time.perf_counter() - start)
+        elif not queue.stopped:
+            recalled.add(int(wanted[0]))
+            done(int(wanted[0]), known)
+    if not queue.stopped:
+        # Closing ends the workers at once, also when an error or Ctrl-C gets in between two blocks.
+        with closing(_run(load, missing, min(workers, len(missing)))) as results:
+            for first, result in results:
+                if journal is not None and isinstance(result, Outcomes):
+                    journal.append(result)
+                done(first, result)
+                if queue.stopped:
+                    break
+    before = sum(part.seconds for part in queue.consumed if int(part.seeds[0]) in recalled)
+    return replace(Outcomes.concatenate(queue.consumed), seconds=before + time.perf_counter() - start)
+
+
+class _Queue:
+    """Blocks in whatever order they finish, consumed in seed order until `stop` has had enough.
+
+    order: the first wanted seed of every block.
+    """
+
+    def __init__(self, order: list[int], stop: Stop | None) -> None:
+        self._order = order
+        self._stop = stop
+        self._waiting: dict[int, Outcomes | IlBenchError] = {}
+        self.consumed: list[Outcomes] = []
+        self.n_finished = 0
+        self.stopped = False
+
+    def take(self, first: int, result: Outcomes | IlBenchError) -> None:
+        """Add a finished block. Raises the error of a block when it is that block's turn, not before."""
+        self._waiting[first] = result
+        self.n_finished += 1
+        while not self.stopped and len(self.consumed) < len(self._order):
+            part = self._waiting.pop(self._order[len(self.consumed)], None)
+            if part is None:
+                return
+            if isinstance(part, IlBenchError):
+                raise part
+            self.consumed.append(part)
+            self.stopped = self._stop is not None and self._stop(Outcomes.concatenate(self.consumed))
 
 
 def _loader(policy_or_loader: Policy | PolicyLoader, workers: int) -> PolicyLoader:
@@ -119,14 +159,25 @@ def _loader(policy_or_loader: Policy | PolicyLoader, workers: int) -> PolicyLoad
 
 def _run(
     load: PolicyLoader, blocks: list[NDArray[np.int64]], workers: int
-) -> Generator[Outcomes, None, None]:
-    """Choose the executor; without blocks, nothing is loaded."""
+) -> Generator[tuple[int, Outcomes | IlBenchError], None, None]:
+    """Choose the executor; without blocks, nothing is loaded. Yields what `_attempt` returns."""
     if not blocks:
         return
     if workers == 1:
-        yield from run_inline(load, run_block, blocks)
+        yield from run_inline(load, _attempt, blocks)
     else:
-        yield from run_in_processes(load, run_block, blocks, workers, name=_name)
+        yield from run_in_processes(load, _attempt, blocks, workers, name=_name)
+
+
+def _attempt(policy: Policy, wanted: NDArray[np.int64]) -> tuple[int, Outcomes | IlBenchError]:
+    """Return the first wanted seed, and the block's episodes or why there are none.
+
+    A value and not raised: it counts only if the blocks before it do not end the rollout.
+    """
+    try:
+        return int(wanted[0]), run_block(policy, wanted)
+    except IlBenchError as error:
+        return int(wanted[0]), error
 
 
 def _name(wanted: NDArray[np.int64]) -> str:

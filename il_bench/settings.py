@@ -40,7 +40,7 @@ class Settings:
     track: str
     device: str
     seeds: str
-    episodes: int
+    episodes: int | None  # None: as many as the gates need
     target: tuple[str, float] | None
     workers: int
     baselines: Path | None
@@ -55,8 +55,8 @@ class Settings:
 
     @property
     def seed_range(self) -> range:
-        """The seeds a policy is evaluated on, in order."""
-        return self.first_seeds(self.episodes)
+        """The seeds of a policy that no gate ends, in order."""
+        return self.first_seeds(self.episodes or DEFAULT_EPISODES)
 
     def first_seeds(self, n: int) -> range:
         """The first `n` seeds of the selected range; IlBenchError unless 1 <= n <= 1000."""
@@ -69,10 +69,11 @@ class Settings:
         """One line for the head of the run."""
         first, last = self.seed_range[0], self.seed_range[-1]
         workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
-        return (
-            f"device {self.device}, track {self.track}, {self.seeds} seeds {first}-{last}, "
-            f"{self.episodes} episodes a policy, {workers}"
-        )
+        if self.episodes is None:
+            episodes = f"seeds from {first}, episodes until a policy's gates are decided"
+        else:
+            episodes = f"seeds {first}-{last}, {self.episodes} episodes a policy"
+        return f"device {self.device}, track {self.track}, {self.seeds} {episodes}, {workers}"
 
 
 def read(option: Callable[[str], Any], *, folder: Path, one_of_many: bool = False) -> Settings:
@@ -93,7 +94,7 @@ def read(option: Callable[[str], Any], *, folder: Path, one_of_many: bool = Fals
         track=track,
         device=_check_device(option("il_device")),
         seeds=option("il_seeds"),
-        episodes=_check_episodes(option("il_episodes"), "--il-episodes"),
+        episodes=_episodes(option("il_episodes"), bool(option("il_update_baselines"))),
         target=_target(option("il_target")),
         workers=_workers(option("il_workers"), one_of_many),
         baselines=_baselines(option("il_baselines"), folder, bool(option("il_update_baselines"))),
@@ -176,9 +177,14 @@ def _check_device(device: str) -> str:
     return device
 
 
-def _check_episodes(value: int | None, name: str) -> int:
-    if value is None:
-        return DEFAULT_EPISODES
+def _episodes(given: int | None, update: bool) -> int | None:
+    """A new baseline is not to end where the gates happened to be decided: it has every test seed."""
+    if given is None:
+        return MAX_EPISODES if update else None
+    return _check_episodes(given, "--il-episodes")
+
+
+def _check_episodes(value: int, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_EPISODES:
         raise IlBenchError(f"{name}: {value!r} is not a number of episodes; use 1 to {MAX_EPISODES}")
     return value

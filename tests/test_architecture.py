@@ -17,10 +17,11 @@ MAY_KNOW: dict[str, set[str]] = {
     "pusht": set(),
     "gate": {"stats"},
     "outcomes": set(),
+    "policy_gates": {"baselines", "gate", "outcomes"},
     "executors": set(),
     "journal": {"outcomes"},
     "rollout": {"executors", "journal", "outcomes", "pusht"},
-    "policies": {"tokenizers"},
+    "policies": {"pusht", "tokenizers"},
     "dataset": {"pusht"},
     "train": {"checkpoint", "dataset", "ema", "policies", "recipes", "rollout"},
 }

@@ -3,6 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -166,8 +167,8 @@ def situation(study: int, *about: str) -> error_rates.Situation:
 
 
 def row(chosen: error_rates.Situation, runs: int = 1000) -> dict[str, str]:
-    results = list(error_rates.simulate(chosen, runs, rng()))
-    cells = error_rates.verdicts(chosen, results)
+    simulated = list(error_rates.simulate(chosen, runs, rng()))
+    cells = error_rates.verdicts(chosen, simulated)
     return dict(zip(error_rates.VERDICTS, cells, strict=True))
 
 
@@ -178,14 +179,15 @@ def test_every_wrong_verdict_is_wrong_and_every_right_one_is_right() -> None:
         if "the rule" not in study.title
     }
     three, four = [Decision.FAIL, None, Decision.PASS], [Decision.FAIL, None, Decision.PASS, Decision.PASS]
-    assert list(wrong.values()) == [three * 6, three * 4, four * 4]
+    assert list(wrong.values()) == [three * 12, three * 4, four * 4]
 
 
 @pytest.mark.parametrize(
     ("study", "about"),
     [
-        (0, ("0.92", "0.10", "0.920")),
-        (0, ("0.92", "0.10", "0.820")),
+        (0, ("0.92", "0.10", "0.05000", "0.920")),
+        (0, ("0.92", "0.10", "0.00625", "0.920")),
+        (0, ("0.92", "0.10", "0.05000", "0.820")),
         (2, ("near", "0.10", "0.900")),
         (3, ("0.85", "0.05000", "-0.100")),
     ],
@@ -196,7 +198,11 @@ def test_the_gate_holds_what_it_declares(study: int, about: tuple[str, ...]) -> 
 
 @pytest.mark.parametrize(
     ("study", "about"),
-    [(0, ("0.65", "0.10", "0.650")), (0, ("0.65", "0.10", "0.550")), (2, ("zero", "0.10", "0.800"))],
+    [
+        (0, ("0.65", "0.10", "0.05000", "0.650")),
+        (0, ("0.65", "0.10", "0.05000", "0.550")),
+        (2, ("zero", "0.10", "0.800")),
+    ],
 )
 def test_a_gate_that_decides_too_early_is_found_out(
     study: int, about: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
@@ -206,12 +212,19 @@ def test_a_gate_that_decides_too_early_is_found_out(
     assert row(situation(study, *about))["held"] == "NO"
 
 
+@pytest.mark.parametrize(
+    ("study", "held", "beside"),
+    [
+        (0, ("0.85", "0.10", "0.00625", "0.850"), ("0.85", "0.10", "0.00625", "0.750")),
+        (3, ("0.85", "0.00625", "+0.000"), ("0.85", "0.00625", "-0.050")),
+    ],
+)
 def test_alpha_divided_over_the_gates_is_what_is_held_against_a_false_fail(
-    monkeypatch: pytest.MonkeyPatch,
+    study: int, held: tuple[str, ...], beside: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    divided = situation(3, "0.85", "0.00625", "+0.000")
+    divided = situation(study, *held)
     assert divided.allowed == 0.05 / 8
-    assert situation(3, "0.85", "0.00625", "-0.050").allowed == 0.05  # beta is not divided
+    assert situation(study, *beside).allowed == 0.05  # beta is not divided
     reach = stats.episodes_to_reach
     monkeypatch.setattr(stats, "episodes_to_reach", lambda evidence, risk: reach(evidence, 8 * risk))
     assert row(divided)["held"] == "NO"
@@ -221,30 +234,41 @@ def test_alpha_divided_over_the_gates_is_what_is_held_against_a_false_fail(
 def test_the_naive_rule_errs_as_the_binomial_says(target: float) -> None:
     runs = 2000
     at_target = situation(1, f"{target:.2f}", "0.05", f"{target:.3f}")
-    fails = Counter(r.decision for r in error_rates.simulate(at_target, runs, rng()))[Decision.FAIL]
+    simulated = error_rates.simulate(at_target, runs, rng())
+    fails = Counter(run.result.decision for run in simulated)[Decision.FAIL]
     needed = np.ceil(50 * target)
     low, high = stats.clopper_pearson(fails, runs, 0.999)
     assert low <= scipy_stats.binom.cdf(needed - 1, 50, target) <= high
     assert row(at_target)["held"] == "NO"
 
 
+def simulated(chosen: error_rates.Situation, values: np.ndarray) -> error_rates.Simulated:
+    """One run of these values."""
+    (run,) = error_rates.simulate(replace(chosen, draw=lambda rng, runs: (values[None],)), 1, rng())
+    return run
+
+
 def test_cells_by_hand() -> None:
-    at_target = situation(0, "0.85", "0.05", "0.850")
-    passed, failed = at_target.judge(np.ones(1000)), at_target.judge(np.zeros(1000))
-    undecided = at_target.judge(np.tile([1, 1, 1, 1, 1, 0], 20))
-    assert (passed.n, failed.n, undecided.n) == (50, 11, 120)
+    at_target = situation(0, "0.85", "0.05", "0.05000", "0.850")
+    passed, failed = simulated(at_target, np.ones(1000)), simulated(at_target, np.zeros(1000))
+    undecided = simulated(at_target, np.tile([1, 1, 1, 1, 1, 0], 25))
+    assert (passed.result.n, failed.result.n, undecided.result.n) == (50, 11, 150)
+    assert (passed.rolled_out, failed.rolled_out, undecided.rolled_out) == (50, 50, 150)
     cells = error_rates.verdicts(at_target, [passed, passed, failed, undecided])
     upper = 1 - scipy_stats.beta.ppf(0.05, 3, 2)  # one-sided, 1 of 4
-    assert cells == ["25.00", "50.00", "25.00", "58", "FAIL", f"{100 * upper:.2f}", "5", "unclear"]
+    assert cells == ["25.00", "50.00", "25.00", "65", "75", "FAIL", f"{100 * upper:.2f}", "5", "unclear"]
 
 
-def test_intervals_are_taken_where_the_gate_stopped() -> None:
-    passed = situation(0, "0.85", "0.05", "0.850").judge(np.ones(1000))
-    low, sequence_low = 0.025 ** (1 / 50), (0.05 / 51) ** (1 / 50)
-    between = (low + sequence_low) / 2
-    missed, width, sequence_missed, sequence_width = error_rates.coverage(between, [passed])
-    assert (missed, width) == ("100.00", f"{1 - low:.3f}")
-    assert (sequence_missed, sequence_width) == ("0.00", f"{1 - sequence_low:.3f}")
+def test_intervals_are_taken_where_the_suite_stops() -> None:
+    """Fifteen episodes decide, of the fifty of their block."""
+    at_target = situation(0, "0.65", "0.10", "0.05000", "0.650")
+    run = simulated(at_target, np.r_[np.ones(30), np.zeros(970)])
+    assert (str(run.result.decision), run.result.n, run.rolled_out, run.total) == ("PASS", 18, 50, 30.0)
+    exact, sequence = stats.clopper_pearson(30, 50), stats.confidence_sequence(successes(30, 50))
+    between = (exact[0] + sequence[0]) / 2
+    missed, width, sequence_missed, sequence_width = error_rates.coverage(between, [run])
+    assert (missed, width) == ("100.00", f"{exact[1] - exact[0]:.3f}")
+    assert (sequence_missed, sequence_width) == ("0.00", f"{sequence[1] - sequence[0]:.3f}")
 
 
 def test_the_script_prints_its_tables_and_the_seed_decides_them() -> None:
@@ -259,6 +283,6 @@ def test_the_script_prints_its_tables_and_the_seed_decides_them() -> None:
     first = printed()
     for study in error_rates.studies(8):
         assert study.title in first
-    assert "where the gate stopped" in first
+    assert "where the suite stops" in first
     assert printed() == first
     assert printed("--seed", "1") != first

@@ -52,6 +52,20 @@ def test_evaluate_runs_the_first_test_seeds_by_default(evaluate: Evaluate) -> No
     assert found.success_rate == 0.0
 
 
+def test_evaluate_runs_a_fixed_number_without_option_too(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def instead(policy: Any, seeds: np.ndarray, **_: Any) -> Outcomes:
+        asked.extend(seeds.tolist())
+        return outcomes(0, 1)
+
+    monkeypatch.setattr(evaluation, "rollout", instead)
+    evaluate(Still())
+    assert asked == list(range(200_000, 200_200))
+
+
 def test_evaluate_runs_the_seeds_it_is_given(evaluate: Evaluate) -> None:
     assert evaluate(Still(), seeds=[7, 3]).seeds.tolist() == [3, 7]
 
@@ -80,7 +94,7 @@ def test_evaluate_sends_workers_the_weights_as_they_are_now(
         next(loaded.policy.parameters()).add_(1.0)
     sent = {}
 
-    def instead(loader: Any, seeds: Any, *, workers: int, on_block: Any, journal: Any) -> Outcomes:
+    def instead(loader: Any, seeds: Any, *, workers: int, **_: Any) -> Outcomes:
         sent.update(loader=loader, workers=workers)
         return outcomes(0, 1)
 
@@ -177,6 +191,19 @@ def test_progress_lines_say_how_many_episodes_are_done() -> None:
     assert [line.rsplit(",", 1)[0] for line in lines] == ["act: 100 of 100 episodes"]
 
 
+def test_progress_of_a_sequential_test_says_what_it_says_so_far_and_ends_when_it_ends() -> None:
+    from contextlib import nullcontext
+
+    from il_bench import progress
+
+    lines: list[str] = []
+    with progress.log("act", 20 * BLOCK_SIZE, lines.append, nullcontext) as on_block:
+        on_block(1, 20, "target INCONCLUSIVE")
+        on_block(2, 20, "target PASS")
+    (line,) = lines
+    assert line.startswith("act: 100 of at most 1000 episodes, target PASS, ")
+
+
 def test_a_progress_bar_gives_the_cursor_back_when_a_rollout_fails(tmp_path: Path) -> None:
     from contextlib import nullcontext
 
@@ -184,9 +211,9 @@ def test_a_progress_bar_gives_the_cursor_back_when_a_rollout_fails(tmp_path: Pat
 
     with (tmp_path / "terminal").open("w+") as terminal:
         with pytest.raises(RuntimeError), progress.bar("act", 100, terminal, nullcontext) as on_block:
-            on_block(1, 2)
+            on_block(1, 2, "target PASS")
             raise RuntimeError
         terminal.seek(0)
         shown = terminal.read()
-    assert "50/100" in shown
+    assert "50/100" in shown and "target PASS" in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")

@@ -347,6 +347,7 @@ ROW: dict[str, Any] = {
     "n_episodes": 1,
     "success_rate": {"estimate": 1.0, "low": 0.1, "high": 1.0},
     "mean_max_reward": {"estimate": 1.0, "low": 0.1, "high": 1.0},
+    "interval": "confidence sequence",
     "share_outside": 0.0,
     "seconds": 1.0,
     "episodes": [{"seed": 200_000, "success": True, "max_reward": 1.0, "n_steps": 9, "outside": 0}],
@@ -383,7 +384,7 @@ def test_one_of_several_processes_writes_the_report_and_says_what_is_undecided(
     result = light("-p", "xdist", "-p", "xdist.looponfail", "-n", "2", *arguments)
     result.assert_outcomes(passed=3)
     assert result.ret == 6
-    result.stdout.fnmatch_lines(["il_bench *: device cpu, track keypoints, test seeds 200000-200199, *"])
+    result.stdout.fnmatch_lines(["il_bench *: device cpu, track keypoints, test seeds 200000-200999, *"])
     result.stdout.fnmatch_lines_random(
         [
             "good * PASS (> 0.80 shown) *",
@@ -461,3 +462,27 @@ def test_a_missing_checkpoint_fails_in_one_line(
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["no/such-policy: not a local folder, and not to be had from the Hub*"])
     assert "load_policy(" not in result.stdout.str()
+
+
+def test_a_good_policy_stops_early_at_the_same_episode_whatever_the_workers(
+    pytester: pytest.Pytester, light: Run, checkpoint: Path
+) -> None:
+    """Good enough for its target: its mean_max_reward is about 0.1."""
+    (pytester.path / "none.json").write_text('{"schema": 1, "gates": {}}')
+
+    def row(workers: str) -> dict[str, Any]:
+        result = light(
+            *("--benchmark", "--pyargs", "il_bench.suite.test_success", "--il-policy", f"mine={checkpoint}"),
+            *("--il-baselines", "none.json", "--il-target", "mean_max_reward=0.08", "--il-workers", workers),
+        )
+        assert result.ret == 0
+        result.stdout.fnmatch_lines(["il_bench *, episodes until a policy's gates are decided, *"])
+        result.stdout.fnmatch_lines(["mine: * of at most 1000 episodes, target PASS, *"])
+        result.stdout.fnmatch_lines(["95 % confidence sequences, as the episodes ended *: mine"])
+        (only,) = json.loads((pytester.path / "il-bench-report" / "report.json").read_text())["success"]
+        return {key: value for key, value in only.items() if key != "seconds"}
+
+    alone = row("1")
+    assert (alone["decision"], alone["interval"]) == ("PASS", "confidence sequence")
+    assert alone["n_episodes"] == len(alone["episodes"]) < 1000
+    assert row("2") == alone

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from il_bench import baselines
+from il_bench import baselines, stats
 from il_bench.baselines import Baselines, Entry, Measured
 from il_bench.baselines import Target as Declared
 from il_bench.errors import IlBenchError
@@ -159,12 +159,27 @@ def test_a_baseline_about_to_be_replaced_is_not_compared() -> None:
     assert success(outcomes(0.5), gates(baseline=other_task), compare=False).baseline is None
 
 
-def test_intervals_hold_their_estimates_and_repeat() -> None:
-    row = success(outcomes(0.5))
+@pytest.mark.parametrize("sequential", [False, True])
+def test_intervals_hold_their_estimates_and_repeat(sequential: bool) -> None:
+    row = success(outcomes(0.5), sequential=sequential)
     for interval in (row.success_rate, row.mean_max_reward):
         assert 0.0 < interval.low < interval.estimate < interval.high < 1.0
-    assert success(outcomes(0.5)) == row
+    assert success(outcomes(0.5), sequential=sequential) == row
     assert row.success_rate.estimate == outcomes(0.5).success_rate
+
+
+def test_after_early_stopping_the_intervals_are_confidence_sequences_and_it_is_said() -> None:
+    found = outcomes(0.5)
+    fixed, row = success(found), success(found, sequential=True)
+    assert (fixed.interval, row.interval) == ("Clopper-Pearson", "confidence sequence")
+    assert (fixed.success_rate.low, fixed.success_rate.high) == stats.clopper_pearson(100, 200)
+    assert (row.success_rate.low, row.success_rate.high) == stats.confidence_sequence(found.success)
+    reward = row.mean_max_reward
+    assert (reward.low, reward.high) == stats.confidence_sequence(found.max_reward)
+    both = report(fixed.model_copy(update={"policy": "bc"}), row)
+    for text in (table.render(both), page.render(both, b"")):
+        assert "confidence sequences, as the episodes ended when the gates were decided: act" in text
+        assert "of a fixed number of episodes: bc" in text
 
 
 # ---- report.json

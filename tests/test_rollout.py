@@ -161,6 +161,73 @@ def test_blocks_that_finished_before_a_policy_failed_are_kept(wandered: Outcomes
     assert kept.to_records() == wandered.to_records()[:BLOCK_SIZE]
 
 
+# ---- stopping early
+
+
+def finishing_last_first(load: Any, run: Any, tasks: list[Any], workers: int, *, name: Any) -> Iterator[Any]:
+    """In place of worker processes: tasks finish in the most confusing order."""
+    policy = load()
+    yield from [run(policy, task) for task in reversed(tasks)]
+
+
+class FailsFrom(Wander):
+    """Wanders, but returns nan in every block from this seed on."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def select_action(self, batch: Batch) -> torch.Tensor:
+        return super().select_action(batch) + (torch.nan if torch.initial_seed() >= self.seed else 0.0)
+
+
+def hundred(so_far: Outcomes) -> bool:
+    """Enough; asked after every block, in seed order."""
+    assert so_far.seeds.tolist() == list(range(FIRST, FIRST + len(so_far)))
+    return len(so_far) >= 100
+
+
+@pytest.mark.parametrize("confused", [False, True])
+def test_a_rollout_stops_at_the_same_block_whoever_finishes_first(
+    wandered: Outcomes, confused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a block beyond it had failed already: with one worker it would not have been run."""
+    monkeypatch.setattr(module, "run_in_processes", finishing_last_first)
+    seen: list[tuple[int, int]] = []
+    found = rollout(
+        partial(FailsFrom, FIRST + 100),
+        SEEDS,
+        workers=2 if confused else 1,
+        stop=hundred,
+        on_block=lambda *done: seen.append(done),
+    )
+    assert found.to_records() == wandered.to_records()[:100]
+    assert seen == ([(0, 4), (0, 4), (0, 4), (2, 4)] if confused else [(1, 4), (2, 4)])
+
+
+def test_the_first_block_that_fails_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "run_in_processes", finishing_last_first)
+    with pytest.raises(IlBenchError, match="at seed 200050, step 0; expected finite"):
+        rollout(partial(FailsFrom, FIRST + 50), SEEDS, workers=2, stop=hundred)
+
+
+def test_a_resumed_rollout_stops_where_it_would_have_stopped(
+    wandered: Outcomes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal has a block too many, which another worker had finished, and lacks one."""
+    with journal_in(tmp_path, resume=False) as mine:
+        rollout(Wander, [*range(FIRST, FIRST + 50), *range(FIRST + 100, FIRST + 150)], journal=mine)
+    run: list[int] = []
+    run_block = module.run_block
+    monkeypatch.setattr(module, "run_block", lambda p, w: run.append(int(w[0])) or run_block(p, w))
+    with journal_in(tmp_path, resume=True) as mine:
+        found = rollout(Wander, SEEDS, journal=mine, stop=hundred)
+    assert found.to_records() == wandered.to_records()[:100]
+    assert run == [FIRST + 50]
+    with journal_in(tmp_path, resume=True) as mine:
+        again = rollout(load_nothing, SEEDS, journal=mine, stop=hundred, workers=2)
+    assert again.to_records() == found.to_records()
+
+
 class Mixed:
     """Two real policies, taking turns in the rows of a batch: an act, and a bet that draws random numbers."""
 

@@ -30,10 +30,13 @@ def given(folder: Path, one_of_many: bool = False, **values: Any) -> Settings:
     return read({**DEFAULTS, **values}.__getitem__, folder=folder, one_of_many=one_of_many)
 
 
-def test_defaults_are_every_embedded_policy_of_the_track_on_200_test_seeds(zoo: Path, tmp_path: Path) -> None:
+def test_defaults_are_every_embedded_policy_of_the_track_until_its_gates_are_decided(
+    zoo: Path, tmp_path: Path
+) -> None:
     found = given(tmp_path)
     assert [choice.label for choice in found.policies] == ["act", "vqbet"]
-    assert found.seed_range == range(200_000, 200_200)
+    assert found.episodes is None
+    assert found.seed_range == range(200_000, 200_200), "of a policy without a gate"
     assert found.report == tmp_path / "il-bench-report"
     assert not found.benchmark
     assert [choice.label for choice in given(tmp_path, il_track="pixels").policies] == ["cam"]
@@ -41,6 +44,12 @@ def test_defaults_are_every_embedded_policy_of_the_track_on_200_test_seeds(zoo: 
 
 def test_validation_seeds_start_at_100000(zoo: Path, tmp_path: Path) -> None:
     assert given(tmp_path, il_seeds="validation", il_episodes=7).seed_range == range(100_000, 100_007)
+
+
+def test_a_new_baseline_is_of_every_test_seed(zoo: Path, tmp_path: Path) -> None:
+    update = {"il_update_baselines": True, "il_benchmark": True}
+    assert given(tmp_path, **update).episodes == 1000
+    assert given(tmp_path, **update, il_episodes=50).episodes == 50
 
 
 def test_workers_are_the_cores_but_one_under_xdist(zoo: Path, tmp_path: Path) -> None:

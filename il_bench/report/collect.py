@@ -108,7 +108,7 @@ def finish(
     except (OSError, IlBenchError) as error:
         return f"{text}NOT WRITTEN: {error}\n", 1
     if run.exit_status == 6:
-        text += "exit status 6: a required gate is INCONCLUSIVE, nothing failed; more episodes decide it\n"
+        text += "exit status 6: a required gate is INCONCLUSIVE: nothing failed, too little is shown\n"
     return text, run.exit_status
 
 

@@ -97,7 +97,8 @@ def context(report: Report) -> tuple[list[Line], list[str]]:
         rates = (_share(known.success_rate), _share(known.mean_max_reward))
         lines.append(Line((known.label, "", *rates, mark, "", str(known.n or ""), "")))
     numbered = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
-    return lines, [_outside(row) for row in ranked(report.success) if row.share_outside > 0] + numbered
+    outside = [_outside(row) for row in ranked(report.success) if row.share_outside > 0]
+    return lines, _intervals(report.success) + outside + numbered
 
 
 def plain(report: Report, section: str) -> list[dict[str, str]]:
@@ -148,6 +149,16 @@ def _outside(row: Success) -> str:
     return (
         f"{row.policy}: {row.share_outside:.2%} of its actions lie outside [0, 512] px (they are not clipped)"
     )
+
+
+def _intervals(rows: Iterable[Success]) -> list[str]:
+    """Say what the intervals in brackets are, of each kind that there is."""
+    explained = {
+        "confidence sequence": "confidence sequences, as the episodes ended when the gates were decided",
+        "Clopper-Pearson": "Clopper-Pearson's, of rewards a bootstrap's, of a fixed number of episodes",
+    }
+    policies = {kind: [row.policy for row in rows if row.interval == kind] for kind in explained}
+    return [f"95 % {explained[kind]}: {', '.join(names)}" for kind, names in policies.items() if names]
 
 
 def _interval(value: Interval) -> str:

@@ -18,7 +18,7 @@ def render(report: Report) -> bytes:
     axes = figure.subplots(1, 2, sharey=True)
     for axis, metric in zip(axes, _METRICS, strict=True):
         _draw(axis, rows, metric)
-    axes[0].set_yticks(range(len(rows)), [row.policy for row in rows])
+    axes[0].set_yticks(range(len(rows)), [f"{row.policy}\n{row.n_episodes} episodes" for row in rows])
     handles = {
         label: handle
         for axis in axes
@@ -37,7 +37,7 @@ def _draw(axis: Axes, rows: list[Success], metric: str) -> None:
     for y, row in enumerate(rows):
         value = getattr(row, metric)
         bars = [[value.estimate - value.low], [value.high - value.estimate]]
-        label = f"measured, {row.n_episodes} episodes, 95 % interval" if y == 0 else None
+        label = "measured, 95 % interval" if y == 0 else None
         axis.errorbar(value.estimate, y, xerr=bars, fmt="o", color="C0", capsize=3, label=label)
         if row.target is not None and row.target.metric == metric:
             axis.plot(row.target.value, y, marker="|", color="C3", markersize=18, ls="none", label="target")

@@ -17,6 +17,7 @@ SCHEMA: Final[Literal[1]] = 1
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
 Evidence = dict[str, float]
+IntervalKind = Literal["confidence sequence", "Clopper-Pearson"]
 
 
 class Row(BaseModel):
@@ -65,8 +66,11 @@ class Episode(Row):
 class Success(Row):
     """How good one policy is.
 
-    `decision`: the target's. `sha256`: None for fresh weights. `share_outside`: of all actions, those outside
-    [0, 512] px, which are carried out as they are. `seconds`: wall time.
+    `decision`: the target's. `sha256`: None for fresh weights. `interval`: what the 95 % intervals are: a
+    confidence sequence, valid whenever one stops, where the episodes ended when the gates were decided; where
+    their number was fixed before, Clopper-Pearson's for success_rate and a bootstrap's for mean_max_reward.
+    `share_outside`: of all actions, those outside [0, 512] px, which are carried out as they are. `seconds`:
+    wall time.
     """
 
     policy: str
@@ -81,6 +85,7 @@ class Success(Row):
     n_episodes: Count
     success_rate: Interval
     mean_max_reward: Interval
+    interval: IntervalKind = "Clopper-Pearson"
     share_outside: Share
     seconds: Annotated[float, Field(ge=0.0)]
     episodes: tuple[Episode, ...]

@@ -1,6 +1,7 @@
 """What test_success.py does to one policy; a module of its own, so that collecting it costs nothing."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -8,6 +9,7 @@ from il_bench import environment, journal
 from il_bench.baselines import Baselines, Target
 from il_bench.evaluation import Evaluate
 from il_bench.policies.loading import LoadedPolicy, load_policy
+from il_bench.policy_gates import PolicyGates
 from il_bench.report import collect, declared, lines
 from il_bench.report.success import judge
 from il_bench.rollout import Outcomes
@@ -22,7 +24,8 @@ class Measure:
     def __init__(self, settings: Settings, evaluate: Evaluate) -> None:
         self._settings = settings
         self._evaluate = evaluate
-        self._baselines = declared.load(settings)
+        found = declared.load(settings)
+        self._baselines = found if settings.seeds == "test" else Baselines()  # gates are of test seeds only
         self._fingerprint = environment.fingerprint(settings.device)
 
     def policy(self, policy: LoadedPolicy) -> tuple[collect.Record, tuple[str, ...]]:
@@ -31,15 +34,16 @@ class Measure:
         Raises:
             IlBenchError: the policy misbehaves, or its baseline is of another task.
         """
-        verdict = judge(
-            policy.name,
-            policy,
-            self._outcomes(policy),
-            baselines=self._baselines,
-            fingerprint=self._fingerprint,
-            target=self._asked_for(),
-            compare=not self._settings.update_baselines,
-        )
+        options: Any = {
+            "baselines": self._baselines,
+            "fingerprint": self._fingerprint,
+            "target": self._asked_for(),
+            "compare": not self._settings.update_baselines,
+        }
+        gates = PolicyGates.of(policy.name, policy.track, policy.sha256, **options)
+        most = gates.most_episodes() if self._settings.episodes is None else 0
+        outcomes = self._outcomes(policy, gates, most)
+        verdict = judge(policy.name, policy, outcomes, **options, sequential=most > 0)
         return collect.Record("success", verdict.row, self._fingerprint), verdict.problems
 
     def floor(self) -> collect.Record:
@@ -49,19 +53,23 @@ class Measure:
         verdict = judge(policy.name, policy, outcomes, baselines=Baselines(), fingerprint=self._fingerprint)
         return collect.Record("success", verdict.row, self._fingerprint)
 
-    def _outcomes(self, policy: LoadedPolicy) -> Outcomes:
-        """Blocks that the journal holds are not run again with --il-resume."""
+    def _outcomes(self, policy: LoadedPolicy, gates: PolicyGates, most: int) -> Outcomes:
+        """Roll out until the gates are decided, `most` episodes at most; with 0, a fixed number.
+
+        Blocks that the journal holds are not run again with --il-resume.
+        """
         settings = self._settings
+        seeds = settings.first_seeds(most) if most else settings.seed_range
         conditions = journal.Conditions(
             policy=policy.name,
             track=policy.track,
             sha256=str(policy.sha256),
-            first_seed=settings.seed_range[0],
+            first_seed=seeds[0],
             fingerprint=self._fingerprint,
         )
         path = journal.path_of(settings.report, policy.name, policy.track)
         with journal.opened(path, conditions, resume=settings.resume) as opened:
-            return self._evaluate.run(policy, settings.seed_range, journal=opened)
+            return self._evaluate.run(policy, seeds, journal=opened, look=gates.look if most else None)
 
     def _asked_for(self) -> Target | None:
         """The target of --il-target, None without one."""
