@@ -18,10 +18,12 @@ from safetensors import SafetensorError
 
 import il_bench.policies  # noqa: F401  (registers il_bc, il_bet and il_vqbet)
 from il_bench.errors import IlBenchError
+from il_bench.policies.expert import ExpertPolicy
 
 ZOO = Path(str(files("il_bench") / "zoo"))
 WEIGHTS = "model.safetensors"
 TRAINING = "training.json"
+EXPERT = "expert"
 PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 
 
@@ -36,6 +38,7 @@ class LoadedPolicy:
         sha256: of weights, configuration and processors together; None for a fresh policy.
         parameters: number of trained parameters.
         data: what it was trained on, as its ``training.json`` says, else ``unknown``.
+        policy: a LeRobot policy, or the expert.
     """
 
     name: str
@@ -96,14 +99,16 @@ def load_policy(spec: str | Path, *, device: str = "cpu") -> LoadedPolicy:
     """Load a policy for evaluation.
 
     Args:
-        spec: a name of the zoo (``bc``, ``bet``, ``vqbet``, ``act``, ``diffusion``), a LeRobot
-            ``pretrained_model`` folder, a checkpoint or run folder of ``lerobot-train`` or
+        spec: a name of the zoo (``bc``, ``bet``, ``vqbet``, ``act``, ``diffusion``), ``expert`` for the
+            planner, a LeRobot ``pretrained_model`` folder, a checkpoint or run folder of ``lerobot-train`` or
             ``il-bench train``, or a Hub id.
         device: where it runs.
 
     Raises:
         IlBenchError: one line naming the file or feature at fault and the way out.
     """
+    if str(spec) == EXPERT:
+        return _expert()
     folder = find_checkpoint(str(spec))
     config = _read_config(folder, device)
     track = track_of(config, str(spec))
@@ -132,6 +137,24 @@ def load_policy(spec: str | Path, *, device: str = "cpu") -> LoadedPolicy:
     )
 
 
+def _expert() -> LoadedPolicy:
+    return LoadedPolicy(
+        name=EXPERT,
+        track="keypoints",
+        checkpoint="il_bench.pusht.expert",
+        sha256=None,
+        parameters=0,
+        data="none",
+        policy=ExpertPolicy(),
+        preprocessor=_unchanged,
+        postprocessor=_unchanged,
+    )
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
 def find_checkpoint(spec: str) -> Path:
     """The ``pretrained_model`` folder that ``spec`` means; a Hub id is fetched.
 
@@ -155,7 +178,7 @@ def find_checkpoint(spec: str) -> Path:
     if spec.count("/") == 1 and not spec.startswith((".", "/", "~")):
         return _download(spec)
     raise IlBenchError(
-        f"{spec}: no such policy. Give one of {', '.join(zoo_names()) or '(the zoo is empty)'}, "
+        f"{spec}: no such policy. Give one of {', '.join([*zoo_names(), EXPERT])}, "
         "a pretrained_model folder, or a Hub id."
     )
 

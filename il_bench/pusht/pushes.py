@@ -92,8 +92,9 @@ def _measure(
     origin = np.array([256.0, 210.0]) - direction * 0.5 * _LENGTHS[-1]
     start = origin + gate
     simulator.set_state([*start.tolist(), *origin.tolist(), 0.0])
-    travelled, rows = 0.0, []
-    while not rows or rows[-1][0] < _LENGTHS[-1]:
+    travelled = 0.0
+    rows: list[tuple[float, ...]] = []
+    while travelled < _LENGTHS[-1]:
         agent = np.array([simulator.agent_x, simulator.agent_y])
         block = np.array([simulator.block_x, simulator.block_y])
         travelled = float((agent - start) @ direction)

@@ -42,7 +42,7 @@ def to_gates(start: NDArray[np.float64], turns_open: NDArray[np.bool_]) -> NDArr
     """Lengths of the shortest ways from `start` (2,) to every gate by the turns that are open (6,): (G,)."""
     to_turns = np.where(turns_open, distances(start, TURNS), np.inf)
     by_turns = _joined(to_turns[None], _joined(_between_turns(turns_open), _turns_to_gates()))[0]
-    return np.minimum(distances(start, pushes().gates), by_turns)
+    return np.asarray(np.minimum(distances(start, pushes().gates), by_turns))
 
 
 @cache
@@ -71,7 +71,7 @@ def way(
     order = [len(points) - 1]
     while before[order[0]] != 0:
         order.insert(0, int(before[order[0]]))
-    return points[order]
+    return np.asarray(points[order])
 
 
 def _between_turns(turns_open: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -9,13 +9,14 @@ import pytest
 import shapely
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+
 from il_bench.pusht import planner, travel
 from il_bench.pusht.expert import Expert, point_ahead
 from il_bench.pusht.geometry import GOAL_POSE, OUTLINE, coverage
 from il_bench.pusht.pushes import pushes
 from il_bench.pusht.shape import into_frame, out_of_frame, signed_distance
 from il_bench.pusht.simulator import AGENT_RADIUS, Simulator
-from numpy.typing import NDArray
 
 VALIDATION = 100_000
 places = st.floats(0.0, 512.0)
