@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from il_bench.evaluation import Evaluate
     from il_bench.gate import GateResult
+    from il_bench.policies.expert import ExpertPolicy
     from il_bench.policies.loading import LoadedPolicy
     from il_bench.progress import OnBlock
     from il_bench.pusht.env import PushTEnv
@@ -79,6 +80,14 @@ def policy(request: pytest.FixtureRequest) -> "LoadedPolicy":
         return replace(loaded, name=chosen.gate_name)
     except IlBenchError as error:
         pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def expert() -> "ExpertPolicy":
+    """The planner that solves PushT, as a policy for `evaluate`: it answers any state, and is the ceiling."""
+    from il_bench.policies.expert import ExpertPolicy
+
+    return ExpertPolicy()
 
 
 @pytest.fixture(scope="session")

@@ -199,7 +199,10 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
 
 CHOICE = ("--il-policy", "policy", "--il-baselines", "none.json", "--il-update-baselines")
 LIST = ("--collect-only", "-q", "--benchmark", *CHOICE)
-OURS = [f"il_bench/suite/test_success.py::{name}" for name in ("test_success[policy]", "test_untrained")]
+OURS = [
+    f"il_bench/suite/test_success.py::{name}"
+    for name in ("test_success[policy]", "test_untrained", "test_expert")
+]
 
 
 def test_without_benchmark_the_suite_is_not_collected(project: pytest.Pytester, light: Run) -> None:
@@ -219,7 +222,7 @@ def test_with_benchmark_the_suite_is_collected_too(project: pytest.Pytester, lig
         (("--pyargs", "il_bench.suite.test_success"), OURS),
         (("--pyargs", "il_bench.suite.test_success", "il_bench.suite.test_success"), OURS),
         (("--keep-duplicates", "--pyargs", *["il_bench.suite.test_success"] * 2), OURS),
-        (("--pyargs", "il_bench.suite.test_success::test_untrained"), OURS[1:]),
+        (("--pyargs", "il_bench.suite.test_success::test_untrained"), OURS[1:2]),
         (("test_success.py",), ["test_success.py::test_mine"]),
     ],
 )

@@ -255,13 +255,14 @@ def test_every_decision_is_told_apart_in_the_table() -> None:
     assert "UNCHANGED" in shown(success(outcomes(0.5), gates(baseline=measured(outcomes(0.5)))))
 
 
-def test_the_best_policy_is_on_top_and_the_floor_below_them_all() -> None:
+def test_the_best_policy_is_on_top_and_ceiling_and_floor_below_them_all() -> None:
     rows = [
         success(outcomes(rate)).model_copy(update={"policy": name})
-        for name, rate in (("bc", 0.1), (lines.UNTRAINED, 0.9), ("bet", 0.5))
+        for name, rate in (("bc", 0.1), (lines.EXPERT, 1.0), (lines.UNTRAINED, 0.9), ("bet", 0.5))
     ]
     names = [line.split()[0] for line in shown(*rows).splitlines()]
-    assert names.index("bet") < names.index("bc") < names.index("untrained")
+    order = [names.index(name) for name in ("bet", "bc", "expert", "untrained")]
+    assert order == sorted(order)
 
 
 def test_actions_outside_the_arena_are_reported() -> None:

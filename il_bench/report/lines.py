@@ -21,8 +21,8 @@ COLUMNS = (
 )
 #: Sections whose tables are their rows as they are.
 PLAIN_SECTIONS = ("tokenizers", "throughput", "latency")
-#: Name of the floor: a policy that was never trained, rolled out like the others.
-UNTRAINED = "untrained"
+#: Names of the ceiling (the planner) and the floor (a policy never trained), rolled out like the others.
+EXPERT, UNTRAINED = "expert", "untrained"
 #: What a decision looks like, in the words of rich and of the page's style sheet.
 TONES = {
     Decision.PASS: "green",
@@ -77,15 +77,15 @@ def ranked(rows: Iterable[Success]) -> list[Success]:
 
 def measured(report: Report) -> list[Line]:
     """Lines of the policies that were asked for, best first."""
-    return [_measured(row) for row in ranked(report.success) if row.policy != UNTRAINED]
+    return [_measured(row) for row in ranked(report.success) if row.policy not in (EXPERT, UNTRAINED)]
 
 
 def context(report: Report) -> tuple[list[Line], list[str]]:
-    """Lines to read the others by: the untrained floor, published results; and the footnotes of the table.
+    """Lines to read the others by: ceiling and floor, published results; and the footnotes of the table.
 
     Only results of the same policies, on the same track and in the same metrics are among them.
     """
-    lines = [_measured(row) for row in report.success if row.policy == UNTRAINED]
+    lines = [_measured(row) for row in ranked(report.success) if row.policy in (EXPERT, UNTRAINED)]
     here = {(row.policy, row.track) for row in report.success}
     notes: list[str] = []
     for known in published():

@@ -8,7 +8,7 @@ import torch
 from il_bench import environment, journal
 from il_bench.baselines import Baselines, Target
 from il_bench.evaluation import Evaluate
-from il_bench.policies.loading import LoadedPolicy, load_policy
+from il_bench.policies.loading import EXPERT, LoadedPolicy, load_policy
 from il_bench.policy_gates import PolicyGates
 from il_bench.report import collect, declared, lines
 from il_bench.report.success import judge
@@ -46,9 +46,15 @@ class Measure:
         verdict = judge(policy.name, policy, outcomes, **options, sequential=most > 0)
         return collect.Record("success", verdict.row, self._fingerprint), verdict.problems
 
+    def ceiling(self) -> collect.Record:
+        """Roll out the expert, which meets no gate."""
+        return self._ungated(load_policy(EXPERT))
+
     def floor(self) -> collect.Record:
         """Roll out fresh weights, which meet no gate."""
-        policy = untrained(self._settings.device)
+        return self._ungated(untrained(self._settings.device))
+
+    def _ungated(self, policy: LoadedPolicy) -> collect.Record:
         outcomes = self._evaluate(policy)
         verdict = judge(policy.name, policy, outcomes, baselines=Baselines(), fingerprint=self._fingerprint)
         return collect.Record("success", verdict.row, self._fingerprint)

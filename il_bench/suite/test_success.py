@@ -46,6 +46,16 @@ def test_untrained(pytestconfig: pytest.Config, measure: "Measure", il_bench_rec
     il_bench_record(record.to_dict())
 
 
+@pytest.mark.success
+def test_expert(pytestconfig: pytest.Config, measure: "Measure", il_bench_record: Record) -> None:
+    """Roll out the planner that knows the simulator: the ceiling of the table."""
+    if pytestconfig.stash[SETTINGS].chosen:
+        pytest.skip("the ceiling belongs to the whole table; --il-policy asks for some rows")
+    with in_one_line():
+        record = measure.ceiling()
+    il_bench_record(record.to_dict())
+
+
 @contextmanager
 def in_one_line() -> Iterator[None]:
     """Fail with the sentence of an error that is the user's to mend, without a traceback through il_bench."""
