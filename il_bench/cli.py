@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from il_bench.command import DATA_HELP, fail, resolve_data
+from il_bench.demos.cli import app as demos
 from il_bench.errors import IlBenchError
 from il_bench.options import MAX_EPISODES, SEED_STARTS
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from il_bench.train import Trainer
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # before anything imports pygame
-HUMAN_DATA = "IL_BENCH_HUMAN_DATA"
 MAX_TRAINING_SEED = 99_999
 
 
@@ -34,6 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+app.add_typer(demos, name="demos")
 
 
 @app.callback()
@@ -44,13 +46,7 @@ def main() -> None:
 @app.command()
 def train(
     policy: Annotated[str, typer.Argument(help="bc, bet, vqbet, act or diffusion.")],
-    data: Annotated[
-        str,
-        typer.Option(
-            help="Demonstrations: a Hub id, a LeRobot folder, a replay buffer (.npz, .zarr), or 'human', "
-            f"the folder that the environment variable {HUMAN_DATA} names."
-        ),
-    ],
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
     output: Annotated[Path, typer.Option(help="Folder of the run; checkpoints/last in it is the newest.")],
     track: Annotated[str, typer.Option(help="keypoints.")] = "keypoints",
     seed: Annotated[
@@ -96,7 +92,7 @@ def train(
                 on_evaluate=lambda t: log.evaluation(t.step, *_validate(t, eval_episodes)),
             )
     except IlBenchError as error:
-        _fail(error)
+        fail(error)
     if finished:
         typer.echo(f"Done. Evaluate it: pytest --benchmark --pyargs il_bench.suite --il-policy {output}")
     else:
@@ -139,7 +135,7 @@ def evaluate(
             facts |= {"seeds": [start, start + episodes - 1], "environment": environment.describe()}
             write_whole(output, (json.dumps(facts, indent=2) + "\n").encode())
     except IlBenchError as error:
-        _fail(error)
+        fail(error)
 
 
 @contextmanager
@@ -149,19 +145,6 @@ def _episodes_bar(episodes: int) -> Iterator[Callable[[int, int], None] | None]:
         return
     with typer.progressbar(length=episodes, label="episodes", file=sys.stderr) as bar:
         yield lambda done, total: bar.update(episodes * done // total - bar.pos)
-
-
-def resolve_data(data: str) -> tuple[str, str | None]:
-    """The source that ``--data`` means, and what reports call it (None: by its own name)."""
-    if data != "human":
-        return data, None
-    folder = os.environ.get(HUMAN_DATA)
-    if not folder:
-        raise IlBenchError(
-            f"--data human: the environment variable {HUMAN_DATA} is not set. Point it at the folder with "
-            "human_demos.npz, or give --data lerobot/pusht_keypoints to fetch the same data from the Hub."
-        )
-    return folder, "human"
 
 
 def _validate(trainer: "Trainer", n_episodes: int) -> tuple[float, float]:
@@ -175,8 +158,3 @@ def _validate(trainer: "Trainer", n_episodes: int) -> tuple[float, float]:
     wrapped = wrap(policy, trainer.preprocessor, trainer.postprocessor, name="in training")
     outcomes = rollout(wrapped, range(start, start + n_episodes))
     return outcomes.success_rate, outcomes.mean_max_reward
-
-
-def _fail(error: IlBenchError) -> NoReturn:
-    typer.secho(f"il-bench: {error}", fg="red", err=True)
-    sys.exit(2)

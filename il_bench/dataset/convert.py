@@ -92,12 +92,21 @@ def _open_if_sound(folder: Path) -> LeRobotDataset | None:
 
 
 def write_dataset(buffer: ReplayBuffer, root: Path) -> None:
-    """Write ``buffer`` into the new folder ``root`` as a LeRobotDataset v3, statistics included.
+    """Write ``buffer`` into the new folder ``root`` as a LeRobotDataset v3, see `write_columns`."""
+    write_columns(frame_columns(buffer), buffer.episode_ends, root)
+
+
+def write_columns(columns: dict[str, NDArray[Any]], episode_ends: NDArray[np.int64], root: Path) -> None:
+    """Write frames into the new folder ``root`` as a LeRobotDataset v3, statistics included.
 
     The same files as ``LeRobotDataset.create``, ``add_frame`` and ``save_episode`` give, made by the same
     parts of LeRobot, eight times as fast: ``save_episode`` looks for images to embed row by row.
+
+    Args:
+        columns: FEATURES and what `place_columns` gives, (N, ...) each.
+        episode_ends: (E,) one past the last frame of each episode.
+        root: a folder that is not there yet.
     """
-    columns = frame_columns(buffer)
     meta = LeRobotDatasetMetadata.create(
         repo_id=f"local/{root.name}",
         fps=CONTROL_HZ,
@@ -108,7 +117,7 @@ def write_dataset(buffer: ReplayBuffer, root: Path) -> None:
     )
     try:
         meta.save_episode_tasks([TASK])
-        for episode, (start, end) in enumerate(_progress(buffer.episode_ends)):
+        for episode, (start, end) in enumerate(_progress(episode_ends)):
             frames = {key: column[start:end] for key, column in columns.items()}
             place = {"data/chunk_index": 0, "data/file_index": 0}
             place |= {"dataset_from_index": start, "dataset_to_index": end}
@@ -141,20 +150,35 @@ def frame_columns(buffer: ReplayBuffer) -> dict[str, NDArray[Any]]:
     last = buffer.episode_ends - 1
     following = np.arange(1, len(pose) + 1)
     following[last] = last
-    done = np.zeros(len(pose), dtype=bool)
-    done[last] = True
-    lengths = np.diff(buffer.episode_ends, prepend=0)
-    frame_index = np.arange(len(pose)) - np.repeat(buffer.episode_ends - lengths, lengths)
     return {
         "observation.state": buffer.state[:, :2],
         "observation.environment_state": block_keypoints(pose).astype(np.float32),
         "action": buffer.action,
-        "next.reward": np.clip(covered / SUCCESS_COVERAGE, 0.0, 1.0)[following].astype(np.float32),
+        **outcome_columns(covered[following], buffer.episode_ends),
+        **place_columns(buffer.episode_ends),
+    }
+
+
+def outcome_columns(covered: NDArray[np.float64], episode_ends: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Compute the ``next.*`` columns from the coverage after each frame's action, (N,)."""
+    done = np.zeros(len(covered), dtype=bool)
+    done[episode_ends - 1] = True
+    return {
+        "next.reward": np.clip(covered / SUCCESS_COVERAGE, 0.0, 1.0).astype(np.float32),
         "next.done": done,
-        "next.success": (covered > SUCCESS_COVERAGE)[following],
+        "next.success": covered > SUCCESS_COVERAGE,
+    }
+
+
+def place_columns(episode_ends: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Compute LeRobot's columns that say which frame of which episode a row is, (N,) each."""
+    n_frames = int(episode_ends[-1])
+    lengths = np.diff(episode_ends, prepend=0)
+    frame_index = np.arange(n_frames) - np.repeat(episode_ends - lengths, lengths)
+    return {
         "timestamp": frame_index / CONTROL_HZ,
         "frame_index": frame_index,
         "episode_index": np.repeat(np.arange(len(lengths)), lengths),
-        "index": np.arange(len(pose)),
-        "task_index": np.zeros(len(pose), dtype=np.int64),
+        "index": np.arange(n_frames),
+        "task_index": np.zeros(n_frames, dtype=np.int64),
     }

@@ -1,6 +1,7 @@
 """Where demonstrations come from: a Hub id, a LeRobot folder, or a replay buffer, told apart by looking."""
 
 import re
+from importlib.resources import files
 from pathlib import Path
 
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -10,7 +11,12 @@ from il_bench.dataset.lerobot_folder import VIDEO_BACKEND, check_dataset, first_
 from il_bench.dataset.replay_buffer import read_replay_buffer
 from il_bench.errors import IlBenchError
 
-ACCEPTED = "a Hub id such as lerobot/pusht_keypoints, a LeRobot v3 folder, a replay buffer (.npz or .zarr)"
+#: The name of the demonstrations that il_bench carries, the expert's, and the folder they are in.
+EXPERT = "expert"
+EXPERT_FOLDER = Path(str(files("il_bench") / "data" / EXPERT))
+ACCEPTED = (
+    "a Hub id such as lerobot/pusht_keypoints, a LeRobot v3 folder, 'expert', a replay buffer (.npz or .zarr)"
+)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -19,6 +25,8 @@ def open_dataset(source: str | Path, *, cache_dir: str | Path | None = None) -> 
 
     Args:
         source: one of
+            - ``expert``: the demonstrations by PushT's expert that il_bench carries (a folder of that name is
+              ``./expert``);
             - a Hub id such as ``lerobot/pusht_keypoints`` (a local path of that name comes first);
             - a folder with a LeRobotDataset v3 (it holds ``meta/info.json``);
             - a replay buffer of Diffusion Policy: a ``.npz`` file with the arrays action, state and
@@ -31,6 +39,8 @@ def open_dataset(source: str | Path, *, cache_dir: str | Path | None = None) -> 
     Raises:
         IlBenchError: one line that names the file, array and value at fault, and the way out.
     """
+    if source == EXPERT:
+        return open_folder(EXPERT_FOLDER)
     path = Path(source).expanduser()
     if not path.exists():
         if isinstance(source, str) and _HUB_ID.fullmatch(source) and path.suffix not in (".npz", ".zarr"):

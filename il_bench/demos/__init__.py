@@ -1,0 +1,1 @@
+"""Demonstrations by PushT's expert: make them, merge them, describe any."""

@@ -1,0 +1,171 @@
+"""The `il-bench demos` commands."""
+
+import json
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from il_bench import progress
+from il_bench.command import DATA_HELP, fail, resolve_data
+from il_bench.errors import IlBenchError
+
+if TYPE_CHECKING:
+    from il_bench.demos.make import Summary
+
+app = typer.Typer(
+    help="Make demonstrations with PushT's expert, merge and describe them.", no_args_is_help=True
+)
+_MAX_SHOWN = 10
+
+
+@app.command()
+def make(
+    episodes: Annotated[int, typer.Option(min=1, help="Number of start states.")],
+    output: Annotated[Path, typer.Option(help="Folder of the LeRobotDataset; not there yet.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the first start state; all must be below 100000.")] = 0,
+    noise: Annotated[
+        float,
+        typer.Option(
+            help="Disturb what is executed, turned by so many radians and stretched by so much (log), as a "
+            "standard deviation; recorded is what the expert says (DART)."
+        ),
+    ] = 0.0,
+    from_policy: Annotated[
+        str | None,
+        typer.Option(
+            help="Let this policy drive first: a shipped one, a checkpoint folder or a Hub id (DAgger)."
+        ),
+    ] = None,
+    takeover_max: Annotated[
+        int, typer.Option(help="With --from-policy: the expert takes over after 0 to so many steps.")
+    ] = 200,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the data do not depend on it.")] = 1,
+) -> None:
+    """Let the expert solve PushT and write a LeRobotDataset.
+
+    Ctrl-C keeps what is finished; the same command goes on.
+    """
+    try:
+        from il_bench.demos.make import make_demos
+
+        with _progress(episodes) as on_block:
+            summary = make_demos(
+                output,
+                episodes=episodes,
+                seed=seed,
+                noise=noise,
+                from_policy=from_policy,
+                takeover_max=takeover_max,
+                workers=workers,
+                on_progress=on_block,
+            )
+    except IlBenchError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        typer.echo("Stopped; finished episodes are kept. To go on: the same command", err=True)
+        raise typer.Exit(130) from None
+    _report(summary)
+
+
+@app.command()
+def merge(
+    sources: Annotated[list[str], typer.Argument(help="Two or more. " + DATA_HELP)],
+    output: Annotated[Path, typer.Option(help="Folder of the new LeRobotDataset; not there yet.")],
+) -> None:
+    """Join SOURCES, in this order, into one LeRobotDataset."""
+    try:
+        resolved = [resolve_data(source, "merge") for source in sources]
+        from il_bench.demos.merge import merge_demos
+
+        names = [name or Path(source).name for source, name in resolved]
+        merged = merge_demos([source for source, _ in resolved], output, names)
+    except IlBenchError as error:
+        fail(error)
+    typer.echo(f"{output}: {merged.num_episodes} episodes, {merged.num_frames} frames")
+
+
+@app.command()
+def describe(
+    source: Annotated[str, typer.Argument(help=DATA_HELP)],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for demos.png, the picture, and demos.json, the numbers.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead.")] = False,
+) -> None:
+    """Say how long, how well solved and how smooth the demonstrations in SOURCE are."""
+    try:
+        where, name = resolve_data(source, "describe")
+        from il_bench.dataset import open_dataset
+        from il_bench.demos.describe import measure
+        from il_bench.demos.picture import draw
+
+        measured = measure(open_dataset(where))
+        numbers, title = measured.to_dict(), name or Path(source).name
+        text = json.dumps(numbers, indent=2)
+        if output is not None:
+            try:
+                draw(measured, title, output / "demos.png")
+                (output / "demos.json").write_text(text + "\n", encoding="utf-8")
+            except OSError as error:
+                raise IlBenchError(
+                    f"{output}: cannot be written ({error.strerror}); give another --output"
+                ) from None
+    except IlBenchError as error:
+        fail(error)
+    if as_json:
+        typer.echo(text)
+    else:
+        _print_table(title, numbers)
+
+
+def _progress(episodes: int) -> AbstractContextManager[progress.OnBlock]:
+    if sys.stderr.isatty():
+        return progress.bar("demonstrations", episodes, sys.stderr, nullcontext)
+    return progress.log("demonstrations", episodes, lambda line: typer.echo(line, err=True), nullcontext)
+
+
+def _report(summary: "Summary") -> None:
+    kept = [episode for episode in summary.provenance.episodes if episode is not None]
+    frames = sum(episode.steps for episode in kept)
+    typer.echo(f"{summary.output}: {len(kept)} episodes, {frames} frames")
+    if left_out := summary.left_out:
+        seeds = ", ".join(str(episode.seed) for episode in left_out[:_MAX_SHOWN])
+        more = f" and {len(left_out) - _MAX_SHOWN} more" if len(left_out) > _MAX_SHOWN else ""
+        typer.echo(f"Left out, not solved within 300 steps: {len(left_out)} (seeds {seeds}{more})")
+
+
+def _print_table(title: str, numbers: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", title, title="Demonstrations")
+    for row in rows(numbers):
+        table.add_row(*row)
+    Console().print(table)
+
+
+def rows(numbers: dict[str, Any]) -> list[tuple[str, str]]:
+    """The table's lines, label and value, of what `Measured.to_dict` gives."""
+    length, covered, change = (numbers[key] for key in ("length", "coverage_at_end", "action_change"))
+    low, high = numbers["action_range"]
+    return [
+        ("episodes", f"{numbers['episodes']}"),
+        ("left out, not solved", f"{numbers['left_out']}"),
+        ("frames", f"{numbers['frames']}"),
+        ("steps: mean, median", f"{length['mean']:.0f}, {length['median']:.0f}"),
+        ("steps: 95 %, max", f"{length['p95']:.0f}, {length['max']}"),
+        ("coverage at the end: 5 %", _number(covered["p5"], ".3f")),
+        ("coverage at the end: median", _number(covered["median"], ".3f")),
+        ("coverage at the end: 95 %", _number(covered["p95"], ".3f")),
+        ("share above 0.95", f"{numbers['share_above_0.95']:.3f}"),
+        ("change of action, px a step: mean", _number(change["mean"], ".1f")),
+        ("change of action, px a step: 99 %", _number(change["p99"], ".1f")),
+        ("actions, px: lowest, highest", f"{low:.0f}, {high:.0f}"),
+    ]
+
+
+def _number(value: float | None, how: str) -> str:
+    return "unknown" if value is None else format(value, how)

@@ -1,0 +1,115 @@
+"""What is in a set of demonstrations: how long, how well and how smoothly they end at the goal."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from numpy.typing import NDArray
+
+from il_bench.dataset.lerobot_folder import read_column
+from il_bench.demos import provenance
+from il_bench.demos.ending import coverage_at_ends
+from il_bench.pusht import SUCCESS_COVERAGE
+
+
+@dataclass(frozen=True)
+class Measured:
+    """E episodes, one entry each.
+
+    length:   (E,) int64, steps
+    coverage: (E,) float64, after the last action; NaN where neither keypoints nor reward are known
+    solved:   (E,) bool, whether it is above 0.95
+    paths:    for each episode its actions (T, 2) float64, px
+    left_out: episodes that were made and are not in the data
+    """
+
+    length: NDArray[np.int64]
+    coverage: NDArray[np.float64]
+    solved: NDArray[np.bool_]
+    paths: list[NDArray[np.float64]]
+    left_out: int
+
+    @property
+    def change(self) -> NDArray[np.float64]:
+        """How far the action moves from one step to the next, px, within all episodes."""
+        steps = [np.linalg.norm(np.diff(path, axis=0), axis=1) for path in self.paths]
+        return np.concatenate(steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; lengths in steps, action_change in px a step, None where unknown."""
+        known = self.coverage[np.isfinite(self.coverage)]
+        change, actions = self.change, np.concatenate(self.paths)
+        return {
+            "episodes": len(self.length),
+            "frames": int(self.length.sum()),
+            "left_out": self.left_out,
+            "length": {
+                "mean": float(self.length.mean()),
+                "median": float(np.median(self.length)),
+                "p95": float(np.percentile(self.length, 95)),
+                "max": int(self.length.max()),
+            },
+            "coverage_at_end": _percentiles(known, p5=5, median=50, p95=95),
+            "share_above_0.95": float(self.solved.mean()),
+            "action_change": {
+                "mean": float(change.mean()) if len(change) else None,
+                **_percentiles(change, p99=99),
+            },
+            "action_range": [float(actions.min()), float(actions.max())],
+        }
+
+
+def measure(dataset: LeRobotDataset) -> Measured:
+    """Measure a dataset that `open_dataset` has opened.
+
+    The coverage at the end is in the provenance of data that `il-bench demos make` made. For others it is
+    computed from the last state and action, or, without keypoints, from the last reward.
+    """
+    columns = dataset.hf_dataset.with_format("numpy")
+    ends = np.asarray(dataset.meta.episodes["dataset_to_index"], np.int64)
+    found = provenance.read(Path(dataset.root))
+    known = np.full(len(ends), np.nan)
+    if found is not None:
+        known[:] = [np.nan if episode is None else episode.max_coverage for episode in found.episodes]
+    unknown = np.isnan(known)
+    covered = np.where(unknown, _computed(dataset, columns, ends), known) if unknown.any() else known
+    action = _floats(columns, "action")
+    return Measured(
+        length=np.diff(ends, prepend=0),
+        coverage=covered,
+        solved=(covered > SUCCESS_COVERAGE) | _succeeded(dataset, columns, ends),
+        paths=[action[start:end] for start, end in pairwise([0, *ends.tolist()])],
+        left_out=0 if found is None else sum(len(part.left_out) for part in found.parts),
+    )
+
+
+def _computed(dataset: LeRobotDataset, columns: Any, ends: NDArray[np.int64]) -> NDArray[np.float64]:
+    computed: NDArray[np.float64] = np.array([np.nan] * len(ends))
+    if "observation.environment_state" in dataset.features:
+        computed = coverage_at_ends(
+            _floats(columns, "observation.state"),
+            _floats(columns, "observation.environment_state"),
+            _floats(columns, "action"),
+            ends,
+        )
+    if "next.reward" in dataset.features:  # clipped at 1
+        reward = _floats(columns, "next.reward").reshape(-1)[ends - 1]
+        return np.asarray(np.fmax(computed, SUCCESS_COVERAGE * reward))
+    return computed
+
+
+def _succeeded(dataset: LeRobotDataset, columns: Any, ends: NDArray[np.int64]) -> NDArray[np.bool_]:
+    if "next.success" not in dataset.features:
+        return np.zeros(len(ends), np.bool_)
+    return read_column(columns, "next.success").reshape(-1)[ends - 1].astype(np.bool_)
+
+
+def _floats(columns: Any, key: str) -> NDArray[np.float64]:
+    return read_column(columns, key).astype(np.float64)
+
+
+def _percentiles(values: NDArray[np.float64], **wanted: float) -> dict[str, float | None]:
+    return {name: float(np.percentile(values, at)) if len(values) else None for name, at in wanted.items()}

@@ -1,0 +1,103 @@
+"""Join demonstrations into one LeRobotDataset, where each episode came from kept."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from lerobot.datasets.aggregate import aggregate_datasets
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from il_bench.dataset import open_dataset
+from il_bench.dataset.lerobot_folder import first_line, open_folder
+from il_bench.demos import provenance
+from il_bench.demos.compact import compact
+from il_bench.demos.provenance import Part, Provenance
+from il_bench.errors import IlBenchError
+from il_bench.report.schema import write_whole
+
+#: What LeRobot wants equal of the features of datasets that it merges.
+_ASPECTS = ("dtype", "shape", "names")
+
+
+def merge_demos(
+    sources: Sequence[str | Path], output: str | Path, names: Sequence[str] | None = None
+) -> LeRobotDataset:
+    """Join datasets, one after the other, into the new folder `output`, by LeRobot's own merging.
+
+    Args:
+        sources: at least two, each as `open_dataset` takes it.
+        output: a folder that is not there yet.
+        names: what the provenance calls each source; default is the last part of its path.
+
+    Raises:
+        IlBenchError: a source cannot be opened, is there twice, or has other features than the first; or
+            `output` exists or cannot be written.
+    """
+    output = Path(output).expanduser()
+    if len(sources) < 2:
+        raise IlBenchError(f"merging takes at least two sources, got {[str(source) for source in sources]}")
+    if output.exists():
+        raise IlBenchError(f"{output}: is there already; give another --output")
+    names = names or [Path(source).name for source in sources]
+    datasets = [open_dataset(source) for source in sources]
+    _check(datasets, names)
+    found = _provenance(datasets, names)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as beside:
+            whole = Path(beside) / output.name
+            aggregate_datasets(
+                repo_ids=[dataset.repo_id for dataset in datasets],
+                roots=[Path(dataset.root) for dataset in datasets],
+                aggr_repo_id=f"local/{output.name}",
+                aggr_root=whole,
+            )
+            compact(whole)
+            write_whole(whole / provenance.FILE, provenance.to_bytes(found))
+            shutil.move(whole, output)
+    except OSError as error:
+        raise IlBenchError(
+            f"{output}: cannot be written ({first_line(error)}); give another --output"
+        ) from error
+    return open_folder(output)
+
+
+def _check(datasets: Sequence[LeRobotDataset], names: Sequence[str]) -> None:
+    roots = [dataset.root.resolve() for dataset in datasets]
+    for index, (name, root, dataset) in enumerate(zip(names, roots, datasets, strict=True)):
+        if root in roots[:index]:
+            raise IlBenchError(f"{name}: given twice ({root}); name each source once")
+        if difference := _difference(datasets[0], dataset):
+            raise IlBenchError(f"{name}: {difference} as {names[0]} has; only like data can be merged")
+
+
+def _difference(first: LeRobotDataset, other: LeRobotDataset) -> str | None:
+    """The first thing about `other` that keeps LeRobot from merging it, as 'has not the same ..'."""
+    if first.meta.robot_type != other.meta.robot_type:
+        return f"robot_type {other.meta.robot_type!r}, not {first.meta.robot_type!r}"
+    for key in {**first.features, **other.features}:
+        ours, theirs = first.features.get(key), other.features.get(key)
+        if ours is None or theirs is None:
+            return f"{'has a' if ours is None else 'lacks the'} feature {key}, not"
+        for aspect in _ASPECTS:
+            if _plain(ours.get(aspect)) != _plain(theirs.get(aspect)):
+                return f"feature {key} has {aspect} {theirs.get(aspect)!r}, not {ours.get(aspect)!r}"
+    return None
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _provenance(datasets: Sequence[LeRobotDataset], names: Sequence[str]) -> Provenance:
+    parts: list[Part] = []
+    episodes: list[provenance.Episode | None] = []
+    for dataset, name in zip(datasets, names, strict=True):
+        n_episodes = dataset.meta.total_episodes
+        found = provenance.read(Path(dataset.root))
+        if found is None:
+            found = Provenance(parts=[Part(n_episodes=n_episodes)], episodes=[None] * n_episodes)
+        parts += [part.model_copy(update={"source": part.source or name}) for part in found.parts]
+        episodes += found.episodes
+    return Provenance(parts=parts, episodes=episodes)

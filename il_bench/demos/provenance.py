@@ -1,0 +1,114 @@
+"""Where demonstrations come from: `meta/il_bench.json` in a dataset's folder, which LeRobot leaves alone."""
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from il_bench.errors import IlBenchError
+
+FILE = Path("meta") / "il_bench.json"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Episode(_Model):
+    """One demonstration.
+
+    seed: of the start state. steps: of the expert. max_coverage: its best; that of the last state if it
+    succeeded. takeover: steps that a policy drove before, None without a policy.
+    """
+
+    seed: int
+    steps: int
+    max_coverage: float
+    success: bool
+    noise: float
+    takeover: int | None = None
+
+
+class Made(_Model):
+    """Everything the frames depend on, so that two runs with equal values give equal data.
+
+    expert: sha256 of the sources of `il_bench.pusht`. policy: name, sha256 and takeover_max, None without.
+    fingerprint: versions and arithmetic, `environment.fingerprint()`.
+    """
+
+    episodes: int
+    seed: int
+    noise: float
+    expert: str
+    policy: dict[str, Any] | None
+    fingerprint: dict[str, Any]
+
+    def differences(self, other: "Made") -> list[str]:
+        """One text a field that differs: 'noise 0.1 instead of 0.0'."""
+        mine, theirs = _flat(self.model_dump()), _flat(other.model_dump())
+        names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+        return [f"{name} {theirs.get(name)!r} instead of {mine.get(name)!r}" for name in names]
+
+
+class Part(_Model):
+    """A run of episodes that were made together.
+
+    n_episodes: how many of the dataset's episodes. source: what it was merged from. command, made: None for
+    data that `il-bench demos make` did not make. left_out: episodes that the expert did not solve, which are
+    not in the data.
+    """
+
+    n_episodes: int
+    source: str | None = None
+    command: str | None = None
+    made: Made | None = None
+    left_out: list[Episode] = []
+
+
+class Provenance(_Model):
+    """The whole file. episodes: one entry an episode of the dataset, None where nothing is known."""
+
+    schema_version: int = 1
+    parts: list[Part]
+    episodes: list[Episode | None]
+
+
+def read(root: Path) -> Provenance | None:
+    """Read a dataset's provenance, None if it has none.
+
+    Raises:
+        IlBenchError: naming the file and the field that is wrong.
+    """
+    path = root / FILE
+    if not path.exists():
+        return None
+    try:
+        return Provenance.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise IlBenchError(
+            f"{path}: {where}: {first['msg']}; make the data again, or remove this file to do without it"
+        ) from None
+
+
+def to_bytes(provenance: Provenance) -> bytes:
+    """The file's content."""
+    return (provenance.model_dump_json(indent=1, exclude_none=False) + "\n").encode()
+
+
+def expert_sha256() -> str:
+    """One hash of the expert's sources and of the simulator's: all of `il_bench.pusht`."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(str(files("il_bench") / "pusht")).glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

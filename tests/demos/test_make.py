@@ -1,0 +1,286 @@
+"""`il-bench demos make`: the same data whatever the workers, and nothing left out silently."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from typer.testing import CliRunner
+
+from il_bench.cli import app
+from il_bench.dataset import Windows, open_dataset
+from il_bench.dataset.lerobot_folder import read_column
+from il_bench.demos import maker
+from il_bench.demos.halfmade import Block, Halfmade
+from il_bench.demos.make import make_demos
+from il_bench.demos.provenance import Episode
+from il_bench.demos.record import Recording
+from il_bench.demos.takeover import draw_takeover
+from il_bench.errors import IlBenchError
+from il_bench.policies.loading import load_policy
+from il_bench.pusht.batch import PushTBatch
+from il_bench.pusht.simulator import Simulator
+from il_bench.rollout import run_block
+
+# Two tasks of two episodes: seeds of the same ten are made by one worker.
+SEED, EPISODES, NOISE = 8, 4, 0.05
+ARGUMENTS: dict[str, Any] = {"episodes": EPISODES, "seed": SEED, "noise": NOISE}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("made") / "demos"
+    make_demos(output, **ARGUMENTS)
+    return output
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def column(dataset: LeRobotDataset, key: str) -> np.ndarray:
+    return read_column(dataset.hf_dataset.with_format("numpy"), key)
+
+
+def interrupted_after(n_done: int) -> Callable[[int, int], None]:
+    def on_progress(done: int, total: int) -> None:
+        if done >= n_done:
+            raise KeyboardInterrupt
+
+    return on_progress
+
+
+def test_workers_and_interruptions_do_not_change_a_byte(made: Path, tmp_path: Path) -> None:
+    output = tmp_path / "demos"
+    with pytest.raises(KeyboardInterrupt):
+        make_demos(output, **ARGUMENTS, on_progress=interrupted_after(2))
+    assert not output.exists()
+    done = []
+    make_demos(output, **ARGUMENTS, workers=2, on_progress=lambda n, total: done.append((n, total)))
+    assert done == [(2, EPISODES), (4, EPISODES)]  # the finished block was not made again
+    assert contents(output) == contents(made)
+    assert [path.name for path in tmp_path.iterdir()] == ["demos"]
+
+
+def test_a_finished_block_comes_back_and_a_damaged_one_does_not(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = Recording(rng.random((5, 2)), rng.random((5, 3)), rng.random((5, 2), np.float32), rng.random(5))
+    episode = Episode(seed=3, steps=5, max_coverage=0.96, success=True, noise=0.1, takeover=4)
+    halfmade = Halfmade(tmp_path)
+    halfmade.keep(3, Block([episode], frames))
+    block = halfmade.recall(3)
+    assert block is not None
+    assert block.episodes == [episode]
+    for name, array in vars(frames).items():
+        np.testing.assert_array_equal(getattr(block.frames, name), array)
+    (path,) = tmp_path.glob("*.npz")
+    path.write_bytes(path.read_bytes()[:-100])
+    assert halfmade.recall(3) is None
+    assert halfmade.recall(4) is None
+
+
+def test_the_same_command_again_changes_nothing_and_makes_nothing(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maker, "Expert", None)
+    before = contents(made)
+    assert len(make_demos(made, **ARGUMENTS).provenance.episodes) == EPISODES
+    assert contents(made) == before
+
+
+def test_it_opens_as_lerobot_dataset_and_in_windows(made: Path) -> None:
+    dataset = LeRobotDataset("local/demos", root=made, video_backend="pyav")
+    assert dataset.num_episodes == EPISODES
+    assert set(dataset[0]) >= {"observation.state", "observation.environment_state", "action", "next.reward"}
+    windows = Windows(open_dataset(made), {"action": [0.0, 0.1, 0.2]})
+    batch = windows.batch(torch.arange(len(windows)))
+    assert batch["action"].shape == (dataset.num_frames, 3, 2)
+    assert batch["action"].min() >= 0.0
+    assert batch["action"].max() <= 512.0
+
+
+def test_frames_and_provenance_tell_the_same_story(made: Path) -> None:
+    dataset = open_dataset(made)
+    facts = json.loads((made / "meta" / "il_bench.json").read_text())
+    ends = np.array(dataset.meta.episodes["dataset_to_index"])
+    episodes = facts["episodes"]
+    assert [episode["seed"] for episode in episodes] == list(range(SEED, SEED + EPISODES))
+    assert np.cumsum([episode["steps"] for episode in episodes]).tolist() == ends.tolist()
+    assert all(episode["success"] and episode["max_coverage"] > 0.95 for episode in episodes)
+    assert {episode["noise"] for episode in episodes} == {NOISE}
+    last = np.zeros(dataset.num_frames, bool)
+    last[ends - 1] = True
+    for key in ("next.done", "next.success"):
+        np.testing.assert_array_equal(column(dataset, key).reshape(-1), last)
+    np.testing.assert_array_equal(column(dataset, "next.reward").reshape(-1) == 1.0, last)
+    world = Simulator()
+    for first, episode in zip([0, *ends[:-1]], episodes, strict=True):
+        world.reset(episode["seed"])
+        start = np.array([world.agent_x, world.agent_y], np.float32)
+        np.testing.assert_array_equal(column(dataset, "observation.state")[first], start)
+    (part,) = facts["parts"]
+    assert part["command"] == f"il-bench demos make --episodes {EPISODES} --seed {SEED} --noise {NOISE}"
+    assert {"torch", "lerobot", "pymunk"} <= set(part["made"]["fingerprint"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 99_997}, "seeds 99997 .. 100000: demonstrations use seeds 0 .. 99999 only"),
+        ({"seed": -1}, "seeds -1 .. 2: demonstrations use seeds 0"),
+        ({"seed": 200_000}, "those above are for evaluations"),
+        ({"episodes": 0}, "episodes is 0; it must be within 1"),
+        ({"noise": float("nan")}, "noise is nan; it must be within 0"),
+        ({"noise": -0.1}, "noise is -0.1"),
+        ({"takeover_max": 301}, "takeover_max is 301; it must be within 0 .. 300"),
+        ({"workers": 0}, "workers is 0"),
+    ],
+)
+def test_arguments_out_of_range_are_named(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(IlBenchError, match=message.replace("..", r"\.\.")):
+        make_demos(tmp_path / "demos", **{**ARGUMENTS, **changed})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_command_made_is_refused(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        IlBenchError, match=r"demos: made by another command already \(noise 0.0 instead of 0.05"
+    ):
+        make_demos(made, **{**ARGUMENTS, "noise": 0.0})
+    output = tmp_path / "demos"
+    with pytest.raises(KeyboardInterrupt):
+        make_demos(output, **ARGUMENTS, on_progress=interrupted_after(0))
+    with pytest.raises(
+        IlBenchError, match=r"demos.partial: half made by another command \(seed 9 instead of 8"
+    ):
+        make_demos(output, **{**ARGUMENTS, "seed": 9})
+    output.mkdir()
+    (output / "mine.txt").touch()
+    with pytest.raises(IlBenchError, match="demos: is there already and was not made by this command"):
+        make_demos(output, **ARGUMENTS)
+
+
+class HoldsStillInSecond(maker.Expert):
+    """An expert that never touches the block of seed SEED + 1."""
+
+    def act(self, agent: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        world = Simulator()
+        world.reset(SEED + 1)
+        holds = np.array_equal(pose, [world.block_x, world.block_y, world.block_angle])
+        return agent if holds else super().act(agent, pose)
+
+
+def test_unsolved_episodes_are_left_out_listed_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maker, "Expert", HoldsStillInSecond)
+    command = ["demos", "make", "--episodes", "2", "--seed", str(SEED), "--output", str(tmp_path / "demos")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert f"not solved within 300 steps: 1 (seeds {SEED + 1})" in result.output
+    assert open_dataset(tmp_path / "demos").num_episodes == 1
+    facts = json.loads((tmp_path / "demos" / "meta" / "il_bench.json").read_text())
+    (left_out,) = facts["parts"][0]["left_out"]
+    assert (left_out["seed"], left_out["steps"], left_out["success"]) == (SEED + 1, 300, False)
+    nothing = [
+        "demos",
+        "make",
+        "--episodes",
+        "1",
+        "--seed",
+        str(SEED + 1),
+        "--output",
+        str(tmp_path / "none"),
+    ]
+    result = CliRunner().invoke(app, nothing)
+    assert result.exit_code == 2
+    assert "the expert solved none of 1 episodes" in result.output
+
+
+def test_the_command_names_bad_seeds_in_one_line(tmp_path: Path) -> None:
+    command = ["demos", "make", "--episodes", "2", "--seed", "99999", "--output", str(tmp_path / "demos")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert result.output.count("\n") == 1
+    assert "seeds 99999 .. 100000" in result.output
+
+
+# --- a policy drives first --------------------------------------------------------------------------------
+
+
+class Watched:
+    """A policy, and what it saw and did."""
+
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
+        self.seen: list[dict[str, np.ndarray]] = []
+        self.said: list[np.ndarray] = []
+
+    def reset(self) -> None:
+        self.policy.reset()
+
+    def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        self.seen.append({key: value.numpy().copy() for key, value in batch.items()})
+        action = self.policy.select_action(batch)
+        self.said.append(action.numpy().copy())
+        return action
+
+
+def test_the_expert_goes_on_where_the_policy_left_off(checkpoint: Path, tmp_path: Path) -> None:
+    seeds = [48, 49, 50]  # of two blocks
+    output = tmp_path / "dagger"
+    make_demos(output, episodes=3, seed=seeds[0], from_policy=str(checkpoint), takeover_max=30)
+    dataset = open_dataset(output)
+    facts = json.loads((output / "meta" / "il_bench.json").read_text())
+    starts = np.array(dataset.meta.episodes["dataset_from_index"])
+    assert facts["parts"][0]["made"]["policy"]["sha256"] == load_policy(checkpoint).sha256
+    assert max(episode["takeover"] for episode in facts["episodes"]) > 5  # and not the start states
+    for first, episode in zip(starts, facts["episodes"], strict=True):
+        seed, takeover = episode["seed"], episode["takeover"]
+        watched = Watched(load_policy(checkpoint))
+        run_block(watched, np.array([seed]))  # as in an evaluation
+        for key, seen in watched.seen[takeover].items():
+            np.testing.assert_array_equal(
+                column(dataset, key)[first], seen[seed % 50], err_msg=f"{seed} {key}"
+            )
+        world = PushTBatch()  # the agent's velocity shows one step later
+        world.reset([seed])
+        for said in watched.said[:takeover]:
+            world.step(said[[seed % 50]])
+        world.step(column(dataset, "action")[[first]])
+        after = world.observations()["observation.state"][0]
+        np.testing.assert_array_equal(column(dataset, "observation.state")[first + 1], after)
+
+
+def test_takeovers_are_uniform_and_before_the_policy_has_solved_it() -> None:
+    drawn = np.array([draw_takeover(seed, 20, None) for seed in range(4_000)])
+    assert set(drawn.tolist()) == set(range(21))
+    assert drawn.mean() == pytest.approx(10.0, abs=0.4)
+    early = np.array([draw_takeover(seed, 20, 5) for seed in range(1_000)])
+    assert set(early.tolist()) == set(range(5))
+    assert draw_takeover(3, 20, 1) == 0
+
+
+def test_the_embedded_set_opens_and_is_small() -> None:
+    dataset = open_dataset("expert")
+    root = Path(dataset.root)
+    facts = json.loads((root / "meta" / "il_bench.json").read_text())
+    assert facts["parts"][0]["command"] == "il-bench demos make --episodes 200 --seed 0"
+    seeds = {episode["seed"] for episode in facts["episodes"] + facts["parts"][0]["left_out"]}
+    assert seeds == set(range(200))
+    assert sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) < 2_000_000
+    ends = np.array(dataset.meta.episodes["dataset_to_index"])
+    assert column(dataset, "next.success").reshape(-1)[ends - 1].all()
+
+
+def test_a_folder_of_the_embedded_name_is_reached_by_its_path(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made, tmp_path / "expert")
+    assert open_dataset("./expert").num_episodes == EPISODES

@@ -1,0 +1,88 @@
+"""`il-bench demos merge`: all frames of all sources, in order, and where they came from."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from il_bench.cli import app
+from il_bench.dataset import Windows, open_dataset
+from il_bench.dataset.convert import write_columns
+from il_bench.dataset.lerobot_folder import read_column
+from il_bench.demos.make import make_demos
+from il_bench.demos.merge import merge_demos
+from il_bench.errors import IlBenchError
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("made") / "expert-demos"
+    make_demos(output, episodes=2, seed=3)
+    return output
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A replay buffer of three episodes."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("people") / "people.npz"
+    state = rng.uniform(100, 400, (9, 5)).astype(np.float32)
+    state[:, 4] /= 100
+    np.savez(path, action=rng.uniform(0, 512, (9, 2)), state=state, episode_ends=np.array([4, 5, 9]))
+    return path
+
+
+def copy_of(source: Path, output: Path, robot_type: str) -> None:
+    """One episode of a dataset, without its provenance."""
+    dataset = open_dataset(source)
+    table = dataset.hf_dataset.with_format("numpy")
+    end = dataset.meta.episodes["dataset_to_index"][0]
+    columns = {key: read_column(table, key)[:end] for key in table.column_names}
+    write_columns(columns, np.array([end]), output)
+    info = output / "meta" / "info.json"
+    info.write_text(info.read_text().replace("2d pointer", robot_type))
+
+
+def test_frames_and_provenance_follow_one_another(made: Path, people: Path, tmp_path: Path) -> None:
+    copy_of(made, tmp_path / "other", "2d pointer")
+    output = tmp_path / "both"
+    result = CliRunner().invoke(app, ["demos", "merge", str(made), str(people), "--output", str(output)])
+    assert result.exit_code == 0, result.output
+    first, second, both = open_dataset(made), open_dataset(people), open_dataset(output)
+    assert f"{both.num_episodes} episodes, {both.num_frames} frames" in result.output
+    assert both.num_episodes == first.num_episodes + 3
+    for key in ("observation.state", "observation.environment_state", "action", "next.reward", "frame_index"):
+        parts = [read_column(part.hf_dataset.with_format("numpy"), key) for part in (first, second)]
+        merged = read_column(both.hf_dataset.with_format("numpy"), key)
+        np.testing.assert_array_equal(merged, np.concatenate(parts), err_msg=key)
+    facts = json.loads((output / "meta" / "il_bench.json").read_text())
+    assert [(part["source"], part["n_episodes"]) for part in facts["parts"]] == [
+        ("expert-demos", 2),
+        ("people.npz", 3),
+    ]
+    assert [episode and episode["seed"] for episode in facts["episodes"]] == [3, 4, None, None, None]
+    high = np.maximum(first.meta.stats["action"]["max"], second.meta.stats["action"]["max"])
+    np.testing.assert_array_equal(both.meta.stats["action"]["max"], high)
+    again = merge_demos([output, tmp_path / "other"], tmp_path / "three")
+    assert again.num_episodes == both.num_episodes + 1
+    facts = json.loads((tmp_path / "three" / "meta" / "il_bench.json").read_text())
+    assert [part["source"] for part in facts["parts"]] == ["expert-demos", "people.npz", "other"]
+    windows = Windows(both, {"action": [0.0, 0.1]})
+    assert windows.batch(torch.tensor([len(windows) - 1]))["action_is_pad"].tolist() == [[False, True]]
+
+
+def test_what_cannot_be_merged_is_named(made: Path, people: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(IlBenchError, match="expert-demos: given twice"):
+        merge_demos([made, made], output)
+    with pytest.raises(IlBenchError, match="at least two sources"):
+        merge_demos([made], output)
+    with pytest.raises(IlBenchError, match="expert-demos: is there already"):
+        merge_demos([made, people], made)
+    copy_of(made, tmp_path / "other", "arm")
+    with pytest.raises(IlBenchError, match="other: robot_type 'arm', not '2d pointer' as expert-demos"):
+        merge_demos([made, tmp_path / "other"], output)
+    assert not output.exists()
