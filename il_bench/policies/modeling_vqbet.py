@@ -43,13 +43,18 @@ class ILVQBeTPolicy(KeypointsPolicy):
         return self.vqbet.predict(batch)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
-        """First phase: reconstruction and commitment. Second: focal loss of the codes, L1 of the offset."""
+        """First phase: reconstruction and commitment. Second: focal loss of the codes, L1 of the offset.
+
+        Under autocast only the transformer computes in lower precision: codes are nearest neighbours, and
+        LeRobot's update of the codebook takes nothing but float32.
+        """
         chunks = self.vqbet.target_chunks(batch)  # (B, T, W, 2)
         if not self.in_first_phase:
             return self.vqbet.loss(batch, chunks)
-        loss, n_codes, n_pairs, error = self.vqbet.action_head.discretize(
-            self.config.n_vqvae_training_steps, chunks.flatten(0, 1)
-        )
+        with torch.autocast(chunks.device.type, enabled=False):
+            loss, n_codes, n_pairs, error = self.vqbet.action_head.discretize(
+                self.config.n_vqvae_training_steps, chunks.flatten(0, 1)
+            )
         return loss, {
             "n_different_codes": n_codes,
             "n_different_combinations": n_pairs,
@@ -120,7 +125,9 @@ class ILVQBeTModel(nn.Module):
         return batch[ACTION][:, self.action_indices] - self.origins(batch)
 
     def loss(self, batch: dict[str, Tensor], chunks: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        losses = self.action_head.loss_fn(self.action_head(self.features(batch)), chunks)
+        features = self.features(batch)
+        with torch.autocast(chunks.device.type, enabled=False):
+            losses = self.action_head.loss_fn(self.action_head(features.float()), chunks)
         return losses.pop("loss"), losses
 
     def predict(self, batch: dict[str, Tensor]) -> Tensor:
