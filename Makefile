@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test demos train sim-speed render-speed expert-success lerobot-agreement error-rates damage-trials lint format lock clean
+.PHONY: help env bench test demos train sim-speed render-speed expert-success training-curves lerobot-agreement error-rates damage-trials lint format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -99,6 +99,9 @@ render-speed: $(READY) ## frames per second beside gym-pusht's, in one run
 expert-success: export OMP_NUM_THREADS := 1
 expert-success: $(READY) ## let the expert solve 1,000 validation starts in gym-pusht itself (3 minutes)
 	@$(BIN)/python -W ignore benchmarks/expert_success.py $(ARGS)
+
+training-curves: $(READY) ## draw how the shipped policies learned, from their logs
+	@$(BIN)/python benchmarks/training_curves.py $(ARGS)
 
 lerobot-agreement: $(READY) ## episodes and speed beside lerobot-eval's for act, diffusion and vqbet (10 minutes)
 	@$(BIN)/python -W ignore benchmarks/lerobot_agreement.py $(ARGS)

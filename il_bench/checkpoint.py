@@ -76,7 +76,7 @@ def _training_facts(trainer: "Trainer") -> dict[str, Any]:
         "data": trainer.data,
         "seed": trainer.seed,
         "step": trainer.step,
-        "core_seconds": round(trainer.seconds, 1),
+        "core_seconds": round(trainer.core_seconds, 1),
     }
 
 
@@ -87,6 +87,7 @@ def _save_state(trainer: "Trainer", folder: Path) -> None:
     progress = {
         **_training_facts(trainer),
         "seconds": trainer.seconds,
+        "core_seconds": trainer.core_seconds,
         "data_seconds": trainer.data_seconds,
         "ema_updates": trainer.average.n_updates,
     }
@@ -126,6 +127,7 @@ def restore(trainer: "Trainer") -> None:
             f"{last}: the checkpoint is damaged ({error}); delete it and train again."
         ) from None
     trainer.step, trainer.seconds = progress["step"], progress["seconds"]
+    trainer.core_seconds = progress["core_seconds"]
     trainer.data_seconds, trainer.average.n_updates = progress["data_seconds"], progress["ema_updates"]
 
 

@@ -99,7 +99,7 @@ class Trainer:
         )
         self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.average = AveragedPolicy(self.policy, self.settings.ema_decay)
-        self.step, self.seconds, self.data_seconds = 0, 0.0, 0.0
+        self.step, self.seconds, self.data_seconds, self.core_seconds = 0, 0.0, 0.0, 0.0
 
     def run(
         self,
@@ -126,7 +126,7 @@ class Trainer:
 
     def train_step(self) -> Tensor:
         """One optimizer step; returns its loss, detached."""
-        started = time.perf_counter()
+        started, core_started = time.perf_counter(), time.process_time()
         batch = self._batch(self.frames[self._batch_rows()])
         self.data_seconds += time.perf_counter() - started
         torch.manual_seed(_mix(self.seed, self.step))
@@ -152,6 +152,7 @@ class Trainer:
             self.average.update(self.policy)
         self.step += 1
         self.seconds += time.perf_counter() - started
+        self.core_seconds += time.process_time() - core_started
         detached: Tensor = loss.detach()
         return detached
 

@@ -87,7 +87,8 @@ def test_resumed_equals_uninterrupted(name: str, demos: Path, tmp_path: Path) ->
         torch.manual_seed(12345)  # another process starts with another generator
         second = make(name, demos, output)
         checkpoint.restore(second)
-        assert second.step == stop
+        assert (second.step, second.core_seconds) == (stop, first.core_seconds)
+        assert 0.0 < first.core_seconds < whole.core_seconds
         run_to(second, STEPS)
         expected, found = weights(whole), weights(second)
         different = [key for key in expected if not torch.equal(expected[key], found[key])]
