@@ -18,6 +18,8 @@ from rich.table import Table
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
+from il_bench.options import RESERVED_SEEDS  # after the environment variable is set
+
 CHUNK = 10
 
 
@@ -68,6 +70,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
     stop = asked.seed + asked.episodes
+    if stop > RESERVED_SEEDS:
+        parser.error(f"seeds from {RESERVED_SEEDS} on are kept for a third evaluation")
     parts = [range(first, min(first + CHUNK, stop)) for first in range(asked.seed, stop, CHUNK)]
     with ProcessPoolExecutor(asked.workers, mp_context=get_context("spawn")) as pool:
         done = pool.map(run, parts)

@@ -11,6 +11,9 @@ MARGIN = 0.05  # how far below a target a policy must be told apart from it
 SEED_STARTS = {"test": 200_000, "validation": 100_000}
 MAX_EPISODES = 1_000  # both ranges hold 1,000 seeds
 DEFAULT_EPISODES = 200  # of a policy that meets no gate
+#: Names of the ceiling (the planner) and the floor (a policy never trained), rolled out like the others.
+EXPERT, UNTRAINED = "expert", "untrained"
+CONTEXT = (EXPERT, UNTRAINED)
 RESERVED_SEEDS = 1_000_000  # kept for a third evaluation: nothing here ever sees them
 
 GROUP = "il_bench, the benchmark of imitation-learning policies on PushT"
@@ -31,8 +34,8 @@ OPTIONS = (
     ),
     _option(
         "--il-policy",
-        """The policy to evaluate; repeat it for several. An embedded one by name (act, vqbet, ...), a LeRobot
-        pretrained_model folder, or a Hugging Face Hub id. act=PATH compares the checkpoint in PATH with the
+        """The policy to evaluate; repeat it for several. An embedded one by name (act, vqbet, ..., expert), a
+        LeRobot pretrained_model folder, or a Hub id. act=PATH compares the checkpoint in PATH with the
         targets and the baseline of act. Default: every embedded policy.""",
         action="append",
         default=None,

@@ -5,7 +5,8 @@ wanted or not, so that the policy sees the same shapes and draws the same random
 were asked for; episodes nobody wanted are dropped. Worlds that are done leave the physics and keep their last
 observation.
 
-Blocks finish in any order and are consumed in seed order, results and errors alike. So a rollout that stops
+Blocks finish in any order and are consumed in seed order, results and a policy's errors alike; only a block
+that kills its worker three times ends a rollout at once. So a rollout that stops
 early stops at the same block whatever the number of workers; what others had finished beyond it is dropped.
 """
 

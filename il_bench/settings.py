@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from il_bench.errors import IlBenchError
-from il_bench.options import DEFAULT_EPISODES, MARGIN, MAX_EPISODES, METRICS, SEED_STARTS
+from il_bench.options import CONTEXT, DEFAULT_EPISODES, EXPERT, MARGIN, MAX_EPISODES, METRICS, SEED_STARTS
 
 ZOO = Path(__file__).parent / "zoo"
 SUITE = Path(__file__).parent / "suite"
@@ -69,10 +69,10 @@ class Settings:
         """One line for the head of the run."""
         first, last = self.seed_range[0], self.seed_range[-1]
         workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
-        if self.episodes is None:
+        if self.episodes is None and self.seeds == "test":
             episodes = f"seeds from {first}, episodes until a policy's gates are decided"
         else:
-            episodes = f"seeds {first}-{last}, {self.episodes} episodes a policy"
+            episodes = f"seeds {first}-{last}, {len(self.seed_range)} episodes a policy"
         return f"device {self.device}, track {self.track}, {self.seeds} {episodes}, {workers}"
 
 
@@ -146,7 +146,12 @@ def _policy(label: str, zoo: Sequence[str], folder: Path) -> PolicyChoice:
         raise IlBenchError(
             f"--il-policy: {label!r}: no usable name before '='; write for example act=runs/mine"
         )
-    if source in zoo:
+    if (name or label) in CONTEXT and label != EXPERT:
+        raise IlBenchError(
+            f"--il-policy: {label!r}: {name or label} is a row of il_bench's own; give the policy another "
+            "name (NAME=PATH)"
+        )
+    if source in (*zoo, EXPERT):
         return PolicyChoice(label, source, name or None)
     path = folder / Path(source).expanduser()
     if path.exists():
@@ -155,7 +160,7 @@ def _policy(label: str, zoo: Sequence[str], folder: Path) -> PolicyChoice:
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
         return PolicyChoice(label, source, name or None)
     raise IlBenchError(
-        f"--il-policy: {source!r} is no embedded policy ({', '.join(zoo) or 'there are none'}), no folder "
+        f"--il-policy: {source!r} is no embedded policy ({', '.join([*zoo, EXPERT])}), no folder "
         f"below {folder}, and no Hub id (USER/NAME)"
     )
 

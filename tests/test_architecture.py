@@ -21,8 +21,8 @@ MAY_KNOW: dict[str, set[str]] = {
     "executors": set(),
     "journal": {"outcomes"},
     "rollout": {"executors", "journal", "outcomes", "pusht"},
-    "policies": {"pusht", "tokenizers"},
-    "dataset": {"pusht"},
+    "policies": {"options", "pusht", "tokenizers"},
+    "dataset": {"options", "pusht"},
     "train": {"checkpoint", "dataset", "ema", "policies", "recipes", "rollout"},
 }
 MAY_IMPORT_PYTEST = {"plugin", "fixtures", "suite"}

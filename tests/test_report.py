@@ -11,6 +11,7 @@ from il_bench.baselines import Baselines, Entry, Measured
 from il_bench.baselines import Target as Declared
 from il_bench.errors import IlBenchError
 from il_bench.gate import Decision
+from il_bench.options import EXPERT, UNTRAINED
 from il_bench.report import collect, lines, page, plot, schema, table
 from il_bench.report.success import judge
 from il_bench.rollout import Outcomes
@@ -258,7 +259,7 @@ def test_every_decision_is_told_apart_in_the_table() -> None:
 def test_the_best_policy_is_on_top_and_ceiling_and_floor_below_them_all() -> None:
     rows = [
         success(outcomes(rate)).model_copy(update={"policy": name})
-        for name, rate in (("bc", 0.1), (lines.EXPERT, 1.0), (lines.UNTRAINED, 0.9), ("bet", 0.5))
+        for name, rate in (("bc", 0.1), (EXPERT, 1.0), (UNTRAINED, 0.9), ("bet", 0.5))
     ]
     names = [line.split()[0] for line in shown(*rows).splitlines()]
     order = [names.index(name) for name in ("bet", "bc", "expert", "untrained")]

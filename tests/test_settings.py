@@ -67,6 +67,10 @@ def test_a_policy_meets_the_gates_of_its_own_name_only(zoo: Path, tmp_path: Path
     assert [choice.source for choice in found] == ["vqbet", str(mine), str(mine), "vqbet", "someone/act"]
 
 
+def test_the_expert_can_be_asked_for(zoo: Path, tmp_path: Path) -> None:
+    assert [choice.source for choice in given(tmp_path, il_policy=["expert"]).policies] == ["expert"]
+
+
 def test_a_folder_with_an_equals_sign_in_its_name_is_a_folder(zoo: Path, tmp_path: Path) -> None:
     (tmp_path / "lr=0.1").mkdir()
     assert given(tmp_path, il_policy=["lr=0.1"]).policies[0].gate_name == "lr=0.1"
@@ -89,8 +93,13 @@ def test_a_target_is_a_metric_and_a_value(zoo: Path, tmp_path: Path) -> None:
         ({"il_target": ["success_rate=80"]}, r"--il-target: .* between 0.05 and 1"),
         ({"il_target": ["success_rate=nan"]}, r"--il-target: .* between 0.05 and 1"),
         ({"il_target": ["success_rate=0.8", "success_rate=0.9"]}, r"--il-target: one target a run, not 2"),
-        ({"il_policy": ["atc"]}, r"--il-policy: 'atc' is no embedded policy \(act, vqbet\), no folder below"),
+        (
+            {"il_policy": ["atc"]},
+            r"'atc' is no embedded policy \(act, vqbet, expert\), no folder below",
+        ),
         ({"il_policy": ["./gone/act"]}, r"--il-policy: './gone/act' is no embedded policy"),
+        ({"il_policy": ["expert=act"]}, r"--il-policy: 'expert=act': expert is a row of il_bench's own"),
+        ({"il_policy": ["untrained"]}, r"--il-policy: 'untrained': untrained is a row of il_bench's own"),
         ({"il_policy": ["act", "act=vqbet"]}, r"--il-policy: act and act=vqbet would both be called act"),
         ({"il_policy": ["=runs/act"]}, r"--il-policy: '=runs/act': no usable name before '='"),
         ({"il_baselines": "gone.json"}, r"--il-baselines: no such file: .*gone.json"),

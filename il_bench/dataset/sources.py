@@ -10,9 +10,9 @@ from il_bench.dataset.convert import convert_cached
 from il_bench.dataset.lerobot_folder import VIDEO_BACKEND, check_dataset, first_line, open_folder
 from il_bench.dataset.replay_buffer import read_replay_buffer
 from il_bench.errors import IlBenchError
+from il_bench.options import EXPERT
 
-#: The name of the demonstrations that il_bench carries, the expert's, and the folder they are in.
-EXPERT = "expert"
+#: The folder of the demonstrations that il_bench carries.
 EXPERT_FOLDER = Path(str(files("il_bench") / "data" / EXPERT))
 ACCEPTED = (
     "a Hub id such as lerobot/pusht_keypoints, a LeRobot v3 folder, 'expert', a replay buffer (.npz or .zarr)"

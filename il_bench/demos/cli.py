@@ -40,8 +40,9 @@ def make(
         ),
     ] = None,
     takeover_max: Annotated[
-        int, typer.Option(help="With --from-policy: the expert takes over after 0 to so many steps.")
-    ] = 200,
+        int | None,
+        typer.Option(help="With --from-policy: the expert takes over after 0 to so many steps (200)."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the data do not depend on it.")] = 1,
 ) -> None:
     """Let the expert solve PushT and write a LeRobotDataset.
@@ -49,8 +50,10 @@ def make(
     Ctrl-C keeps what is finished; the same command goes on.
     """
     try:
-        from il_bench.demos.make import make_demos
+        from il_bench.demos.make import TAKEOVER_MAX, make_demos
 
+        if from_policy is None and takeover_max is not None:
+            raise IlBenchError("--takeover-max: nobody drives before the expert; add --from-policy")
         with _progress(episodes) as on_block:
             summary = make_demos(
                 output,
@@ -58,14 +61,14 @@ def make(
                 seed=seed,
                 noise=noise,
                 from_policy=from_policy,
-                takeover_max=takeover_max,
+                takeover_max=TAKEOVER_MAX if takeover_max is None else takeover_max,
                 workers=workers,
                 on_progress=on_block,
             )
     except IlBenchError as error:
         fail(error)
     except KeyboardInterrupt:
-        typer.echo("Stopped; finished episodes are kept. To go on: the same command", err=True)
+        typer.echo("Stopped; finished blocks of episodes are kept. To go on: the same command", err=True)
         raise typer.Exit(130) from None
     _report(summary)
 

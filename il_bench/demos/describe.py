@@ -70,7 +70,7 @@ def measure(dataset: LeRobotDataset) -> Measured:
     """
     columns = dataset.hf_dataset.with_format("numpy")
     ends = np.asarray(dataset.meta.episodes["dataset_to_index"], np.int64)
-    found = provenance.read(Path(dataset.root))
+    found = provenance.read(Path(dataset.root), len(ends))
     known = np.full(len(ends), np.nan)
     if found is not None:
         known[:] = [np.nan if episode is None else episode.max_coverage for episode in found.episodes]

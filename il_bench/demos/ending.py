@@ -5,22 +5,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from il_bench.dataset.lerobot_folder import KEYPOINTS
-from il_bench.pusht.geometry import GOAL_POSE, block_keypoints
+from il_bench.policies.expert import poses_of
+from il_bench.pusht.geometry import GOAL_POSE
 from il_bench.pusht.simulator import DT, K_P, K_V, N_SUBSTEPS, Simulator
 
-_IN_FRAME = block_keypoints((0.0, 0.0, 0.0)).reshape(-1, 2) @ np.array([1.0, 1.0j])  # (8,) as x + iy
 #: How far the agent may be, px, from where the recorded actions would have taken it.
 _TOLERANCE = 1.0
-
-
-def pose_of(keypoints: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Undo `block_keypoints`: (N, 16) px -> (N, 3) `[x, y, angle in (-pi, pi]]`, by least squares."""
-    points = keypoints.astype(np.float64).reshape(-1, KEYPOINTS // 2, 2) @ np.array([1.0, 1.0j])  # (N, 8)
-    middle, middle_in_frame = points.mean(axis=1), _IN_FRAME.mean()
-    turn = ((points - middle[:, None]) * (_IN_FRAME - middle_in_frame).conj()).sum(axis=1)
-    origin = middle - turn / np.abs(turn) * middle_in_frame
-    return np.stack([origin.real, origin.imag, np.angle(turn)], axis=1)
 
 
 def coverage_at_ends(
@@ -42,7 +32,7 @@ def coverage_at_ends(
     """
     simulator = Simulator()
     covered = []
-    for (start, end), pose in zip(pairwise([0, *ends.tolist()]), pose_of(keypoints[ends - 1]), strict=True):
+    for (start, end), pose in zip(pairwise([0, *ends.tolist()]), poses_of(keypoints[ends - 1]), strict=True):
         place, velocity = _drive(agent[start], action[start : end - 1])
         put(simulator, agent[end - 1], velocity, pose)
         if np.abs(place - agent[end - 1]).max() <= _TOLERANCE:

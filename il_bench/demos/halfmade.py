@@ -109,7 +109,8 @@ def opened(output: Path, made: Made) -> Iterator[Halfmade]:
 def _check(folder: Path, made: Made) -> None:
     path = folder / _MADE
     if not path.exists():
-        if foreign := [child.name for child in folder.iterdir() if child.name != "lock"]:
+        names = [child.name for child in folder.iterdir()]
+        if foreign := [name for name in names if name != "lock" and not name.startswith(".")]:
             raise IlBenchError(
                 f"{folder}: holds {foreign[0]}, which no `il-bench demos make` left there; move it away, or "
                 "give another --output"

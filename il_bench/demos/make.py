@@ -76,7 +76,7 @@ def make_demos(
         IlBenchError: an argument is out of range, `output` is something else's, the policy cannot be loaded
             or misbehaves, or the expert solved nothing.
     """
-    output = Path(output).expanduser()
+    output = Path(output).expanduser().resolve()
     _check(episodes, seed, noise, takeover_max, workers)
     made = _made(episodes, seed, noise, from_policy, takeover_max)
     if (finished := _finished(output, made)) is not None:
@@ -131,7 +131,7 @@ def _made(episodes: int, seed: int, noise: float, from_policy: str | None, takeo
 def _command(made: Made, from_policy: str | None) -> str:
     words = ["il-bench demos make", f"--episodes {made.episodes}", f"--seed {made.seed}"]
     if made.noise:
-        words.append(f"--noise {made.noise:g}")
+        words.append(f"--noise {made.noise!r}")
     if made.policy is not None and from_policy is not None:
         words += [
             f"--from-policy {shlex.quote(from_policy)}",

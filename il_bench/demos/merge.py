@@ -34,7 +34,7 @@ def merge_demos(
         IlBenchError: a source cannot be opened, is there twice, or has other features than the first; or
             `output` exists or cannot be written.
     """
-    output = Path(output).expanduser()
+    output = Path(output).expanduser().resolve()
     if len(sources) < 2:
         raise IlBenchError(f"merging takes at least two sources, got {[str(source) for source in sources]}")
     if output.exists():
@@ -95,7 +95,7 @@ def _provenance(datasets: Sequence[LeRobotDataset], names: Sequence[str]) -> Pro
     episodes: list[provenance.Episode | None] = []
     for dataset, name in zip(datasets, names, strict=True):
         n_episodes = dataset.meta.total_episodes
-        found = provenance.read(Path(dataset.root))
+        found = provenance.read(Path(dataset.root), n_episodes)
         if found is None:
             found = Provenance(parts=[Part(n_episodes=n_episodes)], episodes=[None] * n_episodes)
         parts += [part.model_copy(update={"source": part.source or name}) for part in found.parts]

@@ -3,7 +3,7 @@
 import hashlib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -70,13 +70,15 @@ class Part(_Model):
 class Provenance(_Model):
     """The whole file. episodes: one entry an episode of the dataset, None where nothing is known."""
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     parts: list[Part]
     episodes: list[Episode | None]
 
 
-def read(root: Path) -> Provenance | None:
+def read(root: Path, n_episodes: int | None = None) -> Provenance | None:
     """Read a dataset's provenance, None if it has none.
+
+    n_episodes: how many the dataset has, where that is known.
 
     Raises:
         IlBenchError: naming the file and the field that is wrong.
@@ -85,13 +87,19 @@ def read(root: Path) -> Provenance | None:
     if not path.exists():
         return None
     try:
-        return Provenance.model_validate_json(path.read_bytes())
+        found = Provenance.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise IlBenchError(
             f"{path}: {where}: {first['msg']}; make the data again, or remove this file to do without it"
         ) from None
+    if n_episodes not in (None, len(found.episodes)):
+        raise IlBenchError(
+            f"{path}: tells of {len(found.episodes)} episodes and the data hold {n_episodes}; make the data "
+            "again, or remove this file to do without it"
+        )
+    return found
 
 
 def to_bytes(provenance: Provenance) -> bytes:

@@ -18,12 +18,12 @@ from safetensors import SafetensorError
 
 import il_bench.policies  # noqa: F401  (registers il_bc, il_bet and il_vqbet)
 from il_bench.errors import IlBenchError
+from il_bench.options import EXPERT
 from il_bench.policies.expert import ExpertPolicy
 
 ZOO = Path(str(files("il_bench") / "zoo"))
 WEIGHTS = "model.safetensors"
 TRAINING = "training.json"
-EXPERT = "expert"
 PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 
 
@@ -35,7 +35,7 @@ class LoadedPolicy:
         name: as the report calls it: the zoo's name, or the checkpoint's policy type and folder.
         track: ``keypoints`` or ``pixels``.
         checkpoint: where it came from, as it was asked for.
-        sha256: of weights, configuration and processors together; None for a fresh policy.
+        sha256: of weights, configuration and processors together; None for a fresh policy and the expert.
         parameters: number of trained parameters.
         data: what it was trained on, as its ``training.json`` says, else ``unknown``.
         policy: a LeRobot policy, or the expert.
@@ -107,7 +107,7 @@ def load_policy(spec: str | Path, *, device: str = "cpu") -> LoadedPolicy:
     Raises:
         IlBenchError: one line naming the file or feature at fault and the way out.
     """
-    if str(spec) == EXPERT:
+    if spec == EXPERT:
         return _expert()
     folder = find_checkpoint(str(spec))
     config = _read_config(folder, device)

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from il_bench.gate import Decision
+from il_bench.options import CONTEXT
 from il_bench.report.schema import Baseline, Interval, Report, Success, Target
 
 COLUMNS = (
@@ -21,8 +22,6 @@ COLUMNS = (
 )
 #: Sections whose tables are their rows as they are.
 PLAIN_SECTIONS = ("tokenizers", "throughput", "latency")
-#: Names of the ceiling (the planner) and the floor (a policy never trained), rolled out like the others.
-EXPERT, UNTRAINED = "expert", "untrained"
 #: What a decision looks like, in the words of rich and of the page's style sheet.
 TONES = {
     Decision.PASS: "green",
@@ -77,7 +76,7 @@ def ranked(rows: Iterable[Success]) -> list[Success]:
 
 def measured(report: Report) -> list[Line]:
     """Lines of the policies that were asked for, best first."""
-    return [_measured(row) for row in ranked(report.success) if row.policy not in (EXPERT, UNTRAINED)]
+    return [_measured(row) for row in ranked(report.success) if row.policy not in CONTEXT]
 
 
 def context(report: Report) -> tuple[list[Line], list[str]]:
@@ -85,7 +84,7 @@ def context(report: Report) -> tuple[list[Line], list[str]]:
 
     Only results of the same policies, on the same track and in the same metrics are among them.
     """
-    lines = [_measured(row) for row in ranked(report.success) if row.policy in (EXPERT, UNTRAINED)]
+    lines = [_measured(row) for row in ranked(report.success) if row.policy in CONTEXT]
     here = {(row.policy, row.track) for row in report.success}
     notes: list[str] = []
     for known in published():

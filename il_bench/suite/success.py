@@ -8,9 +8,10 @@ import torch
 from il_bench import environment, journal
 from il_bench.baselines import Baselines, Target
 from il_bench.evaluation import Evaluate
-from il_bench.policies.loading import EXPERT, LoadedPolicy, load_policy
+from il_bench.options import EXPERT, UNTRAINED
+from il_bench.policies.loading import LoadedPolicy, load_policy
 from il_bench.policy_gates import PolicyGates
-from il_bench.report import collect, declared, lines
+from il_bench.report import collect, declared
 from il_bench.report.success import judge
 from il_bench.rollout import Outcomes
 from il_bench.settings import Settings
@@ -92,6 +93,4 @@ def untrained(device: str) -> LoadedPolicy:
         torch.manual_seed(UNTRAINED_SEED)
         fresh = type(trained.policy)(trained.policy.config).to(device).eval()
     checkpoint = f"{trained.checkpoint}, untrained"
-    return replace(
-        trained, name=lines.UNTRAINED, checkpoint=checkpoint, sha256=None, data="none", policy=fresh
-    )
+    return replace(trained, name=UNTRAINED, checkpoint=checkpoint, sha256=None, data="none", policy=fresh)

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from il_bench.cli import app
 from il_bench.dataset import open_dataset
 from il_bench.demos.describe import measure
-from il_bench.demos.ending import coverage_at_ends, pose_of
+from il_bench.demos.ending import coverage_at_ends
+from il_bench.policies.expert import poses_of
 from il_bench.pusht.expert import Expert
 from il_bench.pusht.geometry import GOAL_POSE, block_keypoints
 from il_bench.pusht.simulator import SUCCESS_COVERAGE, Simulator
@@ -68,7 +69,7 @@ def test_bad_sources_are_named_in_one_line(tmp_path: Path, monkeypatch: pytest.M
 def test_poses_come_back_from_keypoints() -> None:
     rng = np.random.default_rng(0)
     pose = np.stack([*rng.uniform(50, 450, (2, 20)), rng.uniform(-3.1, 3.1, 20)], axis=1)
-    np.testing.assert_allclose(pose_of(block_keypoints(pose)), pose, atol=1e-9)
+    np.testing.assert_allclose(poses_of(block_keypoints(pose)), pose, atol=1e-9)
 
 
 def test_the_last_action_is_executed() -> None:

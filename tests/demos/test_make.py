@@ -210,6 +210,13 @@ def test_the_command_names_bad_seeds_in_one_line(tmp_path: Path) -> None:
     assert "seeds 99999 .. 100000" in result.output
 
 
+def test_a_takeover_without_a_policy_is_refused(tmp_path: Path) -> None:
+    command = ["demos", "make", "--episodes", "2", "--takeover-max", "9", "--output", str(tmp_path / "demos")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "--takeover-max: nobody drives before the expert; add --from-policy" in result.output
+
+
 # --- a policy drives first --------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """`il-bench demos merge`: all frames of all sources, in order, and where they came from."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from il_bench.cli import app
 from il_bench.dataset import Windows, open_dataset
 from il_bench.dataset.convert import write_columns
 from il_bench.dataset.lerobot_folder import read_column
+from il_bench.demos.describe import measure
 from il_bench.demos.make import make_demos
 from il_bench.demos.merge import merge_demos
 from il_bench.errors import IlBenchError
@@ -86,3 +88,15 @@ def test_what_cannot_be_merged_is_named(made: Path, people: Path, tmp_path: Path
     with pytest.raises(IlBenchError, match="other: robot_type 'arm', not '2d pointer' as expert-demos"):
         merge_demos([made, tmp_path / "other"], output)
     assert not output.exists()
+
+
+def test_provenance_of_other_data_is_named(made: Path, people: Path, tmp_path: Path) -> None:
+    """As when somebody has added episodes to a set that `demos make` wrote."""
+    copy = tmp_path / "grown"
+    shutil.copytree(made, copy)
+    path = copy / "meta" / "il_bench.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps(facts | {"episodes": facts["episodes"][:-1]}))
+    for use in (lambda: merge_demos([copy, people], tmp_path / "out"), lambda: measure(open_dataset(copy))):
+        with pytest.raises(IlBenchError, match=r"il_bench\.json: tells of 1 episodes and the data hold 2"):
+            use()
