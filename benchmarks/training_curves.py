@@ -25,7 +25,7 @@ def main() -> None:
     for name in zoo_names():
         draw(ZOO / name / LOG, name, solved, loss)
     solved.set(xlabel="training step", ylabel="success_rate (100 validation starts)", ylim=(0, 1))
-    loss.set(xlabel="training step", ylabel="loss / its first value", yscale="log")
+    loss.set(xlabel="training step", ylabel="loss / its value after 100 steps", yscale="log")
     for axis in (solved, loss):
         axis.grid(color="0.9")
     figure.legend(*solved.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
@@ -34,7 +34,10 @@ def main() -> None:
 
 
 def draw(log: Path, name: str, solved: Axes, loss: Axes) -> None:
-    """Add one policy's curves: its evaluations, and its loss without VQ-BeT's first phase."""
+    """Add one policy's curves: its evaluations, and its loss without VQ-BeT's first phase.
+
+    The row in which a phase begins is a mean over both.
+    """
     with log.open(newline="") as file:
         rows = list(csv.DictReader(file))
     evaluated = [(int(row["step"]), float(row["success_rate"])) for row in rows if row["success_rate"]]
@@ -42,7 +45,7 @@ def draw(log: Path, name: str, solved: Axes, loss: Axes) -> None:
     losses = [
         (int(row["step"]), float(row["loss"])) for row in rows if row["loss"] and row["phase"] == "policy"
     ]
-    steps, values = zip(*losses, strict=True)
+    steps, values = zip(*losses[1:], strict=True)
     loss.plot(steps, [value / values[0] for value in values], linewidth=0.8)
 
 
