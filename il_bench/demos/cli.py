@@ -43,6 +43,13 @@ def make(
         int | None,
         typer.Option(help="With --from-policy: the expert takes over after 0 to so many steps (200)."),
     ] = None,
+    only_unsolved: Annotated[
+        bool,
+        typer.Option(
+            "--only-unsolved",
+            help="With --from-policy: leave out the episodes that the policy solves itself by then.",
+        ),
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the data do not depend on it.")] = 1,
 ) -> None:
     """Let the expert solve PushT and write a LeRobotDataset.
@@ -54,6 +61,8 @@ def make(
 
         if from_policy is None and takeover_max is not None:
             raise IlBenchError("--takeover-max: nobody drives before the expert; add --from-policy")
+        if from_policy is None and only_unsolved:
+            raise IlBenchError("--only-unsolved: nobody drives before the expert; add --from-policy")
         with _progress(episodes) as on_block:
             summary = make_demos(
                 output,
@@ -62,6 +71,7 @@ def make(
                 noise=noise,
                 from_policy=from_policy,
                 takeover_max=TAKEOVER_MAX if takeover_max is None else takeover_max,
+                only_unsolved=only_unsolved,
                 workers=workers,
                 on_progress=on_block,
             )

@@ -53,14 +53,15 @@ def make_demos(
     noise: float = 0.0,
     from_policy: str | None = None,
     takeover_max: int = TAKEOVER_MAX,
+    only_unsolved: bool = False,
     workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Write the expert's episodes as a LeRobotDataset into the new folder `output`.
 
-    The data depend on the arguments up to `takeover_max`, on the expert and on the versions, which are all in
-    the provenance; not on the number of workers or on an interruption: the same call goes on. Episodes that
-    the expert does not solve within 300 steps are left out, and listed in the provenance.
+    The data depend on the arguments up to `only_unsolved`, on the expert and on the versions, which are all
+    in the provenance; not on the number of workers or on an interruption: the same call goes on. Episodes
+    that the expert does not solve within 300 steps are left out, and listed in the provenance.
 
     Args:
         output: a folder that is not there yet, or that the same call has made.
@@ -69,16 +70,18 @@ def make_demos(
         from_policy: a policy as `load_policy` takes it, which drives first; recorded is what the expert does
             after it has taken over (DAgger).
         takeover_max: the takeover comes after 0 .. takeover_max steps, drawn for each episode.
+        only_unsolved: leave out the episodes that the policy solves within takeover_max steps, so that the
+            data hold what it cannot do.
         workers: number of processes.
         on_progress: called as `on_progress(n_done, n_episodes)`.
 
     Raises:
         IlBenchError: an argument is out of range, `output` is something else's, the policy cannot be loaded
-            or misbehaves, or the expert solved nothing.
+            or misbehaves, the policy left nothing to do, or the expert solved nothing.
     """
     output = Path(output).expanduser().resolve()
     _check(episodes, seed, noise, takeover_max, workers)
-    made = _made(episodes, seed, noise, from_policy, takeover_max)
+    made = _made(episodes, seed, noise, from_policy, takeover_max, only_unsolved)
     if (finished := _finished(output, made)) is not None:
         return finished
     with opened(output, made) as halfmade:
@@ -109,7 +112,14 @@ def _check(episodes: int, seed: int, noise: float, takeover_max: int, workers: i
         )
 
 
-def _made(episodes: int, seed: int, noise: float, from_policy: str | None, takeover_max: int) -> Made:
+def _made(
+    episodes: int,
+    seed: int,
+    noise: float,
+    from_policy: str | None,
+    takeover_max: int,
+    only_unsolved: bool,
+) -> Made:
     policy = None
     if from_policy is not None:
         from il_bench.evaluation import check_track
@@ -117,7 +127,12 @@ def _made(episodes: int, seed: int, noise: float, from_policy: str | None, takeo
 
         loaded = load_policy(from_policy)
         check_track(loaded)
-        policy = {"name": loaded.name, "sha256": loaded.sha256, "takeover_max": takeover_max}
+        policy = {
+            "name": loaded.name,
+            "sha256": loaded.sha256,
+            "takeover_max": takeover_max,
+            "only_unsolved": only_unsolved,
+        }
     return Made(
         episodes=episodes,
         seed=seed,
@@ -137,6 +152,8 @@ def _command(made: Made, from_policy: str | None) -> str:
             f"--from-policy {shlex.quote(from_policy)}",
             f"--takeover-max {made.policy['takeover_max']}",
         ]
+        if made.policy["only_unsolved"]:
+            words.append("--only-unsolved")
     return " ".join(words)
 
 
@@ -170,7 +187,7 @@ def _blocks(
 
     def progress() -> None:
         if on_progress is not None:
-            on_progress(sum(len(block.episodes) for block in found.values()), made.episodes)
+            on_progress(sum(len(task) for task in tasks if task[0] in found), made.episodes)
 
     progress()
     with closing(
@@ -235,6 +252,11 @@ def _provenance(blocks: list[Block], made: Made, command: str) -> Provenance:
     episodes = [episode for block in blocks for episode in block.episodes]
     kept = [episode for episode in episodes if episode.success]
     left_out = [episode for episode in episodes if not episode.success]
+    if not episodes:
+        raise IlBenchError(
+            f"the policy solved all {made.episodes} episodes itself, so there is nothing to write; give it "
+            "more episodes, or leave out --only-unsolved"
+        )
     if not kept:
         raise IlBenchError(
             f"the expert solved none of {len(episodes)} episodes, so there is nothing to write; use less "

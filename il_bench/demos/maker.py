@@ -32,7 +32,8 @@ class Maker:
     def _drives(self, seeds: list[int]) -> Iterable[Drive]:
         if self._policy is None or self._made.policy is None:
             return [Drive(seed, np.zeros((0, 2), np.float32)) for seed in seeds]
-        return drive(self._policy, np.array(seeds), self._made.policy["takeover_max"])
+        settings = self._made.policy
+        return drive(self._policy, np.array(seeds), settings["takeover_max"], settings["only_unsolved"])
 
     def _episode(self, before: Drive, recording: Recording) -> Episode:
         return Episode(

@@ -34,8 +34,8 @@ class Episode(_Model):
 class Made(_Model):
     """Everything the frames depend on, so that two runs with equal values give equal data.
 
-    expert: sha256 of the sources of `il_bench.pusht`. policy: name, sha256 and takeover_max, None without.
-    fingerprint: versions and arithmetic, `environment.fingerprint()`.
+    expert: sha256 of the sources of `il_bench.pusht`. policy: name, sha256, takeover_max and only_unsolved,
+    None without. fingerprint: versions and arithmetic, `environment.fingerprint()`.
     """
 
     episodes: int

@@ -52,7 +52,9 @@ class _Recorder:
         return self.actions[-1]
 
 
-def drive(policy: Policy, seeds: NDArray[np.int64], takeover_max: int) -> list[Drive]:
+def drive(
+    policy: Policy, seeds: NDArray[np.int64], takeover_max: int, only_unsolved: bool = False
+) -> list[Drive]:
     """Let the policy drive each episode, as in an evaluation, for a random number of steps.
 
     Args:
@@ -60,6 +62,7 @@ def drive(policy: Policy, seeds: NDArray[np.int64], takeover_max: int) -> list[D
         seeds: (n,) rising, all of one block of BLOCK_SIZE.
         takeover_max: each episode's number of steps is drawn uniformly from 0 .. takeover_max; if the policy
             has solved the task by then, again, from the steps before it did.
+        only_unsolved: leave out the episodes that the policy solves within takeover_max steps.
 
     Raises:
         IlBenchError: the policy misbehaves (names seed, step and value).
@@ -73,6 +76,8 @@ def drive(policy: Policy, seeds: NDArray[np.int64], takeover_max: int) -> list[D
         seeds.tolist(), outcomes.success.tolist(), outcomes.n_steps.tolist(), strict=True
     ):
         solved_at = n_steps if success and n_steps <= takeover_max else None
+        if only_unsolved and solved_at is not None:
+            continue
         takeover = draw_takeover(seed, takeover_max, solved_at)
         drives.append(Drive(seed, driven[:takeover, seed % BLOCK_SIZE].copy()))
     return drives

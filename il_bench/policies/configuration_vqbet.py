@@ -17,6 +17,9 @@ class ILVQBeTConfig(VQBeTConfig):
         n_action_steps: steps of the chunk that are executed before it predicts again.
         relative_actions: chunks relative to the agent's (normalised) position where each begins; residual VQ
             then needs not spend its codes on where the agent is.
+        teach_true_codes: train the offset of the codes that a chunk has, as BeT does (Shafiullah et al. 2022,
+            section 3.2), and not of the codes that the head has just sampled, as LeRobot does. With
+            ``sequentially_select`` the secondary head, too, is then shown the true primary code.
         discover_packages_path: not used, as in ``KeypointsConfig``.
     """
 
@@ -25,6 +28,7 @@ class ILVQBeTConfig(VQBeTConfig):
     action_chunk_size: int = 8
     n_action_steps: int = 8
     relative_actions: bool = True
+    teach_true_codes: bool = False
     gpt_block_size: int = 32
     discover_packages_path: str | None = None
     normalization_mapping: dict[str, NormalizationMode] = field(default_factory=min_max_mapping)

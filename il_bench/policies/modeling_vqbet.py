@@ -8,6 +8,7 @@ observation tokens), and mended is what LeRobot 0.6 leaves open: the count of fi
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lerobot.policies.vqbet.modeling_vqbet import GPT, MLP, VQBeTHead, VqVae
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Tensor, nn
@@ -127,8 +128,38 @@ class ILVQBeTModel(nn.Module):
     def loss(self, batch: dict[str, Tensor], chunks: Tensor) -> tuple[Tensor, dict[str, Any]]:
         features = self.features(batch)
         with torch.autocast(chunks.device.type, enabled=False):
-            losses = self.action_head.loss_fn(self.action_head(features.float()), chunks)
+            predicted = self._of_true_codes if self.config.teach_true_codes else self._of_sampled_codes
+            losses = self.action_head.loss_fn(predicted(features.float(), chunks), chunks)
         return losses.pop("loss"), losses
+
+    def _of_sampled_codes(self, features: Tensor, chunks: Tensor) -> dict[str, Tensor]:
+        return self.action_head(features)  # type: ignore[no-any-return]
+
+    def _of_true_codes(self, features: Tensor, chunks: Tensor) -> dict[str, Tensor]:
+        """What ``VQBeTHead.forward`` returns, had it drawn the codes that ``chunks`` (B, Q, W, 2) have."""
+        head, flat = self.action_head, features.flatten(0, 1)  # (N, D), N = B * Q
+        codes = head.vqvae_model.get_code(chunks.flatten(0, 1))[1]  # (N, 2)
+        n_codes = self.config.vqvae_n_embed
+        if self.config.sequentially_select:
+            primary = head.map_to_cbet_preds_primary_bin(flat)
+            shown = torch.cat([flat, F.one_hot(codes[:, 0], n_codes)], dim=1)
+            logits = torch.stack([primary, head.map_to_cbet_preds_secondary_bin(shown)], dim=1)
+        else:
+            logits = head.map_to_cbet_preds_bin(flat).unflatten(1, (-1, n_codes))
+        offsets = head.map_to_cbet_preds_offset(flat).unflatten(1, (*logits.shape[1:], -1))
+        # offsets: (N, 2, C, W * 2)
+        chosen = offsets.gather(2, codes[:, :, None, None].expand(-1, -1, 1, offsets.shape[-1]))
+        with torch.no_grad():
+            decoded = head.vqvae_model.get_action_from_latent(
+                head.vqvae_model.get_embeddings_from_code(codes)
+            )  # (N, W, 2)
+        predicted = decoded.flatten(1) + chosen.squeeze(2).sum(dim=1)
+        return {
+            "cbet_logits": logits,
+            "predicted_action": predicted.unflatten(0, features.shape[:2]),
+            "sampled_centers": codes,
+            "decoded_action": decoded,
+        }
 
     def predict(self, batch: dict[str, Tensor]) -> Tensor:
         """The current step's chunk, (B, W, 2): decoded codes, plus offset, plus the agent's position."""

@@ -210,11 +210,12 @@ def test_the_command_names_bad_seeds_in_one_line(tmp_path: Path) -> None:
     assert "seeds 99999 .. 100000" in result.output
 
 
-def test_a_takeover_without_a_policy_is_refused(tmp_path: Path) -> None:
-    command = ["demos", "make", "--episodes", "2", "--takeover-max", "9", "--output", str(tmp_path / "demos")]
+@pytest.mark.parametrize("options", [["--takeover-max", "9"], ["--only-unsolved"]])
+def test_a_takeover_without_a_policy_is_refused(options: list[str], tmp_path: Path) -> None:
+    command = ["demos", "make", "--episodes", "2", *options, "--output", str(tmp_path / "demos")]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2
-    assert "--takeover-max: nobody drives before the expert; add --from-policy" in result.output
+    assert f"{options[0]}: nobody drives before the expert; add --from-policy" in result.output
 
 
 # --- a policy drives first --------------------------------------------------------------------------------
@@ -262,6 +263,27 @@ def test_the_expert_goes_on_where_the_policy_left_off(checkpoint: Path, tmp_path
         world.step(column(dataset, "action")[[first]])
         after = world.observations()["observation.state"][0]
         np.testing.assert_array_equal(column(dataset, "observation.state")[first + 1], after)
+
+
+def test_what_the_policy_solves_can_be_left_out(tmp_path: Path) -> None:
+    """The shipped bet solves most of a block; the expert is recorded in the other episodes alone."""
+    seeds = np.arange(2_000, 2_050)
+    outcomes = run_block(load_policy("bet"), seeds)
+    unsolved = [int(seed) for seed, n in zip(seeds, outcomes.n_steps, strict=True) if n > 100]
+    assert 0 < len(unsolved) < len(seeds)
+    output = tmp_path / "unsolved"
+    settings = {"from_policy": "bet", "takeover_max": 100, "only_unsolved": True}
+    make_demos(output, episodes=len(seeds), seed=2_000, **settings)
+    facts = json.loads((output / "meta" / "il_bench.json").read_text())
+    assert [episode["seed"] for episode in facts["episodes"]] == unsolved
+    assert facts["parts"][0]["command"].endswith("--takeover-max 100 --only-unsolved")
+
+
+def test_a_policy_that_leaves_nothing_to_do_is_one_clear_error(tmp_path: Path) -> None:
+    command = ["demos", "make", "--episodes", "2", "--from-policy", "expert", "--takeover-max", "299"]
+    result = CliRunner().invoke(app, [*command, "--only-unsolved", "--output", str(tmp_path / "demos")])
+    assert result.exit_code == 2
+    assert "the policy solved all 2 episodes itself" in result.output
 
 
 def test_takeovers_are_uniform_and_before_the_policy_has_solved_it() -> None:

@@ -139,6 +139,35 @@ def test_vqbet_target_chunks_are_worked_out_by_hand() -> None:
     assert chunks.tolist() == [expected]
 
 
+@pytest.mark.parametrize("sequential", [False, True])
+def test_vqbet_taught_true_codes_computes_what_lerobot_would_had_it_drawn_them(
+    sequential: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = small_policy("il_vqbet", teach_true_codes=True, sequentially_select=sequential)
+    train_a_little(policy)
+    batch = training_batch(policy.config, n=9)
+    encoded = vqvae(policy).encoder(policy.vqbet.target_chunks(batch).flatten(0, 1).flatten(1)).detach()
+    for stage, embedded in enumerate([encoded[:4], 0.1 * (encoded[:4] - encoded[4:8])]):
+        vqvae(policy).vq_layer.layers[stage]._codebook.embed.copy_(embedded[None])  # several codes in use
+    mine, said = policy.forward(batch)
+    model = policy.vqbet
+    chunks = model.target_chunks(batch)
+    true = vqvae(policy).get_code(chunks.flatten(0, 1))[1]
+    assert len(true.unique()) > 1
+    draws = iter([true[:, :1], true[:, 1:]] if sequential else [true.reshape(-1, 1)])
+    monkeypatch.setattr(torch, "multinomial", lambda *_, **__: next(draws))
+    theirs = model.action_head.loss_fn(model.action_head(model.features(batch)), chunks)
+    torch.testing.assert_close(mine, theirs["loss"])
+    assert said["equal_primary_code_rate"] == said["equal_secondary_code_rate"] == 1.0
+    assert said["offset_loss"] == pytest.approx(theirs["offset_loss"])
+    mine.backward()
+    codebook_offsets = model.action_head.map_to_cbet_preds_offset[0].weight.grad.unflatten(0, (2, 4, -1))
+    taught = codebook_offsets.abs().sum(dim=(2, 3)) > 0
+    assert {(stage, code) for stage, code in taught.nonzero().tolist()} == {
+        (stage, int(code)) for row in true for stage, code in enumerate(row)
+    }  # the offsets of the codes that occur, and of no other
+
+
 @pytest.mark.parametrize("n_future", [1, 3])
 def test_vqbet_reads_the_query_of_each_observation(n_future: int) -> None:
     policy = small_policy("il_vqbet", n_action_pred_token=n_future)
