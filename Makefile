@@ -16,7 +16,9 @@ JOBS ?= 2
 ARGS ?=
 POLICIES ?= bc bet vqbet act diffusion
 DEMOS := runs/demos
-DATA ?= $(DEMOS)/expert
+# What `make train` trains on: empty, what the shipped policies were trained on.
+DATA ?=
+on_dagger := act vqbet diffusion
 
 # No test and no benchmark needs the network or a screen.
 export HF_HUB_OFFLINE := 1
@@ -68,21 +70,31 @@ test: $(READY) ## run the unit and property tests (ARGS="-m slow": the slow ones
 	@echo "Running the tests in $(JOBS) processes."
 	@$(BIN)/pytest -n $(JOBS) $(ARGS)
 
-# What the shipped policies are trained on: 1,000 clean episodes of the expert and 1,000 disturbed ones.
+# 1,000 clean episodes of the expert and 1,000 disturbed ones.
 $(DEMOS)/expert: | $(READY)
 	@$(BIN)/il-bench demos make --episodes 1000 --seed 0 --workers $(JOBS) --output $(DEMOS)/clean
 	@$(BIN)/il-bench demos make --episodes 1000 --seed 2000 --noise 0.1 --workers $(JOBS) --output $(DEMOS)/disturbed
 	@$(BIN)/il-bench demos merge $(DEMOS)/clean $(DEMOS)/disturbed --output $(DEMOS)/expert
 
+# The same, and what the expert does where a policy trained on them is lost (DAgger).
+$(DEMOS)/dagger: | $(READY) $(DEMOS)/expert
+	@echo "Training the policy that drives before the expert takes over, into runs/driver."
+	@$(BIN)/il-bench train il_bench/recipes/driver.toml --data $(DEMOS)/expert --seed 1 --output runs/driver \
+	    --eval-every 0 $$([ -e runs/driver/checkpoints/last ] && echo --resume)
+	@$(BIN)/il-bench demos make --episodes 6000 --seed 10000 --from-policy runs/driver --takeover-max 299 \
+	    --only-unsolved --workers $(JOBS) --output $(DEMOS)/unsolved
+	@$(BIN)/il-bench demos merge $(DEMOS)/expert $(DEMOS)/unsolved --output $(DEMOS)/dagger
+
 demos: export OMP_NUM_THREADS := 1
-demos: $(DEMOS)/expert ## make the demonstrations that the shipped policies are trained on (5 minutes)
+demos: $(DEMOS)/expert $(DEMOS)/dagger ## make the demonstrations that the shipped policies are trained on (an hour)
 
 train: export OMP_NUM_THREADS := 1
-train: $(READY) $(filter $(DEMOS)/expert,$(DATA)) ## train every shipped policy again, seed 1, from nothing, and measure it
-	@echo "Training $(POLICIES) on $(DATA), one after the other, into runs/; interrupted runs are resumed."
+train: $(READY) $(if $(DATA),,$(DEMOS)/expert $(if $(filter $(on_dagger),$(POLICIES)),$(DEMOS)/dagger)) ## train every shipped policy again, seed 1, from nothing, and measure it
+	@echo "Training $(POLICIES), one after the other, into runs/; interrupted runs are resumed."
 	@for policy in $(POLICIES); do \
 	    run=runs/$$policy; \
-	    $(BIN)/il-bench train $$policy --data $(DATA) --seed 1 --output $$run \
+	    case " $(on_dagger) " in *" $$policy "*) data=$(DEMOS)/dagger;; *) data=$(DEMOS)/expert;; esac; \
+	    $(BIN)/il-bench train $$policy --data $(or $(DATA),$$data) --seed 1 --output $$run \
 	        $$([ -e $$run/checkpoints/last ] && echo --resume) || exit $$?; \
 	    mkdir -p il_bench/zoo/$$policy; \
 	    cp $$run/checkpoints/last/pretrained_model/* $$run/train_log.csv il_bench/zoo/$$policy/; \

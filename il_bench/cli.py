@@ -45,7 +45,7 @@ def main() -> None:
 
 @app.command()
 def train(
-    policy: Annotated[str, typer.Argument(help="bc, bet, vqbet, act or diffusion.")],
+    policy: Annotated[str, typer.Argument(help="bc, bet, vqbet, act, diffusion, or a recipe of your own (.toml).")],
     data: Annotated[str, typer.Option(help=DATA_HELP)],
     output: Annotated[Path, typer.Option(help="Folder of the run; checkpoints/last in it is the newest.")],
     track: Annotated[str, typer.Option(help="keypoints.")] = "keypoints",
@@ -64,7 +64,7 @@ def train(
         bool, typer.Option("--resume", help="Go on from the output folder's last checkpoint.")
     ] = False,
 ) -> None:
-    """Train POLICY by its recipe; every hyperparameter is in il_bench/recipes/.
+    """Train POLICY by its recipe; the shipped ones, with every hyperparameter, are in il_bench/recipes/.
 
     Ctrl-C saves and says how to go on.
     """

@@ -305,6 +305,21 @@ def test_recipes_name_the_field_that_is_wrong() -> None:
         recipes.parse(good, "mine.toml", {"stesp": 5})
 
 
+def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[policy]\ntype = "il_bc"\n[training]\nsteps = 7\nbatch_size = 2\nlr = 0.1\n')
+    assert recipes.load(str(path), "keypoints").training.steps == 7
+    assert recipes.load(str(path), "keypoints", {"steps": 9}).training.steps == 9
+    with pytest.raises(IlBenchError, match=r"none.toml: cannot be read \(No such file"):
+        recipes.load(str(tmp_path / "none.toml"), "keypoints")
+    path.write_text("[policy\n")
+    with pytest.raises(IlBenchError, match=r"mine.toml: is no TOML"):
+        recipes.load(str(path), "keypoints")
+    path.write_text("[policy]\n")
+    with pytest.raises(IlBenchError, match=r"mine.toml: training.steps: Field required"):
+        recipes.load(str(path), "keypoints")
+
+
 def test_an_unknown_field_of_a_policy_is_named(demos: Path, tmp_path: Path) -> None:
     recipe = small_recipe("bc")
     recipe = recipe.model_copy(update={"policy": {**recipe.policy, "hiden_dim": 5}})

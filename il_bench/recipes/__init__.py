@@ -2,6 +2,7 @@
 
 import tomllib
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -48,15 +49,21 @@ def names(track: str) -> list[str]:
 def load(policy: str, track: str, overrides: dict[str, Any] | None = None) -> Recipe:
     """The recipe of ``policy`` on ``track``, with fields of ``[training]`` replaced by ``overrides``.
 
+    Args:
+        policy: a policy's name, or the path of a recipe, which ends in ``.toml``.
+
     Raises:
-        IlBenchError: for a policy or track without a recipe; for a field that is unknown or out of bounds.
+        IlBenchError: for a policy or track without a recipe; a file that cannot be read; a field that is
+            unknown or out of bounds.
     """
+    if policy.endswith(".toml"):
+        return parse(_read(Path(policy)), policy, overrides)
     known = names(track)
     if policy not in known:
         raise IlBenchError(
             f"There is no recipe for policy {policy!r} on track {track!r}; "
             + (
-                f"there is one for {', '.join(known)}."
+                f"there is one for {', '.join(known)}; your own is a file that ends in .toml."
                 if known
                 else "the tracks with recipes are: keypoints."
             )
@@ -64,6 +71,15 @@ def load(policy: str, track: str, overrides: dict[str, Any] | None = None) -> Re
     source = f"recipes/{track}/{policy}.toml"
     data = tomllib.loads((files(__name__) / track / f"{policy}.toml").read_text())
     return parse(data, source, overrides)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise IlBenchError(f"{path}: cannot be read ({error.strerror}); give a recipe's path.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise IlBenchError(f"{path}: is no TOML ({error}); il_bench/recipes/ shows what one holds.") from None
 
 
 def parse(data: dict[str, Any], source: str, overrides: dict[str, Any] | None = None) -> Recipe:
