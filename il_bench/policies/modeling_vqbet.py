@@ -128,26 +128,26 @@ class ILVQBeTModel(nn.Module):
     def loss(self, batch: dict[str, Tensor], chunks: Tensor) -> tuple[Tensor, dict[str, Any]]:
         features = self.features(batch)
         with torch.autocast(chunks.device.type, enabled=False):
-            predicted = self._of_true_codes if self.config.teach_true_codes else self._of_sampled_codes
+            predicted = self._taught if self.config.teach_true_primary else self._sampled
             losses = self.action_head.loss_fn(predicted(features.float(), chunks), chunks)
         return losses.pop("loss"), losses
 
-    def _of_sampled_codes(self, features: Tensor, chunks: Tensor) -> dict[str, Tensor]:
+    def _sampled(self, features: Tensor, chunks: Tensor) -> dict[str, Tensor]:
         return self.action_head(features)  # type: ignore[no-any-return]
 
-    def _of_true_codes(self, features: Tensor, chunks: Tensor) -> dict[str, Tensor]:
-        """What ``VQBeTHead.forward`` returns, had it drawn the codes that ``chunks`` (B, Q, W, 2) have."""
+    def _taught(self, features: Tensor, chunks: Tensor) -> dict[str, Tensor]:
+        """What ``VQBeTHead.forward`` returns, had it sampled the primary codes of ``chunks`` (B, Q, W, 2)."""
         head, flat = self.action_head, features.flatten(0, 1)  # (N, D), N = B * Q
-        codes = head.vqvae_model.get_code(chunks.flatten(0, 1))[1]  # (N, 2)
-        n_codes = self.config.vqvae_n_embed
-        if self.config.sequentially_select:
-            primary = head.map_to_cbet_preds_primary_bin(flat)
-            shown = torch.cat([flat, F.one_hot(codes[:, 0], n_codes)], dim=1)
-            logits = torch.stack([primary, head.map_to_cbet_preds_secondary_bin(shown)], dim=1)
-        else:
-            logits = head.map_to_cbet_preds_bin(flat).unflatten(1, (-1, n_codes))
-        offsets = head.map_to_cbet_preds_offset(flat).unflatten(1, (*logits.shape[1:], -1))
-        # offsets: (N, 2, C, W * 2)
+        primary = head.vqvae_model.get_code(chunks.flatten(0, 1))[1][:, 0]  # (N,)
+        shown = torch.cat([flat, F.one_hot(primary, self.config.vqvae_n_embed)], dim=1)
+        logits = torch.stack(
+            [head.map_to_cbet_preds_primary_bin(flat), head.map_to_cbet_preds_secondary_bin(shown)], dim=1
+        )  # (N, 2, C)
+        chances = torch.softmax(logits[:, 1] / self.config.bet_softmax_temperature, dim=-1)
+        codes = torch.stack([primary, torch.multinomial(chances, 1)[:, 0]], dim=1)  # (N, 2)
+        offsets = head.map_to_cbet_preds_offset(flat).unflatten(
+            1, (*logits.shape[1:], -1)
+        )  # (N, 2, C, W * 2)
         chosen = offsets.gather(2, codes[:, :, None, None].expand(-1, -1, 1, offsets.shape[-1]))
         with torch.no_grad():
             decoded = head.vqvae_model.get_action_from_latent(
@@ -170,7 +170,13 @@ class ILVQBeTModel(nn.Module):
 
 
 class ResumableVqVae(VqVae):
-    """LeRobot's ``VqVae`` that can be saved in its first phase and stays frozen after it."""
+    """LeRobot's ``VqVae`` that can be saved in its first phase, revives codes, and stays frozen after it."""
+
+    def __init__(self, config: ILVQBeTConfig) -> None:
+        super().__init__(config)
+        for stage in self.vq_layer.layers:
+            stage._codebook.threshold_ema_dead_code = config.vqvae_revive_below
+            stage._codebook.reset_cluster_size = config.vqvae_revive_below
 
     @property
     def optimized_steps(self) -> int:

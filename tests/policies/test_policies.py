@@ -139,33 +139,52 @@ def test_vqbet_target_chunks_are_worked_out_by_hand() -> None:
     assert chunks.tolist() == [expected]
 
 
-@pytest.mark.parametrize("sequential", [False, True])
-def test_vqbet_taught_true_codes_computes_what_lerobot_would_had_it_drawn_them(
-    sequential: bool, monkeypatch: pytest.MonkeyPatch
+def test_vqbet_taught_the_true_primary_code_computes_what_lerobot_would_had_it_sampled_that(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    policy = small_policy("il_vqbet", teach_true_codes=True, sequentially_select=sequential)
+    policy = small_policy("il_vqbet", teach_true_primary=True, sequentially_select=True)
     train_a_little(policy)
     batch = training_batch(policy.config, n=9)
     encoded = vqvae(policy).encoder(policy.vqbet.target_chunks(batch).flatten(0, 1).flatten(1)).detach()
     for stage, embedded in enumerate([encoded[:4], 0.1 * (encoded[:4] - encoded[4:8])]):
         vqvae(policy).vq_layer.layers[stage]._codebook.embed.copy_(embedded[None])  # several codes in use
-    mine, said = policy.forward(batch)
     model = policy.vqbet
     chunks = model.target_chunks(batch)
-    true = vqvae(policy).get_code(chunks.flatten(0, 1))[1]
+    true = vqvae(policy).get_code(chunks.flatten(0, 1))[1][:, :1]
     assert len(true.unique()) > 1
-    draws = iter([true[:, :1], true[:, 1:]] if sequential else [true.reshape(-1, 1)])
+    secondary = torch.arange(len(true))[:, None] % 4
+    draws = iter([secondary, true, secondary])  # mine, and then theirs
     monkeypatch.setattr(torch, "multinomial", lambda *_, **__: next(draws))
+    mine, said = policy.forward(batch)
     theirs = model.action_head.loss_fn(model.action_head(model.features(batch)), chunks)
     torch.testing.assert_close(mine, theirs["loss"])
-    assert said["equal_primary_code_rate"] == said["equal_secondary_code_rate"] == 1.0
+    assert said["equal_primary_code_rate"] == 1.0
     assert said["offset_loss"] == pytest.approx(theirs["offset_loss"])
     mine.backward()
-    codebook_offsets = model.action_head.map_to_cbet_preds_offset[0].weight.grad.unflatten(0, (2, 4, -1))
-    taught = codebook_offsets.abs().sum(dim=(2, 3)) > 0
-    assert {(stage, code) for stage, code in taught.nonzero().tolist()} == {
-        (stage, int(code)) for row in true for stage, code in enumerate(row)
-    }  # the offsets of the codes that occur, and of no other
+    offsets = model.action_head.map_to_cbet_preds_offset[0].weight.grad.unflatten(0, (2, 4, -1))
+    taught = offsets[0].abs().sum(dim=(1, 2)) > 0
+    assert taught.nonzero().flatten().tolist() == true.unique().tolist()  # the codes that occur, and no other
+
+
+@pytest.mark.parametrize(("revive_below", "revived"), [(0.0, False), (2.0, True)])
+def test_vqbet_revives_codes_that_nothing_is_near_to(revive_below: float, revived: bool) -> None:
+    policy = small_policy("il_vqbet", vqvae_revive_below=revive_below)
+    far = 1e3
+    for stage in vqvae(policy).vq_layer.layers:
+        stage._codebook.embed[0, 1] = far
+        stage._codebook.embed_avg[0, 1] = far
+        stage._codebook.cluster_size[0, 1] = 0.0
+    train_a_little(policy, steps=1)
+    codebooks = [stage._codebook.embed[0] for stage in vqvae(policy).vq_layer.layers]
+    assert all((codebook.abs().max() < far / 2) == revived for codebook in codebooks)
+    assert all(
+        (stage._codebook.cluster_size[0, 1] == revive_below) for stage in vqvae(policy).vq_layer.layers
+    )
+
+
+def test_vqbet_can_be_taught_the_primary_code_only_where_the_secondary_is_selected_after_it() -> None:
+    with pytest.raises(ValueError, match="teach_true_primary is set; it needs sequentially_select"):
+        small_policy("il_vqbet", teach_true_primary=True)
 
 
 @pytest.mark.parametrize("n_future", [1, 3])
