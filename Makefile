@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test demos train sim-speed render-speed expert-success training-curves lerobot-agreement error-rates damage-trials lint format lock clean
+.PHONY: help env bench test demos train sim-speed render-speed expert-success training-curves tokenizer-speed faults lerobot-agreement error-rates damage-trials lint format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -117,6 +117,14 @@ training-curves: $(READY) ## draw how the shipped policies learned, from their l
 
 lerobot-agreement: $(READY) ## episodes and speed beside lerobot-eval's for act, diffusion and vqbet (10 minutes)
 	@$(BIN)/python -W ignore benchmarks/lerobot_agreement.py $(ARGS)
+
+tokenizer-speed: export OMP_NUM_THREADS := 1
+tokenizer-speed: $(READY) ## encode and decode of residual VQ beside LeRobot's, on one core, in one run
+	@$(BIN)/python -W ignore benchmarks/tokenizer_speed.py $(ARGS)
+
+faults: export OMP_NUM_THREADS := 1
+faults: $(READY) ## plant faults into the quantizers, one at a time, and see which test finds each
+	@$(BIN)/python benchmarks/faults.py --jobs $(JOBS) $(ARGS)
 
 damage-trials: $(READY) ## damage a shipped policy in three ways and see what the gate says (4 minutes)
 	@$(BIN)/python benchmarks/damage.py $(ARGS)

@@ -15,6 +15,7 @@ from il_bench.command import DATA_HELP, fail, resolve_data
 from il_bench.demos.cli import app as demos
 from il_bench.errors import IlBenchError
 from il_bench.options import MAX_EPISODES, SEED_STARTS
+from il_bench.report.cli import app as report
 
 if TYPE_CHECKING:
     from il_bench.train import Trainer
@@ -36,6 +37,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(demos, name="demos")
+app.add_typer(report, name="report")
 
 
 @app.callback()
@@ -45,7 +47,9 @@ def main() -> None:
 
 @app.command()
 def train(
-    policy: Annotated[str, typer.Argument(help="bc, bet, vqbet, act, diffusion, or a recipe of your own (.toml).")],
+    policy: Annotated[
+        str, typer.Argument(help="bc, bet, vqbet, act, diffusion, or a recipe of your own (.toml).")
+    ],
     data: Annotated[str, typer.Option(help=DATA_HELP)],
     output: Annotated[Path, typer.Option(help="Folder of the run; checkpoints/last in it is the newest.")],
     track: Annotated[str, typer.Option(help="keypoints.")] = "keypoints",

@@ -442,6 +442,7 @@ def test_the_suite_from_first_baseline_to_missed_target(
     assert set(report) == {"schema", "created", "environment"} | sections
     described = {"packages", "cpu", "instruction_set", "blas", "gpu", "threads", "commit"}
     assert described <= set(report["environment"])
+    assert report["tokenizers"] == [], "those without a policy belong to the whole table"
     (only,) = report["success"]
     assert (only["policy"], only["decision"], only["target"]) == ("mine", "NOT GATED", None)
     assert [episode["seed"] for episode in only["episodes"]] == list(range(200_000, 200_050))

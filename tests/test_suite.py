@@ -1,48 +1,21 @@
 """What the suite measures beside success, which test_plugin.py and test_report.py cover."""
 
 import json
-import math
-import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from il_bench.fixtures import DATA_VARIABLE
 from il_bench.policies.loading import load_policy
 from il_bench.suite import timing
-from il_bench.suite.tokenizers import described, measure
-from il_bench.tokenizers import KMeansTokenizer
-
-
-def test_a_tokenizers_row_by_hand() -> None:
-    """Codes 0, 0, 1 and 3 of four: three are used, and shares 1/2, 1/4, 1/4 have entropy 1.5 ln 2."""
-    tokenizer = KMeansTokenizer(4, (1, 2))
-    error = torch.tensor([[[1.0, -1.0]], [[3.0, 0.0]], [[0.0, 0.0]], [[0.0, -3.0]]])
-    row = described("bet", tokenizer, torch.tensor([[0], [0], [1], [3]]), error)
-    assert row.tokenizer == "bet: KMeans"
-    assert (row.codebook_size, row.num_quantizers, row.bits_per_chunk) == (4, 1, 2.0)
-    assert (row.l1_px, row.usage) == (1.0, 0.75)
-    assert math.isclose(row.perplexity, 2**1.5, rel_tol=1e-6)
-
-
-@pytest.mark.skipif(DATA_VARIABLE not in os.environ, reason=f"{DATA_VARIABLE} names no human data")
-@pytest.mark.parametrize("name", ["bet", "vqbet"])
-def test_an_embedded_tokenizer_keeps_the_demonstrations(name: str) -> None:
-    from il_bench.dataset import open_dataset
-
-    policy = load_policy(name)
-    row, mean_px = measure(policy, policy.policy.tokenizer, open_dataset(os.environ[DATA_VARIABLE]))
-    assert row.l1_px < mean_px / 2
-    assert 1.0 <= row.perplexity <= row.codebook_size
 
 
 def test_acting_is_one_prediction_and_all_its_actions(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = load_policy(checkpoint)
-    act, n = timing.acting(policy, batch=3)
-    assert n == 3 * policy.policy.config.n_action_steps
+    work = timing.acting(policy, batch=3)
+    assert work.n == 3 * policy.policy.config.n_action_steps
     calls = []
     predict = policy.policy.predict_action_chunk
     monkeypatch.setattr(
@@ -51,7 +24,7 @@ def test_acting_is_one_prediction_and_all_its_actions(
         lambda *args, **kwargs: calls.append(0) or predict(*args, **kwargs),
     )
     for _ in range(4):
-        act()
+        work.call()
     assert len(calls) == 4
 
 

@@ -110,8 +110,10 @@ def test_each_epoch_visits_every_batch_once(demos: Path, tmp_path: Path) -> None
     assert len(rows) == len(set(rows)) == 112  # 120 frames, batches of 16
 
 
-def test_diffusion_leaves_out_the_last_frames_of_each_episode(demos: Path, tmp_path: Path) -> None:
-    frames = set(make("diffusion", demos, tmp_path).frames.tolist())
+def test_drop_n_last_frames_leaves_out_the_last_frames_of_each_episode(demos: Path, tmp_path: Path) -> None:
+    recipe = small_recipe("diffusion")
+    recipe = recipe.model_copy(update={"policy": {**recipe.policy, "drop_n_last_frames": 7}})
+    frames = set(Trainer(recipe, str(demos), seed=1, output=tmp_path).frames.tolist())
     assert frames == set(range(120)) - set(range(33, 40)) - set(range(63, 70)) - set(range(113, 120))
 
 
@@ -175,7 +177,7 @@ def test_a_checkpoint_says_what_made_it(demos: Path, tmp_path: Path) -> None:
     run_to(trainer, 1)
     facts = json.loads((checkpoint.save(trainer) / "pretrained_model" / "training.json").read_text())
     assert facts["seed"] == 1 and facts["step"] == 1
-    assert facts["recipe"]["policy"]["chunk_size"] == 16
+    assert facts["recipe"]["policy"]["chunk_size"] == 8
     assert facts["data"]["name"] == "demos" and facts["data"]["frames"] == 120
     assert len(facts["data"]["sha256"]) == 64
 

@@ -110,7 +110,7 @@ def load_policy(spec: str | Path, *, device: str = "cpu") -> LoadedPolicy:
     if spec == EXPERT:
         return _expert()
     folder = find_checkpoint(str(spec))
-    config = _read_config(folder, device)
+    config = read_config(folder, device)
     track = track_of(config, str(spec))
     _check_files(folder)
     try:
@@ -196,7 +196,12 @@ def _download(hub_id: str) -> Path:
         ) from None
 
 
-def _read_config(folder: Path, device: str) -> PreTrainedConfig:
+def read_config(folder: Path, device: str) -> PreTrainedConfig:
+    """The configuration of the policy in ``folder``, whatever its type.
+
+    Raises:
+        IlBenchError: when LeRobot cannot read it.
+    """
     try:
         config = PreTrainedConfig.from_pretrained(folder, cli_overrides=[f"--device={device}"])
     except Exception as error:  # draccus wraps every kind of bad JSON and unknown field in its own errors

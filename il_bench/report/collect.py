@@ -113,15 +113,23 @@ def finish(
 
 
 def write(report: schema.Report, folder: Path) -> list[Path]:
-    """Write report.json, report.png and report.html, each whole or not at all; return their paths."""
-    from il_bench.report import page, plot  # matplotlib and jinja2: only the process that writes needs them
+    """Write report.json and what is made from it, each whole or not at all; return the paths.
 
-    paths = [folder / f"report.{kind}" for kind in ("json", "png", "html")]
-    schema.save(paths[0], report)
-    picture = plot.render(report)
-    schema.write_whole(paths[1], picture)
-    schema.write_whole(paths[2], page.render(report, picture).encode())
-    return paths
+    Made are report.png, with tokenizers tokenizers.png too, and report.html, which holds these pictures and
+    one of each tokenizer's moves.
+    """
+    from il_bench.report import moves, page, plot  # matplotlib and jinja2: only who writes needs them
+
+    schema.save(folder / "report.json", report)
+    rows = report.tokenizers
+    pictures = {"report.png": plot.render(report)}
+    if rows:
+        pictures["tokenizers.png"] = plot.render_tokenizers(rows)
+    drawn = [(moves.title(row), moves.render(row)) for row in rows if row.vocabulary is not None]
+    html = page.render(report, pictures["report.png"], pictures.get("tokenizers.png"), drawn)
+    for name, content in (pictures | {"report.html": html.encode()}).items():
+        schema.write_whole(folder / name, content)
+    return [folder / name for name in ("report.json", *pictures, "report.html")]
 
 
 def update_baselines(run: Run, path: Path) -> list[str]:
@@ -156,4 +164,5 @@ def _rate(measured: Measured) -> str:
 
 
 def _order(row: schema.Row) -> tuple[str, ...]:
-    return tuple(str(value) for value in list(row.model_dump(exclude={"episodes"}).values())[:3])
+    values = list(row.model_dump(exclude={"episodes", "vocabulary"}).values())[:3]
+    return tuple(f"{value:09d}" if isinstance(value, int) else str(value) for value in values)

@@ -101,8 +101,11 @@ def context(report: Report) -> tuple[list[Line], list[str]]:
 
 
 def plain(report: Report, section: str) -> list[dict[str, str]]:
-    """The rows of another section as text by column, without columns that are empty in all of them."""
-    rows = [row.model_dump() for row in getattr(report, section)]
+    """The rows of another section as text by column, without columns that are empty in all of them.
+
+    A tokenizer's vocabulary is left to pictures.
+    """
+    rows = [row.model_dump(exclude={"vocabulary"}) for row in getattr(report, section)]
     filled = [name for name in rows[0] if any(row[name] is not None for row in rows)] if rows else []
     return [{name: _value(row[name]) for name in filled} for row in rows]
 
@@ -167,6 +170,8 @@ def _interval(value: Interval) -> str:
 def _value(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, tuple):
+        return ", ".join(map(_value, value))
     if not isinstance(value, float):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -1,6 +1,7 @@
 """The report as one HTML file that needs no other."""
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -9,8 +10,16 @@ from il_bench.report import lines
 from il_bench.report.schema import Report
 
 
-def render(report: Report, picture: bytes) -> str:
-    """Return the page; `picture` is the PNG to embed."""
+def render(
+    report: Report,
+    picture: bytes,
+    tokenizers: bytes | None = None,
+    moves: Sequence[tuple[str, bytes]] = (),
+) -> str:
+    """Return the page with PNGs embedded.
+
+    picture: of the success rows; tokenizers: of all tokenizers; moves: of single ones, with a title each.
+    """
     loader = FileSystemLoader(Path(__file__).parent)
     jinja = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -22,6 +31,12 @@ def render(report: Report, picture: bytes) -> str:
         measured=lines.measured(report),
         context=around,
         notes=notes,
-        picture=base64.b64encode(picture).decode(),
+        picture=_embedded(picture),
+        tokenizers=None if tokenizers is None else _embedded(tokenizers),
+        moves=[(title, _embedded(png)) for title, png in moves],
         sections={name: lines.plain(report, name) for name in lines.PLAIN_SECTIONS},
     )
+
+
+def _embedded(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

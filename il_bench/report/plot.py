@@ -1,12 +1,13 @@
-"""The report as a picture: every policy's two metrics with intervals, its target, published results."""
+"""The report as pictures: every policy's two metrics beside its target, and what tokenizers lose."""
 
 import io
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from il_bench.report import lines
-from il_bench.report.schema import Report, Success
+from il_bench.report.schema import Report, Success, Tokenizer
 
 _METRICS = ("success_rate", "mean_max_reward")
 
@@ -25,6 +26,31 @@ def render(report: Report) -> bytes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+    return _png(figure)
+
+
+def render_tokenizers(rows: Sequence[Tokenizer]) -> bytes:
+    """Return bits a chunk against px lost as a PNG, one panel a set of demonstrations."""
+    data = list(dict.fromkeys(row.data for row in rows))
+    figure = Figure(figsize=(1.0 + 5.0 * len(data), 4.6), layout="constrained")
+    colors = {name: f"C{number % 10}" for number, name in enumerate(sorted({row.tokenizer for row in rows}))}
+    for axis, name in zip(figure.subplots(1, len(data), squeeze=False)[0], data, strict=True):
+        shown = sorted((row for row in rows if row.data == name), key=lambda row: row.tokenizer)
+        for row in shown:
+            style = {"marker": "s" if row.fit_seconds is None else "o", "color": colors[row.tokenizer]}
+            label = f"{row.tokenizer} ({row.l1_px:.1f} px)"
+            axis.plot(row.bits_per_chunk, row.l1_px, ls="none", markersize=8, label=label, **style)
+        axis.set(xscale="log", xlabel="bits a chunk", title="" if name is None else f"{name} demonstrations")
+        axis.set_xticks(ticks := [4, 8, 16, 32, 64], [str(tick) for tick in ticks])
+        axis.minorticks_off()
+        axis.set(ylim=(0.0, 1.15 * max(row.l1_px for row in shown)), ylabel="error of a coordinate (px)")
+        axis.grid(color="0.9")
+        axis.set_axisbelow(True)
+        axis.legend(fontsize=8, title="circles: fitted here, squares: a policy's own", title_fontsize=8)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")  # without pyplot it draws with Agg: no display, no global state
     return buffer.getvalue()

@@ -91,24 +91,77 @@ class Success(Row):
     episodes: tuple[Episode, ...]
 
 
-class Tokenizer(Row):
-    """How well one tokenizer keeps actions.
+Point = tuple[float, float]
 
-    `l1_px`: mean error of a coordinate after a round trip. `usage`: share of the codes that occur;
-    `perplexity`: exp of their entropy; both the mean over the codebooks.
+
+class Move(Row):
+    """What one sequence of tokens decodes to: `path`, in px."""
+
+    indices: tuple[Count, ...]
+    path: tuple[Point, ...]
+
+
+class Demonstration(Row):
+    """One episode cut into chunks that follow each other.
+
+    `indices`: the tokens of each chunk; `path` and `decoded`: its actions and what the tokens make of them,
+    px.
+    """
+
+    episode: Count
+    indices: tuple[tuple[Count, ...], ...]
+    path: tuple[Point, ...]
+    decoded: tuple[Point, ...]
+
+
+class Vocabulary(Row):
+    """The moves of a tokenizer that occur, the most used first.
+
+    A move is one sequence of tokens, all that a chunk has. `relative`: whether `moves` begin at the agent;
+    else they are places in the arena. `n_moves`: how many different ones occur; `counts`: how often each
+    does; `moves`: their paths. Of the last two only so many as a picture shows.
+    """
+
+    relative: bool
+    n_moves: Count
+    counts: tuple[Count, ...]
+    moves: tuple[Move, ...]
+    demonstration: Demonstration
+
+
+class Tokenizer(Row):
+    """How well one tokenizer keeps actions of episodes that were held out.
+
+    `data`: whose episodes. `l1_px`: mean error of a coordinate after a round trip; `stage_l1_px`: after each
+    stage of a residual VQ. `usage`: share of the codes that occur; `perplexity`: exp of their entropy; both
+    the mean over the codebooks. `round_trip`: share of the chunks whose tokens i have encode(decode(i)) = i.
+    `n_chunks`: what was measured on. `fitted_on`: what the tokenizer learned from, in `fit_seconds` of one
+    core.
     """
 
     tokenizer: str
+    data: str | None = None
     codebook_size: Count
     num_quantizers: Count
     bits_per_chunk: float
     l1_px: float
+    stage_l1_px: tuple[float, ...] | None = None
     usage: Share
     perplexity: float
+    round_trip: Share | None = None
+    n_chunks: Count | None = None
+    fitted_on: str | None = None
+    fit_seconds: float | None = None
+    vocabulary: Vocabulary | None = None
 
 
 class Throughput(Row):
-    """How many of `what` a second; `ratio_to_reference` compares with `reference`, timed in turns with it."""
+    """How many of `what` a second.
+
+    `ratio_to_reference` compares with `reference`, timed in turns with it; `ratio_to_floor` with nothing but
+    the matrix products of the network, timed in turns too. `peak_memory_mb`: the most that one call holds of
+    its own.
+    """
 
     what: str
     batch: Count
@@ -116,6 +169,8 @@ class Throughput(Row):
     per_second: float
     ratio_to_reference: float | None
     reference: str | None
+    ratio_to_floor: float | None = None
+    peak_memory_mb: float | None = None
 
 
 class Latency(Row):

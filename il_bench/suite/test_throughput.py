@@ -1,4 +1,4 @@
-"""How many actions a second does each selected policy give, and how many chunks does its tokenizer code?"""
+"""How many actions a second does each selected policy give, and how many chunks do tokenizers code?"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from il_bench.fixtures import SETTINGS
+from il_bench.options import EXPERT
+from il_bench.suite import choice
 
 if TYPE_CHECKING:
     from il_bench.policies.loading import LoadedPolicy
+    from il_bench.suite.timing import Work
     from il_bench.tokenizers import Tokenizer
 
-Timed = Callable[[str, Callable[[], object], int, int], None]
+Timed = Callable[[str, "Work", int, float], None]
 BLOCK = 50  # as many as a rollout asks for at once
-N_CHUNKS = 256
+BATCHES = (1, 64, 1024, 16384)
+WARM_BELOW = 1024  # what a larger batch takes, no cache decides
+SECONDS = 3.0
+FEW_SECONDS = 0.3  # of the many rows of small calls
 
 
 @pytest.fixture
@@ -22,32 +28,48 @@ def timed(
     pytestconfig: pytest.Config,
     il_bench_record: Callable[[dict[str, Any]], None],
 ) -> Timed:
-    """Time a call with pytest-benchmark and report how many of `n` it does a second."""
+    """Time some work with pytest-benchmark, in turns with what it is compared with, and report the row."""
     if not pytestconfig.pluginmanager.hasplugin("benchmark"):
         pytest.skip("timed by pytest-benchmark, which is switched off")
     benchmark = request.getfixturevalue("benchmark")
     if benchmark.disabled:
         pytest.skip("pytest-benchmark times nothing here, as with -n: other processes would disturb it")
+    device = pytestconfig.stash[SETTINGS].device
 
-    def time(what: str, call: Callable[[], object], n: int, batch: int) -> None:
+    def time(what: str, work: "Work", batch: int, seconds: float) -> None:
         from il_bench.report.collect import Record
         from il_bench.report.schema import Throughput
-        from il_bench.suite.timing import one_thread, rounds
+        from il_bench.suite.timing import Turns, one_thread, peak_memory_mb, rounds
 
-        n_rounds = rounds(call)
+        calls = [call for call in (work.reference, work.floor, work.call) if call is not None]
+        clock = benchmark._timer  # what --benchmark-timer says
+        n_rounds = rounds(calls, seconds, clock)
+        turns = Turns(work, clock, warm=batch < WARM_BELOW)
         with one_thread():
-            benchmark.pedantic(call, rounds=n_rounds)
+            benchmark.pedantic(work.call, setup=turns, rounds=n_rounds)
+        median = benchmark.stats.stats.median
+        to_reference, to_floor = turns.ratios(median)
         row = Throughput(
             what=what,
             batch=batch,
-            device=pytestconfig.stash[SETTINGS].device,
-            per_second=n / benchmark.stats.stats.median,
-            ratio_to_reference=None,
-            reference=None,
+            device=device,
+            per_second=work.n / median,
+            ratio_to_reference=to_reference,
+            reference=work.reference_name,
+            ratio_to_floor=to_floor,
+            peak_memory_mb=peak_memory_mb(work.call, device),
         )
+        benchmark.extra_info.update(row.model_dump())
         il_bench_record(Record("throughput", row).to_dict())
 
     return time
+
+
+@pytest.fixture
+def whole_table(pytestconfig: pytest.Config) -> None:
+    """Skip what is not about a policy where some were asked for."""
+    if pytestconfig.stash[SETTINGS].chosen:
+        pytest.skip("these belong to the whole table; --il-policy asks for some rows")
 
 
 @pytest.mark.throughput
@@ -56,14 +78,60 @@ def test_actions(policy: "LoadedPolicy", batch: int, timed: Timed) -> None:
     """Actions a second, each prediction's share in all the actions it gives."""
     from il_bench.suite.timing import acting
 
-    call, n = acting(policy, batch)
-    timed(f"{policy.name}: select_action", call, n, batch)
+    timed(f"{policy.name}: select_action", acting(policy, batch), batch, SECONDS)
 
 
 @pytest.mark.throughput
+@pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("way", ["encode", "decode"])
-def test_chunks(policy: "LoadedPolicy", tokenizer: "Tokenizer", way: str, timed: Timed) -> None:
-    """Chunks a second through the tokenizer."""
-    from il_bench.suite.timing import coding
+def test_chunks(
+    policy: "LoadedPolicy",
+    tokenizer: "Tokenizer",
+    way: str,
+    batch: int,
+    timed: Timed,
+    pytestconfig: pytest.Config,
+) -> None:
+    """Chunks a second through the tokenizer inside a policy."""
+    from il_bench.report.tokenizers import of_policy
+    from il_bench.suite.coding import coding
+    from il_bench.suite.tokenizers import held_out
 
-    timed(f"{policy.name}: {way}", coding(tokenizer, N_CHUNKS)[way], N_CHUNKS, N_CHUNKS)
+    seen = held_out(EXPERT, tokenizer.chunk_shape[0])
+    work = coding(of_policy(policy, tokenizer), seen, way, batch, pytestconfig.stash[SETTINGS].device)
+    timed(f"{policy.name}: {way}", work, batch, FEW_SECONDS)
+
+
+@pytest.mark.throughput
+@pytest.mark.usefixtures("whole_table")
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("way", ["encode", "decode"])
+@pytest.mark.parametrize("name", choice.TIMED)
+def test_fitted_chunks(name: str, way: str, batch: int, timed: Timed, pytestconfig: pytest.Config) -> None:
+    """Chunks a second through the tokenizers that test_tokenizers.py fits."""
+    from il_bench.suite.coding import coding
+    from il_bench.suite.tokenizers import CHUNK_SHAPE, fitted, held_out
+
+    _, source = choice.preferred(pytestconfig)
+    seen = held_out(source, CHUNK_SHAPE[0])
+    work = coding(fitted(name, source), seen, way, batch, pytestconfig.stash[SETTINGS].device)
+    timed(f"{name}: {way}", work, batch, FEW_SECONDS)
+
+
+@pytest.mark.throughput
+@pytest.mark.usefixtures("whole_table")
+@pytest.mark.parametrize("batch", [1, 64, 1024])
+@pytest.mark.parametrize("what", ["windows", "normalise", "unnormalise"])
+def test_batches(what: str, batch: int, timed: Timed, pytestconfig: pytest.Config) -> None:
+    """Training windows a second of the embedded vqbet: gathered, normalised, and actions back in px."""
+    from il_bench.policies.loading import load_policy
+    from il_bench.suite.coding import normalising, windowing
+    from il_bench.suite.tokenizers import demonstrations
+
+    device = pytestconfig.stash[SETTINGS].device
+    policy, dataset = load_policy("vqbet", device=device), demonstrations(EXPERT)
+    if what == "windows":
+        work = windowing(policy, dataset, batch)
+    else:
+        work = normalising(policy, dataset, what, batch, device)
+    timed(what, work, batch, FEW_SECONDS)

@@ -1,28 +1,68 @@
-"""How well does the action tokenizer inside each selected policy keep the demonstrations?"""
+"""How well do action tokenizers keep demonstrations that were held out?
+
+The tokenizer inside each selected policy, and others fitted here on the other episodes.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from il_bench.fixtures import SETTINGS
+from il_bench.suite import choice
 
+if TYPE_CHECKING:
     from il_bench.policies.loading import LoadedPolicy
+    from il_bench.report.tokenizers import Subject
     from il_bench.tokenizers import Tokenizer
+
+Report = Callable[["Subject"], None]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Measure on every set of demonstrations; what takes long to fit on one only."""
+    sets = choice.demonstrations(metafunc.config)
+    if "name" in metafunc.fixturenames:
+        last = choice.preferred(metafunc.config)
+        pairs = [(name, data) for data in sets.items() for name in choice.QUICK]
+        pairs += [(name, last) for name in choice.TRAINED]
+        metafunc.parametrize(("name", "data"), pairs, ids=[f"{name}-{data[0]}" for name, data in pairs])
+    elif "data" in metafunc.fixturenames:
+        metafunc.parametrize("data", sets.items(), ids=sets, scope="module")
+
+
+@pytest.fixture
+def report(data: tuple[str, str], il_bench_record: Callable[[dict[str, Any]], None]) -> Report:
+    """Put a tokenizer's row into the report; fail if its tokens say no more than the mean chunk does."""
+
+    def measured(subject: "Subject") -> None:
+        from il_bench.report.collect import Record
+        from il_bench.report.tokenizers import measure
+        from il_bench.suite.tokenizers import held_out
+
+        name, source = data
+        row, mean_px = measure(subject, held_out(source, subject.tokenizer.chunk_shape[0]), name)
+        il_bench_record(Record("tokenizers", row).to_dict())
+        assert row.l1_px < mean_px, (
+            f"{subject.name}: {row.l1_px:.1f} px lost, {mean_px:.1f} px by the mean chunk"
+        )
+
+    return measured
 
 
 @pytest.mark.success
-def test_tokenizer(
-    policy: "LoadedPolicy",
-    tokenizer: "Tokenizer",
-    pusht_dataset: "LeRobotDataset",
-    il_bench_record: Callable[[dict[str, Any]], None],
-) -> None:
-    """Report what encoding and decoding loses; fail if the tokens say no more than the mean chunk does."""
-    from il_bench.report.collect import Record
-    from il_bench.suite.tokenizers import measure
+def test_tokenizer(policy: "LoadedPolicy", tokenizer: "Tokenizer", report: Report) -> None:
+    """What the tokenizer inside a policy loses."""
+    from il_bench.report.tokenizers import of_policy
 
-    row, mean_px = measure(policy, tokenizer, pusht_dataset)
-    il_bench_record(Record("tokenizers", row).to_dict())
-    assert row.l1_px < mean_px, f"{policy.name}: {row.l1_px:.1f} px lost, {mean_px:.1f} px by the mean chunk"
+    report(of_policy(policy, tokenizer))
+
+
+@pytest.mark.success
+def test_fitted(pytestconfig: pytest.Config, name: str, data: tuple[str, str], report: Report) -> None:
+    """What a tokenizer loses that is fitted on the other episodes of the same demonstrations."""
+    if pytestconfig.stash[SETTINGS].chosen:
+        pytest.skip("these belong to the whole table; --il-policy asks for some rows")
+    from il_bench.suite.tokenizers import fitted
+
+    report(fitted(name, data[1]))

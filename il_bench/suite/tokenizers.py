@@ -1,59 +1,69 @@
-"""What test_tokenizers.py measures: how well a policy's tokenizer keeps the demonstrations' actions."""
+"""The tokenizers that test_tokenizers.py and test_throughput.py measure: the policies' own, and fitted ones.
+
+Fitted ones learn from the demonstrations that are not held out (see `il_bench.chunks`), the same for all, and
+know nothing of a policy. A policy's own tokenizer learned from whatever that policy was trained on.
+"""
+
+import time
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from torch import Tensor
 
-from il_bench.dataset import Windows
-from il_bench.policies.loading import LoadedPolicy
-from il_bench.policies.modeling_vqbet import ILVQBeTPolicy
-from il_bench.report.schema import Tokenizer as Row
-from il_bench.tokenizers import Tokenizer
-from il_bench.train import BATCH_KEYS, delta_timestamps
+from il_bench import chunks
+from il_bench.dataset import open_dataset
+from il_bench.report.tokenizers import Subject
+from il_bench.suite.timing import one_thread
+from il_bench.tokenizers import (
+    FSQTokenizer,
+    KMeansTokenizer,
+    ResidualVQTokenizer,
+    Tokenizer,
+    UniformBinsTokenizer,
+    VQVAETokenizer,
+)
 
-N_WINDOWS = 2000
+CHUNK_SHAPE = (5, 2)  # of the embedded bet and vqbet
+SEED = 0
+
+#: How to make each tokenizer that `suite.choice` names; the residual VQ is as large as the embedded vqbet's.
+NEW: dict[str, Callable[[], Tokenizer]] = {
+    "uniform bins 256": lambda: UniformBinsTokenizer(256, CHUNK_SHAPE),
+    "k-means 64": lambda: KMeansTokenizer(64, CHUNK_SHAPE),
+    "k-means 512": lambda: KMeansTokenizer(512, CHUNK_SHAPE),
+    "residual VQ 16+16": lambda: ResidualVQTokenizer.new(16, CHUNK_SHAPE),
+    "VQ-VAE 256": lambda: VQVAETokenizer(256, CHUNK_SHAPE),
+    "VQ-VAE 512": lambda: VQVAETokenizer(512, CHUNK_SHAPE),
+    "FSQ 8x6x5": lambda: FSQTokenizer((8, 6, 5), CHUNK_SHAPE),
+    "FSQ 8x8x8": lambda: FSQTokenizer((8, 8, 8), CHUNK_SHAPE),
+}
 
 
-def measure(policy: LoadedPolicy, tokenizer: Tokenizer, dataset: LeRobotDataset) -> tuple[Row, float]:
-    """Encode and decode chunks of the dataset as the policy's training saw them.
+@cache
+def demonstrations(source: str) -> LeRobotDataset:
+    """The dataset that `source` means, opened once."""
+    return open_dataset(source)
 
-    Returns the row, and what the mean chunk alone, without any tokens, gets wrong in px.
+
+@cache
+def held_out(source: str, chunk_size: int) -> chunks.Chunks:
+    """The chunks that every tokenizer of this size is measured on."""
+    return chunks.cut(demonstrations(source), chunk_size, held_out=True)
+
+
+@cache
+def fitted(name: str, source: str) -> Subject:
+    """One of NEW, fitted once on all episodes of `source` that are not held out.
+
+    The fit runs on one thread, so that its seconds are those of one core.
     """
-    chunks = demonstrated(policy, dataset, N_WINDOWS)
-    with torch.inference_mode():
-        indices = tokenizer.encode(chunks)
-        # All go through the same map from normalised actions to px, so that its offset falls out.
-        pixels, decoded, mean = (
-            policy.postprocessor(each).cpu()
-            for each in (chunks, tokenizer.decode(indices), chunks.mean(dim=0, keepdim=True))
-        )
-    row = described(policy.name, tokenizer, indices.cpu(), decoded - pixels)
-    return row, float((mean - pixels).abs().mean())
-
-
-def described(name: str, tokenizer: Tokenizer, indices: Tensor, error: Tensor) -> Row:
-    """The row for tokens (N, G) and what is lost in px (N, W, A)."""
-    shares = [column.bincount(minlength=tokenizer.codebook_size) / len(column) for column in indices.T]
-    entropies = [float(torch.special.entr(share).sum()) for share in shares]
-    return Row(
-        tokenizer=f"{name}: {type(tokenizer).__name__.removesuffix('Tokenizer')}",
-        codebook_size=tokenizer.codebook_size,
-        num_quantizers=tokenizer.num_quantizers,
-        bits_per_chunk=tokenizer.bits_per_chunk,
-        l1_px=float(error.abs().mean()),
-        usage=sum(float((share > 0).float().mean()) for share in shares) / len(shares),
-        perplexity=sum(float(torch.tensor(entropy).exp()) for entropy in entropies) / len(entropies),
-    )
-
-
-def demonstrated(policy: LoadedPolicy, dataset: LeRobotDataset, n: int) -> Tensor:
-    """About n whole chunks (N, W, A) spread evenly over the dataset, as the tokenizer takes them."""
-    windows = Windows(dataset, delta_timestamps(policy.policy.config, dataset.fps))
-    frames = torch.linspace(0, len(windows) - 1, min(n, len(windows))).round().long()
-    raw = windows.batch(frames)
-    whole = ~raw["action_is_pad"].any(dim=1)
-    batch = policy.preprocessor({key: raw[key][whole] for key in BATCH_KEYS})
-    if isinstance(policy.policy, ILVQBeTPolicy):
-        return policy.policy.vqbet.target_chunks(batch).flatten(0, 1)
-    chunks: Tensor = policy.policy.chunks(batch)
-    return chunks
+    coordinates = chunks.FromTheAgent()
+    learned_from = chunks.cut(demonstrations(source), CHUNK_SHAPE[0], held_out=False)
+    tokenizer = NEW[name]()
+    start = time.process_time()
+    with one_thread(), torch.inference_mode(False):
+        tokenizer.fit(coordinates.chunks(learned_from), seed=SEED)
+    seconds = time.process_time() - start
+    n_episodes = len(learned_from.episodes.unique())
+    return Subject(name, tokenizer, coordinates, f"{n_episodes} other episodes", seconds)

@@ -2,25 +2,51 @@
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from il_bench.errors import IlBenchError
 
+DTYPES = (torch.float32, torch.float64)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Autocast off: it would compute the products that decide between codes in 16 bits."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
 
 class Tokenizer(nn.Module, ABC):
     """Chunks of actions to tokens and back; everything it learned is in its ``state_dict``.
 
-    Attributes:
-        chunk_shape: (W, A), the steps of a chunk and the dimensions of an action.
+    Chunks are float32 or float64. Bins and k-means compute in the chunks' type; what has a network computes
+    in its weights' type, and ``.double()`` converts those.
+
+    Args:
         codebook_size: number of codes C of each codebook.
         num_quantizers: number of codebooks G, so of tokens a chunk.
+        chunk_shape: (W, A), the steps of a chunk and the dimensions of an action.
+
+    Raises:
+        IlBenchError: for a size below 1.
     """
 
-    chunk_shape: tuple[int, int]
-    codebook_size: int
-    num_quantizers: int
+    fitted: Tensor  # () bool, in state_dict
+
+    def __init__(self, codebook_size: int, num_quantizers: int, chunk_shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.codebook_size = codebook_size
+        self.num_quantizers = num_quantizers
+        self.chunk_shape = (int(chunk_shape[0]), int(chunk_shape[1]))
+        if codebook_size < 1:
+            raise IlBenchError(f"{type(self).__name__}: codebook_size is {codebook_size}; give 1 or more.")
+        if min(self.chunk_shape) < 1:
+            raise IlBenchError(
+                f"{type(self).__name__}: chunk_shape is {self.chunk_shape}; give (W, A), both 1 or more."
+            )
 
     @property
     def bits_per_chunk(self) -> float:
@@ -28,11 +54,22 @@ class Tokenizer(nn.Module, ABC):
         return self.num_quantizers * math.log2(self.codebook_size)
 
     @abstractmethod
+    def fit(self, chunks: Tensor, *, seed: int = 0) -> None:
+        """Learn from ``chunks`` (N, W, A); the same chunks and seed give the same tokenizer, in eval mode.
+
+        What was learned before is forgotten, torch's global generator is left as it was, and a fit that fails
+        changes nothing.
+
+        Raises:
+            IlBenchError: for what ``encode`` refuses, and for too few chunks.
+        """
+
+    @abstractmethod
     def encode(self, chunks: Tensor) -> Tensor:
         """Tokens of ``chunks`` (N, W, A): int64 of shape (N, G), each in [0, C).
 
         Raises:
-            IlBenchError: for another shape, for NaN or infinity, and before the tokenizer is fitted.
+            IlBenchError: for another shape or type, for NaN or infinity, and before the tokenizer is fitted.
         """
 
     @abstractmethod
@@ -40,15 +77,30 @@ class Tokenizer(nn.Module, ABC):
         """The chunks (N, W, A) that the tokens ``indices`` (N, G) stand for.
 
         Raises:
-            IlBenchError: for another shape, for tokens out of range, and before the tokenizer is fitted.
+            IlBenchError: for another shape or type, for tokens out of range, and before the tokenizer is
+                fitted.
         """
 
+    def _check_fitted(self) -> None:
+        if not self.fitted:
+            raise IlBenchError(f"{type(self).__name__} has learned nothing yet; call fit(chunks) first.")
+
     def _check_chunks(self, chunks: Tensor) -> None:
-        if chunks.ndim != 3 or tuple(chunks.shape[1:]) != self.chunk_shape:
+        self._check_shape(chunks)
+        self._check_finite(chunks)
+
+    def _check_shape(self, chunks: Tensor) -> None:
+        if chunks.ndim != 3 or chunks.shape[1:] != self.chunk_shape:
             raise IlBenchError(
                 f"{type(self).__name__}: chunks have shape {tuple(chunks.shape)}; "
                 f"give (N, {self.chunk_shape[0]}, {self.chunk_shape[1]})."
             )
+        if chunks.dtype not in DTYPES:
+            raise IlBenchError(
+                f"{type(self).__name__}: chunks are {chunks.dtype}; give torch.float32 or torch.float64."
+            )
+
+    def _check_finite(self, chunks: Tensor) -> None:
         if not torch.isfinite(chunks).all():
             row = int((~torch.isfinite(chunks)).flatten(1).any(dim=1).nonzero()[0])
             raise IlBenchError(f"{type(self).__name__}: chunk {row} holds NaN or infinity; drop or mend it.")
@@ -59,8 +111,11 @@ class Tokenizer(nn.Module, ABC):
                 f"{type(self).__name__}: tokens are {indices.dtype} of shape {tuple(indices.shape)}; "
                 f"give int64 of shape (N, {self.num_quantizers})."
             )
-        if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < self.codebook_size:
+        if not indices.numel():
+            return
+        low, high = (int(extreme) for extreme in torch.aminmax(indices))
+        if low < 0 or high >= self.codebook_size:
             raise IlBenchError(
-                f"{type(self).__name__}: tokens run from {int(indices.min())} to {int(indices.max())}; "
+                f"{type(self).__name__}: tokens run from {low} to {high}; "
                 f"the codebook has 0 to {self.codebook_size - 1}."
             )

@@ -7,6 +7,8 @@ from torch import Tensor
 from il_bench.errors import IlBenchError
 from il_bench.tokenizers.base import Tokenizer
 
+MOST_ITERATIONS = 1000
+
 
 class KMeansTokenizer(Tokenizer):
     """One token a chunk: the nearest of ``codebook_size`` cluster centres, and the offset from it.
@@ -16,13 +18,9 @@ class KMeansTokenizer(Tokenizer):
     """
 
     centers: Tensor  # (C, W * A)
-    fitted: Tensor  # () bool
 
     def __init__(self, codebook_size: int, chunk_shape: tuple[int, int]) -> None:
-        super().__init__()
-        self.codebook_size = codebook_size
-        self.num_quantizers = 1
-        self.chunk_shape = chunk_shape
+        super().__init__(codebook_size, 1, chunk_shape)
         self.register_buffer("centers", torch.zeros(codebook_size, chunk_shape[0] * chunk_shape[1]))
         self.register_buffer("fitted", torch.tensor(False))
 
@@ -33,16 +31,19 @@ class KMeansTokenizer(Tokenizer):
             IlBenchError: for fewer different chunks than centres.
         """
         self._check_chunks(chunks)
-        flat = chunks.flatten(1)
+        flat = chunks.detach().flatten(1)
         n_different = len(torch.unique(flat, dim=0))
         if n_different < self.codebook_size:
             raise IlBenchError(
                 f"k-means: {n_different} different chunks cannot fill {self.codebook_size} clusters; "
                 "give more data or a smaller codebook_size."
             )
-        kmeans = KMeans(self.codebook_size, n_init=1, random_state=seed).fit(flat.double().cpu().numpy())
+        # Until nothing moves: the library's tolerance stops with centres that are not the means yet.
+        kmeans = KMeans(self.codebook_size, n_init=1, tol=0, max_iter=MOST_ITERATIONS, random_state=seed)
+        kmeans.fit(flat.double().cpu().numpy())
         self.centers.copy_(torch.from_numpy(kmeans.cluster_centers_))
         self.fitted.fill_(True)
+        self.eval()
 
     def encode(self, chunks: Tensor) -> Tensor:
         """Index of the nearest centre, (N, 1) int64; of equally near ones the lowest."""
@@ -64,7 +65,3 @@ class KMeansTokenizer(Tokenizer):
         """Tokens (N, 1) of ``chunks`` and what is left of each, ``chunks - decode(tokens)`` (N, W, A)."""
         indices = self.encode(chunks)
         return indices, chunks - self.decode(indices)
-
-    def _check_fitted(self) -> None:
-        if not self.fitted:
-            raise IlBenchError("KMeansTokenizer has no centres yet; call fit(chunks) first.")

@@ -1,45 +1,200 @@
 """Residual vector quantization: LeRobot's own ``VqVae`` of VQ-BeT behind the tokenizer protocol."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.vqbet.modeling_vqbet import VqVae
-from torch import Tensor
+from torch import Tensor, nn
 
 from il_bench.errors import IlBenchError
-from il_bench.tokenizers.base import Tokenizer
+from il_bench.tokenizers.base import DTYPES, Tokenizer, full_precision
+from il_bench.tokenizers.residual_tables import DecoderTables, EncoderTables, encode_in_float64
+from il_bench.tokenizers.training import own_randomness, train
+
+STEPS = 1500
+
+
+@dataclass(frozen=True)
+class VqVaeSizes:
+    """What LeRobot's ``VqVae`` reads of a policy's configuration, by the same names."""
+
+    vqvae_n_embed: int
+    vqvae_embedding_dim: int
+    vqvae_enc_hidden_dim: int
+    action_chunk_size: int
+    action_feature: PolicyFeature
 
 
 class ResidualVQTokenizer(Tokenizer):
     """The first phase of VQ-BeT (Lee et al. 2024, section 3.2) as a tokenizer of normalised chunks.
 
+    ``encode`` and ``decode`` give what LeRobot's ``get_code`` and decoder give on the same weights, several
+    times faster and in float64 too (see ``residual_tables``); tokens may differ in rows whose best two codes
+    are so close that rounding decides, where ours is the one nearest in float64. What is worked out
+    beforehand follows every change of the weights and is not in ``state_dict``.
+
     Args:
-        vqvae: LeRobot's module, or a subclass; shared, not copied. Its first phase must be over
-            (``discretized``) before anything is encoded.
+        vqvae: LeRobot's module, or a subclass with encoder and decoder of Linear and ReLU; shared, not
+            copied. Its first phase must be over (``discretized``), or ``fit`` be called, before anything is
+            encoded.
     """
 
     def __init__(self, vqvae: VqVae) -> None:
-        super().__init__()
+        config = vqvae.config
+        super().__init__(
+            int(config.vqvae_n_embed),
+            int(vqvae.vqvae_num_layers),
+            (config.action_chunk_size, config.action_feature.shape[0]),
+        )
+        for name in ("encoder", "decoder"):
+            _check_layers(name, getattr(vqvae, name))
         self.vqvae = vqvae
-        self.codebook_size = int(vqvae.config.vqvae_n_embed)
-        self.num_quantizers = int(vqvae.vqvae_num_layers)
-        self.chunk_shape = (vqvae.config.action_chunk_size, vqvae.config.action_feature.shape[0])
+        self._encoder_tables: EncoderTables | None = None
+        self._decoder_tables: DecoderTables | None = None
+
+    @classmethod
+    def new(
+        cls,
+        codebook_size: int,
+        chunk_shape: tuple[int, int],
+        *,
+        embedding_dim: int = 256,
+        hidden_dim: int = 128,
+    ) -> "ResidualVQTokenizer":
+        """An unfitted one of LeRobot's ``VqVae``: two codebooks of ``codebook_size`` codes (D,).
+
+        Raises:
+            IlBenchError: for a size below 1.
+        """
+        if min(codebook_size, *chunk_shape, embedding_dim, hidden_dim) < 1:
+            raise IlBenchError(
+                f"ResidualVQTokenizer: codebook_size {codebook_size}, chunk_shape {tuple(chunk_shape)}, "
+                f"embedding_dim {embedding_dim}, hidden_dim {hidden_dim}; give 1 or more for each."
+            )
+        action = PolicyFeature(FeatureType.ACTION, (chunk_shape[1],))
+        return cls(VqVae(VqVaeSizes(codebook_size, embedding_dim, hidden_dim, chunk_shape[0], action)))
+
+    @property
+    def fitted(self) -> Tensor:  # type: ignore[override]
+        """Whether the first phase is over, () bool: LeRobot's own buffer."""
+        discretized: Tensor = self.vqvae.discretized
+        return discretized
+
+    def fit(self, chunks: Tensor, *, seed: int = 0) -> None:
+        """Run VQ-BeT's first phase on ``chunks`` (N, W, A): LeRobot's loss, codes as moving averages.
+
+        LeRobot starts its codes at random and revives none, so that some may stay unused.
+        """
+        weight: Tensor = next(self.vqvae.parameters())
+        self._check_chunks(chunks)
+        if not len(chunks):
+            raise IlBenchError("ResidualVQTokenizer: no chunks to fit; give one or more.")
+        with own_randomness(seed, weight.device):
+            # In float32 whatever the weights: LeRobot's update of the codebooks takes nothing else.
+            data = chunks.detach().float().clone()
+            self._check_chunks(data)
+            fresh = type(self.vqvae)(self.vqvae.config).to(weight.device)
+            train(fresh, lambda batch: fresh.vqvae_forward(batch)[0], data, STEPS)
+        fresh.discretized.fill_(True)
+        fresh.vq_layer.freeze_codebook.fill_(True)
+        fresh.optimized_steps = self.vqvae.optimized_steps = STEPS
+        self.vqvae.load_state_dict(fresh.state_dict())
+        self.eval()
 
     def encode(self, chunks: Tensor) -> Tensor:
-        """Codes of both stages, (N, G) int64; ``chunks`` (N, W, A) float32, normalised."""
-        self._check_trained()
+        """Codes of all stages, (N, G) int64; ``chunks`` (N, W, A) normalised."""
+        self._check_fitted()
+        self._check_shape(chunks)
+        with torch.no_grad(), full_precision(chunks.device):
+            tensors = [*_parameters(self.vqvae.encoder), *self._codebooks()]
+            flat = chunks.flatten(1)
+            if flat.dtype != tensors[0].dtype:
+                flat = self._converted(flat, tensors[0].dtype)
+            tables = self._encoder_tables
+            if tables is None or not tables.weights.unchanged(tensors):
+                with torch.inference_mode(False):  # the tables will be used outside of it too
+                    tables = self._encoder_tables = EncoderTables.of(tensors, self.num_quantizers)
+            indices, doubtful = tables.encode(flat)
+            if doubtful is not None:
+                self._check_finite(chunks)
+                indices[doubtful] = encode_in_float64(flat[doubtful], tables.exact, self.num_quantizers)
+        return indices
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Decoder's answer to the sum of the codes ``indices`` (N, G), in the weights' type: (N, W, A)."""
+        self._check_fitted()
+        self._check_indices(indices)
+        with torch.no_grad(), full_precision(indices.device):
+            tensors = [*_parameters(self.vqvae.decoder), *self._codebooks()]
+            tables = self._decoder_tables
+            if tables is None or not tables.weights.unchanged(tensors):
+                with torch.inference_mode(False):
+                    tables = self._decoder_tables = DecoderTables.of(tensors, self.num_quantizers)
+            chunks: Tensor = tables.decode(indices).unflatten(1, self.chunk_shape)
+        return chunks
+
+    def reference_encode(self, chunks: Tensor) -> Tensor:
+        """LeRobot's ``get_code`` on the same weights, which must be float32: (N, G) int64, N > 0.
+
+        Raises:
+            IlBenchError: as ``encode``, and in training mode, where LeRobot's codebooks may change.
+        """
+        self._check_fitted()
+        if self.vqvae.training:
+            raise IlBenchError("The residual VQ is in training mode and would change; call eval() first.")
         self._check_chunks(chunks)
         return self.vqvae.get_code(chunks)[1]  # type: ignore[no-any-return]
 
-    def decode(self, indices: Tensor) -> Tensor:
-        """Decoder's answer to the sum of the codes ``indices`` (N, G): (N, W, A)."""
-        self._check_trained()
+    def reference_decode(self, indices: Tensor) -> Tensor:
+        """LeRobot's decoding of the codes ``indices`` (N, G) on the same weights: (N, W, A)."""
+        self._check_fitted()
         self._check_indices(indices)
         latent = self.vqvae.get_embeddings_from_code(indices)
         return self.vqvae.get_action_from_latent(latent).detach()  # type: ignore[no-any-return]
 
-    def _check_trained(self) -> None:
-        if not bool(self.vqvae.discretized):
-            raise IlBenchError(
-                "This VQ-BeT is still in its first phase, so its residual VQ is not a tokenizer yet; "
-                "train it past n_vqvae_training_steps."
-            )
-        if self.vqvae.training:
-            raise IlBenchError("The residual VQ is in training mode and would change; call eval() first.")
+    @torch.no_grad()
+    def stage_errors(self, chunks: Tensor) -> Tensor:
+        """Mean absolute error (G + 1,) of ``chunks`` (N, W, A) decoded from their first k codes, k = 0 .. G.
+
+        Entry 0 is that of what the decoder makes of no code at all, the zero vector.
+        """
+        codes = self.encode(chunks)
+        vectors = self.vqvae.vq_layer.get_codebook_vector_from_indices(codes)  # (G, N, D)
+        latents = torch.cat([torch.zeros_like(vectors[:1]), vectors.cumsum(dim=0)])  # (G + 1, N, D)
+        decoded: Tensor = self.vqvae.decoder(latents)  # (G + 1, N, W * A)
+        errors: Tensor = (decoded - chunks.flatten(1)).abs().mean(dim=(1, 2))
+        return errors
+
+    def _converted(self, flat: Tensor, dtype: torch.dtype) -> Tensor:
+        if dtype not in DTYPES:
+            raise IlBenchError(f"ResidualVQTokenizer: the weights are {dtype}; convert them by .float().")
+        self._check_finite(flat)
+        converted = flat.to(dtype)
+        self._check_finite(converted)  # a float64 number may be infinite in float32
+        return converted
+
+    def _codebooks(self) -> list[Tensor]:
+        """Each stage's codes (1, C, D), as LeRobot holds them."""
+        return [stage._codebook.embed for stage in self.vqvae.vq_layer.layers]
+
+
+def _parameters(network: nn.Sequential) -> Iterator[Tensor]:
+    """Weight and bias of each Linear."""
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            yield layer.weight
+            yield layer.bias
+
+
+def _check_layers(name: str, network: nn.Module) -> None:
+    kinds = [type(layer) for layer in network.children()]
+    linear = [layer for layer in network.children() if isinstance(layer, nn.Linear)]
+    alternating = [(nn.Linear, nn.ReLU)[number % 2] for number in range(len(kinds))]
+    if kinds != alternating or len(kinds) % 2 == 0 or any(layer.bias is None for layer in linear):
+        found = ", ".join(kind.__name__ for kind in kinds)
+        raise IlBenchError(
+            f"ResidualVQTokenizer: the {name} is ({found}); give one of Linear layers with a bias and ReLU "
+            "between them, as LeRobot's."
+        )

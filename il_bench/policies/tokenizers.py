@@ -1,0 +1,79 @@
+"""The action tokenizer inside a checkpoint, opened without the rest of its policy."""
+
+from pathlib import Path
+
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies.vqbet.configuration_vqbet import VQBeTConfig
+from lerobot.policies.vqbet.modeling_vqbet import VqVae
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from il_bench.errors import IlBenchError
+from il_bench.policies.configuration_bet import ILBeTConfig
+from il_bench.policies.configuration_vqbet import ILVQBeTConfig
+from il_bench.policies.loading import WEIGHTS, find_checkpoint, read_config
+from il_bench.policies.modeling_vqbet import ResumableVqVae
+from il_bench.tokenizers import KMeansTokenizer, ResidualVQTokenizer, Tokenizer
+
+VQVAE_WEIGHTS = "vqbet.action_head.vqvae_model."
+KMEANS_WEIGHTS = "tokenizer."
+
+
+def load_tokenizer(spec: str | Path, *, device: str = "cpu") -> Tokenizer:
+    """The tokenizer of a VQ-BeT or BeT checkpoint, fitted and in eval mode.
+
+    Only its own weights are read, so LeRobot's ``vqbet`` opens without its image encoder, whatever it sees
+    and whatever robot its actions are for. It codes chunks as its policy was trained on: normalised, and
+    relative to the agent where the configuration says so.
+
+    Args:
+        spec: a name of the zoo, a LeRobot ``pretrained_model`` folder, a checkpoint or run folder, or a Hub
+            id, of a policy of type ``il_vqbet``, ``vqbet`` or ``il_bet``.
+        device: where the tokenizer is put.
+
+    Raises:
+        IlBenchError: one line naming the file at fault and the way out: no such checkpoint, no tokenizer in
+            it, weights that do not fit, a first phase that is not over.
+    """
+    folder = find_checkpoint(str(spec))
+    config = read_config(folder, "cpu")
+    module, prefix, tokenizer = _empty(config, folder)
+    weights = _weights(folder / WEIGHTS, prefix)
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise IlBenchError(f"{folder / WEIGHTS}: the weights do not fit {config.type}: {reason}") from None
+    if not tokenizer.fitted:
+        raise IlBenchError(
+            f"{folder}: its tokenizer is not trained yet; give a checkpoint from after the first phase."
+        )
+    return tokenizer.to(device).eval()
+
+
+def _empty(config: PreTrainedConfig, folder: Path) -> tuple[nn.Module, str, Tokenizer]:
+    """The module that holds the weights, what they are called by, and the tokenizer around it."""
+    with torch.random.fork_rng([]):  # weights that are drawn only to be replaced
+        if isinstance(config, VQBeTConfig):  # il_vqbet's is one too
+            vqvae = ResumableVqVae(config) if isinstance(config, ILVQBeTConfig) else VqVae(config)
+            return vqvae, VQVAE_WEIGHTS, ResidualVQTokenizer(vqvae)
+    if isinstance(config, ILBeTConfig):
+        kmeans = KMeansTokenizer(config.codebook_size, (config.chunk_size, config.action_feature.shape[0]))
+        return kmeans, KMEANS_WEIGHTS, kmeans
+    raise IlBenchError(
+        f"{folder}: a policy of type {config.type} has no action tokenizer; give a checkpoint of type "
+        "il_vqbet, vqbet or il_bet."
+    )
+
+
+def _weights(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file whose names begin with ``prefix``, without it."""
+    if not path.exists():
+        raise IlBenchError(f"{path}: missing; a pretrained_model folder holds its weights there.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (no dict)
+            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise IlBenchError(f"{path}: not readable as safetensors ({error}); fetch it again.") from None

@@ -1,0 +1,92 @@
+"""The `il-bench report` commands."""
+
+import re
+import shutil
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from il_bench.command import DATA_HELP, fail, resolve_data
+from il_bench.errors import IlBenchError
+
+if TYPE_CHECKING:
+    from il_bench.report.schema import Tokenizer
+
+FOLDER = Path("il-bench-report")
+app = typer.Typer(
+    help="Show a benchmark's report again, and the vocabulary of an action tokenizer as a picture.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def show(
+    path: Annotated[Path, typer.Argument(help="A report.json.")] = FOLDER / "report.json",
+) -> None:
+    """Print the tables of a report and make its page and pictures again, beside it."""
+    try:
+        from il_bench.report import collect, schema, table
+
+        report = schema.load(path)
+        typer.echo(table.render(report, width=_width(), color=sys.stdout.isatty()))
+        made = collect.write(report, path.parent)
+    except IlBenchError as error:
+        fail(error)
+    except OSError as error:
+        fail(IlBenchError(f"{path.parent}: cannot be written ({error.strerror}); copy {path.name} elsewhere"))
+    typer.echo(f"made: {', '.join(str(file) for file in made[1:])}")
+
+
+@app.command()
+def vocabulary(
+    policy: Annotated[
+        str,
+        typer.Argument(help="bet, vqbet, or a VQ-BeT or BeT checkpoint: a folder or a Hub id."),
+    ],
+    data: Annotated[str, typer.Option(help=DATA_HELP)] = "expert",
+    output: Annotated[Path, typer.Option(help="Folder of the picture.")] = FOLDER,
+) -> None:
+    """Draw the moves that POLICY's action tokenizer knows, and how often each is used.
+
+    A move is what one token (of a residual VQ: one token of each stage) decodes to: a path of actions from
+    the agent on. Use is counted on the demonstrations in DATA that are held out, every fifth episode; one of
+    them is drawn as it was, and beside it what its tokens make of it. `pytest --benchmark` draws the same for
+    all tokenizers that it measures, in report.html.
+    """
+    try:
+        row = _measured(policy, data)
+        from il_bench.report import moves, schema, table
+
+        file = output / f"vocabulary-{re.sub(r'[^\w.-]+', '-', Path(policy).name)}.png"
+        schema.write_whole(file, moves.render(row))
+    except IlBenchError as error:
+        fail(error)
+    except OSError as error:
+        fail(IlBenchError(f"{output}: cannot be written ({error.strerror}); give another --output"))
+    found = schema.Report(created=datetime.now(UTC), environment={}, tokenizers=(row,))
+    typer.echo(table.render(found, width=_width(), color=sys.stdout.isatty()))
+    typer.echo(f"picture: {file}")
+
+
+def _measured(policy: str, data: str) -> "Tokenizer":
+    source, name = resolve_data(data)
+    from il_bench import chunks
+    from il_bench.dataset import open_dataset
+    from il_bench.policies.tokenizers import load_tokenizer
+    from il_bench.report.tokenizers import Subject, kind, measure
+
+    tokenizer, called = load_tokenizer(policy), Path(policy).name
+    chunk_size, n_dimensions = tokenizer.chunk_shape
+    if n_dimensions != 2:
+        raise IlBenchError(f"{policy}: its actions have {n_dimensions} dimensions, those of PushT have 2.")
+    seen = chunks.cut(open_dataset(source), chunk_size, held_out=True)
+    coordinates = chunks.OfPolicy.load(policy)
+    subject = Subject(f"{called}: {kind(tokenizer)}", tokenizer, coordinates, f"{called}'s own data")
+    return measure(subject, seen, name or Path(source).name)[0]
+
+
+def _width() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

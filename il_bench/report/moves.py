@@ -1,0 +1,151 @@
+"""A tokenizer as a picture: its moves as little trajectories, how often each is used, one demonstration."""
+
+import io
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from il_bench.pusht.geometry import GOAL_POSE, OUTLINE
+from il_bench.report.schema import Move, Tokenizer, Vocabulary
+
+COLUMNS = 8
+_INNER = 0.8  # the part of a cell that a long move fills
+_SQUARE = np.array([[0.03, 0.03], [0.97, 0.03], [0.97, 0.97], [0.03, 0.97]])
+# Ten strong colours, then their pale ones.
+_COLORS = [to_hex(colormaps["tab20"](2 * number % 20 + number // 10)) for number in range(20)]
+_GOAL, _FAINT, _REAL = "#a8d5a2", "0.93", "0.55"
+_LINE, _MOST_LINES = 88, 3  # of the episode in tokens
+
+
+def render(row: Tokenizer) -> bytes:
+    """Return the picture of a row that has a vocabulary, as a PNG."""
+    vocabulary = row.vocabulary
+    assert vocabulary is not None
+    figure = Figure(figsize=(13.6, 7.6), layout="constrained")
+    lost = f"{row.bits_per_chunk:.1f} bits a chunk, {row.l1_px:.1f} px lost"
+    figure.suptitle(f"{title(row)}: {vocabulary.n_moves:,} different moves, {lost}", fontsize=13)
+    halves = figure.subfigures(1, 2, width_ratios=(1.12, 1.0), squeeze=False)[0]
+    _draw_moves(halves[0].subplots(), row, vocabulary)
+    axes = halves[1].subplot_mosaic(
+        [["real", "decoded"], ["words", "words"], ["use", "use"]], height_ratios=(1.0, 0.16, 0.72)
+    )
+    _draw_demonstration(axes["real"], axes["decoded"], vocabulary)
+    _write_words(axes["words"], vocabulary)
+    _draw_use(axes["use"], vocabulary)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()
+
+
+def title(row: Tokenizer) -> str:
+    """What a row is about."""
+    return f"{row.tokenizer}, {row.data} demonstrations" if row.data else row.tokenizer
+
+
+def _draw_moves(axes: Axes, row: Tokenizer, vocabulary: Vocabulary) -> None:
+    """Cells in reading order, the most used move first, all to one scale; colour tells the first token."""
+    paths = [np.array(move.path) for move in vocabulary.moves]
+    scale, origin = _scale(paths, vocabulary.relative)
+    places = np.arange(len(paths))
+    corners = np.stack([places % COLUMNS, places // COLUMNS], axis=1).astype(float)  # (M, 2)
+    centres = corners + 0.5
+    starts = centres[:, None] if vocabulary.relative else np.empty((len(paths), 0, 2))
+    drawn = np.concatenate([starts, centres[:, None] + (np.array(paths) - origin) * scale], axis=1)
+    colors = _colors(vocabulary)
+    axes.add_collection(PolyCollection(corners[:, None] + _SQUARE, color=_FAINT))
+    axes.add_collection(LineCollection(list(drawn), colors=colors, linewidths=1.6))
+    axes.scatter(drawn[..., 0], drawn[..., 1], s=5, c=np.repeat(colors, drawn.shape[1]), zorder=2)
+    axes.scatter(drawn[:, -1, 0], drawn[:, -1, 1], s=24, c=colors, zorder=2)
+    if vocabulary.relative:
+        axes.scatter(centres[:, 0], centres[:, 1], s=10, c="black", zorder=3)
+    _label(axes, corners, row, vocabulary)
+    axes.set(xlim=(0, COLUMNS), ylim=(COLUMNS, 0), aspect="equal")
+    axes.axis("off")
+    where = "from the agent (black)" if vocabulary.relative else "in the arena,"
+    above = f"The {len(paths)} most used moves, {where} to the large dot"
+    cell = (
+        f"Left its tokens, right its share of all chunks. Colour: the first token. Cell: {1.0 / scale:.0f} px"
+    )
+    axes.set_title(f"{above}\n{cell}", fontsize=10)
+
+
+def _label(axes: Axes, corners: NDArray[np.float64], row: Tokenizer, vocabulary: Vocabulary) -> None:
+    total = row.n_chunks or sum(vocabulary.counts)
+    for (x, y), move, count in zip(corners.tolist(), vocabulary.moves, vocabulary.counts, strict=False):
+        share = f"{count / total:.1%}" if count / total >= 0.001 else "<0.1%"
+        for text, place, side in ((_tokens(move), 0.05, "left"), (share, 0.95, "right")):
+            label = axes.text(x + place, y + 0.08, text, fontsize=6.5, va="top", ha=side, color="0.3")
+            label.set_in_layout(False)  # inside the axes anyway, and measuring them takes long
+
+
+def _colors(vocabulary: Vocabulary) -> list[str]:
+    return [_COLORS[move.indices[0] % len(_COLORS)] for move in vocabulary.moves]
+
+
+def _scale(paths: Sequence[NDArray[np.float64]], relative: bool) -> tuple[float, NDArray[np.float64]]:
+    """Cells a px, so that nine of ten moves fit, and the point in px that lies in the middle of a cell.
+
+    The longest may reach into a neighbour's cell: they would make all others small.
+    """
+    points = np.vstack(paths)
+    origin = np.zeros(2) if relative else (points.min(axis=0) + points.max(axis=0)) / 2
+    reach = float(np.quantile([np.abs(path - origin).max() for path in paths], 0.9))
+    return _INNER / 2 / max(reach, 1.0), origin
+
+
+def _tokens(move: Move) -> str:
+    text = "·".join(str(token) for token in move.indices)
+    return text if len(text) <= 9 else f"{text[:8]}…"
+
+
+def _draw_demonstration(real: Axes, decoded: Axes, vocabulary: Vocabulary) -> None:
+    """The same episode twice: as it was, and each chunk as its token has it, from where the agent was."""
+    shown = vocabulary.demonstration
+    n_chunks = len(shown.indices)
+    low, high = _square_around(np.array(shown.path + shown.decoded))
+    x, y, angle = GOAL_POSE
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    goal = np.array(OUTLINE) @ turn + (x, y)
+    for axes, path in ((real, shown.path), (decoded, shown.decoded)):
+        axes.fill(*goal.T, color=_GOAL)
+        if axes is decoded:
+            axes.plot(*np.array(shown.path).T, color=_REAL, linewidth=0.8)
+        for tokens, part in zip(shown.indices, np.split(np.array(path), n_chunks), strict=True):
+            axes.plot(*part.T, ".-", color=_COLORS[tokens[0] % len(_COLORS)], linewidth=1.4, markersize=3)
+        axes.plot(*shown.path[0], "o", color="black", markersize=5)
+        axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal")
+        axes.tick_params(labelsize=7)
+    real.set_title(f"Held-out episode {shown.episode}: {n_chunks} chunks", fontsize=10)
+    decoded.set_title("Out of its tokens (grey: real)", fontsize=10)
+
+
+def _square_around(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    middle: NDArray[np.float64] = (points.min(axis=0) + points.max(axis=0)) / 2
+    reach = 0.56 * float(np.ptp(points, axis=0).max()) + 5.0
+    return middle - reach, middle + reach
+
+
+def _write_words(axes: Axes, vocabulary: Vocabulary) -> None:
+    """The episode as the tokenizer writes it, each chunk a word, as far as there is room."""
+    words = ["·".join(map(str, tokens)) for tokens in vocabulary.demonstration.indices]
+    lines = textwrap.wrap("   ".join(words), _LINE, max_lines=_MOST_LINES, placeholder="  …")
+    axes.text(0.5, 1.0, "in tokens:  " + "\n".join(lines), fontsize=8, va="top", ha="center", color="0.25")
+    axes.axis("off")
+
+
+def _draw_use(axes: Axes, vocabulary: Vocabulary) -> None:
+    counts, colors = vocabulary.counts, _colors(vocabulary)
+    axes.stairs(counts, np.arange(len(counts) + 1) - 0.5, fill=True, color="0.75")
+    axes.bar(range(len(colors)), counts[: len(colors)], width=1.0, color=colors)
+    axes.set(xlim=(-0.5, len(counts) - 0.5), xlabel="move, the most used first", ylabel="chunks")
+    more = vocabulary.n_moves - len(counts)
+    left_out = f"{more:,} rarer ones left out" if more else "grey: not drawn on the left"
+    axes.set_title(f"How often each move is used ({left_out})", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,129 @@
+"""One tokenizer and chunks it was not fitted on -> its row of the report."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from il_bench.chunks import CENTRE_PX, Chunks, Coordinates, OfPolicy
+from il_bench.policies.loading import LoadedPolicy
+from il_bench.report import schema
+from il_bench.tokenizers import ResidualVQTokenizer, Tokenizer
+
+MOST_MOVES = 64  # so many are drawn
+MOST_COUNTS = 512  # so many bars has a histogram
+DECIMALS_PX = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is measured. `fitted_on`: in words; `fit_seconds`: None for a tokenizer that came fitted."""
+
+    name: str
+    tokenizer: Tokenizer
+    coordinates: Coordinates
+    fitted_on: str
+    fit_seconds: float | None = None
+
+
+def of_policy(policy: LoadedPolicy, tokenizer: Tokenizer) -> Subject:
+    """The tokenizer inside a policy, which learned from whatever the policy was trained on."""
+    learned_from = f"{policy.name}'s own data: {policy.data}"
+    return Subject(f"{policy.name}: {kind(tokenizer)}", tokenizer, OfPolicy.of(policy), learned_from)
+
+
+def kind(tokenizer: Tokenizer) -> str:
+    """KMeans, ResidualVQ, ..."""
+    return type(tokenizer).__name__.removesuffix("Tokenizer")
+
+
+@torch.inference_mode()
+def measure(subject: Subject, seen: Chunks, data: str) -> tuple[schema.Tokenizer, float]:
+    """Encode and decode `seen`, chunks of the demonstrations called `data`.
+
+    Returns the row, and the error in px of the mean chunk alone, without any tokens: more says any tokenizer.
+    """
+    tokenizer, coordinates = subject.tokenizer, subject.coordinates
+    chunks = coordinates.chunks(seen)
+    indices = tokenizer.encode(chunks)
+    decoded = tokenizer.decode(indices)
+
+    def lost(answer: Tensor) -> float:
+        return float((coordinates.pixels(answer, seen.agents) - seen.actions).abs().mean())
+
+    again = tokenizer.encode(decoded) == indices
+    usage, perplexity = use_of_codes(indices, tokenizer.codebook_size)
+    row = schema.Tokenizer(
+        tokenizer=subject.name,
+        data=data,
+        codebook_size=tokenizer.codebook_size,
+        num_quantizers=tokenizer.num_quantizers,
+        bits_per_chunk=tokenizer.bits_per_chunk,
+        l1_px=lost(decoded),
+        stage_l1_px=tuple(lost(stage) for stage in stages(tokenizer, indices)) or None,
+        usage=usage,
+        perplexity=perplexity,
+        round_trip=float(again.all(dim=1).float().mean()),
+        n_chunks=len(indices),
+        fitted_on=subject.fitted_on,
+        fit_seconds=subject.fit_seconds,
+        vocabulary=vocabulary(subject, seen, indices),
+    )
+    return row, lost(chunks.mean(dim=0, keepdim=True).expand_as(chunks))
+
+
+def use_of_codes(indices: Tensor, codebook_size: int) -> tuple[float, float]:
+    """Share of the codes that occur in the tokens (N, G) and perplexity, each the mean over the codebooks."""
+    shares = [column.bincount(minlength=codebook_size) / len(column) for column in indices.T]
+    entropies = [torch.special.entr(share.double()).sum() for share in shares]
+    usage = sum(float((share > 0).float().mean()) for share in shares) / len(shares)
+    return usage, sum(float(entropy.exp()) for entropy in entropies) / len(entropies)
+
+
+def stages(tokenizer: Tokenizer, indices: Tensor) -> list[Tensor]:
+    """What a residual VQ makes of the first code of `indices` (N, G), of the first two, ...; else nothing."""
+    if not isinstance(tokenizer, ResidualVQTokenizer):
+        return []
+    codes = tokenizer.vqvae.vq_layer.get_codebook_vector_from_indices(indices)  # (G, N, D)
+    return [tokenizer.vqvae.get_action_from_latent(latent) for latent in codes.cumsum(dim=0)]
+
+
+def vocabulary(subject: Subject, seen: Chunks, indices: Tensor) -> schema.Vocabulary:
+    """The moves that the tokens (N, G) of `seen` stand for, by use, and one demonstration in tokens."""
+    different, counts = indices.unique(dim=0, return_counts=True)
+    order = counts.argsort(descending=True, stable=True)
+    most = different[order[:MOST_MOVES]]
+    centre = torch.full((len(most), 2), CENTRE_PX)
+    coordinates = subject.coordinates
+    paths = coordinates.pixels(subject.tokenizer.decode(most), centre)
+    if coordinates.relative:
+        paths = paths - centre[:, None]
+    counted = counts[order].tolist()
+    return schema.Vocabulary(
+        relative=coordinates.relative,
+        n_moves=len(different),
+        counts=tuple(counted[:MOST_COUNTS]),
+        moves=tuple(
+            schema.Move(indices=tuple(tokens), path=_points(path))
+            for tokens, path in zip(most.tolist(), paths, strict=True)
+        ),
+        demonstration=_demonstration(subject, seen, indices),
+    )
+
+
+def _demonstration(subject: Subject, seen: Chunks, indices: Tensor) -> schema.Demonstration:
+    """The first episode in chunks that follow each other, each decoded from where the agent really was."""
+    episode = int(seen.episodes[0])
+    in_turn = (seen.episodes == episode) & (seen.frames % seen.actions.shape[1] == 0)
+    tokens = indices[in_turn.to(indices.device)]
+    decoded = subject.coordinates.pixels(subject.tokenizer.decode(tokens), seen.agents[in_turn])
+    return schema.Demonstration(
+        episode=episode,
+        indices=tuple(tuple(each) for each in tokens.tolist()),
+        path=_points(seen.actions[in_turn].flatten(0, 1)),
+        decoded=_points(decoded.flatten(0, 1)),
+    )
+
+
+def _points(path: Tensor) -> tuple[tuple[float, float], ...]:
+    return tuple((round(x, DECIMALS_PX), round(y, DECIMALS_PX)) for x, y in path.tolist())

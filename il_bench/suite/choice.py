@@ -1,0 +1,35 @@
+"""Which tokenizers the suite fits, and on whose demonstrations; collecting the tests imports no torch."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from il_bench.fixtures import DATA_INI, DATA_VARIABLE
+from il_bench.options import EXPERT
+
+#: Fitted in a second, so on every set of demonstrations; `suite.tokenizers.NEW` says how to make them.
+QUICK = ("uniform bins 256", "k-means 64", "k-means 512")
+#: Fitted in ten seconds each, so on one set only.
+TRAINED = ("residual VQ 16+16", "VQ-VAE 256", "VQ-VAE 512", "FSQ 8x6x5", "FSQ 8x8x8")
+#: Those of all that are timed: the others are as fast as one of these or as an embedded policy's own.
+TIMED = ("uniform bins 256", "VQ-VAE 512", "FSQ 8x8x8")
+
+
+def demonstrations(config: pytest.Config) -> dict[str, str]:
+    """Sets of demonstrations by the name that the report gives them, and where each comes from.
+
+    The expert's, and yours where the ini option il_bench_data or IL_BENCH_HUMAN_DATA names some.
+    """
+    found = {EXPERT: EXPERT}
+    if own := config.getini(DATA_INI):
+        path = config.rootpath / own
+        found[Path(own).name] = str(path) if path.exists() else own
+    elif own := os.environ.get(DATA_VARIABLE):
+        found["human"] = own
+    return found
+
+
+def preferred(config: pytest.Config) -> tuple[str, str]:
+    """Name and source of the set that what takes long is fitted on: yours, else the expert's."""
+    return list(demonstrations(config).items())[-1]

@@ -1,0 +1,113 @@
+"""What the tokenizers with an encoder, a single quantizer and a decoder share."""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from il_bench.errors import IlBenchError
+from il_bench.tokenizers.base import Tokenizer, full_precision
+from il_bench.tokenizers.training import own_randomness
+
+
+class AutoencoderTokenizer(Tokenizer):
+    """One token a chunk: that of the quantized latent vector (D,) between two networks of two hidden layers.
+
+    Encoding and decoding use the weights only and are the same in training and eval mode.
+
+    Args:
+        codebook_size: number of codes C.
+        chunk_shape: (W, A).
+        embedding_dim: size D of the latent vector.
+        hidden_dim: width of the hidden layers.
+    """
+
+    def __init__(
+        self, codebook_size: int, chunk_shape: tuple[int, int], embedding_dim: int, hidden_dim: int
+    ) -> None:
+        super().__init__(codebook_size, 1, chunk_shape)
+        if min(embedding_dim, hidden_dim) < 1:
+            raise IlBenchError(
+                f"{type(self).__name__}: embedding_dim is {embedding_dim} and hidden_dim {hidden_dim}; "
+                "give 1 or more."
+            )
+        self.embedding_dim = embedding_dim
+        self.hidden_dim = hidden_dim
+        size = chunk_shape[0] * chunk_shape[1]
+        self.encoder = mlp(size, hidden_dim, embedding_dim)
+        self.decoder = mlp(embedding_dim, hidden_dim, size)
+        self.register_buffer("fitted", torch.tensor(False))
+
+    def fit(self, chunks: Tensor, *, seed: int = 0) -> None:
+        """Train a tokenizer from nothing on ``chunks`` (N, W, A) and take over what it learned."""
+        weight = next(self.encoder.parameters())
+        data = self._own(chunks)
+        if not len(data):
+            raise IlBenchError(f"{type(self).__name__}: no chunks to fit; give one or more.")
+        self._check_enough(data)
+        with own_randomness(seed, weight.device):
+            fresh = self._untrained().to(weight)
+            fresh._train_on(data.clone())
+        self.load_state_dict(fresh.state_dict())
+        self.fitted.fill_(True)
+        self.eval()
+
+    def encode(self, chunks: Tensor) -> Tensor:
+        """Token of each chunk, (N, 1) int64."""
+        self._check_fitted()
+        chunks = self._own(chunks)
+        with torch.no_grad(), full_precision(chunks.device):
+            latents = self.encoder(chunks.flatten(1))  # (N, D)
+            if not torch.isfinite(latents).all():
+                row = int((~torch.isfinite(latents)).any(dim=1).nonzero()[0])
+                raise IlBenchError(
+                    f"{type(self).__name__}: chunk {row} is so large that its latent overflows."
+                )
+            return self._quantize(latents)[:, None]
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """The decoder's answer to the codes ``indices`` (N, 1), in the weights' type: (N, W, A)."""
+        self._check_fitted()
+        self._check_indices(indices)
+        with torch.no_grad(), full_precision(indices.device):
+            latent = self._codes(indices[:, 0]).to(next(self.decoder.parameters()).dtype)  # (N, D)
+            chunks: Tensor = self.decoder(latent).unflatten(1, self.chunk_shape)
+        return chunks
+
+    def _own(self, chunks: Tensor) -> Tensor:
+        """``chunks`` (N, W, A), checked, in the weights' type."""
+        self._check_chunks(chunks)
+        own = chunks.detach().to(next(self.encoder.parameters()).dtype)
+        if own.dtype != chunks.dtype:
+            self._check_chunks(own)  # a float64 number may be infinite in float32
+        return own
+
+    def _check_enough(self, chunks: Tensor) -> None:
+        """Raise IlBenchError where ``chunks`` are too few to learn from."""
+
+    @abstractmethod
+    def _untrained(self) -> "AutoencoderTokenizer":
+        """A new tokenizer of the same sizes, its weights drawn from torch's generator."""
+
+    @abstractmethod
+    def _train_on(self, chunks: Tensor) -> None:
+        """Train all weights on ``chunks`` (N, W, A)."""
+
+    @abstractmethod
+    def _quantize(self, latents: Tensor) -> Tensor:
+        """Codes (N,) int64 of the latent vectors (N, D)."""
+
+    @abstractmethod
+    def _codes(self, indices: Tensor) -> Tensor:
+        """The vectors (N, D) that the codes (N,) stand for."""
+
+
+def mlp(n_in: int, hidden_dim: int, n_out: int) -> nn.Sequential:
+    """Two hidden layers, as VQ-BeT's encoder and decoder have them."""
+    return nn.Sequential(
+        nn.Linear(n_in, hidden_dim),
+        nn.ReLU(),
+        nn.Linear(hidden_dim, hidden_dim),
+        nn.ReLU(),
+        nn.Linear(hidden_dim, n_out),
+    )

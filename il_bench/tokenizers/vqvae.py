@@ -1,0 +1,104 @@
+"""A VQ-VAE with one codebook (van den Oord et al. 2017), on ``vector_quantize_pytorch.VectorQuantize``."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from vector_quantize_pytorch import VectorQuantize
+
+from il_bench.errors import IlBenchError
+from il_bench.tokenizers.autoencoder import AutoencoderTokenizer
+from il_bench.tokenizers.nearest import nearest
+from il_bench.tokenizers.training import BATCH_SIZE, train
+
+WARM_UP_STEPS, STEPS = 300, 1200
+DECAY = 0.9  # of the moving averages that the codes are
+COMMITMENT = 0.25  # the paper's beta
+DEAD_SHARE = 0.1
+LATENTS_PER_CODE = 16  # that the codes are placed on at first
+
+
+class VQVAETokenizer(AutoencoderTokenizer):
+    """One token a chunk: the code nearest to its latent vector.
+
+    ``fit`` trains encoder and decoder alone at first, then places the codes by k-means on their latent
+    vectors, then trains all: the codes as moving averages of what they own, gradients straight through. A
+    code is dead when the average number of latents it owns falls below a tenth of an even share of a batch;
+    it is then moved onto one of that batch, so that the codebook stays in use.
+
+    Args:
+        codebook_size: number of codes C; ``fit`` wants as many different chunks.
+        chunk_shape: (W, A).
+        embedding_dim: size D of a code.
+        hidden_dim: width of the encoder's and the decoder's hidden layers.
+    """
+
+    def __init__(
+        self,
+        codebook_size: int,
+        chunk_shape: tuple[int, int],
+        *,
+        embedding_dim: int = 32,
+        hidden_dim: int = 128,
+    ) -> None:
+        super().__init__(codebook_size, chunk_shape, embedding_dim, hidden_dim)
+        self.quantizer = VectorQuantize(
+            embedding_dim,
+            codebook_size,
+            decay=DECAY,
+            kmeans_init=True,
+            # In latents, not a share; the library also gives the revived code this weight.
+            threshold_ema_dead_code=DEAD_SHARE * BATCH_SIZE / codebook_size,
+            commitment_weight=COMMITMENT,
+            rotation_trick=False,  # the library's default, in the place of straight-through gradients
+        )
+
+    @property
+    def codebook(self) -> Tensor:
+        """The codes (C, D)."""
+        codes: Tensor = self.quantizer.codebook
+        return codes
+
+    def _untrained(self) -> "VQVAETokenizer":
+        return VQVAETokenizer(
+            self.codebook_size,
+            self.chunk_shape,
+            embedding_dim=self.embedding_dim,
+            hidden_dim=self.hidden_dim,
+        )
+
+    def _check_enough(self, chunks: Tensor) -> None:
+        n_different = len(torch.unique(chunks.flatten(1), dim=0))
+        if n_different < self.codebook_size:
+            raise IlBenchError(
+                f"VQVAETokenizer: {n_different} different chunks cannot fill {self.codebook_size} codes; "
+                "give more data or a smaller codebook_size."
+            )
+
+    def _train_on(self, chunks: Tensor) -> None:
+        def reconstruction(batch: Tensor) -> Tensor:
+            flat = batch.flatten(1)
+            return F.l1_loss(self.decoder(self.encoder(flat)), flat)
+
+        def loss(batch: Tensor) -> Tensor:
+            flat = batch.flatten(1)
+            codes, _, commitment = self.quantizer(self.encoder(flat))
+            total: Tensor = F.l1_loss(self.decoder(codes), flat) + commitment
+            return total
+
+        train(self, reconstruction, chunks, WARM_UP_STEPS)
+        self._place_codes(chunks)
+        train(self, loss, chunks, STEPS)
+
+    @torch.no_grad()
+    def _place_codes(self, chunks: Tensor) -> None:
+        """Have the library place the codes, by k-means on the latents that it is given first."""
+        rows = torch.randperm(len(chunks))[: LATENTS_PER_CODE * max(self.codebook_size, BATCH_SIZE)]
+        self.quantizer(self.encoder(chunks[rows.to(chunks.device)].flatten(1)))
+
+    def _quantize(self, latents: Tensor) -> Tensor:
+        # Not the library's search: it computes in float32 whatever the weights, and takes squared distances
+        # below 1e-8 for equal.
+        return nearest(latents, self.codebook)
+
+    def _codes(self, indices: Tensor) -> Tensor:
+        return self.codebook[indices]

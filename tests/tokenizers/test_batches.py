@@ -1,0 +1,103 @@
+"""Tokens: of integer type and in range, and a matter of the chunk alone, not of its batch."""
+
+import math
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from fitted import CHUNK, KINDS, demonstrations, fitted
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import EPS, check_same_tokens
+from strategies import chunks_of, examples, tokens_of
+from ties import near_ties
+
+CODES = {"bins": 8**6, "kmeans": 8, "residual_vq": 8**2, "vqvae": 8, "fsq": 60}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@examples(15)
+@given(chunks=chunks_of(CHUNK, elements=st.floats(-1e6, 1e6, width=32)))
+def test_tokens_are_integers_in_range(kind: str, chunks: torch.Tensor) -> None:
+    tokenizer = fitted(kind)
+    for given_chunks in (chunks, chunks.double()):
+        tokens = tokenizer.encode(given_chunks)
+        assert tokens.shape == (len(chunks), tokenizer.num_quantizers)
+        assert tokens.dtype == torch.int64
+        assert tokens.min() >= 0 and tokens.max() < tokenizer.codebook_size
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bits_count_every_combination_of_tokens(kind: str) -> None:
+    assert fitted(kind).bits_per_chunk == pytest.approx(math.log2(CODES[kind]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@examples(12)
+@given(data=st.data())
+def test_tokens_do_not_depend_on_order_neighbours_or_batch_size(kind: str, data: st.DataObject) -> None:
+    tokenizer, chunks = fitted(kind), data.draw(chunks_of(CHUNK))
+    order = data.draw(st.permutations(range(len(chunks))))
+    others = demonstrations(data.draw(st.sampled_from([1, 15, 64, 257])), seed=5)
+    exempt = near_ties(kind, tokenizer, chunks, EPS[torch.float32])
+    tokens = tokenizer.encode(chunks)
+    assert torch.equal(tokenizer.encode(chunks), tokens)
+    alone = torch.cat([tokenizer.encode(chunk[None]) for chunk in chunks])
+    strided = chunks.repeat_interleave(2, dim=0)[::2]
+    check_same_tokens(tokenizer.encode(chunks[order]), tokens[order], exempt[order])
+    check_same_tokens(alone, tokens, exempt)
+    check_same_tokens(tokenizer.encode(torch.cat([others, chunks]))[len(others) :], tokens, exempt)
+    check_same_tokens(tokenizer.encode(strided), tokens, exempt)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_demonstration_has_the_same_tokens_alone_and_among_all(kind: str) -> None:
+    tokenizer, chunks = fitted(kind), demonstrations(300, seed=1)
+    exempt = near_ties(kind, tokenizer, chunks, EPS[torch.float32])
+    assert exempt.mean() <= 0.05
+    tokens = tokenizer.encode(chunks)
+    assert len(torch.unique(tokens, dim=0)) > 4
+    check_same_tokens(torch.cat([tokenizer.encode(chunk[None]) for chunk in chunks]), tokens, exempt)
+    check_same_tokens(tokenizer.encode(chunks.flip(0)).flip(0), tokens, exempt)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@examples(12)
+@given(data=st.data())
+def test_decoding_does_not_depend_on_the_batch(kind: str, data: st.DataObject) -> None:
+    tokenizer: Any = fitted(kind)
+    tokens = data.draw(tokens_of(tokenizer.codebook_size, tokenizer.num_quantizers))
+    chunks = tokenizer.decode(tokens)
+    assert chunks.shape == (len(tokens), *CHUNK)
+    assert chunks.dtype == torch.float32
+    assert torch.equal(tokenizer.decode(tokens), chunks)
+    expected, error = expected_chunks(kind, tokenizer, tokens)
+    alone = torch.cat([tokenizer.decode(token[None]) for token in tokens])
+    for decoded in (chunks, alone, tokenizer.decode(tokens.flip(0)).flip(0)):
+        off = np.abs(oracles.array(decoded).reshape(len(tokens), -1) - expected)
+        assert (off <= error).all(), f"off by {off.max():.3g}, allowed {np.min(error):.3g}"
+
+
+def expected_chunks(kind: str, tokenizer: Any, tokens: torch.Tensor) -> Any:
+    """What the tokens (N, G) decode to, (N, W * A) in float64, and how far float32 may be off."""
+    eps, index = EPS[torch.float32], tokens.numpy()
+    if kind == "bins":
+        low, high = oracles.array(tokenizer.low), oracles.array(tokenizer.high)
+        centers = (2 * index + 1) * (high - low) / (2 * tokenizer.codebook_size) + low
+        return centers, eps * np.abs(centers)
+    if kind == "kmeans":
+        return oracles.array(tokenizer.centers)[index[:, 0]], 0.0
+    if kind == "residual_vq":
+        codebooks = oracles.array(tokenizer.vqvae.vq_layer.codebooks)
+        latents = sum(codebook[column] for codebook, column in zip(codebooks, index.T, strict=True))
+        decoded = oracles.mlp(tokenizer.vqvae.decoder, latents, 2 * eps)
+        return decoded.value, decoded.error
+    if kind == "vqvae":
+        latents = oracles.array(tokenizer.codebook)[index[:, 0]]
+    else:
+        digits = np.stack([index[:, 0] % 5, index[:, 0] // 5 % 4, index[:, 0] // 20], axis=1)
+        latents = (digits - [2, 2, 1]) / [2, 2, 1]
+    decoded = oracles.mlp(tokenizer.decoder, latents, eps)
+    return decoded.value, decoded.error

@@ -1,0 +1,298 @@
+"""What breaks in LeRobot's classes, each as a strict xfail beside the test that our adapter holds it.
+
+lerobot 0.6.1: ``VqVae`` in policies/vqbet/modeling_vqbet.py, its quantizers in policies/vqbet/vqbet_utils.py,
+a copy of an early vector-quantize-pytorch whose later repairs it lacks. The resumed first phase is in
+test_frozen.py.
+"""
+
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+import torch
+import vector_quantize_pytorch as library
+from fitted import (
+    CHUNK,
+    N_CODES,
+    demonstrations,
+    frozen_vqvae,
+    own_copy,
+    plain_residual_vq,
+    plain_vqvae,
+    same_state,
+    state,
+    vqvae_config,
+)
+from lerobot.policies.vqbet.modeling_vqbet import VqVae
+from lerobot.policies.vqbet.vqbet_utils import VectorQuantize, cdist
+
+from il_bench.errors import IlBenchError
+from il_bench.policies.modeling_vqbet import ResumableVqVae
+
+
+def broken(reason: str, raises: Any = AssertionError) -> Any:
+    return pytest.mark.xfail(strict=True, raises=raises, reason=reason)
+
+
+# Codes far from the origin, compared with the distances between them
+
+
+def close_codes(n: int = 16, dim: int = 8) -> torch.Tensor:
+    """Codes (n, D) of norm about 28, some 0.003 apart."""
+    generator = torch.Generator().manual_seed(0)
+    place = 10 * torch.randn(1, dim, generator=generator)
+    return place + 1e-3 * torch.randn(n, dim, generator=generator)
+
+
+@broken(
+    "lerobot 0.6.1, vqbet_utils.py:932 cdist: |x|^2 + |c|^2 - 2 x.c is not clamped at 0, so its root is "
+    "NaN where rounding makes it negative, and argmax takes the first NaN for the largest. Where codes "
+    "have drawn together beside their distance from the origin, a code is not its own token: labels of "
+    "VQ-BeT's code heads are then noise. (vector-quantize-pytorch clamps since 1.14.1, its issue 106.)"
+)
+def test_lerobots_distances_are_numbers() -> None:
+    codes = close_codes()[None]
+    assert torch.isfinite(cdist(codes, codes)).all()
+
+
+@broken("lerobot 0.6.1, vqbet_utils.py:932 cdist, as above: 16 of 16 codes have another code's token.")
+def test_a_code_is_its_own_token_in_lerobot() -> None:
+    codes = close_codes()
+    quantizer = VectorQuantize(dim=8, codebook_size=16).eval()
+    quantizer.codebook = codes
+    assert quantizer(codes[None])[1][0].tolist() == list(range(16))
+
+
+@broken(
+    "vector-quantize-pytorch 1.32.0, vector_quantize_pytorch.py:60 cdist: squared distances below 1e-8 are "
+    "clamped to one value, so of codes closer than 1e-4 the lowest is taken, not the nearest. A tokenizer "
+    "of small latents (or one whose encoder shrank them) loses its codebook."
+)
+def test_a_code_is_its_own_token_in_the_library() -> None:
+    codes = 1e-5 * torch.arange(16.0)[:, None].expand(-1, 4)
+    quantizer = library.VectorQuantize(dim=4, codebook_size=16).eval()
+    quantizer.codebook = codes
+    assert quantizer(codes[None])[1][0].tolist() == list(range(16))
+
+
+def test_a_code_is_its_own_token_in_ours() -> None:
+    for codes in (close_codes(), 1e-5 * torch.arange(16.0)[:, None].expand(-1, 8)):
+        both = torch.stack([codes, torch.zeros_like(codes)])
+        assert plain_residual_vq(both).encode(codes[:, None])[:, 0].tolist() == list(range(16))
+        assert plain_vqvae(codes).encode(codes[:, None])[:, 0].tolist() == list(range(16))
+
+
+# The first step of the moving averages
+
+
+def first_step(quantizer: Any) -> tuple[Any, Any]:
+    """Two codes of 1 and -1, one point of 1.25: what one training step makes of them."""
+    quantizer.codebook = torch.tensor([[1.0], [-1.0]])
+    quantizer._codebook.embed_avg.copy_(quantizer._codebook.embed)
+    quantizer.train()(torch.tensor([[[1.25]]]))
+    owned, unused = quantizer.codebook.flatten().tolist()
+    return owned, unused
+
+
+@broken(
+    "lerobot 0.6.1, vqbet_utils.py:1209: cluster_size starts at 0 although embed_avg starts at the codes, "
+    "so the first update divides by what the first batch alone owns. A code that it does not hit is thrown "
+    "to 1e5 times its place (and comes back by 0.8 a step, to the origin); a code that owns n points "
+    "lands 4 / n of itself beyond their mean. VQ-BeT starts with random codes and revives none "
+    "(threshold_ema_dead_code=0), so most of the codebook is out of use for the first 50 steps and much of "
+    "it for good. (vector-quantize-pytorch starts at 1.)"
+)
+def test_lerobots_first_update_keeps_codes_among_the_points() -> None:
+    owned, unused = first_step(VectorQuantize(dim=1, codebook_size=2))
+    assert 1.0 <= owned <= 1.25
+    assert -1.1 <= unused <= -0.9
+
+
+def test_the_librarys_first_update_keeps_codes_among_the_points() -> None:
+    """The quantizer of our VQ-VAE: (0.8 * 1 + 0.2 * 1.25) / (0.8 * 1 + 0.2), and the unused where it was."""
+    owned, unused = first_step(library.VectorQuantize(dim=1, codebook_size=2, rotation_trick=False))
+    assert owned == pytest.approx(1.05, abs=1e-4)
+    assert unused == pytest.approx(-1.0, abs=1e-4)
+
+
+def norms_after(vqvae: VqVae, steps: int) -> Any:
+    """How far codes are from the origin, as multiples of the farthest latent, in a first phase."""
+    torch.manual_seed(0)
+    for step in range(steps):
+        vqvae.train().vqvae_forward(demonstrations(64, seed=step))
+    latents = vqvae.encoder(demonstrations(64).flatten(1))
+    return vqvae.vq_layer.codebooks.norm(dim=-1).max() / latents.norm(dim=-1).max()
+
+
+@broken("lerobot 0.6.1, vqbet_utils.py:1209, as above, in VQ-BeT's VqVae: codes at 1e4 times the latents.")
+def test_lerobots_first_phase_keeps_codes_among_the_latents() -> None:
+    torch.manual_seed(0)
+    assert norms_after(VqVae(vqvae_config(CHUNK, N_CODES, 8, 32)), 3) < 10
+
+
+def test_our_first_phase_keeps_codes_among_the_latents_where_asked_to_revive() -> None:
+    """A thrown code counts as dead in the same step, and comes back onto the batch."""
+    torch.manual_seed(0)
+    vqvae = ResumableVqVae(vqvae_config(CHUNK, N_CODES, 8, 32, revive_below=0.5))
+    assert norms_after(vqvae, 3) < 10
+
+
+# Input that get_code cannot answer, or should not
+
+
+def get_code(chunks: torch.Tensor) -> Any:
+    vqvae = frozen_vqvae(torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0)), VqVae)
+    return vqvae.get_code(chunks)[1]
+
+
+@broken(
+    "lerobot 0.6.1, modeling_vqbet.py:827: view(N, -1, D) is ambiguous for N = 0, RuntimeError. An empty "
+    "batch, as a filter of padded chunks may leave one, stops the run.",
+    raises=RuntimeError,
+)
+def test_lerobot_answers_an_empty_batch() -> None:
+    assert get_code(torch.empty(0, 1, 6)).shape == (0, 2)
+
+
+@broken(
+    "lerobot 0.6.1, modeling_vqbet.py:820: nothing is checked. NaN has the distances NaN and so token 0 of "
+    "both stages: one broken action in a data set becomes a label that the policy learns."
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_lerobot_refuses_what_is_no_number(value: float) -> None:
+    try:
+        get_code(torch.full((1, 1, 6), value))
+    except (ValueError, RuntimeError):
+        return
+    raise AssertionError("it gave tokens")
+
+
+@broken(
+    "lerobot 0.6.1, modeling_vqbet.py:823: 'N T A -> N (T A)' takes every shape of as many numbers. Chunks "
+    "with steps and dimensions exchanged get tokens, of another movement."
+)
+def test_lerobot_refuses_another_shape() -> None:
+    try:
+        get_code(torch.zeros(2, 3, 2))
+    except (ValueError, RuntimeError):
+        return
+    raise AssertionError("it gave tokens")
+
+
+@broken(
+    "lerobot 0.6.1, vqbet_utils.py:422: token -1 means 'dropped out' and is decoded as the zero vector, "
+    "also where there is no quantizer dropout. An ignore index or a wrong subtraction decodes to a "
+    "movement."
+)
+def test_lerobot_refuses_token_minus_one() -> None:
+    vqvae = frozen_vqvae(torch.ones(2, 4, 6), VqVae)
+    try:
+        vqvae.get_embeddings_from_code(torch.tensor([[-1, -1]]))
+    except (ValueError, RuntimeError, IndexError):
+        return
+    raise AssertionError("it gave a vector")
+
+
+@broken(
+    "lerobot 0.6.1, vqbet_utils.py:1380: x.float() beside a codebook in float64, RuntimeError. A VQ-BeT "
+    "that was converted by .double(), as for a check of gradients, cannot tokenize.",
+    raises=RuntimeError,
+)
+def test_lerobot_works_in_float64() -> None:
+    vqvae = frozen_vqvae(torch.randn(2, 4, 6), VqVae).double()
+    assert vqvae.get_code(torch.zeros(1, 1, 6, dtype=torch.float64))[1].shape == (1, 2)
+
+
+@broken(
+    "vector-quantize-pytorch 1.32.0, vector_quantize_pytorch.py:716: computes in float32 whatever it is "
+    "given, and says so nowhere: 0.5 + 1e-9 is nearer to 1 than to 0, and goes to 0."
+)
+def test_the_library_works_in_float64() -> None:
+    quantizer = library.VectorQuantize(dim=1, codebook_size=2).eval().double()
+    quantizer.codebook = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    x = torch.tensor([[[0.5 - 1e-9], [0.5 + 1e-9]]], dtype=torch.float64)
+    assert quantizer(x)[1].tolist() == [[0, 1]]
+
+
+def test_ours_answers_or_refuses_all_of_these() -> None:
+    tokenizer = plain_residual_vq(torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0)))
+    assert tokenizer.encode(torch.empty(0, 1, 6)).shape == (0, 2)
+    for chunks in (torch.full((1, 1, 6), torch.nan), torch.full((1, 1, 6), torch.inf), torch.zeros(2, 3, 2)):
+        with pytest.raises(IlBenchError):
+            tokenizer.encode(chunks)
+    with pytest.raises(IlBenchError):
+        tokenizer.decode(torch.tensor([[-1, -1]]))
+    codes = torch.zeros(2, 2, 1)
+    codes[0, 1] = 1.0
+    x = torch.tensor([[[0.5 - 1e-9]], [[0.5 + 1e-9]]], dtype=torch.float64)
+    assert plain_residual_vq(codes).double().encode(x)[:, 0].tolist() == [0, 1]
+    assert plain_vqvae(codes[0]).double().encode(x)[:, 0].tolist() == [0, 1]
+
+
+# Codes that move where they should not
+
+
+def uninitialised(module: Any) -> Any:
+    torch.manual_seed(0)
+    return module.VectorQuantize(dim=2, codebook_size=4, kmeans_init=True).eval()
+
+
+@broken(
+    "lerobot 0.6.1 (vqbet_utils.py:1395) and vector-quantize-pytorch 1.32.0 "
+    "(vector_quantize_pytorch.py:729): with kmeans_init=True the first call places the codes, also in eval "
+    "mode or with freeze_codebook. Whoever encodes before training gets a codebook made of that batch. "
+    "VQ-BeT leaves kmeans_init off; our VQ-VAE uses it."
+)
+@pytest.mark.parametrize("module", ["lerobot", "library"])
+def test_no_library_places_codes_in_eval_mode(module: str) -> None:
+    from lerobot.policies.vqbet import vqbet_utils
+
+    quantizer = uninitialised({"lerobot": vqbet_utils, "library": library}[module])
+    before = state(quantizer)
+    quantizer(torch.randn(1, 9, 2), freeze_codebook=True)
+    assert same_state(state(quantizer), before)
+
+
+def test_ours_never_places_codes_when_encoding() -> None:
+    tokenizer = own_copy("vqvae")
+    tokenizer.quantizer._codebook.initted.fill_(False)
+    before = state(tokenizer)
+    tokenizer.encode(demonstrations(20))
+    assert same_state(state(tokenizer), before)
+
+
+@broken(
+    "vector-quantize-pytorch 1.32.0, finite_scalar_quantization.py:152: levels are stretched by 0.1 %, "
+    "which for 1,001 levels and more makes one too many: index -1, and one beyond the codebook."
+)
+def test_the_librarys_fsq_stays_in_range() -> None:
+    indices = library.FSQ([1001])(torch.tensor([[[-50.0], [50.0]]]))[1]
+    assert indices.min() >= 0 and indices.max() <= 1000
+
+
+def test_our_fsq_refuses_so_many_levels_and_stays_in_range_below() -> None:
+    from fitted import plain_fsq
+
+    with pytest.raises(IlBenchError, match="give 3 to 1000"):
+        plain_fsq((1001,))
+    tokens = plain_fsq((1000,)).encode(torch.tensor([[[-50.0]], [[50.0]]]))
+    assert tokens.tolist() == [[0], [999]]
+
+
+# What holds, and is easily taken for granted
+
+
+def test_lerobot_encodes_the_same_alone_and_among_others_outside_near_ties() -> None:
+    """Matrix products of other sizes round otherwise, so its tokens depend on the batch within the margin."""
+    generator = torch.Generator().manual_seed(0)
+    codebooks = torch.randn(2, 16, 6, generator=generator)
+    vqvae = frozen_vqvae(codebooks, VqVae)
+    chunks = torch.randn(200, 1, 6, generator=generator)
+    left, exempt = oracles.array(chunks)[:, 0], np.zeros(200, dtype=bool)
+    for codebook in oracles.array(codebooks):
+        error = oracles.expanded_error(left, codebook, oracles.EPS[torch.float32])
+        exempt |= oracles.near_tie(oracles.squared_distances(left, codebook), error)
+        left = left - codebook[oracles.nearest(left, codebook)]
+    alone = torch.cat([vqvae.get_code(chunk[None])[1] for chunk in chunks])
+    oracles.check_same_tokens(vqvae.get_code(chunks)[1], alone, exempt)
