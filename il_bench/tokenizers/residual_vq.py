@@ -108,18 +108,19 @@ class ResidualVQTokenizer(Tokenizer):
         self._check_fitted()
         self._check_shape(chunks)
         with torch.no_grad(), full_precision(chunks.device):
-            tensors = [*_parameters(self.vqvae.encoder), *self._codebooks()]
+            vqvae = self.vqvae
+            tensors = [*_parameters(vqvae.encoder), *_codebooks(vqvae)]
             flat = chunks.flatten(1)
             if flat.dtype != tensors[0].dtype:
                 flat = self._converted(flat, tensors[0].dtype)
             tables = self._encoder_tables
-            if tables is None or not tables.weights.unchanged(tensors):
+            if tables is None or not tables.fits(tensors):
                 with torch.inference_mode(False):  # the tables will be used outside of it too
                     tables = self._encoder_tables = EncoderTables.of(tensors, self.num_quantizers)
-            indices, doubtful = tables.encode(flat)
+            indices, doubtful = tables.encode(flat, tensors)
             if doubtful is not None:
                 self._check_finite(chunks)
-                indices[doubtful] = encode_in_float64(flat[doubtful], tables.exact, self.num_quantizers)
+                indices[doubtful] = encode_in_float64(flat[doubtful], tensors, self.num_quantizers)
         return indices
 
     def decode(self, indices: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ class ResidualVQTokenizer(Tokenizer):
         self._check_fitted()
         self._check_indices(indices)
         with torch.no_grad(), full_precision(indices.device):
-            tensors = [*_parameters(self.vqvae.decoder), *self._codebooks()]
+            tensors = [*_parameters(self.vqvae.decoder), *_codebooks(self.vqvae)]
             tables = self._decoder_tables
             if tables is None or not tables.weights.unchanged(tensors):
                 with torch.inference_mode(False):
@@ -175,9 +176,10 @@ class ResidualVQTokenizer(Tokenizer):
         self._check_finite(converted)  # a float64 number may be infinite in float32
         return converted
 
-    def _codebooks(self) -> list[Tensor]:
-        """Each stage's codes (1, C, D), as LeRobot holds them."""
-        return [stage._codebook.embed for stage in self.vqvae.vq_layer.layers]
+
+def _codebooks(vqvae: VqVae) -> list[Tensor]:
+    """Each stage's codes (1, C, D), as LeRobot holds them."""
+    return [stage._codebook.embed for stage in vqvae.vq_layer.layers]
 
 
 def _parameters(network: nn.Sequential) -> Iterator[Tensor]:
@@ -192,9 +194,14 @@ def _check_layers(name: str, network: nn.Module) -> None:
     kinds = [type(layer) for layer in network.children()]
     linear = [layer for layer in network.children() if isinstance(layer, nn.Linear)]
     alternating = [(nn.Linear, nn.ReLU)[number % 2] for number in range(len(kinds))]
-    if kinds != alternating or len(kinds) % 2 == 0 or any(layer.bias is None for layer in linear):
+    if (
+        kinds != alternating
+        or len(kinds) < 3
+        or len(kinds) % 2 == 0
+        or any(layer.bias is None for layer in linear)
+    ):
         found = ", ".join(kind.__name__ for kind in kinds)
         raise IlBenchError(
-            f"ResidualVQTokenizer: the {name} is ({found}); give one of Linear layers with a bias and ReLU "
-            "between them, as LeRobot's."
+            f"ResidualVQTokenizer: the {name} is ({found}); give two or more Linear layers with a bias, "
+            "ReLU between them, as LeRobot's."
         )

@@ -114,7 +114,7 @@ def test_vqbet_freezes_its_codes_when_the_first_phase_ends() -> None:
     train_a_little(policy, steps=1)
     assert not policy.in_first_phase
     before = {key: value.clone() for key, value in vqvae(policy).state_dict().items()}
-    train_a_little(policy, steps=5)  # calls policy.train() again, which in LeRobot unfreezes the VQ-VAE
+    train_a_little(policy, steps=5)  # calls policy.train() again
     after = vqvae(policy).state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 

@@ -247,3 +247,13 @@ def test_an_encoder_it_cannot_fold_is_refused() -> None:
     vqvae.encoder[1] = torch.nn.Tanh()
     with pytest.raises(IlBenchError, match=r"the encoder is \(Linear, Tanh, .*ReLU between them"):
         ResidualVQTokenizer(vqvae)
+
+
+def test_a_weight_that_became_shorter_is_not_compared_beyond_its_end() -> None:
+    from il_bench.tokenizers.residual_tables import _same
+
+    whole = torch.arange(8.0)
+    assert _same(whole, whole.clone())
+    assert not _same(whole[:4], whole)
+    assert not _same(whole, whole[:4].clone())
+    assert not _same(whole.reshape(2, 4), whole)
