@@ -240,10 +240,7 @@ def verdict(recorder: Recorder, *, used: bool) -> tuple[str, str]:
 
 
 def try_fault(tests: str, fault: Fault | None, seconds: dict[str, float]) -> Ending:
-    """Fork a process, plant ``fault`` there (None: nothing), and wait for what the tests say.
-
-    seconds: of each test without a fault.
-    """
+    """Fork a process, plant ``fault`` there, wait for the tests, which take ``seconds`` each without it."""
     context = multiprocessing.get_context("forkserver")
     limit = max(PATIENCE, 10 * sum(seconds.values()))
     recorder = Recorder(fault.first if fault else (), seconds)
@@ -278,12 +275,15 @@ def try_all(
 
 def table_of(faults: list[Fault], endings: dict[str, Ending]) -> Table:
     """The faults in the order of the list."""
-    table = Table("fault", "where", "killed by", "s", title=f"{len(faults)} planted faults, one at a time")
+    table = Table(title=f"{len(faults)} planted faults, one at a time")
+    for column in ("fault", "where", "killed by", "s"):
+        table.add_column(column, overflow="fold")
     for fault in faults:
         ending = endings[fault.name]
+        package, *_, module = fault.module.split(".")
         words = [] if ending.how == KILLED else [ending.how]
         found = " ".join([*words, ending.test.removeprefix(f"{TESTS}/")])
-        table.add_row(fault.name, fault.module, found, f"{ending.seconds:.0f}")
+        table.add_row(fault.name, f"{package}: {module}", found, f"{ending.seconds:.0f}")
     return table
 
 
@@ -326,7 +326,7 @@ def main(
         print(f"{progress} {fault.name}: {ending.how} {ending.test}, {ending.seconds:.0f} s", flush=True)
         if verbose or ending.how == NOT_RUN:
             print(ending.output)
-    Console(width=150).print(table_of(faults, endings))
+    Console(width=180).print(table_of(faults, endings))
     survivors = [name for name, ending in endings.items() if ending.how != KILLED]
     print(f"{len(faults) - len(survivors)} of {len(faults)} killed in {time.perf_counter() - start:.0f} s.")
     if survivors:

@@ -1,7 +1,9 @@
 """The list of faults fits what is installed, a planted fault is in effect, no survivor is overlooked."""
 
+import importlib
 import importlib.util
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -79,8 +81,21 @@ def test_a_planted_fault_is_in_effect_and_the_file_stays_as_it_was() -> None:
     assert source_of(A_FAULT.module).read_bytes() == before
 
 
-def test_only_the_faults_module_is_touched() -> None:
-    assert Planter(A_FAULT).find_spec("il_bench.tokenizers.kmeans", None) is None
+def test_once_installed_an_import_has_the_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("victim", "bystander"):
+        (tmp_path / f"{name}.py").write_text("def nearest(distances): return min(distances)")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
+    for name in ("victim", "bystander"):
+        monkeypatch.setitem(sys.modules, name, None)  # to be taken out again afterwards
+        del sys.modules[name]
+    planter = Planter(Fault("farthest", "victim", "min(", "max("))
+    planter.install()
+    bystander, used_before = importlib.import_module("bystander"), planter.used
+    victim = importlib.import_module("victim")
+    assert (bystander.nearest([1, 2]), victim.nearest([1, 2])) == (1, 2)
+    assert (used_before, planter.used) == (False, True)
+    assert [path.name for path in tmp_path.rglob("*.pyc") if "victim" in path.name] == []
 
 
 def test_a_module_that_is_imported_already_is_refused() -> None:
