@@ -342,3 +342,29 @@ def test_an_encoder_of_two_layers_can_be_folded() -> None:
     tokenizer = ResidualVQTokenizer(vqvae)
     chunks = demonstrations(50)
     assert torch.equal(tokenizer.encode(chunks), tokenizer.reference_encode(chunks))
+
+
+def test_codes_that_rounding_cannot_tell_apart_are_decided_in_float64() -> None:
+    """Every latent is the last bias, codes lie on a sphere around it: float32 scores are rounding alone."""
+    wrong_in_float32 = 0
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        tokenizer = ResidualVQTokenizer.new(16, (2, 2), embedding_dim=8, hidden_dim=4)
+        vqvae = tokenizer.vqvae
+        with torch.no_grad():
+            for parameter in vqvae.encoder.parameters():
+                parameter.zero_()
+            bias = list(vqvae.encoder.parameters())[-1]
+            bias.copy_(torch.randn(8, generator=generator))
+            ways = torch.randn(2, 16, 8, generator=generator)
+            sphere = bias + ways[0] / ways[0].norm(dim=1, keepdim=True)
+            for stage, codes in enumerate([sphere, 10 * ways[1]]):
+                vqvae.vq_layer.layers[stage]._codebook.embed.copy_(codes[None])
+        vqvae.discretized.fill_(True)
+        vqvae.vq_layer.freeze_codebook.fill_(True)
+        tokenizer.eval()
+        nearest = int((sphere.double() - bias.double()).square().sum(dim=1).argmin())
+        scores = sphere @ bias - sphere.square().sum(dim=1) / 2
+        wrong_in_float32 += int(scores.argmax()) != nearest
+        assert tokenizer.encode(torch.zeros(1, 2, 2))[0, 0] == nearest, seed
+    assert wrong_in_float32 > 5
