@@ -23,6 +23,7 @@ from il_bench import checkpoint
 from il_bench.dataset import Windows, open_dataset
 from il_bench.ema import AveragedPolicy
 from il_bench.errors import IlBenchError
+from il_bench.policies import pusht_features
 from il_bench.recipes import Recipe
 
 BATCH_KEYS = (OBS_STATE, OBS_ENV_STATE, ACTION, f"{ACTION}_is_pad")
@@ -84,9 +85,7 @@ class Trainer:
         with redirect_stdout(io.StringIO()):  # LeRobot prints what it does
             self.policy: PreTrainedPolicy = make_policy(config, ds_meta=dataset.meta)
         self.windows = Windows(dataset, delta_timestamps(config, dataset.fps))
-        self.preprocessor, self.postprocessor = make_pre_post_processors(
-            config, dataset_stats=self.windows.stats
-        )
+        self.preprocessor, self.postprocessor = _processors(recipe, config, self.windows)
         self.frames = _usable_frames(self.windows, getattr(config, "drop_n_last_frames", 0))
         self.data = checkpoint.describe_data(dataset, data_name or Path(source).stem, self.windows)
         if hasattr(self.policy, "fit_tokenizer"):
@@ -183,11 +182,12 @@ class Trainer:
         start = getattr(self.policy.config, "n_vqvae_training_steps", 0)
         if self.step < start:
             return 1.0
-        step, steps = self.step - start, self.settings.steps - start
-        warmup = min(1.0, (step + 1) / max(1, self.settings.warmup_steps))
-        cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-        final = self.settings.final_lr_fraction
-        return warmup * (final + (1 - final) * cosine)
+        step, settings = self.step - start, self.settings
+        warmup = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * step / ((settings.cosine_steps or settings.steps) - start)))
+        final = settings.final_lr_fraction
+        cooldown = min(1.0, (settings.steps - self.step) / max(1, settings.cooldown_steps))
+        return warmup * cooldown * (final + (1 - final) * cosine)
 
     def _progress(self, losses: list[Tensor]) -> Progress:
         return Progress(
@@ -210,10 +210,35 @@ def policy_config(recipe: Recipe, device: str) -> PreTrainedConfig:
     """
     fields = {**recipe.policy, "device": device, "push_to_hub": False}
     try:
-        return draccus.decode(PreTrainedConfig, fields)
+        config: PreTrainedConfig = draccus.decode(PreTrainedConfig, fields)
     except Exception as error:  # draccus has its own errors around ValueError and KeyError
         cause = error.__cause__ or error
         raise IlBenchError(f"recipe, [policy] {recipe.policy.get('type')}: {cause}") from None
+    if recipe.processing.pusht_features:
+        config.input_features = pusht_features.input_features()
+    return config
+
+
+def _processors(recipe: Recipe, config: PreTrainedConfig, windows: Windows) -> tuple[Any, Any]:
+    """LeRobot's processors of the policy, with the recipe's steps among them."""
+    processing, stats = recipe.processing, windows.stats
+    if processing.relative_actions:
+        stats = {**stats, ACTION: _relative_stats(windows)}
+    preprocessor, postprocessor = make_pre_post_processors(config, dataset_stats=stats)
+    if processing.relative_actions:
+        pusht_features.make_actions_relative(preprocessor, postprocessor)
+    if processing.pusht_features:
+        pusht_features.add_features(preprocessor)
+    return preprocessor, postprocessor
+
+
+def _relative_stats(windows: Windows) -> dict[str, Tensor]:
+    """LeRobot's statistics of the windows' actions (2,), relative to where the agent is; padding left out."""
+    batch = windows.batch(torch.arange(len(windows)))
+    state = batch[OBS_STATE].flatten(1)[:, -2:]  # the last one, if there is a history
+    relative = (batch[ACTION] - state[:, None])[~batch[f"{ACTION}_is_pad"]]
+    low, high = relative.aminmax(dim=0)
+    return {"mean": relative.mean(dim=0), "std": relative.std(dim=0), "min": low, "max": high}
 
 
 def delta_timestamps(config: PreTrainedConfig, fps: int) -> dict[str, list[float]]:

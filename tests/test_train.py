@@ -129,6 +129,20 @@ def test_learning_rate_rises_and_falls_after_the_first_phase(demos: Path, tmp_pa
     assert factors[23] < 0.02
 
 
+def test_a_cooldown_ends_a_longer_cosine(demos: Path, tmp_path: Path) -> None:
+    whole = small_recipe("bc", steps=20)
+    training = whole.training.model_copy(
+        update={"warmup_steps": 0, "cosine_steps": 40, "cooldown_steps": 10, "final_lr_fraction": 0.0}
+    )
+    trainer = Trainer(whole.model_copy(update={"training": training}), str(demos), seed=1, output=tmp_path)
+    factors = []
+    for step in (0, 10, 15, 20):
+        trainer.step = step
+        factors.append(trainer._lr_factor())
+    cosine = [0.5 * (1 + np.cos(np.pi * step / 40)) for step in (10, 15)]
+    assert factors == pytest.approx([1.0, cosine[0], cosine[1] / 2, 0.0])
+
+
 def test_average_starts_again_when_the_first_phase_ends(demos: Path, tmp_path: Path) -> None:
     trainer = make("vqbet", demos, tmp_path)
     run_to(trainer, 4)
@@ -307,6 +321,11 @@ def test_recipes_name_the_field_that_is_wrong() -> None:
         recipes.parse(good, "mine.toml", {"stesp": 5})
 
 
+def test_a_cosine_shorter_than_the_run_is_refused() -> None:
+    with pytest.raises(IlBenchError, match="cosine_steps 100 is less than steps"):
+        recipes.load("bc", "keypoints", {"cosine_steps": 100})
+
+
 def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('[policy]\ntype = "il_bc"\n[training]\nsteps = 7\nbatch_size = 2\nlr = 0.1\n')
@@ -334,8 +353,10 @@ def test_every_recipe_normalises_the_keypoints(name: str) -> None:
     """LeRobot's own defaults leave ENV features in pixels."""
     from il_bench.train import policy_config
 
-    config = policy_config(recipes.load(name, "keypoints"), "cpu")
-    assert config.normalization_mapping["ENV"].value in ("MIN_MAX", "MEAN_STD")
+    recipe = recipes.load(name, "keypoints")
+    config = policy_config(recipe, "cpu")
+    normalised = ["IDENTITY"] if recipe.processing.pusht_features else ["MIN_MAX", "MEAN_STD"]
+    assert config.normalization_mapping["ENV"].value in normalised
 
 
 def test_evaluate_prints_and_writes_the_rates(demos: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 import il_bench.policies  # noqa: F401  (registers il_bc, il_bet and il_vqbet)
 from il_bench.errors import IlBenchError
 from il_bench.options import EXPERT
+from il_bench.policies import pusht_features
 from il_bench.policies.expert import ExpertPolicy
 
 ZOO = Path(str(files("il_bench") / "zoo"))
@@ -123,6 +124,7 @@ def load_policy(spec: str | Path, *, device: str = "cpu") -> LoadedPolicy:
         )
     except (SafetensorError, RuntimeError) as error:
         raise IlBenchError(f"{folder / WEIGHTS}: the weights do not fit {config.type}: {error}") from None
+    pusht_features.check(config, preprocessor, folder)
     name = folder.name if folder.parent == ZOO else _row_name(str(spec), config.type)
     return LoadedPolicy(
         name=name,
@@ -220,13 +222,13 @@ def track_of(config: PreTrainedConfig, spec: str) -> str:
     Raises:
         IlBenchError: naming the feature that does not fit PushT.
     """
-    expected = {OBS_STATE: (2,), OBS_ENV_STATE: (16,)}
+    expected = {OBS_STATE: [(2,)], OBS_ENV_STATE: [(16,), (pusht_features.SIZE,)]}
     images = []
     for key, feature in (config.input_features or {}).items():
         shape = tuple(feature.shape)
         if key.startswith("observation.image"):
             images.append(key)
-        elif expected.get(key) != shape:
+        elif shape not in expected.get(key, []):
             raise IlBenchError(f"{spec}: input feature {key!r} of shape {shape} does not fit PushT.")
     action = config.action_feature
     if action is None or tuple(action.shape) != (2,):

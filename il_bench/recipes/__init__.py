@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from il_bench.errors import IlBenchError
 
@@ -24,9 +24,30 @@ class Training(BaseModel):
     final_lr_fraction: float = Field(
         default=0.0, ge=0, le=1, description="where the cosine ends, as a share of lr"
     )
+    cosine_steps: int | None = Field(default=None, gt=0, description="length of the cosine; None: steps")
+    cooldown_steps: int = Field(
+        default=0, ge=0, description="the last steps, over which lr falls to 0 in a straight line besides"
+    )
     grad_clip_norm: float = Field(default=10.0, gt=0)
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     autocast: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _cosine_covers_the_run(self) -> "Training":
+        if self.cosine_steps is not None and self.cosine_steps < self.steps:
+            raise ValueError(
+                f"cosine_steps {self.cosine_steps} is less than steps {self.steps}: lr would rise again"
+            )
+        return self
+
+
+class Processing(BaseModel):
+    """What stands between PushT and the policy besides LeRobot's normalisation: pusht_features.py."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pusht_features: bool = Field(default=False, description="show what the keypoints say besides their px")
+    relative_actions: bool = Field(default=False, description="actions relative to the agent's last place")
 
 
 class Recipe(BaseModel):
@@ -36,6 +57,17 @@ class Recipe(BaseModel):
 
     policy: dict[str, Any]
     training: Training
+    processing: Processing = Processing()
+
+    @model_validator(mode="after")
+    def _predicts_at_every_step(self) -> "Recipe":
+        n_action_steps = self.policy.get("n_action_steps")
+        if self.processing.relative_actions and n_action_steps != 1:
+            raise ValueError(
+                f"relative_actions needs n_action_steps = 1 under [policy], not {n_action_steps}: "
+                "a later action of a chunk would be added to a place the agent has left"
+            )
+        return self
 
 
 def names(track: str) -> list[str]:

@@ -1,0 +1,170 @@
+"""What a policy can be shown of PushT's keypoints besides their pixels, and actions relative to the agent.
+
+LeRobot's Diffusion Policy reads its observation through one linear layer in every block of its U-Net (Chi et
+al. 2023, section 2.3: FiLM), so what it cannot read off linearly it hardly learns: where the agent stands
+in the block's frame, and by how little the block misses the goal. ``PushTFeatures`` works both out before
+the policy sees them; ``AgentRelativeActions`` is LeRobot's relative-action step, for observations with a
+history. Both are LeRobot processor steps: they are saved with the checkpoint by the name of their class, and
+LeRobot's own commands load them where il_bench is installed.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from lerobot.configs import FeatureType, PipelineFeatureType, PolicyFeature, PreTrainedConfig
+from lerobot.lerobot_types import EnvTransition, TransitionKey
+from lerobot.processor import (
+    AbsoluteActionsProcessorStep,
+    ObservationProcessorStep,
+    PolicyProcessorPipeline,
+    RelativeActionsProcessorStep,
+)
+from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
+from torch import Tensor
+
+from il_bench.errors import IlBenchError
+from il_bench.pusht.geometry import GOAL_POSE, block_keypoints
+
+WAVELENGTHS = (512.0, 256.0, 128.0, 64.0, 32.0)  # px, of the agent's place in the block's frame
+SCALES = (4.0, 16.0, 64.0, 256.0)  # px, of what is missing to the goal
+ANGLES = (0.03, 0.12, 0.5)  # rad, likewise
+SIDE = 512.0  # px
+
+
+def features(agent: Tensor, keypoints: Tensor) -> Tensor:
+    """What the agent (..., 2) and the block's keypoints (..., 16) in px say about what to do, (..., F).
+
+    All of it within [-1, 1] wherever PushT's states are: the pixels; the block's angle and how far it is from
+    the goal's, in the world's frame and its own, at several scales (tanh); the agent in the block's frame, as
+    waves of several lengths.
+    """
+    place, cos, sin = _pose(keypoints)
+    missing = torch.tensor(GOAL_POSE[:2], dtype=agent.dtype, device=agent.device) - place
+    goal_cos, goal_sin = math.cos(GOAL_POSE[2]), math.sin(GOAL_POSE[2])
+    turn = torch.atan2(cos * goal_sin - sin * goal_cos, cos * goal_cos + sin * goal_sin)
+    own = _into_frame(agent - place, cos, sin)
+    missing_own = _into_frame(missing, cos, sin)
+    parts = [
+        agent / (SIDE / 2) - 1,
+        keypoints / (SIDE / 2) - 1,
+        torch.cat([cos, sin, torch.cos(turn), torch.sin(turn)], dim=-1),
+        *(torch.tanh(turn / angle) for angle in ANGLES),
+        *(torch.tanh(offset / scale) for offset in (missing, missing_own) for scale in SCALES),
+        *(torch.tanh(offset / scale) for offset in (own, agent - place) for scale in SCALES[2:]),
+    ]
+    diagonal = torch.stack([own.sum(dim=-1), own[..., 0] - own[..., 1]], dim=-1) / math.sqrt(2)
+    for direction in (own, diagonal):
+        for wavelength in WAVELENGTHS:
+            phase = direction * (2 * math.pi / wavelength)
+            parts += [torch.sin(phase), torch.cos(phase)]
+    return torch.cat(parts, dim=-1)
+
+
+def _pose(keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Place (..., 2) px, cosine and sine (..., 1) of the block that has these keypoints (..., 16)."""
+    corners = torch.as_tensor(
+        block_keypoints([0.0, 0.0, 0.0]), dtype=keypoints.dtype, device=keypoints.device
+    ).unflatten(-1, (8, 2))
+    middle = corners.mean(dim=0)
+    model = corners - middle  # (8, 2)
+    seen = keypoints.unflatten(-1, (8, 2))
+    seen_middle = seen.mean(dim=-2)
+    seen = seen - seen_middle[..., None, :]
+    cos = (seen * model).sum(dim=(-2, -1))
+    sin = (seen[..., 1] * model[:, 0] - seen[..., 0] * model[:, 1]).sum(dim=-1)
+    length = torch.hypot(cos, sin).clamp_min(1e-6)
+    cos, sin = (cos / length)[..., None], (sin / length)[..., None]
+    turned = torch.cat([middle[0] * cos - middle[1] * sin, middle[0] * sin + middle[1] * cos], dim=-1)
+    return seen_middle - turned, cos, sin
+
+
+def _into_frame(vector: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Vectors (..., 2) of the world in the frame turned by the angle of ``cos`` and ``sin`` (..., 1)."""
+    x, y = vector[..., :1], vector[..., 1:]
+    return torch.cat([x * cos + y * sin, y * cos - x * sin], dim=-1)
+
+
+SIZE = features(torch.zeros(2), torch.arange(16.0)).shape[-1]
+
+
+class PushTFeatures(ObservationProcessorStep):
+    """Replaces ``observation.environment_state``, (..., 16) px, by ``features``, (..., SIZE)."""
+
+    def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
+        agent, keypoints = observation[OBS_STATE], observation[OBS_ENV_STATE]
+        return {**observation, OBS_ENV_STATE: features(agent, keypoints)}
+
+    def transform_features(
+        self, features: dict[PipelineFeatureType, dict[str, PolicyFeature]]
+    ) -> dict[PipelineFeatureType, dict[str, PolicyFeature]]:
+        observations = {**features[PipelineFeatureType.OBSERVATION], OBS_ENV_STATE: FEATURE}
+        return {**features, PipelineFeatureType.OBSERVATION: observations}
+
+
+FEATURE = PolicyFeature(type=FeatureType.ENV, shape=(SIZE,))
+
+
+def input_features() -> dict[str, PolicyFeature]:
+    """Of a policy that sees ``PushTFeatures``."""
+    return {OBS_STATE: PolicyFeature(type=FeatureType.STATE, shape=(2,)), OBS_ENV_STATE: FEATURE}
+
+
+class AgentRelativeActions(RelativeActionsProcessorStep):
+    """LeRobot's relative actions where the observation has a history: relative to the agent's last place.
+
+    LeRobot's step takes one state a sample, (B, 2); with ``n_obs_steps`` above 1 there are (B, T, 2). What it
+    was relative to is known of the last observation alone, so a policy has to predict anew at every step:
+    ``n_action_steps`` is 1.
+    """
+
+    _registry_name = None  # LeRobot's name would bring back LeRobot's step
+
+    def __call__(self, transition: EnvTransition) -> EnvTransition:
+        observation = transition.get(TransitionKey.OBSERVATION)
+        state = None if observation is None else observation.get(OBS_STATE)
+        if state is None or state.ndim < 3:
+            return super().__call__(transition)
+        now = {**transition, TransitionKey.OBSERVATION: {**observation, OBS_STATE: state[:, -1]}}
+        return {**super().__call__(now), TransitionKey.OBSERVATION: observation}
+
+
+def check(config: PreTrainedConfig, preprocessor: PolicyProcessorPipeline[Any, Any], folder: Path) -> None:
+    """Compare a policy with the steps of its preprocessor.
+
+    Raises:
+        IlBenchError: for features of PushT's without the step that makes them, or the other way round; for
+            relative actions of which more than one is executed.
+    """
+    makes_features = any(isinstance(step, PushTFeatures) for step in preprocessor.steps)
+    env_state = (config.input_features or {}).get(OBS_ENV_STATE)
+    shape = None if env_state is None else tuple(env_state.shape)
+    if (shape == (SIZE,)) != makes_features:
+        raise IlBenchError(
+            f"{folder}: the policy takes {OBS_ENV_STATE!r} of shape {shape}, and its preprocessor "
+            f"{'makes' if makes_features else 'does not make'} {SIZE} features of the keypoints; "
+            "config.json and policy_preprocessor.json have to come from one training."
+        )
+    relative = [step for step in preprocessor.steps if isinstance(step, RelativeActionsProcessorStep)]
+    n_action_steps = getattr(config, "n_action_steps", 1)
+    if any(step.enabled for step in relative) and n_action_steps != 1:
+        raise IlBenchError(
+            f"{folder / 'config.json'}: n_action_steps is {n_action_steps}; actions relative to the agent "
+            "allow 1: a later action would be added to a place the agent has left."
+        )
+
+
+def add_features(preprocessor: PolicyProcessorPipeline[Any, Any]) -> None:
+    """Put ``PushTFeatures`` before the normalisation."""
+    preprocessor.steps = [*preprocessor.steps[:-1], PushTFeatures(), preprocessor.steps[-1]]
+
+
+def make_actions_relative(
+    preprocessor: PolicyProcessorPipeline[Any, Any], postprocessor: PolicyProcessorPipeline[Any, Any]
+) -> None:
+    """Put ``AgentRelativeActions`` before what normalises, LeRobot's inverse behind what unnormalises."""
+    relative = AgentRelativeActions(enabled=True)
+    absolute = AbsoluteActionsProcessorStep(enabled=True, relative_step=relative)
+    preprocessor.steps = [*preprocessor.steps[:-2], relative, *preprocessor.steps[-2:]]
+    postprocessor.steps = [postprocessor.steps[0], absolute, *postprocessor.steps[1:]]
