@@ -66,7 +66,6 @@ class Evaluate:
         chosen = np.asarray(seeds)
         loaded = load_policy(policy, device=settings.device) if isinstance(policy, str | Path) else policy
         if isinstance(loaded, LoadedPolicy):
-            check_track(loaded)
             title = loaded.name
         elif isinstance(loaded, Policy):
             title = type(loaded).__name__
@@ -96,15 +95,6 @@ def _looking(look: Look, on_block: OnBlock | None) -> tuple[Stop, Callable[[int,
             on_block(done, total, said)
 
     return stop, show
-
-
-def check_track(policy: LoadedPolicy) -> None:
-    """Raise IlBenchError for a policy that needs images: rollouts give keypoints only."""
-    if policy.track != "keypoints":
-        raise IlBenchError(
-            f"{policy.checkpoint}: the policy needs images ({policy.track} track), and rollouts render "
-            "none; give one on observation.state and observation.environment_state"
-        )
 
 
 @dataclass(frozen=True)

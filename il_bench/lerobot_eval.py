@@ -36,7 +36,9 @@ from numpy.typing import NDArray
 
 from il_bench.errors import IlBenchError
 from il_bench.policies.loading import LoadedPolicy
+from il_bench.pusht.camera import Camera, as_images, view_of_each
 from il_bench.pusht.geometry import block_keypoints
+from il_bench.pusht.renderer import Renderer
 from il_bench.pusht.simulator import MAX_STEPS, SUCCESS_COVERAGE, Simulator, start_state
 from il_bench.rollout import ACTION_HIGH, ACTION_LOW, Outcomes
 
@@ -75,7 +77,7 @@ def rollout_as_lerobot(
     """Run the episodes of `lerobot-eval --eval.n_episodes --eval.batch_size --seed`.
 
     Args:
-        policy: on the keypoint track and the CPU. Another device draws other numbers.
+        policy: on the CPU. Another device draws other numbers.
         n_episodes: how many; their seeds are `seed`, `seed + 1`, ...
         batch_size: environments side by side; more than `n_episodes` means `n_episodes`, as in LeRobot. Where
             LeRobot picks it itself (`batch_size=0`), its log says what it took.
@@ -85,7 +87,7 @@ def rollout_as_lerobot(
         The outcomes. The global generators and torch's number of threads are left as they were.
 
     Raises:
-        IlBenchError: a number out of range, a policy on pixels, or actions of the wrong shape or not finite.
+        IlBenchError: a number out of range, or actions of the wrong shape or not finite.
     """
     for name, value, least in (
         ("n_episodes", n_episodes, 1),
@@ -94,11 +96,6 @@ def rollout_as_lerobot(
     ):
         if value < least:
             raise IlBenchError(f"{name} must be at least {least}, got {value}")
-    if policy.track != "keypoints":
-        raise IlBenchError(
-            f"{policy.name} sees {policy.track}; the compatibility mode runs policies on keypoints only "
-            "(lerobot-eval's --env.obs_type=environment_state_agent_pos)"
-        )
     start = time.perf_counter()
     batch_size = min(batch_size, n_episodes)
     worlds = [_World() for _ in range(batch_size)]
@@ -190,16 +187,21 @@ def _step(worlds: list[_World], actions: NDArray[np.float32]) -> NDArray[np.floa
     return np.array(coverages)
 
 
+def _observations(worlds: list[_World], camera: Camera | None) -> dict[str, torch.Tensor]:
+    """What LeRobot gives a policy on keypoints, or on an image."""
+    agent = np.array([(world.agent_x, world.agent_y) for world in worlds])
+    state = {"observation.state": torch.from_numpy(agent).float()}
+    if camera is not None:
+        return {**state, camera.key: torch.from_numpy(as_images(view_of_each(Renderer(), worlds, camera)))}
+    pose = np.array([(world.block_x, world.block_y, world.block_angle) for world in worlds])
+    return {**state, "observation.environment_state": torch.from_numpy(block_keypoints(pose)).float()}
+
+
 def _actions(
     policy: LoadedPolicy, worlds: list[_World], seeds: NDArray[np.int64], step: int
 ) -> NDArray[np.float32]:
     """The policy's actions (B, 2) for all worlds, those in a later episode too."""
-    agent = np.array([(world.agent_x, world.agent_y) for world in worlds])
-    pose = np.array([(world.block_x, world.block_y, world.block_angle) for world in worlds])
-    batch = {
-        "observation.state": torch.from_numpy(agent).float(),
-        "observation.environment_state": torch.from_numpy(block_keypoints(pose)).float(),
-    }
+    batch = _observations(worlds, policy.camera)
     with torch.inference_mode():
         action = policy.select_action(batch)
     if action.shape != (len(worlds), 2) or not torch.isfinite(action).all():

@@ -35,13 +35,16 @@ ACTION_LOW, ACTION_HIGH = 0.0, 512.0
 
 @runtime_checkable
 class Policy(Protocol):
-    """What can be rolled out: LeRobot's two methods, on raw observations and actions in px."""
+    """What can be rolled out: LeRobot's two methods, on raw observations and actions in px.
+
+    One with an attribute `camera`, a `pusht.camera.Camera`, sees an image in the place of the keypoints.
+    """
 
     def reset(self) -> None:
         """Forget the last episode."""
 
     def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Map `observation.state` (B, 2), `observation.environment_state` (B, 16), float32, to (B, 2) px."""
+        """Map what `PushTBatch.observations` gives, as tensors, to actions (B, 2) px."""
 
 
 PolicyLoader = Callable[[], Policy]
@@ -259,7 +262,8 @@ def _actions(
 ) -> NDArray[np.float32]:
     """Ask the policy for actions (B, 2) and check them; they pass unclipped, as in LeRobot."""
     where = f"at seeds {seeds[0]}-{seeds[-1]}, step {step}"
-    batch = {key: torch.from_numpy(value) for key, value in worlds.observations().items()}
+    seen = worlds.observations(getattr(policy, "camera", None))
+    batch = {key: torch.from_numpy(value) for key, value in seen.items()}
     try:
         with torch.inference_mode():
             action = policy.select_action(batch)

@@ -131,11 +131,6 @@ def test_evaluate_refuses_what_is_no_policy(evaluate: Evaluate) -> None:
         evaluate("no/such/policy")
 
 
-def test_evaluate_refuses_a_policy_that_needs_images(evaluate: Evaluate, checkpoint: Path) -> None:
-    with pytest.raises(IlBenchError, match="needs images"):
-        evaluate(replace(load_policy(checkpoint), track="pixels"))
-
-
 def test_gate_passes_only_what_is_shown(gate: Gate) -> None:
     assert gate(outcomes(200, 200), target=0.8).passed
     assert gate(outcomes(0, 200), target=0.8).decision is Decision.FAIL

@@ -202,8 +202,6 @@ def test_bad_input_is_one_clear_error(diffusion: LoadedPolicy) -> None:
     for bad in ({"n_episodes": 0}, {"batch_size": 0}, {"seed": -1}):
         with pytest.raises(IlBenchError, match=f"{next(iter(bad))} must be at least"):
             rollout_as_lerobot(diffusion, **{"n_episodes": 1, "batch_size": 1, "seed": 0, **bad})
-    with pytest.raises(IlBenchError, match="keypoints only"):
-        rollout_as_lerobot(replace(diffusion, track="pixels"), n_episodes=1, batch_size=1, seed=0)
     with pytest.raises(IlBenchError, match=r"nan.*seeds 5-6, step 0"):
         rollout_as_lerobot(broken(diffusion, float("nan")), n_episodes=2, batch_size=2, seed=5)
 

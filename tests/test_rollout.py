@@ -65,7 +65,7 @@ class ScriptedWorlds:
         reached = self.n_steps >= np.arange(len(active)) + 1
         return np.where(reached, np.where(np.arange(len(active)) == 7, 0.95, 0.96), 0.5)
 
-    def observations(self) -> dict[str, np.ndarray]:
+    def observations(self, camera: object) -> dict[str, np.ndarray]:
         n = len(self.n_steps)
         return {"observation.state": np.repeat(self.n_steps[:, None], 2, 1).astype(np.float32)[:n]}
 

@@ -122,11 +122,9 @@ def _made(
 ) -> Made:
     policy = None
     if from_policy is not None:
-        from il_bench.evaluation import check_track
         from il_bench.policies.loading import load_policy
 
         loaded = load_policy(from_policy)
-        check_track(loaded)
         policy = {
             "name": loaded.name,
             "sha256": loaded.sha256,

@@ -40,6 +40,7 @@ class _Recorder:
 
     def __init__(self, policy: Policy, limit: int) -> None:
         self._policy, self._limit = policy, limit
+        self.camera = getattr(policy, "camera", None)
         self.actions: list[torch.Tensor] = []
 
     def reset(self) -> None:

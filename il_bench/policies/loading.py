@@ -21,6 +21,7 @@ from il_bench.errors import IlBenchError
 from il_bench.options import EXPERT
 from il_bench.policies import pusht_features
 from il_bench.policies.expert import ExpertPolicy
+from il_bench.pusht.camera import Camera
 
 ZOO = Path(str(files("il_bench") / "zoo"))
 WEIGHTS = "model.safetensors"
@@ -51,6 +52,14 @@ class LoadedPolicy:
     policy: PreTrainedPolicy
     preprocessor: Any
     postprocessor: Any
+
+    @property
+    def camera(self) -> Camera | None:
+        """The image it asks for; None on the keypoint track."""
+        config = getattr(self.policy, "config", None)  # the expert has none
+        for key, feature in getattr(config, "image_features", {}).items():
+            return Camera(key, width=feature.shape[2], height=feature.shape[1])
+        return None
 
     def reset(self) -> None:
         """Forget the episode."""
@@ -223,13 +232,18 @@ def track_of(config: PreTrainedConfig, spec: str) -> str:
         IlBenchError: naming the feature that does not fit PushT.
     """
     expected = {OBS_STATE: [(2,)], OBS_ENV_STATE: [(16,), (pusht_features.SIZE,)]}
-    images = []
+    images = list(config.image_features)
     for key, feature in (config.input_features or {}).items():
         shape = tuple(feature.shape)
-        if key.startswith("observation.image"):
-            images.append(key)
-        elif shape not in expected.get(key, []):
+        fits = len(shape) == 3 and shape[0] == 3 if key in images else shape in expected.get(key, [])
+        if not fits:
             raise IlBenchError(f"{spec}: input feature {key!r} of shape {shape} does not fit PushT.")
+    if len(images) > 1:
+        raise IlBenchError(f"{spec}: PushT has one camera; the policy asks for {', '.join(images)}.")
+    if images and OBS_ENV_STATE in config.input_features:
+        raise IlBenchError(
+            f"{spec}: the policy asks for {images[0]!r} and {OBS_ENV_STATE!r}; PushT gives one of them."
+        )
     action = config.action_feature
     if action is None or tuple(action.shape) != (2,):
         shape_text = None if action is None else tuple(action.shape)

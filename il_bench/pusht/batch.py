@@ -1,6 +1,7 @@
 """Many PushT worlds stepped by one call, observed as LeRobot's policies observe them."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,10 @@ from numpy.typing import NDArray
 from il_bench.errors import IlBenchError
 from il_bench.pusht.geometry import block_keypoints
 from il_bench.pusht.simulator import DT, K_P, K_V, N_SUBSTEPS, Simulator, chipmunk_vectors
+
+if TYPE_CHECKING:
+    from il_bench.pusht.camera import Camera
+    from il_bench.pusht.renderer import Renderer
 
 
 class PushTBatch:
@@ -23,6 +28,7 @@ class PushTBatch:
 
     def __init__(self) -> None:
         self._simulators: list[Simulator] = []
+        self._renderer: Renderer | None = None
 
     def __len__(self) -> int:
         return len(self._simulators)
@@ -37,6 +43,8 @@ class PushTBatch:
         self.pose = np.array([(s.block_x, s.block_y, s.block_angle) for s in self._simulators]).reshape(-1, 3)
         self.coverage = np.array([s.coverage() for s in self._simulators])
         self._keypoints = block_keypoints(self.pose)  # (B, 16)
+        self._moved = np.ones(len(self), np.bool_)  # since they were drawn last
+        self._camera: Camera | None = None  # whose frames are in _drawn
         self._agent_velocity = np.zeros((len(self), 2))
         self._velocities = np.empty((len(self), N_SUBSTEPS, 2))  # of the agents, in the last step
         self._vectors = [chipmunk_vectors(velocities) for velocities in self._velocities]
@@ -70,6 +78,7 @@ class PushTBatch:
         rows = np.flatnonzero(active)
         if not len(rows):
             return self.coverage
+        self._moved[rows] = True
         self._control(rows, actions[rows].astype(np.float64))
         poses = []
         for i in rows.tolist():
@@ -96,9 +105,30 @@ class PushTBatch:
         self._velocities[rows] = velocities.swapaxes(0, 1)
         self.agent[rows], self._agent_velocity[rows] = x, v
 
-    def observations(self) -> dict[str, NDArray[np.float32]]:
-        """Observe all: `observation.state` (B, 2), `observation.environment_state` (B, 16), float32."""
-        return {
-            "observation.state": self.agent.astype(np.float32),
-            "observation.environment_state": self._keypoints.astype(np.float32),
-        }
+    def observations(self, camera: "Camera | None" = None) -> dict[str, NDArray[np.float32]]:
+        """Observe all, float32: `observation.state` (B, 2), and `observation.environment_state` (B, 16).
+
+        With a camera its image, (B, 3, height, width) in [0, 1], takes the place of the second.
+        """
+        seen = {"observation.state": self.agent.astype(np.float32)}
+        if camera is None:
+            return {**seen, "observation.environment_state": self._keypoints.astype(np.float32)}
+        return {**seen, camera.key: self._images(camera)}
+
+    def _images(self, camera: "Camera") -> NDArray[np.float32]:
+        """Draw the worlds that moved since they were drawn last."""
+        from il_bench.pusht.camera import as_images, view_of_each  # rollouts on keypoints need no pygame
+        from il_bench.pusht.renderer import Renderer
+
+        self._renderer = self._renderer or Renderer()
+        if self._camera != camera:
+            self._camera, self._drawn = (
+                camera,
+                np.zeros((len(self), camera.height, camera.width, 3), np.uint8),
+            )
+            self._moved[:] = True
+        if self._moved.any():
+            moved = [self._simulators[i] for i in np.flatnonzero(self._moved).tolist()]
+            self._drawn[self._moved] = view_of_each(self._renderer, moved, camera)
+            self._moved[:] = False
+        return as_images(self._drawn)

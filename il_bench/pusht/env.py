@@ -154,12 +154,7 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             raise IlBenchError("nothing to draw before the first reset(): call reset(seed=...) first")
         if self._renderer is None:
             self._renderer = Renderer()
-        agent = simulator.agent_x, simulator.agent_y
-        block = simulator.block_x, simulator.block_y, simulator.block_angle
-        marks = self._renderer.contact_marks(simulator.space)
-        frame: NDArray[np.uint8] = self._renderer.frame(
-            agent, block, width=width, height=height, action=action, contacts=marks
-        )
+        frame: NDArray[np.uint8] = self._renderer.view(simulator, width=width, height=height, action=action)
         return frame
 
     def _show(self) -> None:

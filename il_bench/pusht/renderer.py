@@ -22,7 +22,7 @@ from pymunk.space_debug_draw_options import SpaceDebugColor
 
 from il_bench.errors import IlBenchError
 from il_bench.pusht import geometry
-from il_bench.pusht.simulator import AGENT_RADIUS
+from il_bench.pusht.simulator import AGENT_RADIUS, Simulator
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 with warnings.catch_warnings():
@@ -105,6 +105,24 @@ class Renderer:
         if target is not None:
             _mark_action(image, *target)
         return image
+
+    def view(
+        self,
+        world: Simulator,
+        *,
+        width: int = 96,
+        height: int = 96,
+        action: Sequence[float] | NDArray[np.floating] | None = None,
+    ) -> Image:
+        """Draw a world as it is now, contacts included: (height, width, 3) uint8 RGB, a new array."""
+        return self.frame(
+            world.agent.position,  # right also where `drive` moved it
+            (world.block_x, world.block_y, world.block_angle),
+            width=width,
+            height=height,
+            action=action,
+            contacts=self.contact_marks(world.space),
+        )
 
     def contact_marks(self, space: pymunk.Space) -> list[Mark]:
         """Read where bodies touched in a world's last step: lines `((x0, y0), (x1, y1))` px for a frame."""
