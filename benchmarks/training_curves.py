@@ -24,7 +24,7 @@ def main() -> None:
     solved, loss = figure.subplots(1, 2)
     for name in zoo_names():
         draw(ZOO / name / LOG, name, solved, loss)
-    solved.set(xlabel="training step", ylabel="success_rate (50 or 100 validation starts)", ylim=(0, 1))
+    solved.set(xlabel="training step", ylabel="success_rate (validation starts)", ylim=(0, 1))
     loss.set(xlabel="training step", ylabel="loss / its value after 100 steps", yscale="log")
     for axis in (solved, loss):
         axis.grid(color="0.9")
