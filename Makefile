@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test demos train sim-speed render-speed expert-success training-curves tokenizer-speed faults lerobot-agreement error-rates damage-trials lint format lock clean
+.PHONY: help env bench test demos train sim-speed render-speed expert-success training-curves tokenizer-speed faults latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -121,6 +121,18 @@ lerobot-agreement: $(READY) ## episodes and speed beside lerobot-eval's for act,
 tokenizer-speed: export OMP_NUM_THREADS := 1
 tokenizer-speed: $(READY) ## encode and decode of residual VQ beside LeRobot's, on one core, in one run
 	@$(BIN)/python -W ignore benchmarks/tokenizer_speed.py $(ARGS)
+
+latency: export OMP_NUM_THREADS := 1
+latency: $(READY) ## how long a robot waits for each shipped policy, as a table (2 minutes)
+	@$(BIN)/pytest --benchmark il_bench/suite/test_latency.py --il-report $(REPORT) $(ARGS) && \
+	    $(BIN)/il-bench report latency $(REPORT)/report.json
+
+latency-trials: export OMP_NUM_THREADS := 1
+latency-trials: $(READY) ## is il-bench compare's gate quiet and sharp? beside pytest-benchmark's rule (30 minutes)
+	@$(BIN)/python -W ignore benchmarks/latency_trials.py $(ARGS)
+
+train-speed: $(READY) ## training steps per second beside lerobot-train's, in one run
+	@$(BIN)/python -W ignore benchmarks/train_speed.py $(ARGS)
 
 faults: export OMP_NUM_THREADS := 1
 faults: $(READY) ## plant faults into the quantizers, one at a time, and see which test finds each

@@ -36,6 +36,7 @@ from il_bench.errors import IlBenchError
 ROOT = Path(__file__).parent.parent
 LIST = Path(__file__).with_suffix(".toml")
 TESTS = "tests/tokenizers"
+REPEATABLE = "benchmarks.repeatable"
 
 # What takes long to import and no fault is planted in; LeRobot and what is tested come after the fork.
 PRELOADED = [
@@ -180,19 +181,6 @@ class Recorder:
             self._session.shouldstop = "a test noticed the fault"
 
 
-class Repeatable:
-    """A pytest plugin: hypothesis draws the same examples every time, stores none, and does not shrink."""
-
-    def pytest_pycollect_makemodule(self) -> None:
-        """After conftest.py, before any test is decorated."""
-        from hypothesis import Phase, settings
-
-        own = settings()
-        phases = [phase for phase in own.phases if phase not in (Phase.shrink, Phase.explain)]
-        settings.register_profile("faults", own, derandomize=True, database=None, phases=phases)
-        settings.load_profile("faults")
-
-
 @dataclass(frozen=True)
 class Ending:
     """How a fault ended, the test that says so, seconds, what pytest said, seconds of each test that ran."""
@@ -215,8 +203,8 @@ def run_tests(tests: str, fault: Fault | None, recorder: Recorder, answer: Conne
         if planter:
             planter.install()
         # Assertions as they are: rewriting them costs more than collecting the tests.
-        options = ["-q", "-p", "no:cacheprovider", "--tb=short", "--assert=plain"]
-        pytest.main([tests, *options], plugins=[recorder, Repeatable()])
+        options = ["-q", "-p", "no:cacheprovider", "-p", REPEATABLE, "--tb=short", "--assert=plain"]
+        pytest.main([tests, *options], plugins=[recorder])
         answer.send((*verdict(recorder, used=not planter or planter.used), recorder.took))
     except BaseException:
         traceback.print_exc()

@@ -14,6 +14,7 @@ import typer
 from il_bench.command import DATA_HELP, fail, resolve_data
 from il_bench.demos.cli import app as demos
 from il_bench.errors import IlBenchError
+from il_bench.latency.cli import compare
 from il_bench.options import MAX_EPISODES, SEED_STARTS
 from il_bench.report.cli import app as report
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(demos, name="demos")
 app.add_typer(report, name="report")
+app.command()(compare)
 
 
 @app.callback()

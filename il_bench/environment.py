@@ -29,6 +29,7 @@ _PACKAGES = (
     "diffusers",
     "pytest",
 )
+_GPU_FIELDS = ("gpu", "compute_capability", "driver", "cuda", "cudnn", "tf32", "cudnn_tf32", "autocast")
 # Their arithmetic is part of an episode; the others only watch.
 _PACKAGES_IN_EPISODES = ("lerobot", "numpy", "pymunk", "diffusers")
 
@@ -37,7 +38,7 @@ def describe() -> dict[str, Any]:
     """Return what a reader of a report wants to know of the machine and the versions, as plain JSON values.
 
     Keys: packages, python, system, cpu, cores, instruction_set, blas, gpu (None without one), cuda, threads,
-    commit (None outside a checkout), dirty.
+    commit (None outside a checkout), dirty; with a GPU also what `gpu` returns of it.
     """
     import torch
 
@@ -55,8 +56,7 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "blas": _blas(torch.__config__.show()),
-        "gpu": torch.cuda.get_device_name() if has_gpu else None,
-        "cuda": torch.version.cuda if has_gpu else None,
+        **(gpu("cuda") if has_gpu else {"gpu": None, "cuda": None}),
         "threads": torch.get_num_threads(),
         "commit": commit,
         "dirty": dirty,
@@ -93,10 +93,16 @@ def fingerprint(device: str = "cpu") -> dict[str, str | int | float | bool | Non
         "device": kind,
     }
     if kind == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-        found["cuda"] = torch.version.cuda
-        found["cudnn"] = torch.backends.cudnn.version()
+        found |= gpu(device)
     return found
+
+
+def gpu(device: str) -> dict[str, str | int | float | bool | None]:
+    """Return what tells one CUDA device from another: name, driver, versions, arithmetic."""
+    from il_bench.latency.device import device_for
+
+    found = device_for(device).identity()
+    return {name: found[name] for name in _GPU_FIELDS}
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:

@@ -79,7 +79,7 @@ def policy(request: pytest.FixtureRequest) -> "LoadedPolicy":
         loaded = load_policy(chosen.source, device=request.config.stash[SETTINGS].device)
         return replace(loaded, name=chosen.gate_name)
     except IlBenchError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.fixture(scope="session")
@@ -92,8 +92,13 @@ def expert() -> "ExpertPolicy":
 
 @pytest.fixture(scope="session")
 def tokenizer(policy: "LoadedPolicy") -> "Tokenizer":
-    """The action tokenizer inside each selected policy; skips for a policy that has none."""
-    found: Tokenizer | None = getattr(policy.policy, "tokenizer", None)
+    """The action tokenizer inside each selected policy, LeRobot's vqbet among them; skips where none is."""
+    from il_bench.policies.tokenizers import tokenizer_of
+
+    try:
+        found = tokenizer_of(policy.policy, policy.name)
+    except IlBenchError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
     if found is None:
         pytest.skip(f"{policy.name} has no action tokenizer")
     return found

@@ -7,6 +7,7 @@ from typing import Any
 
 TRACKS = ("keypoints", "pixels")
 METRICS = ("success_rate", "mean_max_reward")
+LATENCY = ("short", "full")
 MARGIN = 0.05  # how far below a target a policy must be told apart from it
 SEED_STARTS = {"test": 200_000, "validation": 100_000}
 MAX_EPISODES = 1_000  # both ranges hold 1,000 seeds
@@ -78,6 +79,37 @@ OPTIONS = (
         action="append",
         default=None,
         metavar="METRIC=VALUE",
+    ),
+    _option(
+        "--il-latency",
+        """How thoroughly latency is measured. short: about a minute for the embedded policies, eager only;
+        slow calls give too few samples for p90 or p99, which are then left out. full: 5 to 15 seconds a row,
+        also torch.compile, CUDA graphs where the device has them, and every sampler at batch 64. Default:
+        short.""",
+        choices=LATENCY,
+        default="short",
+    ),
+    _option(
+        "--il-sampler",
+        """Time diffusion policies also with this sampler and number of inference steps, such as DDIM-16;
+        repeat it for several. DDPM-100 and DDIM-10 are timed anyway.""",
+        action="append",
+        default=None,
+        metavar="DDPM-N|DDIM-N",
+    ),
+    _option(
+        "--il-compare",
+        """Time every selected policy in several processes and compare it with the run whose report.json FILE
+        is: faster, slower, equivalent within 10 %%, or inconclusive. Slower fails the run where the machine
+        is the same, else it is only reported, with what differs. Two versions on one machine are compared far
+        more sharply by the command il-bench compare, which runs both in turns.""",
+        default=None,
+        metavar="FILE",
+    ),
+    _option(
+        "--il-keep-blocks",
+        "Time as --il-compare does, and keep the times in report.json for a later --il-compare.",
+        action="store_true",
     ),
     _option(
         "--il-workers",

@@ -17,6 +17,7 @@ MARKERS = {
     "latency": "measures how long one call takes; runs with --benchmark only",
 }
 SKIP = pytest.mark.skip(reason="a benchmark: run it with --benchmark")
+TIMED = ("throughput", "latency")  # markers of what other processes would disturb
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,6 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "il_bench_fixtures")
     if chosen.benchmark and not is_worker:
         config.pluginmanager.register(Reporter(chosen), "il_bench_reporter")
+        config.pluginmanager.register(Alone(config), "il_bench_alone")
     if chosen.benchmark and config.args_source != pytest.Config.ArgsSource.ARGS:
         config.args.append(str(settings.SUITE))
 
@@ -108,8 +110,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         fixtures.parametrize_policy(metafunc)
 
 
+@pytest.hookimpl(trylast=True)  # of what -m, -k and others leave
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Drop what was collected twice of the suite; skip benchmarks, other projects' not, unless asked for."""
+    """Drop what was collected twice of the suite; skip benchmarks, other projects' not, unless asked for.
+
+    Under pytest-xdist the workers leave what is timed to the controller (see `Alone`).
+    """
     seen: set[str] = set()
     for item in list(items):
         if isinstance(item.parent, SuiteModule):
@@ -120,6 +126,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if any(item.get_closest_marker(name) for name in MARKERS) and fixtures.uses_ours(item):
                 item.add_marker(SKIP)
+    elif hasattr(config, "workerinput"):
+        Alone.leave(config, items)
+    elif config.pluginmanager.hasplugin("dsession"):  # pytest-xdist's, on the controller
+        items[:] = [item for item in items if _is_timed(item)]
+
+
+def _is_timed(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) for name in TIMED) and fixtures.uses_ours(item)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -167,3 +181,78 @@ class Reporter:
         if self._summary:
             terminalreporter.write_sep("=", "il_bench")
             terminalreporter.write(self._summary)
+
+
+class Alone:
+    """Runs what is timed on pytest-xdist's controller, when the workers have ended: registered there.
+
+    Side by side with other tests they would be disturbed, and pytest-benchmark switches itself off under -n.
+    """
+
+    LEFT = "il_bench_left_to_the_controller"  # how many, in a worker's workeroutput
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._is_wanted = self._cannot_collect = False
+
+    @classmethod
+    def leave(cls, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """On a worker: take what is timed out of `items`, and have the controller hear of it."""
+        kept = [item for item in items if not _is_timed(item)]
+        config.workeroutput[cls.LEFT] = len(items) - len(kept)  # type: ignore[attr-defined]
+        items[:] = kept
+        benchmarks = config.pluginmanager.getplugin("pytest-benchmark")
+        if benchmarks is not None and not any(
+            "benchmark" in getattr(item, "fixturenames", ()) for item in kept
+        ):
+            benchmarks.xdist_benchmark_found = False  # it would warn that it times nothing
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Hear whether a worker left any test to us; one that crashed cannot say."""
+        self._is_wanted |= bool(error) or getattr(node, "workeroutput", {}).get(self.LEFT, 0) > 0
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Notice errors during collection."""
+        self._cannot_collect |= report.failed
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Run them after the loop of pytest-xdist, which returns when the workers are done."""
+        result = yield
+        dsession = self._config.pluginmanager.getplugin("dsession")
+        if dsession is not None and self._is_wanted:
+            if self._cannot_collect:
+                self._say("what is timed did not run: errors during collection")
+                return result
+            dsession.nodemanager.teardown_nodes()  # their memory and their last work at exit
+            self._say("timed alone, after the workers")
+            self._enable_pytest_benchmark()
+            self._run(session)
+        return result
+
+    def _run(self, session: pytest.Session) -> None:
+        """Collect and run like pytest's own loop, which would stop at failures of the workers' tests."""
+        others = session.testscollected
+        items: list[Any] = [*session.perform_collect()]
+        session.testscollected += others
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            self._config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+
+    def _enable_pytest_benchmark(self) -> None:
+        """Undo what -n did to it, unless the user switched it off."""
+        benchmarks = self._config.pluginmanager.getplugin("pytest-benchmark")
+        if benchmarks is not None:
+            option = self._config.getoption
+            benchmarks.disabled = option("benchmark_disable") and not option("benchmark_enable")
+            benchmarks.xdist_warning = False  # that it is off
+
+    def _say(self, text: str) -> None:
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line("")
+            reporter.write_sep("-", f"il_bench: {text}")

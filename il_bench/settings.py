@@ -47,6 +47,10 @@ class Settings:
     update_baselines: bool
     report: Path
     resume: bool
+    latency: str = "short"
+    samplers: tuple[str, ...] = ()  # beside the usual ones
+    compare: Path | None = None  # the report.json of another run
+    keep_blocks: bool = False
 
     @property
     def policies(self) -> tuple[PolicyChoice, ...]:
@@ -101,6 +105,10 @@ def read(option: Callable[[str], Any], *, folder: Path, one_of_many: bool = Fals
         update_baselines=bool(option("il_update_baselines")),
         report=_report(option("il_report"), folder),
         resume=bool(option("il_resume")),
+        latency=option("il_latency"),
+        samplers=_samplers(option("il_sampler") or ()),
+        compare=_compare(option("il_compare"), folder, bool(option("il_benchmark"))),
+        keep_blocks=bool(option("il_keep_blocks")),
     )
     if settings.benchmark and not settings.policies:
         raise IlBenchError(
@@ -211,6 +219,28 @@ def _target(given: Sequence[str] | None) -> tuple[str, float] | None:
             f"{MARGIN} and 1, for example success_rate=0.8"
         )
     return metric, value
+
+
+def _samplers(given: Sequence[str]) -> tuple[str, ...]:
+    for sampler in given:
+        if not re.fullmatch(r"(DDPM|DDIM)-[1-9]\d*", sampler):
+            raise IlBenchError(
+                f"--il-sampler: {sampler!r} is none; use DDPM-N or DDIM-N with N steps, such as DDIM-10"
+            )
+    return tuple(dict.fromkeys(given))
+
+
+def _compare(given: str | None, folder: Path, benchmark: bool) -> Path | None:
+    if given is None:
+        return None
+    path = folder / Path(given).expanduser()
+    if not benchmark:
+        raise IlBenchError("--il-compare: nothing is timed without --benchmark; add it")
+    if not path.is_file():
+        raise IlBenchError(
+            f"--il-compare: no such file: {path}; give the report.json of a run with --il-keep-blocks"
+        )
+    return path
 
 
 def _workers(given: int | None, one_of_many: bool) -> int:

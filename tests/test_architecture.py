@@ -23,6 +23,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "rollout": {"executors", "journal", "outcomes", "pusht"},
     "policies": {"options", "pusht", "tokenizers"},
     "dataset": {"options", "pusht"},
+    "latency": {"command", "environment", "policies", "pusht", "report"},
     "train": {"checkpoint", "dataset", "ema", "policies", "recipes", "rollout"},
 }
 MAY_IMPORT_PYTEST = {"plugin", "fixtures", "suite"}

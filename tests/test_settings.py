@@ -128,3 +128,21 @@ def test_a_benchmark_without_any_policy_is_an_error(tmp_path: Path, monkeypatch:
     assert given(tmp_path).policies == ()
     with pytest.raises(IlBenchError, match="--il-track keypoints: il_bench embeds no policy"):
         given(tmp_path, il_benchmark=True)
+
+
+def test_samplers_are_timed_once_each_and_checked(zoo: Path, tmp_path: Path) -> None:
+    assert (given(tmp_path).latency, given(tmp_path).samplers) == ("short", ())
+    found = given(tmp_path, il_sampler=["DDIM-16", "DDPM-50", "DDIM-16"], il_latency="full")
+    assert (found.latency, found.samplers) == ("full", ("DDIM-16", "DDPM-50"))
+    for wrong in ("DDIM", "DDIM-0", "euler-10", "DDIM-10 "):
+        with pytest.raises(IlBenchError, match="--il-sampler"):
+            given(tmp_path, il_sampler=[wrong])
+
+
+def test_a_stored_run_must_be_there_and_something_must_be_timed(zoo: Path, tmp_path: Path) -> None:
+    with pytest.raises(IlBenchError, match=r"--il-compare: no such file: .*old.json; give the report.json"):
+        given(tmp_path, il_compare="old.json", il_benchmark=True)
+    (tmp_path / "old.json").touch()
+    assert given(tmp_path, il_compare="old.json", il_benchmark=True).compare == tmp_path / "old.json"
+    with pytest.raises(IlBenchError, match="--il-compare: nothing is timed without --benchmark; add it"):
+        given(tmp_path, il_compare="old.json")

@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
 from il_bench.policies.loading import load_policy
 from il_bench.suite import timing
@@ -28,26 +28,6 @@ def test_acting_is_one_prediction_and_all_its_actions(
     assert len(calls) == 4
 
 
-def test_latency_is_of_fresh_predictions_on_one_thread(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    policy = load_policy(checkpoint)
-    calls, predict = [], policy.policy.predict_action_chunk
-
-    def counted(*args: object, **kwargs: object) -> object:
-        calls.append(torch.get_num_threads())
-        return predict(*args, **kwargs)
-
-    monkeypatch.setattr(policy.policy, "predict_action_chunk", counted)
-    before = torch.get_num_threads()
-    row = timing.latency(policy, 1, "cpu")
-    assert torch.get_num_threads() == before
-    assert calls == [1] * (row.n + timing.WARM_UP)
-    assert timing.FEWEST_CALLS <= row.n <= timing.MOST_CALLS
-    assert 0.0 < row.p50_ms <= row.p90_ms <= row.p99_ms
-    assert row.peak_memory_mb is None
-
-
 def test_speed_is_reported(
     pytester: pytest.Pytester, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,12 +36,30 @@ def test_speed_is_reported(
     result = pytester.runpytest_subprocess(
         *("-p", "il_bench", "-p", "benchmark", "--benchmark", "--il-policy", f"mine={checkpoint}"),
         *("--il-baselines", "none.json", "--il-update-baselines", "-m", "throughput or latency"),
-        *("--pyargs", "il_bench.suite"),
+        *("-k", "not fresh and not 64", "--benchmark-json", "times.json", "--pyargs", "il_bench.suite"),
     )
     assert result.ret == 0
     report = json.loads((pytester.path / "il-bench-report" / "report.json").read_text())
-    assert [row["policy"] for row in report["latency"]] == ["mine"]
+    timed = {(row["what"], row["batch"], row["processed"]): row for row in report["latency"]}
+    assert len(timed) == len(report["latency"]) == 8
+    assert all(row["policy"] == "mine" and row["n"] >= 6 and row["p50_ms"] > 0 for row in timed.values())
+    assert timed["new chunk", 1, True]["p50_ms"] > timed["queued action", 1, True]["p50_ms"]
+    result.stdout.fnmatch_lines(["latency", "policy *new chunk*"])
+    _stored(report["latency"], json.loads((pytester.path / "times.json").read_text()))
     rows = [(row["what"], row["batch"]) for row in report["throughput"]]
     assert rows == [("mine: select_action", 1), ("mine: select_action", 50)]
     assert all(row["per_second"] > 0 for row in report["throughput"])
     assert not (pytester.path / "none.json").exists(), "speed alone makes no baseline"
+
+
+def _stored(rows: list[dict[str, Any]], times: dict[str, Any]) -> None:
+    """pytest-benchmark's own file holds the samples that the report's rows were made of."""
+    kept = {
+        tuple(each["extra_info"][name] for name in ("what", "batch", "processed")): each
+        for each in times["benchmarks"]
+        if each["group"] and each["group"].startswith("latency: ")
+    }
+    for row in rows:
+        stats = kept[row["what"], row["batch"], row["processed"]]["stats"]
+        assert stats["rounds"] == row["n"]
+        assert row["p50_ms"] * row["steps"] == pytest.approx(1e3 * stats["median"])

@@ -1,11 +1,11 @@
-"""The action tokenizer inside a checkpoint, opened without the rest of its policy."""
+"""The action tokenizer inside a policy, or inside a checkpoint without the rest of its policy."""
 
 from pathlib import Path
 
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.vqbet.configuration_vqbet import VQBeTConfig
-from lerobot.policies.vqbet.modeling_vqbet import VqVae
+from lerobot.policies.vqbet.modeling_vqbet import VQBeTPolicy, VqVae
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -45,11 +45,35 @@ def load_tokenizer(spec: str | Path, *, device: str = "cpu") -> Tokenizer:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise IlBenchError(f"{folder / WEIGHTS}: the weights do not fit {config.type}: {reason}") from None
+    _check_fitted(tokenizer, str(folder))
+    return tokenizer.to(device).eval()
+
+
+def tokenizer_of(policy: object, name: str) -> Tokenizer | None:
+    """The tokenizer inside a policy in memory, fitted, sharing its weights; None for a policy without one.
+
+    Args:
+        policy: of type ``il_vqbet``, ``vqbet`` or ``il_bet``, as ``load_tokenizer`` opens, or any with a
+            ``Tokenizer`` as its attribute ``tokenizer``.
+        name: what an error calls it.
+
+    Raises:
+        IlBenchError: its first phase is not over.
+    """
+    found: object = getattr(policy, "tokenizer", None)
+    if not isinstance(found, Tokenizer) and isinstance(policy, VQBeTPolicy):  # LeRobot's own
+        found = ResidualVQTokenizer(policy.vqbet.action_head.vqvae_model)
+    if not isinstance(found, Tokenizer):  # a tokenizer of language, where a policy reads that
+        return None
+    _check_fitted(found, name)
+    return found
+
+
+def _check_fitted(tokenizer: Tokenizer, name: str) -> None:
     if not tokenizer.fitted:
         raise IlBenchError(
-            f"{folder}: its tokenizer is not trained yet; give a checkpoint from after the first phase."
+            f"{name}: its tokenizer is not trained yet; give a checkpoint from after the first phase."
         )
-    return tokenizer.to(device).eval()
 
 
 def _empty(config: PreTrainedConfig, folder: Path) -> tuple[nn.Module, str, Tokenizer]:

@@ -41,6 +41,22 @@ def show(
 
 
 @app.command()
+def latency(
+    path: Annotated[Path, typer.Argument(help="A report.json.")] = FOLDER / "report.json",
+) -> None:
+    """Print the latency tables of a report as Markdown."""
+    try:
+        from il_bench.report import latency, schema
+
+        rows = schema.load(path).latency
+    except IlBenchError as error:
+        fail(error)
+    if not rows:
+        fail(IlBenchError(f"{path}: holds no latency; make it with pytest --benchmark -m latency"))
+    typer.echo(latency.markdown(rows), nl=False)
+
+
+@app.command()
 def vocabulary(
     policy: Annotated[
         str,

@@ -115,18 +115,25 @@ def finish(
 def write(report: schema.Report, folder: Path) -> list[Path]:
     """Write report.json and what is made from it, each whole or not at all; return the paths.
 
-    Made are report.png, with tokenizers tokenizers.png too, and report.html, which holds these pictures and
-    one of each tokenizer's moves.
+    Made are report.png, with tokenizers tokenizers.png, with latencies latency.png, and report.html, which
+    holds these pictures and one of each tokenizer's moves.
     """
-    from il_bench.report import moves, page, plot  # matplotlib and jinja2: only who writes needs them
+    from il_bench.report import (  # matplotlib and jinja2: only who writes needs them
+        moves,
+        page,
+        plot,
+    )
 
     schema.save(folder / "report.json", report)
     rows = report.tokenizers
     pictures = {"report.png": plot.render(report)}
     if rows:
         pictures["tokenizers.png"] = plot.render_tokenizers(rows)
+    if report.latency:
+        pictures["latency.png"] = plot.render_latency(report.latency)
     drawn = [(moves.title(row), moves.render(row)) for row in rows if row.vocabulary is not None]
-    html = page.render(report, pictures["report.png"], pictures.get("tokenizers.png"), drawn)
+    single = [pictures.get(name) for name in ("tokenizers.png", "latency.png")]
+    html = page.render(report, pictures["report.png"], single[0], drawn, single[1])
     for name, content in (pictures | {"report.html": html.encode()}).items():
         schema.write_whole(folder / name, content)
     return [folder / name for name in ("report.json", *pictures, "report.html")]
@@ -164,5 +171,6 @@ def _rate(measured: Measured) -> str:
 
 
 def _order(row: schema.Row) -> tuple[str, ...]:
-    values = list(row.model_dump(exclude={"episodes", "vocabulary"}).values())[:3]
+    names = row.ORDER or tuple(type(row).model_fields)[:3]
+    values = [getattr(row, name) for name in names]
     return tuple(f"{value:09d}" if isinstance(value, int) else str(value) for value in values)

@@ -21,7 +21,8 @@ COLUMNS = (
     "seconds",
 )
 #: Sections whose tables are their rows as they are.
-PLAIN_SECTIONS = ("tokenizers", "throughput", "latency")
+PLAIN_SECTIONS = ("tokenizers", "throughput", "comparisons")
+_NOT_IN_TABLES = {"vocabulary", "blocks", "yardstick", "machine", "versions", "sha256"}
 #: What a decision looks like, in the words of rich and of the page's style sheet.
 TONES = {
     Decision.PASS: "green",
@@ -103,9 +104,9 @@ def context(report: Report) -> tuple[list[Line], list[str]]:
 def plain(report: Report, section: str) -> list[dict[str, str]]:
     """The rows of another section as text by column, without columns that are empty in all of them.
 
-    A tokenizer's vocabulary is left to pictures.
+    A tokenizer's vocabulary is left to pictures, and what a comparison was made of to report.json.
     """
-    rows = [row.model_dump(exclude={"vocabulary"}) for row in getattr(report, section)]
+    rows = [row.model_dump(exclude=_NOT_IN_TABLES) for row in getattr(report, section)]
     filled = [name for name in rows[0] if any(row[name] is not None for row in rows)] if rows else []
     return [{name: _value(row[name]) for name in filled} for row in rows]
 

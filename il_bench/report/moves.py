@@ -26,22 +26,27 @@ _LINE, _MOST_LINES = 88, 3  # of the episode in tokens
 
 def render(row: Tokenizer) -> bytes:
     """Return the picture of a row that has a vocabulary, as a PNG."""
+    buffer = io.BytesIO()
+    draw(row).savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()
+
+
+def draw(row: Tokenizer) -> Figure:
+    """The picture of a row that has a vocabulary: axes "moves", "real", "decoded", "words" and "use"."""
     vocabulary = row.vocabulary
     assert vocabulary is not None
     figure = Figure(figsize=(13.6, 7.6), layout="constrained")
     lost = f"{row.bits_per_chunk:.1f} bits a chunk, {row.l1_px:.1f} px lost"
     figure.suptitle(f"{title(row)}: {vocabulary.n_moves:,} different moves, {lost}", fontsize=13)
     halves = figure.subfigures(1, 2, width_ratios=(1.12, 1.0), squeeze=False)[0]
-    _draw_moves(halves[0].subplots(), row, vocabulary)
+    _draw_moves(halves[0].subplots(subplot_kw={"label": "moves"}), row, vocabulary)
     axes = halves[1].subplot_mosaic(
         [["real", "decoded"], ["words", "words"], ["use", "use"]], height_ratios=(1.0, 0.16, 0.72)
     )
     _draw_demonstration(axes["real"], axes["decoded"], vocabulary)
     _write_words(axes["words"], vocabulary)
     _draw_use(axes["use"], vocabulary)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    return buffer.getvalue()
+    return figure
 
 
 def title(row: Tokenizer) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from il_bench.report import lines
+from il_bench.report import latency, lines
 from il_bench.report.schema import Report
 
 
@@ -15,10 +15,12 @@ def render(
     picture: bytes,
     tokenizers: bytes | None = None,
     moves: Sequence[tuple[str, bytes]] = (),
+    waits: bytes | None = None,
 ) -> str:
     """Return the page with PNGs embedded.
 
-    picture: of the success rows; tokenizers: of all tokenizers; moves: of single ones, with a title each.
+    picture: of the success rows; tokenizers: of all tokenizers; moves: of single ones, with a title each;
+    waits: of the latency rows.
     """
     loader = FileSystemLoader(Path(__file__).parent)
     jinja = Environment(
@@ -34,6 +36,13 @@ def render(
         picture=_embedded(picture),
         tokenizers=None if tokenizers is None else _embedded(tokenizers),
         moves=[(title, _embedded(png)) for title, png in moves],
+        latency=[
+            (latency.COLUMNS, latency.lines(report.latency)),
+            (latency.FLOOR_COLUMNS, latency.floor_lines(report.latency)),
+            (latency.FRESH_COLUMNS, latency.fresh_lines(report.latency)),
+        ],
+        latency_notes=latency.notes(report.latency),
+        waits=None if waits is None else _embedded(waits),
         sections={name: lines.plain(report, name) for name in lines.PLAIN_SECTIONS},
     )
 

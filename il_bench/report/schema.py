@@ -5,7 +5,7 @@ import os
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,7 +21,12 @@ IntervalKind = Literal["confidence sequence", "Clopper-Pearson"]
 
 
 class Row(BaseModel):
-    """A part of the report; a field it does not know is an error."""
+    """A part of the report; a field it does not know is an error.
+
+    `ORDER`: the fields that tell rows of a section apart, and sort them; empty: its first three.
+    """
+
+    ORDER: ClassVar[tuple[str, ...]] = ()
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -174,7 +179,24 @@ class Throughput(Row):
 
 
 class Latency(Row):
-    """How long one call takes, in ms, over `n` calls."""
+    """How long one call takes, in ms, over `n` calls.
+
+    Times are of one control step: a call that serves `steps` of them is divided by that. A percentile is None
+    where n is too small for it (`latency.measure.enough`). `what`: one of `latency.calls.WHAT`, or ``fresh
+    process``: a process that has just begun, whose one call is `first_call_ms`.
+
+    `peak_memory_mb`: the most that one call holds of its device's memory beyond what was there; of a fresh
+    process, all of the device's. `processed`: with the checkpoint's pre- and post-processing. `sampler`: of a
+    diffusion policy, and its steps. `share_of_period`: p50 over the control period of 10 Hz; above 1 it is
+    too slow. `jitter`: interquartile range over median. `first_call_ms`: the first call after the policy was
+    loaded or put into `mode`, compilation included; loading is `load_ms`. `warm_up`: calls that followed it
+    untimed, and whether they became `stable`. `cpu_share`: the process's processor time over wall time.
+    `event_ratio`: the device's own time of a call over the wall's. `clock`: ``wall``, or the timer that was
+    asked for, such as ``process_time``, which other processes do not disturb. `resident_mb`: peak memory of
+    the process on the host. `state`: of the device just after: clocks, what slowed it, load.
+    """
+
+    ORDER: ClassVar[tuple[str, ...]] = ("policy", "sampler", "mode", "device", "batch", "processed", "what")
 
     policy: str
     what: str
@@ -182,10 +204,61 @@ class Latency(Row):
     device: str
     mode: str
     n: Count
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
     peak_memory_mb: float | None
+    processed: bool = True
+    sampler: str | None = None
+    steps: Count = 1
+    share_of_period: float | None = None
+    jitter: float | None = None
+    first_call_ms: float | None = None
+    load_ms: float | None = None
+    warm_up: Count | None = None
+    stable: bool | None = None
+    cpu_share: float | None = None
+    event_ratio: float | None = None
+    clock: str = "wall"
+    resident_mb: float | None = None
+    state: dict[str, Any] | None = None
+    flops: Count | None = None
+    floor_ms: float | None = None
+    ratio_to_floor: float | None = None
+
+
+class Stored(Row):
+    """The time of one call in several processes, kept for a later --il-compare, and what one showed.
+
+    Attributes:
+        verdict: ``slower``, ``faster``, ``equivalent`` or ``inconclusive`` against the run in the file
+            `against`; ``kept`` where there was nothing to compare with. `ratio`: to that run's time, with its
+            95 % interval from `low` to `high`.
+        gate: whether ``slower`` fails the run. `differs`: what is not as it was there; no gate then.
+        blocks: seconds of a call, a row a process and a median a block. `yardstick`: seconds of a fixed piece
+            of work, block by block beside it; None where the clock is not the processor's.
+        clock: ``processor`` or ``wall``. `machine`, `versions`: as they were.
+    """
+
+    ORDER: ClassVar[tuple[str, ...]] = ("policy", "what", "batch")
+
+    policy: str
+    what: str
+    batch: Count
+    device: str
+    verdict: str
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    against: str | None = None
+    gate: bool = False
+    differs: tuple[str, ...] = ()
+    clock: Literal["processor", "wall"]
+    sha256: str | None
+    blocks: tuple[tuple[float, ...], ...]
+    yardstick: tuple[tuple[float, ...], ...] | None = None
+    machine: dict[str, Any]
+    versions: dict[str, str]
 
 
 class Report(Row):
@@ -200,6 +273,7 @@ class Report(Row):
     tokenizers: tuple[Tokenizer, ...] = ()
     throughput: tuple[Throughput, ...] = ()
     latency: tuple[Latency, ...] = ()
+    comparisons: tuple[Stored, ...] = ()
 
 
 SECTIONS: dict[str, type[Row]] = {
@@ -207,6 +281,7 @@ SECTIONS: dict[str, type[Row]] = {
     "tokenizers": Tokenizer,
     "throughput": Throughput,
     "latency": Latency,
+    "comparisons": Stored,
 }
 
 

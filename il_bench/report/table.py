@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from il_bench.report import lines
+from il_bench.report import latency, lines
 from il_bench.report.schema import Report
 
 _RIGHT = {"parameters", "episodes", "seconds"}
@@ -33,6 +33,7 @@ def render(report: Report, *, width: int | None = None, color: bool = False) -> 
         _success(console, report)
     for name in lines.PLAIN_SECTIONS:
         _plain(console, name, lines.plain(report, name))
+    _latency(console, report)
     file = console.file
     assert isinstance(file, io.StringIO)
     return "\n".join(text.rstrip() for text in file.getvalue().splitlines()) + "\n"
@@ -67,6 +68,27 @@ def _plain(console: Console, name: str, rows: list[dict[str, str]]) -> None:
         table.add_row(*(Text(text) for text in row.values()))
     console.print(Text(f"\n{name}", style="bold"))
     console.print(table)
+
+
+def _latency(console: Console, report: Report) -> None:
+    rows = report.latency
+    if not rows:
+        return
+    console.print(Text("\nlatency", style="bold"))
+    for columns, found in (
+        (latency.COLUMNS, latency.lines(rows)),
+        (latency.FLOOR_COLUMNS, latency.floor_lines(rows)),
+        (latency.FRESH_COLUMNS, latency.fresh_lines(rows)),
+    ):
+        table = _table()
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for cells in found:
+            table.add_row(*(Text(cell) for cell in cells))
+        if found:
+            console.print(table)
+    for note in latency.notes(rows):
+        console.print(Text(note, style="dim"))
 
 
 def _table() -> Table:

@@ -11,7 +11,10 @@ from il_bench.options import EXPERT
 #: Fitted in a second, so on every set of demonstrations; `suite.tokenizers.NEW` says how to make them.
 QUICK = ("uniform bins 256", "k-means 64", "k-means 512")
 #: Fitted in ten seconds each, so on one set only.
-TRAINED = ("residual VQ 16+16", "VQ-VAE 256", "VQ-VAE 512", "FSQ 8x6x5", "FSQ 8x8x8")
+TRAINED = (
+    *("residual VQ 16+16, as LeRobot trains it", "residual VQ 16+16"),
+    *("VQ-VAE 256", "VQ-VAE 512", "FSQ 8x6x5", "FSQ 8x8x8"),
+)
 #: Those of all that are timed: the others are as fast as one of these or as an embedded policy's own.
 TIMED = ("uniform bins 256", "VQ-VAE 512", "FSQ 8x8x8")
 

@@ -33,13 +33,15 @@ def timed(
         pytest.skip("timed by pytest-benchmark, which is switched off")
     benchmark = request.getfixturevalue("benchmark")
     if benchmark.disabled:
-        pytest.skip("pytest-benchmark times nothing here, as with -n: other processes would disturb it")
+        pytest.skip("pytest-benchmark times nothing with --benchmark-disable")
     device = pytestconfig.stash[SETTINGS].device
 
     def time(what: str, work: "Work", batch: int, seconds: float) -> None:
+        from il_bench.latency.device import one_thread
+        from il_bench.latency.memory import peak_memory_mb
         from il_bench.report.collect import Record
         from il_bench.report.schema import Throughput
-        from il_bench.suite.timing import Turns, one_thread, peak_memory_mb, rounds
+        from il_bench.suite.timing import Turns, rounds
 
         calls = [call for call in (work.reference, work.floor, work.call) if call is not None]
         clock = benchmark._timer  # what --benchmark-timer says

@@ -1,23 +1,14 @@
-"""What test_throughput.py and test_latency.py time, on one thread as rollouts do."""
+"""What test_throughput.py times, on one thread as rollouts do."""
 
 import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
-
+from il_bench.latency.calls import actions_per_prediction, observations
+from il_bench.latency.device import device_for, one_thread
 from il_bench.policies.loading import LoadedPolicy
-from il_bench.pusht.batch import PushTBatch
-from il_bench.report.schema import Latency
 
-FIRST_SEED = 100_000
 MOST_CALLS, FEWEST_CALLS = 100, 20
-SECONDS = 3.0  # a slow policy is called less often
 WARM_UP = 3
 
 Call = Callable[[], object]
@@ -78,16 +69,9 @@ class Turns:
         return reference, floor
 
 
-def observations(batch: int) -> dict[str, Tensor]:
-    """The simulator's raw start observations of `batch` episodes."""
-    worlds = PushTBatch()
-    worlds.reset(np.arange(FIRST_SEED, FIRST_SEED + batch))
-    return {key: torch.from_numpy(value) for key, value in worlds.observations().items()}
-
-
 def acting(policy: LoadedPolicy, batch: int) -> Work:
     """Take all actions of one prediction, over the batch."""
-    n_steps = int(getattr(policy.policy.config, "n_action_steps", 1))
+    n_steps = actions_per_prediction(policy)
     seen = observations(batch)
     policy.reset()
 
@@ -112,81 +96,12 @@ def rounds(calls: Sequence[Call], seconds: float, clock: Clock) -> int:
     return max(FEWEST_CALLS // 4, min(MOST_CALLS, int(seconds / min(taken))))
 
 
-def peak_memory_mb(call: Call, device: str) -> float | None:
-    """The most that one call holds beyond what was there before, its result included; None where unknown."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        call()
-        return (torch.cuda.max_memory_allocated(device) - before) / 1e6
-    if kind != "cpu":
-        return None
-    with one_thread(), _profile() as profiled:
-        call()
-    held = most = 0
-    for event in profiled.profiler.kineto_results.events():
-        if event.name() == "[memory]":  # one each time torch takes memory, or gives it back
-            held += event.nbytes()
-            most = max(most, held)
-    return most / 1e6
-
-
-def _profile() -> profile:
-    # acc_events: without it torch warns that it forgets the events of earlier cycles; there are none.
-    return profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)
-
-
 def waited_for(call: Call, device: str) -> Call:
     """The call that returns only when the device is done with it."""
-    if torch.device(device).type != "cuda":
-        return call
+    where = device_for(device)
 
     def wait() -> None:
         call()
-        torch.cuda.synchronize(device)
+        where.synchronize()
 
-    return wait
-
-
-def latency(policy: LoadedPolicy, batch: int, device: str) -> Latency:
-    """Time first actions of an episode, each of which waits for a prediction and arrives on the CPU."""
-    seen = observations(batch)
-    on_cuda = torch.device(device).type == "cuda"
-    times: list[float] = []
-    with one_thread():
-        while len(times) < WARM_UP + MOST_CALLS:
-            if len(times) == WARM_UP and on_cuda:
-                torch.cuda.reset_peak_memory_stats(device)
-            policy.reset()
-            start = time.perf_counter()
-            policy.select_action(seen)
-            times.append(time.perf_counter() - start)
-            if len(times) >= WARM_UP + FEWEST_CALLS and sum(times) > SECONDS:
-                break
-    kept = times[WARM_UP:]
-    percentiles = statistics.quantiles(kept, n=100, method="inclusive")
-    return Latency(
-        policy=policy.name,
-        what="first select_action",
-        batch=batch,
-        device=device,
-        mode="eager, 1 thread",
-        n=len(kept),
-        p50_ms=1e3 * percentiles[49],
-        p90_ms=1e3 * percentiles[89],
-        p99_ms=1e3 * percentiles[98],
-        peak_memory_mb=torch.cuda.max_memory_allocated(device) / 1e6 if on_cuda else None,
-    )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread, and without gradients."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_num_threads(before)
+    return call if where.kind == "cpu" else wait

@@ -10,11 +10,12 @@ from functools import cache
 
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.policies.vqbet.modeling_vqbet import VqVae
 
 from il_bench import chunks
 from il_bench.dataset import open_dataset
+from il_bench.latency.device import one_thread
 from il_bench.report.tokenizers import Subject
-from il_bench.suite.timing import one_thread
 from il_bench.tokenizers import (
     FSQTokenizer,
     KMeansTokenizer,
@@ -27,11 +28,20 @@ from il_bench.tokenizers import (
 CHUNK_SHAPE = (5, 2)  # of the embedded bet and vqbet
 SEED = 0
 
+
+class AsLeRobotTrains(ResidualVQTokenizer):
+    """Residual VQ fitted as LeRobot does it: counts of code use start at 0, and no code is revived."""
+
+    def _untrained(self) -> VqVae:
+        return VqVae(self.vqvae.config)
+
+
 #: How to make each tokenizer that `suite.choice` names; the residual VQ is as large as the embedded vqbet's.
 NEW: dict[str, Callable[[], Tokenizer]] = {
     "uniform bins 256": lambda: UniformBinsTokenizer(256, CHUNK_SHAPE),
     "k-means 64": lambda: KMeansTokenizer(64, CHUNK_SHAPE),
     "k-means 512": lambda: KMeansTokenizer(512, CHUNK_SHAPE),
+    "residual VQ 16+16, as LeRobot trains it": lambda: AsLeRobotTrains.new(16, CHUNK_SHAPE),
     "residual VQ 16+16": lambda: ResidualVQTokenizer.new(16, CHUNK_SHAPE),
     "VQ-VAE 256": lambda: VQVAETokenizer(256, CHUNK_SHAPE),
     "VQ-VAE 512": lambda: VQVAETokenizer(512, CHUNK_SHAPE),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from il_bench.errors import IlBenchError
 from il_bench.tokenizers.base import DTYPES, Tokenizer, full_precision
 from il_bench.tokenizers.residual_tables import DecoderTables, EncoderTables, encode_in_float64
-from il_bench.tokenizers.training import own_randomness, train
+from il_bench.tokenizers.training import dead_below, own_randomness, train
 
 STEPS = 1500
 
@@ -86,7 +86,8 @@ class ResidualVQTokenizer(Tokenizer):
     def fit(self, chunks: Tensor, *, seed: int = 0) -> None:
         """Run VQ-BeT's first phase on ``chunks`` (N, W, A): LeRobot's loss, codes as moving averages.
 
-        LeRobot starts its codes at random and revives none, so that some may stay unused.
+        Unlike LeRobot's own, dead codes are revived (see ``training.dead_below``): moved onto a latent of the
+        batch at hand.
         """
         weight: Tensor = next(self.vqvae.parameters())
         self._check_chunks(chunks)
@@ -96,13 +97,28 @@ class ResidualVQTokenizer(Tokenizer):
             # In float32 whatever the weights: LeRobot's update of the codebooks takes nothing else.
             data = chunks.detach().float().clone()
             self._check_chunks(data)
-            fresh = type(self.vqvae)(self.vqvae.config).to(weight.device)
+            fresh = self._untrained().to(weight.device)
             train(fresh, lambda batch: fresh.vqvae_forward(batch)[0], data, STEPS)
         fresh.discretized.fill_(True)
         fresh.vq_layer.freeze_codebook.fill_(True)
         fresh.optimized_steps = self.vqvae.optimized_steps = STEPS
         self.vqvae.load_state_dict(fresh.state_dict())
         self.eval()
+
+    def _untrained(self) -> VqVae:
+        """A new module of the same kind and sizes, from torch's generator, mended so that its codes get used.
+
+        LeRobot's counts of code use start at 0, although the sums divided by them start at the codes
+        (vqbet_utils.py:1209): its first update throws every code that the batch misses to 100,000 times its
+        place. And it revives none, so that codes which began far from all latents stay there.
+        """
+        fresh = type(self.vqvae)(self.vqvae.config)
+        for stage in fresh.vq_layer.layers:
+            book = stage._codebook
+            book.cluster_size.fill_(1.0)
+            # What a revived code is given of weight, too: with less, the next batch alone would move it.
+            book.threshold_ema_dead_code = book.reset_cluster_size = dead_below(self.codebook_size)
+        return fresh
 
     def encode(self, chunks: Tensor) -> Tensor:
         """Codes of all stages, (N, G) int64; ``chunks`` (N, W, A) normalised."""

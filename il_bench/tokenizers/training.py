@@ -10,6 +10,15 @@ from il_bench.tokenizers.base import full_precision
 
 BATCH_SIZE = 512
 LR, WEIGHT_DECAY = 1e-3, 1e-4
+DEAD_SHARE = 0.1
+
+
+def dead_below(codebook_size: int) -> float:
+    """A code is dead where it owns fewer latents than this of a batch, in the moving average of its count.
+
+    A tenth of an even share.
+    """
+    return DEAD_SHARE * BATCH_SIZE / codebook_size
 
 
 @contextmanager

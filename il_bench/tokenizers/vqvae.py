@@ -8,12 +8,11 @@ from vector_quantize_pytorch import VectorQuantize
 from il_bench.errors import IlBenchError
 from il_bench.tokenizers.autoencoder import AutoencoderTokenizer
 from il_bench.tokenizers.nearest import nearest
-from il_bench.tokenizers.training import BATCH_SIZE, train
+from il_bench.tokenizers.training import BATCH_SIZE, dead_below, train
 
 WARM_UP_STEPS, STEPS = 300, 1200
 DECAY = 0.9  # of the moving averages that the codes are
 COMMITMENT = 0.25  # the paper's beta
-DEAD_SHARE = 0.1
 LATENTS_PER_CODE = 16  # that the codes are placed on at first
 
 
@@ -47,7 +46,7 @@ class VQVAETokenizer(AutoencoderTokenizer):
             decay=DECAY,
             kmeans_init=True,
             # In latents, not a share; the library also gives the revived code this weight.
-            threshold_ema_dead_code=DEAD_SHARE * BATCH_SIZE / codebook_size,
+            threshold_ema_dead_code=dead_below(codebook_size),
             commitment_weight=COMMITMENT,
             rotation_trick=False,  # the library's default, in the place of straight-through gradients
         )

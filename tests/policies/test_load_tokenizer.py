@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint: its policy's own tokens, and refusals by name."""
+"""The tokenizer of a checkpoint or of a policy in memory: its policy's own tokens, and refusals by name."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 from il_bench.errors import IlBenchError
 from il_bench.policies.loading import load_policy
-from il_bench.policies.tokenizers import load_tokenizer
+from il_bench.policies.tokenizers import load_tokenizer, tokenizer_of
 from il_bench.tokenizers import KMeansTokenizer, ResidualVQTokenizer
 
 from .conftest import small_policy, train_a_little
@@ -24,19 +24,18 @@ def saved(policy: Any, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def with_images(tmp_path: Path) -> Path:
-    """LeRobot's own vqbet on images, past its first phase, as its commands save it; six actions, not two."""
+def lerobots(action_dim: int, *, trained: bool = True) -> Any:
+    """LeRobot's own vqbet on images, by default past its first phase."""
     from lerobot.configs import FeatureType, PolicyFeature
     from lerobot.policies.vqbet.configuration_vqbet import VQBeTConfig
     from lerobot.policies.vqbet.modeling_vqbet import VQBeTPolicy
 
     config = VQBeTConfig(
         input_features={
-            "observation.state": PolicyFeature(FeatureType.STATE, (6,)),
+            "observation.state": PolicyFeature(FeatureType.STATE, (action_dim,)),
             "observation.image": PolicyFeature(FeatureType.VISUAL, (3, 96, 96)),
         },
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (6,))},
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (action_dim,))},
         device="cpu",
         pretrained_backbone_weights=None,
         vqvae_n_embed=8,
@@ -50,9 +49,29 @@ def with_images(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     policy = VQBeTPolicy(config)
     vqvae = policy.vqbet.action_head.vqvae_model
-    vqvae.discretized.fill_(True)
-    vqvae.vq_layer.freeze_codebook.fill_(True)
-    return saved(policy, tmp_path / "vqbet")
+    vqvae.discretized.fill_(trained)
+    vqvae.vq_layer.freeze_codebook.fill_(trained)
+    return policy
+
+
+@pytest.fixture
+def with_images(tmp_path: Path) -> Path:
+    """As LeRobot's commands save it; six actions, not two."""
+    return saved(lerobots(6), tmp_path / "vqbet")
+
+
+def for_pusht(folder: Path, *, trained: bool) -> Path:
+    """LeRobot's vqbet for PushT with its processors, as ``--il-policy`` takes it."""
+    from lerobot.policies.factory import make_pre_post_processors
+
+    policy = lerobots(2, trained=trained)
+    stats = {
+        key: {"min": torch.zeros(2), "max": torch.full((2,), 512.0)}
+        for key in ("action", "observation.state")
+    }
+    for part in make_pre_post_processors(policy.config, dataset_stats=stats):
+        part.save_pretrained(folder)
+    return saved(policy, folder)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +109,47 @@ def test_lerobots_own_opens_without_its_images(with_images: Path) -> None:
     config = json.loads((with_images / "config.json").read_text())
     (with_images / "config.json").write_text(json.dumps({**config, "vision_backbone": "resnet34"}))
     assert torch.equal(load_tokenizer(with_images).encode(chunks), tokenizer.encode(chunks))
+
+
+USERS_TEST = """
+import torch
+from il_bench.policies.tokenizers import load_tokenizer
+
+def test_it(policy, tokenizer):
+    chunks = torch.rand(50, *tokenizer.chunk_shape)
+    assert torch.equal(tokenizer.encode(chunks), load_tokenizer(policy.checkpoint).encode(chunks))
+    # The policy's own weights, not a copy of them.
+    held = {each.data_ptr() for each in policy.policy.parameters()}
+    assert {each.data_ptr() for each in tokenizer.parameters()} <= held
+"""
+
+
+def test_the_fixture_gives_it_for_lerobots_own_policy_too(
+    tmp_path: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(USERS_TEST)
+    policies = [
+        str(for_pusht(tmp_path / name, trained=name == "trained")) for name in ("trained", "unfinished")
+    ]
+    result = pytester.runpytest_subprocess(
+        "-p", "il_bench", *[part for path in policies for part in ("--il-policy", path)]
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    assert "another exception" not in result.stdout.str()
+    result.stdout.fnmatch_lines(["*/unfinished: its tokenizer is not trained yet; give a checkpoint*"])
+
+
+class Reader(torch.nn.Module):
+    """A policy that reads instructions, as LeRobot's of language do."""
+
+    tokenizer = staticmethod(str.split)
+
+
+def test_what_has_no_action_tokenizer_has_none() -> None:
+    assert tokenizer_of(load_policy("bc").policy, "bc") is None
+    assert tokenizer_of(Reader(), "a reader") is None
+    assert type(tokenizer_of(load_policy("bet").policy, "bet")) is KMeansTokenizer
 
 
 def test_opening_one_draws_nothing_from_the_global_generator() -> None:

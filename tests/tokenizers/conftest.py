@@ -15,11 +15,12 @@ strict xfail that says what breaks, in which version, and what it costs; the tes
 | stage k sees exactly what stage k - 1 left; error after each stage | R L | test_residual_stages |
 | the gradient goes straight through: identity per stage, twice it over two | L P V F | test_updates |
 | commitment loss and moving averages by formula and by hand | L P V R | test_updates |
-| the first update keeps codes among the points | L(x) P R | test_lerobot |
+| the first update keeps codes among the points; so does a fit | L(x) P R | test_lerobot |
 | codes do not move: eval, second phase, train() again, resumed | B K R V F L | test_frozen |
 | codes are not placed by encoding | L(x) P(x) V | test_lerobot |
 | a resumed first phase goes on where it stopped | R L(x) | test_frozen |
 | dead codes are revived as documented, never when frozen | L P R V | test_updates |
+| a fit uses its codebook | L(x) R | test_lerobot |
 | perplexity and usage within their bounds | B K R V F | test_usage |
 | centres are means of what they own, inertia never rises | K L P | test_kmeans |
 | k-means + offset within 2 ulp | K | test_round_trips |

@@ -20,6 +20,7 @@ from oracles import EPS
 from strategies import examples, problems, smooth, two_stages
 
 from il_bench.policies.modeling_vqbet import ResumableVqVae
+from il_bench.tokenizers import ResidualVQTokenizer
 
 F32 = EPS[torch.float32]
 QUANTIZERS = {
@@ -290,6 +291,24 @@ def test_our_vqvae_revives_a_code_that_owns_less_than_a_tenth_of_its_share() -> 
     tokenizer.quantizer.train()(latents)
     assert (latents == tokenizer.codebook[3]).all(dim=1).any()
     assert book.cluster_size[0, 3].item() == pytest.approx(threshold)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_our_residual_vq_revives_a_code_that_owns_less_than_a_tenth_of_its_share(stage: int) -> None:
+    """In its fit, from the first step on, in both stages; LeRobot's own does not."""
+    torch.manual_seed(0)
+    vqvae = ResidualVQTokenizer.new(8, (3, 2), embedding_dim=5, hidden_dim=16)._untrained().train()
+    book = vqvae.vq_layer.layers[stage]._codebook
+    threshold = 0.1 * 512 / 8
+    book.cluster_size.fill_(50.0)
+    book.cluster_size[0, 1], book.cluster_size[0, 2] = threshold, 1.3 * threshold  # 0.8 of it are left
+    book.embed[0, 1:3] = book.embed_avg[0, 1:3] = 1e3  # so that they own nothing
+    seen: list[torch.Tensor] = []
+    vqvae.vq_layer.layers[stage].register_forward_hook(lambda _, x, __: seen.append(x[0].detach()))
+    vqvae.vqvae_forward(demonstrations(16))
+    on_the_batch = [(seen[0].reshape(-1, 5) == code).all(dim=1).any().item() for code in book.embed[0]]
+    assert on_the_batch[1:3] == [True, False]
+    assert book.cluster_size[0, 1].item() == pytest.approx(threshold)
 
 
 @pytest.mark.parametrize("stage", [0, 1])

@@ -1,0 +1,227 @@
+"""The `il-bench compare` command."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from il_bench.command import fail
+from il_bench.errors import IlBenchError
+
+if TYPE_CHECKING:
+    from il_bench.latency.compare import Comparison, OnRound
+    from il_bench.latency.sides import Result
+
+STATUS = {"slower": 1, "inconclusive": 6}  # exit status by verdict; 0 for the others
+_SIDES = ("A", "B")
+
+
+class Clock(StrEnum):
+    """What a call's time is."""
+
+    AUTO = "auto"
+    PROCESSOR = "processor"
+    WALL = "wall"
+
+
+class What(StrEnum):
+    """What is called."""
+
+    NEW_CHUNK = "new chunk"
+    QUEUED_ACTION = "queued action"
+    PREDICT = "predict_action_chunk"
+    CONTROL_STEP = "control step"
+
+
+class Mode(StrEnum):
+    """How the network is run."""
+
+    EAGER = "eager"
+    COMPILE = "compile"
+    CUDA_GRAPH = "cuda graph"
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="A shipped policy by name, a checkpoint folder, or a Hub id.")],
+    b: Annotated[str | None, typer.Argument(help="What is compared with it. Default: A again.")] = None,
+    what: Annotated[What, typer.Option(help="Which call.")] = What.NEW_CHUNK,
+    batch: Annotated[int, typer.Option(min=1, help="Robots that are asked at once.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    device_b: Annotated[str | None, typer.Option(help="B's, where it is another.")] = None,
+    python: Annotated[
+        Path | None, typer.Option(help="Run A by this environment's python. Default: this one.")
+    ] = None,
+    python_b: Annotated[Path | None, typer.Option(help="B's. Default: this one.")] = None,
+    mode: Annotated[Mode, typer.Option(help="How A's networks are run.")] = Mode.EAGER,
+    mode_b: Annotated[Mode | None, typer.Option(help="B's, where it is another.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Of a diffusion policy: DDIM-10, DDPM-100.")] = None,
+    sampler_b: Annotated[str | None, typer.Option(help="B's, where it is another.")] = None,
+    processed: Annotated[
+        bool, typer.Option("--processed/--bare", help="With pre- and post-processing or without.")
+    ] = True,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch on the CPU.")] = 1,
+    margin: Annotated[float, typer.Option(help="Differences up to this share do not matter.")] = 0.05,
+    processes: Annotated[int, typer.Option(min=2, max=64, help="Of each side.")] = 6,
+    budget: Annotated[float, typer.Option(min=1.0, help="Seconds of timing, at most.")] = 120.0,
+    clock: Annotated[
+        Clock, typer.Option(help="auto: processor time on one thread of the CPU, else wall time.")
+    ] = Clock.AUTO,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the order of the blocks.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the result to this JSON file too.")] = None,
+) -> None:
+    """Is B slower than A? Times both in turns, in several processes each, until the answer is clear.
+
+    B is another checkpoint, or A on another device (--device-b), in another environment (--python-b), in
+    another mode or with another sampler.
+
+    Exit status: 0 equivalent or faster, 1 slower, 6 inconclusive, 2 for input that cannot be used.
+    """
+    try:
+        from il_bench.latency.compare import Rule
+        from il_bench.latency.sides import Side, hold
+        from il_bench.latency.workers import HERE, Subject
+
+        first = Subject(
+            a,
+            device,
+            what.value,
+            batch,
+            processed=processed,
+            mode=mode.value,
+            sampler=sampler,
+            threads=threads,
+        )
+        second = replace(
+            first,
+            policy=b or a,
+            device=device_b or device,
+            mode=(mode_b or mode).value,
+            sampler=sampler_b or sampler,
+        )
+        side_a = Side(first, _python(python, "--python") or HERE)
+        side_b = Side(second, _python(python_b, "--python-b") or HERE)
+        rule = Rule(margin=margin)
+        with _bar(2 * processes, rule.looks[-1]) as (on_ready, on_round):
+            result = hold(
+                side_a,
+                side_b,
+                rule,
+                processes=processes,
+                seconds=budget,
+                clock=None if clock is Clock.AUTO else clock.value,
+                seed=seed,
+                on_ready=on_ready,
+                on_round=on_round,
+            )
+        _show(result)
+        if output is not None:
+            _write(result, output)
+    except IlBenchError as error:
+        fail(error)
+    raise typer.Exit(STATUS.get(result.comparison.verdict, 0))
+
+
+def _write(result: "Result", path: Path) -> None:
+    from il_bench.report.schema import write_whole
+
+    try:
+        write_whole(path, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+    except OSError as error:
+        raise IlBenchError(f"--output: {path} cannot be written ({error.strerror}); give another") from None
+
+
+def _python(given: Path | None, option: str) -> Path | None:
+    """The interpreter, also where its environment's folder was given; not resolved, a venv's is a link."""
+    if given is None:
+        return None
+    path = given.expanduser().absolute()
+    found = path / "bin" / "python" if path.is_dir() else path
+    if not found.is_file():
+        raise IlBenchError(f"{option}: no such python: {found}; give for example ../other/.venv/bin/python")
+    return found
+
+
+OnReady = Callable[[], None]
+
+
+@contextmanager
+def _bar(processes: int, rounds: int) -> "Iterator[tuple[OnReady, OnRound | None]]":
+    """A bar for what is being done, on a terminal; lines of a log would tell nothing."""
+    if not sys.stderr.isatty():
+        yield (lambda: None), None
+        return
+    with typer.progressbar(length=processes + rounds, label="starting", file=sys.stderr) as bar:
+
+        def on_ready() -> None:
+            bar.update(1)
+
+        def on_round(done: int, seconds: float, last: "Comparison | None") -> None:
+            said = "" if last is None else f" {last.ratio:.3f} [{last.low:.3f}, {last.high:.3f}]"
+            bar.label = f"timing{said}"
+            bar.update(1)
+
+        yield on_ready, on_round
+
+
+def _show(result: "Result") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from il_bench.latency.compare import Rule
+
+    found = result.comparison
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
+    table = Table("", "policy", "device", "mode", "ms", "between processes", "versions")
+    for place, name in enumerate(_SIDES):
+        subject, facts = result.sides[place].subject, result.facts[place]
+        mode = ", ".join(filter(None, (subject.mode, facts["sampler"], _threads(subject.threads))))
+        table.add_row(
+            name,
+            str(facts["policy"]),
+            subject.device,
+            mode,
+            f"{1e3 * found.seconds[place]:.3f}",
+            f"{found.process_sd[place]:.1%}",
+            _versions(result, place),
+        )
+    console = Console(width=width, highlight=False)
+    console.print(table)
+    subject = result.sides[0].subject
+    console.print(
+        f"{subject.what}, batch {subject.batch}, {'processed' if subject.processed else 'bare'}, "
+        f"{result.clock} time; {found.processes[0]} and {found.processes[1]} processes, "
+        f"{found.rounds} blocks each"
+    )
+    is_last = found.rounds == Rule().looks[-1]
+    console.print(verdict_line(found, is_last=is_last), style="bold")
+
+
+def verdict_line(found: "Comparison", *, is_last: bool) -> str:
+    """One sentence: the verdict, the ratio and its interval, and what to do where nothing is shown.
+
+    `is_last`: whether it ended with the last round that there could have been, and not with the budget.
+    """
+    ratio = f"B's time is {found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}] of A's"
+    said = f"{found.verdict}: {ratio} ({found.confidence:.0%} interval, margin {found.margin:.0%})"
+    if found.verdict != "inconclusive":
+        return said
+    more = "a larger --budget" if found.noise > 0.5 and not is_last else "more --processes"
+    return f"{said}; {more}, a quieter machine or a larger --margin would tell"
+
+
+def _threads(threads: int) -> str:
+    return "1 thread" if threads == 1 else f"{threads} threads"
+
+
+def _versions(result: "Result", place: int) -> str:
+    """Versions in which the sides differ; ``the same`` where they do in none."""
+    own, other = result.facts[place]["versions"], result.facts[1 - place]["versions"]
+    different = [f"{name} {value}" for name, value in own.items() if other.get(name) != value]
+    return ", ".join(different) or "the same"

@@ -1,0 +1,218 @@
+"""Is B slower than A? Both timed in turns, in several processes each, until the answer is clear.
+
+Two processes that run the same code on the same machine differ by some per cent for as long as they live:
+their memory lies elsewhere, so caches and branch predictors collide elsewhere (Curtsinger and Berger,
+STABILIZER, ASPLOS 2013; Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, ISMM 2013). A thousand
+calls in one process say nothing about that. So the unit here is the process, a random effect: what the
+interval is made of is how much processes of the same side disagree.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from il_bench.errors import IlBenchError
+
+FEWEST_PROCESSES = 2  # of a side: one alone has no spread
+#: Standard deviation between processes of one side, in log time, that is assumed where a few happen to agree
+#: better. Measured spreads lie at and above it.
+PROCESS_SD = 0.005
+
+Array = NDArray[np.float64]
+
+
+class Verdict(StrEnum):
+    """What is shown of B, compared with A."""
+
+    SLOWER = "slower"
+    FASTER = "faster"
+    EQUIVALENT = "equivalent"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When to say what.
+
+    The data are looked at after each of `looks` rounds, and each look spends an equal share of the error
+    rates (Bonferroni), so they hold wherever it stops.
+
+    Attributes:
+        margin: B within 1 / (1 + margin) and 1 + margin times A's time counts as equivalent.
+        alpha: how often, at most, two that take the same time are called slower or faster.
+        beta: how often, at most, two that are further apart than the margin are called equivalent; the
+            interval that is reported has confidence 1 - beta.
+        looks: numbers of rounds, ascending.
+        process_sd: see `PROCESS_SD`.
+
+    Raises:
+        IlBenchError: a value out of its bounds, named.
+    """
+
+    margin: float = 0.05
+    alpha: float = 0.002
+    beta: float = 0.05
+    looks: tuple[int, ...] = (4, 8, 16, 32, 64)
+    process_sd: float = PROCESS_SD
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.margin < 1.0:
+            raise IlBenchError(f"margin: {self.margin:g} is none; give a share of A's time, 0.05 for 5 %")
+        for name in ("alpha", "beta"):
+            if not 0.0 < getattr(self, name) < 0.5:
+                raise IlBenchError(f"{name}: {getattr(self, name):g} is no error rate; use 0 to 0.5")
+        if not self.looks or self.looks[0] < 2 or list(self.looks) != sorted(set(self.looks)):
+            raise IlBenchError(f"looks: {self.looks} are no ascending numbers of rounds from 2 on")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """B's time over A's.
+
+    Attributes:
+        ratio, low, high: estimate and interval of confidence `confidence`, valid wherever the rule stopped.
+        processes: of A and of B. `rounds`: blocks of each process.
+        process_sd: spread between processes of A and of B in log time, noise that is left included.
+        noise: share of the interval's variance that more rounds would remove; the rest takes processes.
+        seconds: median time of a call of A and of B.
+    """
+
+    verdict: Verdict
+    ratio: float
+    low: float
+    high: float
+    confidence: float
+    margin: float
+    processes: tuple[int, int]
+    rounds: int
+    process_sd: tuple[float, float]
+    noise: float
+    seconds: tuple[float, float]
+
+
+class Timed(Protocol):
+    """One process that can run its side's call."""
+
+    def block(self) -> Sequence[float]:
+        """Seconds of each of some calls in a row, at least one, after a call that does not count."""
+
+
+OnRound = Callable[[int, float, Comparison | None], None]
+
+
+def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: float = 0.0) -> Comparison:
+    """What the blocks show, as one of the rule's looks.
+
+    Args:
+        a, b: (processes, rounds) seconds of a call, medians of blocks. Every process of both took its block
+            in every round.
+        paired: whether the rounds of a and b are the same ones, so that what a round did to all is taken out.
+        extra_sd: of a difference in log time that these data cannot show, such as between two runs.
+
+    Raises:
+        IlBenchError: fewer than two processes of a side.
+    """
+    if min(len(a), len(b)) < FEWEST_PROCESSES:
+        raise IlBenchError(
+            f"processes: {len(a)} and {len(b)} cannot show how much processes differ; use 2 or more of each"
+        )
+    logs = np.log(a), np.log(b)
+    shared = sum(np.median(each, axis=0) for each in logs) / 2 if paired else 0.0
+    rest = [each - shared for each in logs]
+    levels = [np.median(each, axis=1) for each in rest]
+    spreads = [max(float(each.std(ddof=1)), rule.process_sd) for each in levels]
+    parts = [spread**2 / len(each) for spread, each in zip(spreads, levels, strict=True)]
+    freedom = sum(parts) ** 2 / sum(p**2 / (len(each) - 1) for p, each in zip(parts, levels, strict=True))
+    estimate = float(levels[1].mean() - levels[0].mean())
+
+    def half_width(miss: float) -> float:
+        tail = miss / len(rule.looks) / 2
+        seen = special.stdtrit(freedom, tail) ** 2 * sum(parts)  # Student's t
+        return math.sqrt(seen + (special.ndtri(tail) * extra_sd) ** 2)
+
+    inner, outer = half_width(rule.beta), half_width(rule.alpha)
+    return Comparison(
+        verdict=_verdict(estimate, inner, outer, math.log1p(rule.margin)),
+        ratio=math.exp(estimate),
+        low=math.exp(estimate - inner),
+        high=math.exp(estimate + inner),
+        confidence=1.0 - rule.beta,
+        margin=rule.margin,
+        processes=(len(a), len(b)),
+        rounds=a.shape[1],
+        process_sd=(spreads[0], spreads[1]),
+        noise=min(1.0, _noise(rest) / (sum(parts) + extra_sd**2)),
+        seconds=(float(np.median(a)), float(np.median(b))),
+    )
+
+
+def _verdict(estimate: float, inner: float, outer: float, margin: float) -> Verdict:
+    """Equivalent comes first: what is shown to lie within the margin is nobody's slowdown."""
+    if abs(estimate) + inner <= margin:
+        return Verdict.EQUIVALENT
+    if abs(estimate) > outer:
+        return Verdict.SLOWER if estimate > 0 else Verdict.FASTER
+    return Verdict.INCONCLUSIVE
+
+
+def _noise(rest: Sequence[Array]) -> float:
+    """Variance of the difference that comes of blocks that differ within a process.
+
+    A median's variance is pi / 2 times a mean's; the blocks' own spread is taken from their quartiles.
+    """
+    found = 0.0
+    for each in rest:
+        low, high = np.quantile(each, (0.25, 0.75), axis=1)
+        block_variance = float((((high - low) / 1.349) ** 2).mean())
+        found += math.pi / 2 * block_variance / each.shape[1] / len(each)
+    return found
+
+
+def compare(
+    a: Sequence[Timed],
+    b: Sequence[Timed],
+    rule: Rule,
+    rng: np.random.Generator,
+    *,
+    seconds: float = math.inf,
+    clock: Callable[[], float] = time.monotonic,
+    on_round: OnRound | None = None,
+) -> Comparison:
+    """Let all processes of both sides take blocks in turns, in random order, until the rule is content.
+
+    Args:
+        a, b: warm processes of each side, two or more.
+        rng: of the order within a round.
+        seconds: at most about so long; what is there then is the last look.
+        clock: seconds since whenever.
+        on_round: called after each round with rounds, seconds so far and the last look.
+
+    Raises:
+        IlBenchError: fewer than two processes of a side; whatever a process says.
+    """
+    processes = [*a, *b]
+    rounds: list[Array] = []
+    start, found = clock(), None
+    while found is None or found.verdict is Verdict.INCONCLUSIVE:
+        medians = np.empty(len(processes))
+        for place in rng.permutation(len(processes)):
+            medians[place] = np.median(processes[place].block())
+        rounds.append(medians)
+        elapsed = clock() - start
+        is_last = len(rounds) == rule.looks[-1] or (elapsed >= seconds and len(rounds) >= 2)
+        if is_last or len(rounds) in rule.looks:
+            blocks = np.stack(rounds, axis=1)
+            found = judge(blocks[: len(a)], blocks[len(a) :], rule)
+        if on_round is not None:
+            on_round(len(rounds), elapsed, found)
+        if is_last:
+            break
+    assert found is not None
+    return found

@@ -1,0 +1,271 @@
+"""Devices as a timer sees them: when they are done, what they hold, and in which state they are."""
+
+import os
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, override
+
+import torch
+
+from il_bench.errors import IlBenchError
+
+#: Bits of NVML's clocks-event reasons that mean a GPU runs slower than it could (nvml.h).
+SLOWED_BY = {
+    0x004: "software power cap",
+    0x008: "hardware slowdown",
+    0x020: "software thermal slowdown",
+    0x040: "hardware thermal slowdown",
+    0x080: "hardware power brake",
+}
+_SMI_FIELDS = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "temperature.gpu", "power.draw")
+# One name since driver 535, the other before.
+_SMI_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+
+Values = dict[str, Any]
+Replay = Callable[[], object]
+
+
+class Event(Protocol):
+    """A mark in a device's queue, as `torch.cuda.Event`."""
+
+    def record(self) -> None:
+        """Put the mark at the end of the queue."""
+
+    def elapsed_time(self, end: Any, /) -> float:
+        """Milliseconds of the device's own clock from this mark to `end`; both must have been passed."""
+
+
+class Device(ABC):
+    """Where calls run. `name`: as torch writes it, such as ``cuda:0``."""
+
+    has_graphs = False  # whether `capture` works
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def kind(self) -> str:
+        """``cpu``, ``cuda`` or ``mps``."""
+        return self.name.partition(":")[0]
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Return when everything that was handed to the device is done."""
+
+    def event(self) -> Event | None:
+        """A fresh mark for the device's queue; None where the device has no clock of its own to read."""
+        return None
+
+    def reset_peak_memory(self) -> None:
+        """Start `peak_memory_mb` anew."""
+        return None
+
+    def peak_memory_mb(self) -> float | None:
+        """The most memory of the device that was held at once since the reset, MB (10^6 bytes).
+
+        The weights are part of it. None where the device keeps no count: of the CPU's memory see
+        `memory.call_memory_mb`.
+        """
+        return None
+
+    def identity(self) -> Values:
+        """What must be equal for times to be compared: hardware, driver, arithmetic settings, threads."""
+        return {"device": self.kind, "threads": torch.get_num_threads(), **arithmetic(self.kind)}
+
+    def state(self) -> Values:
+        """What changes while it runs: clocks, throttling, load. Costs a few ms, so never inside a timing."""
+        return {"load": round(os.getloadavg()[0], 2)}
+
+    def capture(self, work: Callable[[], object]) -> tuple[object, Replay]:
+        """Record `work` once: what it returned, and a call that does the same again in the same memory.
+
+        Raises:
+            IlBenchError: the device cannot, or `work` does something that cannot be recorded.
+        """
+        raise IlBenchError(f"cuda graph: {self.name} has no graphs; use --il-device cuda or another mode")
+
+
+class CpuDevice(Device):
+    """The processor: a call that returned is done."""
+
+    @override
+    def synchronize(self) -> None:
+        pass
+
+
+class MpsDevice(Device):
+    """An Apple GPU."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._peak = 0
+
+    @override
+    def synchronize(self) -> None:
+        torch.mps.synchronize()
+
+    @override
+    def reset_peak_memory(self) -> None:
+        self._peak = torch.mps.current_allocated_memory()
+
+    @override
+    def peak_memory_mb(self) -> float | None:
+        """What is held now, or at the reset, whichever is more: MPS counts no peak."""
+        self._peak = max(self._peak, torch.mps.current_allocated_memory())
+        return self._peak / 1e6
+
+
+class CudaDevice(Device):
+    """An NVIDIA GPU: calls return before they are done."""
+
+    has_graphs = True
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._index = torch.device(name).index or 0
+
+    @override
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self._index)
+
+    @override
+    def event(self) -> Event | None:
+        return torch.cuda.Event(enable_timing=True)
+
+    @override
+    def reset_peak_memory(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self._index)
+
+    @override
+    def peak_memory_mb(self) -> float | None:
+        return torch.cuda.max_memory_allocated(self._index) / 1e6
+
+    @override
+    def identity(self) -> Values:
+        properties = torch.cuda.get_device_properties(self._index)
+        return {
+            **super().identity(),
+            "gpu": properties.name,
+            "gpu_memory_mb": round(properties.total_memory / 1e6),
+            "compute_capability": f"{properties.major}.{properties.minor}",
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "driver": self._smi().get("driver_version"),
+        }
+
+    @override
+    def state(self) -> Values:
+        found = self._smi()
+        reasons = found.get("reasons")
+        return {
+            **super().state(),
+            "clock_mhz": _number(found.get("clocks.sm")),
+            "max_clock_mhz": _number(found.get("clocks.max.sm")),
+            "memory_clock_mhz": _number(found.get("clocks.mem")),
+            "temperature_c": _number(found.get("temperature.gpu")),
+            "power_w": _number(found.get("power.draw")),
+            "slowed_by": None if reasons is None else slowed_by(int(reasons, 16)),
+        }
+
+    @override
+    def capture(self, work: Callable[[], object]) -> tuple[object, Replay]:
+        graph = torch.cuda.CUDAGraph()
+        beside = torch.cuda.Stream(self._index)
+        beside.wait_stream(torch.cuda.current_stream(self._index))
+        try:
+            with torch.cuda.stream(beside):  # libraries set themselves up in their first calls
+                for _ in range(3):
+                    work()
+            torch.cuda.current_stream(self._index).wait_stream(beside)
+            with torch.cuda.graph(graph):
+                result = work()
+        except RuntimeError as error:
+            first = str(error).strip().partition("\n")[0]
+            raise IlBenchError(
+                f"cuda graph: a network of this policy cannot be captured ({first}); use another mode"
+            ) from None
+        return result, graph.replay
+
+    def _smi(self) -> dict[str, str]:
+        """What nvidia-smi says of this GPU; empty where it is missing or refuses."""
+        uuid = getattr(torch.cuda.get_device_properties(self._index), "uuid", None)
+        which = str(self._index) if uuid is None else f"GPU-{uuid}"
+        for reasons in _SMI_REASONS:
+            text = _run("nvidia-smi", "-i", which, f"--query-gpu={','.join((*_SMI_FIELDS, reasons))}")
+            if text is not None:
+                return parse_smi(text)
+        return {}
+
+
+def device_for(name: str) -> Device:
+    """The device that torch calls `name`.
+
+    Raises:
+        IlBenchError: torch knows no such device.
+    """
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = ""
+    makers: dict[str, type[Device]] = {"cpu": CpuDevice, "cuda": CudaDevice, "mps": MpsDevice}
+    if kind not in makers:
+        raise IlBenchError(f"device: unknown device {name!r}; use cpu, cuda, cuda:N or mps")
+    return makers[kind](name)
+
+
+def arithmetic(kind: str) -> Values:
+    """The settings of torch that trade exactness for speed on devices of this kind."""
+    return {
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "tf32": torch.backends.cuda.matmul.allow_tf32 if kind == "cuda" else None,
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32 if kind == "cuda" else None,
+        "autocast": str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else None,
+    }
+
+
+def slowed_by(reasons: int) -> str:
+    """NVML's bits in words, those that slow the GPU down; ``nothing`` where none does."""
+    return ", ".join(word for bit, word in SLOWED_BY.items() if reasons & bit) or "nothing"
+
+
+def parse_smi(text: str) -> dict[str, str]:
+    """The one line of nvidia-smi's CSV by field; what the GPU does not tell (`[N/A]`) is left out."""
+    values = [value.strip() for value in text.strip().split(",")]
+    pairs = zip((*_SMI_FIELDS, "reasons"), values, strict=False)
+    return {name: value for name, value in pairs if value and not value.startswith("[")}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread, and without gradients."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(*command: str) -> str | None:
+    """What nvidia-smi prints, None where it is missing or refuses."""
+    try:
+        done = subprocess.run(
+            [*command, "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,251 @@
+"""Time a call again and again: the first call apart, then warm-up, then the samples that are reported."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from il_bench.errors import IlBenchError
+from il_bench.latency.device import Device
+
+CONTROL_HZ = 10.0  # PushT's, and that of its demonstrations
+COVERAGE = 0.95  # of an order statistics' interval around a percentile
+WINDOW = 5  # calls whose median is compared with that of the WINDOW before
+DRIFT = 0.05  # by how much the two may differ
+FEWEST, MOST = 6, 2_000  # calls: fewer give no percentile at all (see `enough`)
+CROSS_CHECKS = 7
+#: How much of the device's own time a clock must have seen. It also sees what the host does, so 1 or more.
+SEEN = 0.95
+
+Call = Callable[[], object]
+Clock = Callable[[], float]  # seconds since whenever
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What happened before the samples. `first_s`: the first call's seconds. `times`: those after it.
+
+    `stable`: whether the medians of the last two windows of calls agreed within DRIFT; False where the time
+    for it ran out. `cycle_s`: seconds from call to call, what is prepared in between included.
+    """
+
+    first_s: float
+    times: tuple[float, ...]
+    stable: bool
+    cycle_s: float
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Seconds that one call took, in the order they were taken, and what preceded them.
+
+    `times`: n of them. `event_ratio`: the device's own time over the wall's, median of some extra calls; None
+    where the device has no clock of its own (see `cross_check`). `cpu_s`: processor seconds of this process
+    during the calls, summed.
+    """
+
+    times: tuple[float, ...]
+    warm_up: WarmUp
+    event_ratio: float | None = None
+    cpu_s: float | None = None
+
+    @property
+    def n(self) -> int:
+        """How many calls were timed."""
+        return len(self.times)
+
+    @property
+    def first_call_s(self) -> float:
+        """The first call, with what a library or a compiler does once."""
+        return self.warm_up.first_s
+
+    @property
+    def cpu_share(self) -> float | None:
+        """Processor time over wall time, no unit: on one thread of the CPU, less than 1 was spent waiting.
+
+        What is missing went to other processes, or to a device. Above 1: more than one thread computes.
+        """
+        return None if self.cpu_s is None or not sum(self.times) else self.cpu_s / sum(self.times)
+
+    def percentile(self, q: float) -> float | None:
+        """The q-quantile of the times in seconds; None where there are too few of them (see `enough`)."""
+        return percentile(self.times, q)
+
+    @property
+    def jitter(self) -> float | None:
+        """Interquartile range over median, no unit; None where there are too few times for quartiles."""
+        low, middle, high = (self.percentile(q) for q in (0.25, 0.5, 0.75))
+        if low is None or middle is None or high is None or middle == 0.0:
+            return None
+        return (high - low) / middle
+
+
+def enough(n: int, q: float) -> bool:
+    """Whether n independent samples bound their distribution's q-quantile at all.
+
+    The number of samples below it is binomial(n, q), so that the interval from the smallest to the largest,
+    the widest there is, misses it with probability q^n + (1 - q)^n. A percentile is printed where that is at
+    most 5 %: the median from 6 samples on, quartiles from 11, p90 from 29, p99 from 299. With fewer than
+    69, the largest of all is more often than not below the true p99. Successive calls are not quite
+    independent: this is the least that can be asked.
+
+    Source: David and Nagaraja, Order Statistics, 3rd edition, section 7.1.
+    """
+    return n > 0 and q**n + (1.0 - q) ** n <= 1.0 - COVERAGE
+
+
+def percentile(times: Sequence[float], q: float) -> float | None:
+    """The q-quantile (0 < q < 1), linear between order statistics as numpy's; None where n is too small."""
+    if not 0.0 < q < 1.0:
+        raise IlBenchError(f"percentile: {q!r} is no quantile; give one between 0 and 1")
+    if not enough(len(times), q):
+        return None
+    ordered = sorted(times)
+    place = q * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+class Timed:
+    """A call as any timer may be put around it: `ready()` untimed before, `timed()` timed, in turns.
+
+    `ready` prepares and waits for the device, so that no earlier work is counted; `timed` returns only when
+    the device is done. `cpu_s`: processor seconds of this process inside `timed`, summed.
+    """
+
+    def __init__(
+        self, call: Call, device: Device, prepare: Call | None = None, *, cpu_clock: Clock = time.process_time
+    ) -> None:
+        self._call = call
+        self._device = device
+        self._prepare = prepare
+        self._cpu_clock = cpu_clock
+        self.cpu_s = 0.0
+
+    def ready(self) -> None:
+        """Bring everything into the state that the call starts from."""
+        if self._prepare is not None:
+            self._prepare()
+        self._device.synchronize()
+
+    def timed(self) -> object:
+        """Call, and wait for the device."""
+        before = self._cpu_clock()
+        result = self._call()
+        self._device.synchronize()
+        self.cpu_s += self._cpu_clock() - before
+        return result
+
+    def once(self, clock: Clock) -> float:
+        """Seconds of one call."""
+        self.ready()
+        start = clock()
+        self.timed()
+        return clock() - start
+
+
+def warm_up(
+    call: Call,
+    device: Device,
+    *,
+    prepare: Call | None = None,
+    clock: Clock = time.perf_counter,
+    seconds: float = 1.0,
+) -> WarmUp:
+    """Time the first call, then call on until two windows of calls agree or `seconds` are over.
+
+    At least one call follows the first one.
+    """
+    work = Timed(call, device, prepare)
+    first = work.once(clock)
+    times: list[float] = []
+    start = clock()
+    stable = False
+    while not stable and (not times or clock() - start < seconds):
+        times.append(work.once(clock))
+        stable = settled(times)
+    return WarmUp(first, tuple(times), stable, cycle_s=(clock() - start) / len(times))
+
+
+def settled(times: Sequence[float]) -> bool:
+    """Whether the median of the last WINDOW times is within DRIFT of that of the WINDOW before."""
+    if len(times) < 2 * WINDOW:
+        return False
+    before, now = statistics.median(times[-2 * WINDOW : -WINDOW]), statistics.median(times[-WINDOW:])
+    return abs(now - before) <= DRIFT * before
+
+
+def rounds(warm: WarmUp, seconds: float, *, fewest: int = FEWEST, most: int = MOST) -> int:
+    """How many calls take about `seconds`, preparations included; never fewer than `fewest`."""
+    possible = most if warm.cycle_s <= 0.0 else int(seconds / warm.cycle_s)
+    return max(fewest, min(most, possible))
+
+
+def cross_check(
+    call: Call,
+    device: Device,
+    *,
+    prepare: Call | None = None,
+    clock: Clock = time.perf_counter,
+    calls: int = CROSS_CHECKS,
+) -> float | None:
+    """The device's own time of a call over the clock's, median of a few; None without a device clock.
+
+    Near 1 the device is what the call waits for, near 0 the host is. Above 1 the clock did not wait.
+
+    Raises:
+        IlBenchError: the clock saw less than SEEN of the device's time.
+    """
+    work, ratios = Timed(call, device, prepare), []
+    for _ in range(calls):
+        begin, end = device.event(), device.event()
+        if begin is None or end is None:
+            return None
+        work.ready()
+        start = clock()
+        begin.record()
+        call()
+        end.record()
+        device.synchronize()
+        ratios.append(begin.elapsed_time(end) / 1e3 / max(clock() - start, 1e-12))
+    ratio = statistics.median(ratios)
+    if ratio * SEEN > 1.0:
+        raise IlBenchError(
+            f"timing on {device.name}: the clock saw 1/{ratio:.3g} of the time that the device's own "
+            "shows; it does not wait for the device or is no wall clock (leave --benchmark-timer out)"
+        )
+    return ratio
+
+
+def measure(
+    call: Call,
+    device: Device,
+    *,
+    prepare: Call | None = None,
+    clock: Clock = time.perf_counter,
+    seconds: float = 1.0,
+    warm_up_seconds: float | None = None,
+    fewest: int = FEWEST,
+    most: int = MOST,
+) -> Samples:
+    """Time a call: once, until warm, then about `seconds` long, waiting for the device around each call.
+
+    Args:
+        prepare: runs untimed before each call.
+        clock: seconds of wall time.
+        seconds: of timed calls and what is prepared between them.
+        warm_up_seconds: at most so long; None: half of `seconds`.
+        fewest, most: calls to time whatever they take.
+
+    Raises:
+        IlBenchError: the device's own clock says that `clock` does not wait for it.
+    """
+    before = seconds / 2 if warm_up_seconds is None else warm_up_seconds
+    warm = warm_up(call, device, prepare=prepare, clock=clock, seconds=before)
+    work = Timed(call, device, prepare)
+    n = rounds(warm, seconds, fewest=fewest, most=most)
+    times = tuple(work.once(clock) for _ in range(n))
+    ratio = cross_check(call, device, prepare=prepare, clock=clock)
+    return Samples(times, warm, ratio, cpu_s=work.cpu_s)

@@ -1,0 +1,125 @@
+"""Times kept for later, and a comparison with them: sharper than a threshold, blunter than taking turns.
+
+Two runs see different machines even where the fingerprint is the same: another neighbour, another clock rate,
+another hour. Each process therefore times a fixed piece of work, the yardstick, between the blocks, and what
+is compared is time in units of it. That takes most of a drift out, but a busy machine slows one kind of work
+more than another, so what the correction itself may be wrong by widens the interval; and a machine whose
+yardstick moved by more than SAME_SPEED is not in the state that it was in, and gates nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from il_bench.errors import IlBenchError
+from il_bench.latency.compare import Array, Comparison, Rule, Verdict, judge
+from il_bench.latency.machine import differences
+from il_bench.latency.workers import Process
+from il_bench.report import schema
+
+PROCESSES = 6
+ROUNDS = 16
+#: Standard deviation in log time between runs of the same thing on one machine, beyond what processes show
+#: and the yardstick takes out. Two runs cannot show it: it is assumed.
+RUN_SD = 0.02
+#: Share of the yardstick's own change by which the correction may be wrong, as a standard deviation.
+CORRECTION_SD = 0.5
+SAME_SPEED = 0.10  # in log time
+RULE = Rule(margin=0.10, looks=(ROUNDS,))
+
+Blocks = tuple[tuple[float, ...], ...]
+
+
+def take(
+    processes: Sequence[Process], yardsticks: Sequence[Process] | None, rng: np.random.Generator
+) -> tuple[Blocks, Blocks | None]:
+    """Medians of ROUNDS blocks of each process, a row a process; and of its yardstick, beside them."""
+    blocks = np.empty((len(processes), ROUNDS))
+    beside = np.empty_like(blocks)
+    for number in range(ROUNDS):
+        for place in rng.permutation(len(processes)):
+            if yardsticks is not None:
+                beside[place, number] = np.median(yardsticks[place].block())
+            blocks[place, number] = np.median(processes[place].block())
+    return _plain(blocks), None if yardsticks is None else _plain(beside)
+
+
+def _plain(blocks: Array) -> Blocks:
+    return tuple(tuple(float(f"{value:.6g}") for value in row) for row in blocks)
+
+
+def find(path: Path, now: schema.Stored) -> schema.Stored:
+    """The row of the stored run that is about the same call as `now`.
+
+    Raises:
+        IlBenchError: the file is no report.json, or of a run that kept nothing of the sort.
+    """
+    rows = schema.load(path).comparisons
+    keys = ("policy", "what", "batch", "device")
+    for row in rows:
+        if all(getattr(row, key) == getattr(now, key) for key in keys):
+            return row
+    kept = ", ".join(f"{row.policy} on {row.device}" for row in rows) or "nothing"
+    raise IlBenchError(
+        f"--il-compare: {path} keeps {kept}, and no times of {now.policy} on {now.device}; make it with "
+        "--benchmark --il-keep-blocks"
+    )
+
+
+def against(then: schema.Stored, now: schema.Stored, path: Path) -> schema.Stored:
+    """`now` with its verdict against `then`. A gate only where machine and clock are the same."""
+    differs = differences(_conditions(then), _conditions(now))
+    moved = yardstick_change(then, now)
+    if abs(moved) > SAME_SPEED:
+        differs.append(f"speed: the yardstick takes {math.exp(moved):.2f} times as long as it did")
+    found = compare_runs(then, now)
+    return now.model_copy(
+        update={
+            "verdict": found.verdict.value,
+            "ratio": found.ratio,
+            "low": found.low,
+            "high": found.high,
+            "against": str(path),
+            "gate": not differs,
+            "differs": tuple(differs),
+        }
+    )
+
+
+def compare_runs(then: schema.Stored, now: schema.Stored) -> Comparison:
+    """The time of `now` over that of `then`, in units of the yardstick where both have one."""
+    both = then.yardstick is not None and now.yardstick is not None
+    extra_sd = math.hypot(RUN_SD * math.sqrt(2.0), CORRECTION_SD * yardstick_change(then, now))
+    a, b = (_times(row, in_yardsticks=both) for row in (then, now))
+    rule = replace(RULE, looks=(max(2, min(a.shape[1], b.shape[1])),))
+    return judge(a, b, rule, paired=False, extra_sd=extra_sd)
+
+
+def yardstick_change(then: schema.Stored, now: schema.Stored) -> float:
+    """Log of the yardstick's time over what it was; 0 where there is none."""
+    if then.yardstick is None or now.yardstick is None:
+        return 0.0
+    return math.log(float(np.median(now.yardstick)) / float(np.median(then.yardstick)))
+
+
+def _times(row: schema.Stored, *, in_yardsticks: bool) -> Array:
+    blocks = np.asarray(row.blocks)
+    return blocks / np.asarray(row.yardstick) if in_yardsticks else blocks
+
+
+def _conditions(row: schema.Stored) -> dict[str, Any]:
+    return {**row.machine, "clock": row.clock}
+
+
+def problem(row: schema.Stored) -> str | None:
+    """The sentence that fails a run; None where it passes."""
+    if row.verdict != Verdict.SLOWER or not row.gate or row.ratio is None:
+        return None
+    return (
+        f"{row.policy}: slower than in {row.against}: {row.ratio:.3f} [{row.low:.3f}, {row.high:.3f}] times "
+        f"its time ({row.what}, batch {row.batch}, {row.device})"
+    )

@@ -1,0 +1,151 @@
+"""The same policy run in another way: compiled, as CUDA graphs, or with another sampler of its diffusion."""
+
+import copy
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from il_bench.errors import IlBenchError
+from il_bench.latency.device import Device, Replay
+from il_bench.policies.loading import LoadedPolicy
+
+EAGER, COMPILE, CUDA_GRAPH = "eager", "compile", "cuda graph"
+MODES = (EAGER, COMPILE, CUDA_GRAPH)
+_SCHEDULERS = {"DDPM": DDPMScheduler, "DDIM": DDIMScheduler}
+
+
+def modes_of(device: Device) -> tuple[str, ...]:
+    """The modes that a device has."""
+    return MODES if device.has_graphs else (EAGER, COMPILE)
+
+
+def sampler_of(policy: LoadedPolicy) -> str | None:
+    """The sampler of a diffusion policy and its steps, such as ``DDIM-10``; None for other policies."""
+    model: Any = getattr(policy.policy, "diffusion", None)
+    kinds = [name for name, kind in _SCHEDULERS.items() if isinstance(_scheduler(model), kind)]
+    return f"{kinds[0]}-{model.num_inference_steps}" if kinds else None
+
+
+def with_sampler(policy: LoadedPolicy, sampler: str) -> LoadedPolicy:
+    """A copy of a diffusion policy that denoises by `sampler`, ``DDPM-N`` or ``DDIM-N``, in N steps.
+
+    Weights and noise schedule stay. LeRobot's way to the same is ``noise_scheduler_type`` and
+    ``num_inference_steps`` in config.json.
+
+    Raises:
+        IlBenchError: no such sampler, more steps than the schedule has, or no diffusion policy.
+    """
+    found = re.fullmatch(r"(DDPM|DDIM)-([1-9]\d*)", sampler)
+    if found is None:
+        raise IlBenchError(f"sampler: {sampler!r} is none; use DDPM-N or DDIM-N, for example DDIM-10")
+    if sampler_of(policy) is None:
+        raise IlBenchError(f"sampler: {policy.name} is no diffusion policy; leave {sampler} out")
+    model: Any = policy.policy.diffusion
+    most, steps = int(model.noise_scheduler.config.num_train_timesteps), int(found[2])
+    if steps > most:
+        raise IlBenchError(f"sampler: {sampler} has more steps than {policy.name} was trained on: {most}")
+    other: Any = copy.deepcopy(policy.policy)
+    other.diffusion.noise_scheduler = _SCHEDULERS[found[1]].from_config(model.noise_scheduler.config)
+    other.diffusion.num_inference_steps = steps
+    return replace(policy, policy=other)
+
+
+def in_mode(policy: LoadedPolicy, mode: str, device: Device) -> LoadedPolicy:
+    """The policy for ``eager``, else a copy whose networks are compiled or recorded.
+
+    ``compile``: torch.compile's defaults, shapes fixed. ``cuda graph``: kernels as in eager, launched at once
+    as one graph for each network and shape of its inputs. Networks are the outermost modules that a
+    prediction calls: of diffusion the U-Net, ten times in a row with DDIM-10, not the whole denoising. What
+    lies between them, and the processing, stays as it is. Both pay in their first call.
+
+    Raises:
+        IlBenchError: no such mode, the device has no graphs, or the policy has no network.
+    """
+    if mode not in MODES:
+        raise IlBenchError(f"latency: unknown mode {mode!r}; use one of {', '.join(MODES)}")
+    if mode == EAGER:
+        return policy
+    if mode == CUDA_GRAPH and not device.has_graphs:
+        raise IlBenchError(f"cuda graph: {device.name} has no graphs; use --il-device cuda or another mode")
+    if not isinstance(policy.policy, nn.Module):
+        raise IlBenchError(f"{mode}: {policy.name} has no network; leave it out")
+    other = replace(policy, policy=copy.deepcopy(policy.policy))
+    for network in networks(other):
+        if mode == COMPILE:
+            network.compile(dynamic=False)
+        else:
+            network.forward = Recorded(network.forward, device)
+    return other
+
+
+def networks(policy: LoadedPolicy) -> list[nn.Module]:
+    """The outermost modules that a prediction calls, in the order of their first calls."""
+    inner = policy.policy
+    found: dict[nn.Module, None] = {}
+    depth = 0
+
+    def enter(module: nn.Module, *_: object) -> None:
+        nonlocal depth
+        if depth == 0:
+            found.setdefault(module)
+        depth += 1
+
+    def leave(*_: object) -> None:
+        nonlocal depth
+        depth -= 1
+
+    modules = [module for module in inner.modules() if module is not inner]
+    hooks = [module.register_forward_pre_hook(enter) for module in modules]
+    hooks += [module.register_forward_hook(leave) for module in modules]
+    try:
+        policy.reset()
+        policy.select_action({OBS_STATE: torch.zeros(1, 2), OBS_ENV_STATE: torch.zeros(1, 16)})
+    finally:
+        for hook in hooks:
+            hook.remove()
+        policy.reset()
+    return list(found)
+
+
+class Recorded:
+    """A network's forward, recorded once for each shape of its inputs and replayed after that.
+
+    Inputs may be any nesting of tensors and plain values. What comes back is a copy: the next replay writes
+    into the same memory.
+    """
+
+    def __init__(self, forward: Callable[..., Any], device: Device) -> None:
+        self._forward = forward
+        self._device = device
+        self._graphs: dict[Any, tuple[list[Tensor], Any, Replay]] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Replay with these inputs."""
+        leaves, structure = _pytree.tree_flatten((args, kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        plain = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        key = (str(structure), plain, tuple((tuple(each.shape), each.dtype) for each in tensors))
+        if key not in self._graphs:
+            self._graphs[key] = self._record(leaves, structure)
+        inputs, result, replay = self._graphs[key]
+        for static, given in zip(inputs, tensors, strict=True):
+            static.copy_(given)
+        replay()
+        return _pytree.tree_map_only(Tensor, Tensor.clone, result)
+
+    def _record(self, leaves: list[Any], structure: Any) -> tuple[list[Tensor], Any, Replay]:
+        own = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        args, kwargs = _pytree.tree_unflatten(own, structure)
+        result, replay = self._device.capture(lambda: self._forward(*args, **kwargs))
+        return [leaf for leaf in own if isinstance(leaf, Tensor)], result, replay
+
+
+def _scheduler(model: Any) -> Any:
+    return getattr(model, "noise_scheduler", None)

@@ -1,0 +1,203 @@
+"""The latency rows as text, for whatever shows them; published latencies stand beside."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from il_bench.report.schema import Latency
+
+COLUMNS = (
+    "policy",
+    "batch",
+    "processing",
+    "new chunk: p50, p90, p99",
+    "jitter",
+    "of 10 Hz",
+    "queued action",
+    "predict_action_chunk",
+    "control step",
+    "of 10 Hz",
+    "peak memory",
+)
+FLOOR_COLUMNS = (
+    "policy",
+    "batch",
+    "MFLOP of a prediction",
+    "floor",
+    "new chunk: times the floor",
+    "predict_action_chunk, without processing",
+)
+FRESH_COLUMNS = ("policy", "load", "first call", "memory of the process", "memory of the device")
+_FULL_SHARE = 0.95  # of a core: less, and other processes had the rest
+#: What the columns of times are of.
+WHAT = ("new chunk", "queued action", "predict_action_chunk", "control step")
+_FRESH = "fresh process"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published latency: `value` ms of one inference on `device`."""
+
+    policy: str
+    variant: str | None
+    value: float
+    device: str
+    source: str
+    trust: str
+
+    @property
+    def text(self) -> str:
+        """All of it in one line."""
+        name = f"{self.policy} ({self.variant})" if self.variant else self.policy
+        return f"{name} {_ms(self.value)} on {self.device} ({self.source}, {self.trust})"
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """Every published latency the package knows."""
+    data = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
+    return tuple(Published(**row) for row in data["latency_ms"])
+
+
+def lines(rows: Sequence[Latency]) -> list[tuple[str, ...]]:
+    """A text for each of COLUMNS, for each policy, way to run it, batch and processing."""
+    found: dict[tuple[str, int, str], dict[str, Latency]] = {}
+    for row in rows:
+        if row.what in WHAT:
+            key = (label(row), row.batch, "with" if row.processed else "without")
+            found.setdefault(key, {})[row.what] = row
+    ordered = sorted(found, key=lambda key: (key[1], key[2] == "without"))  # by policy as the rows are
+    return [(*map(str, key), *_cells(found[key])) for key in ordered]
+
+
+def floor_lines(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
+    """A text for each of FLOOR_COLUMNS, for each policy, way to run it and batch that has a floor."""
+    found: dict[tuple[str, int], dict[tuple[str, bool], Latency]] = {}
+    for row in rows:
+        if row.ratio_to_floor is not None:
+            found.setdefault((label(row), row.batch), {})[row.what, row.processed] = row
+    ordered = sorted(found.items(), key=lambda item: item[0][1])  # by policy as the rows are
+    return [
+        (name, str(batch), _ms(chunk.flops / 1e6), _ms(chunk.floor_ms), *map(_times, (chunk, bare)))
+        for (name, batch), calls in ordered
+        if (chunk := calls.get(("new chunk", True))) is not None and chunk.flops is not None
+        for bare in [calls.get(("predict_action_chunk", False))]
+    ]
+
+
+def fresh_lines(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
+    """A text for each of FRESH_COLUMNS, for each policy whose first call in a new process was timed."""
+    return [
+        (label(row), _ms(row.load_ms), _ms(row.first_call_ms), _mb(row.resident_mb), _mb(row.peak_memory_mb))
+        for row in rows
+        if row.what == _FRESH
+    ]
+
+
+def notes(rows: Sequence[Latency]) -> list[str]:
+    """What a reader must know: units, what is missing and why, what disturbed it, published figures."""
+    if not rows:
+        return []
+    devices = ", ".join(dict.fromkeys(row.device for row in rows))
+    found = [
+        f"device {devices}, one thread; ms; jitter: interquartile range over median; a dash: too few calls "
+        "for the percentile (median from 6, p90 from 29, p99 from 299), or no such call",
+        "control step: a prediction and all its actions, divided by their number; of 10 Hz: p50 over 100 ms",
+    ]
+    others = ", ".join(dict.fromkeys(row.clock for row in rows if row.clock != "wall"))
+    if others:
+        found.append(f"timed by {others}, not by the wall clock: waiting, for a GPU or a core, is left out")
+    if any(row.ratio_to_floor is not None for row in rows):
+        found.append(
+            "floor: ms that a prediction's matrix products, convolutions and attention, counted, take at the "
+            "rate that the device multiplies matrices of this type, timed in turns with the call; times the "
+            "floor: p50 over it, on a CPU without what other processes took"
+        )
+    for text, disturbed in (
+        ("less than 95 % of a core: other processes ran, the times are too long", _preempted(rows)),
+        ("slowed down by the GPU itself", _slowed(rows)),
+        ("still changing after warm-up", [row for row in rows if row.stable is False]),
+    ):
+        if disturbed:
+            names = ", ".join(dict.fromkeys(label(row) for row in disturbed))
+            found.append(f"{len(disturbed)} of {len(rows)} rows {text}: {names}")
+    policies = {row.policy for row in rows}
+    known = [each.text for each in published() if each.policy in policies]
+    if known:
+        found.append(f"published, other networks (camera images), other devices: {'; '.join(known)}")
+    return found
+
+
+def markdown(rows: Sequence[Latency]) -> str:
+    """The tables and notes as Markdown, for a README."""
+    tables = [
+        _markdown(columns, found)
+        for columns, found in (
+            (COLUMNS, lines(rows)),
+            (FLOOR_COLUMNS, floor_lines(rows)),
+            (FRESH_COLUMNS, fresh_lines(rows)),
+        )
+    ]
+    said = "\n".join(f"- {note}" for note in notes(rows))
+    return "\n\n".join([*(table for table in tables if table), said]) + "\n"
+
+
+def label(row: Latency) -> str:
+    """The policy, its sampler where it has one, and its mode unless it is eager."""
+    details = [text for text in (row.sampler, None if row.mode == "eager" else row.mode) if text]
+    return f"{row.policy} ({', '.join(details)})" if details else row.policy
+
+
+def _cells(calls: dict[str, Latency]) -> tuple[str, ...]:
+    """The columns after the first three, from the rows of one line by what they are of."""
+    chunk, step = calls.get("new chunk"), calls.get("control step")
+    held = [row.peak_memory_mb for row in calls.values() if row.peak_memory_mb is not None]
+    return (
+        "-" if chunk is None else ", ".join(map(_ms, (chunk.p50_ms, chunk.p90_ms, chunk.p99_ms))),
+        _percent(None if chunk is None else chunk.jitter),
+        _percent(None if chunk is None else chunk.share_of_period),
+        *(_ms(row.p50_ms if row else None) for row in map(calls.get, WHAT[1:])),
+        _percent(None if step is None else step.share_of_period),
+        _mb(max(held) if held else None),
+    )
+
+
+def _preempted(rows: Iterable[Latency]) -> list[Latency]:
+    return [
+        row
+        for row in rows
+        if (row.device, row.clock) == ("cpu", "wall") and (row.cpu_share or 1.0) < _FULL_SHARE
+    ]
+
+
+def _slowed(rows: Iterable[Latency]) -> list[Latency]:
+    return [row for row in rows if row.state and row.state.get("slowed_by") not in (None, "nothing")]
+
+
+def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    filled = list(rows)
+    if not filled:
+        return ""
+    head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    return "\n".join([*head, *(f"| {' | '.join(cells)} |" for cells in filled)])
+
+
+def _ms(value: float | None) -> str:
+    """Three figures, such as 0.123, 12.3 and 1,234."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _times(row: Latency | None) -> str:
+    return "-" if row is None else _ms(row.ratio_to_floor)
+
+
+def _mb(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f} MB" if value >= 10 else f"{value:.2g} MB"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2g} %" if value < 0.1 else f"{100 * value:,.0f} %"

@@ -1,0 +1,47 @@
+"""Did each selected policy become slower since a stored run?"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from il_bench.errors import IlBenchError
+from il_bench.fixtures import SETTINGS
+
+if TYPE_CHECKING:
+    from il_bench.policies.loading import LoadedPolicy
+    from il_bench.suite.comparison import Stopwatch
+
+
+@pytest.fixture(scope="module")
+def stopwatch(pytestconfig: pytest.Config) -> "Iterator[Stopwatch]":
+    """Warm processes that time."""
+    settings = pytestconfig.stash[SETTINGS]
+    if settings.compare is None and not settings.keep_blocks:
+        pytest.skip("takes several processes: run it with --il-keep-blocks or --il-compare FILE")
+    from il_bench.suite import comparison
+
+    with comparison.stopwatch(settings) as made:
+        yield made
+
+
+@pytest.mark.latency
+def test_against_stored_run(
+    policy: "LoadedPolicy",
+    stopwatch: "Stopwatch",
+    pytestconfig: pytest.Config,
+    il_bench_record: Callable[[dict[str, Any]], None],
+) -> None:
+    """The wait for a new chunk, in several processes, beside that of --il-compare."""
+    from il_bench.latency.stored import problem
+    from il_bench.report.collect import Record
+
+    choices = pytestconfig.stash[SETTINGS].policies
+    (source,) = (each.source for each in choices if each.gate_name == policy.name)
+    try:
+        row = stopwatch.time(policy.name, source)
+    except IlBenchError as error:
+        pytest.fail(str(error), pytrace=False)
+    il_bench_record(Record("comparisons", row).to_dict())
+    if sentence := problem(row):
+        pytest.fail(sentence, pytrace=False)

@@ -1,0 +1,82 @@
+"""A clock that moves only when told to, and a device that works on after a call has returned."""
+
+from typing import Any, override
+
+from il_bench.latency.device import Device, Replay
+
+
+class FakeClock:
+    """Seconds since its making. Processor time moves with it, but not while it waits."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.processor = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, seconds: float) -> None:
+        """The host computes."""
+        self.now += seconds
+        self.processor += seconds
+
+    def wait_until(self, when: float) -> None:
+        """The host sleeps."""
+        self.now = max(self.now, when)
+
+
+class FakeEvent:
+    def __init__(self, device: "FakeDevice") -> None:
+        self._device = device
+        self.at: float | None = None
+
+    def record(self) -> None:
+        self.at = max(self._device.clock.now, self._device.busy_until)
+
+    def elapsed_time(self, end: Any, /) -> float:
+        assert self.at is not None and end.at is not None
+        assert self._device.clock.now >= end.at, "asked before the device had passed the mark"
+        return 1e3 * (end.at - self.at)
+
+
+class FakeDevice(Device):
+    """Work is put into a queue in `launch_s`, and done there one after the other, as on a GPU."""
+
+    has_graphs = True
+
+    def __init__(self, clock: FakeClock, *, launch_s: float = 1e-5, has_events: bool = True) -> None:
+        super().__init__("fake:0")
+        self.clock = clock
+        self.busy_until = 0.0
+        self.captured = 0
+        self._launch_s = launch_s
+        self._has_events = has_events
+
+    def launch(self, seconds: float) -> None:
+        """Hand over work that takes the device so long; return at once."""
+        self.clock.work(self._launch_s)
+        self.busy_until = max(self.clock.now, self.busy_until) + seconds
+
+    @override
+    def synchronize(self) -> None:
+        self.clock.wait_until(self.busy_until)
+
+    @override
+    def event(self) -> FakeEvent | None:
+        return FakeEvent(self) if self._has_events else None
+
+    @override
+    def capture(self, work: Any) -> tuple[object, Replay]:
+        """Record by keeping the work; a replay writes into what the first run returned, as a graph does."""
+        import torch
+        from torch.utils import _pytree
+
+        self.captured += 1
+        result = work()
+
+        def replay() -> None:
+            for static, fresh in zip(_pytree.tree_leaves(result), _pytree.tree_leaves(work()), strict=True):
+                if isinstance(static, torch.Tensor):
+                    static.copy_(fresh)
+
+        return result, replay

@@ -1,0 +1,208 @@
+"""The rule behind `il-bench compare`: its error rates, what ends it, and what it says."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from il_bench.errors import IlBenchError
+from il_bench.latency.cli import verdict_line
+from il_bench.latency.compare import Comparison, Rule, Verdict, compare, judge
+
+RULE = Rule()
+PROCESSES = 6
+RUNS = 150
+
+
+def effects(kind: str, sd: float, n: int, rng: np.random.Generator) -> np.ndarray:
+    """How processes of one side differ, in log time."""
+    if kind == "normal":
+        return rng.normal(0.0, sd, n)
+    if kind == "two kinds":  # as where memory happens to lie well or badly
+        return 2.0 * sd * rng.integers(0, 2, n)
+    return sd * rng.exponential(1.0, n)
+
+
+def blocks(
+    kind: str, effect: float, rng: np.random.Generator, *, sd: float = 0.015, noise: float = 0.04
+) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks of A and B, (6, 64) s: processes differ, the machine drifts, now and then there is a jolt."""
+    rounds = RULE.looks[-1]
+    sides = effects(kind, sd, 2 * PROCESSES, rng) + effect * (np.arange(2 * PROCESSES) >= PROCESSES)
+    drift = np.cumsum(rng.normal(0.0, 0.05, rounds))
+    jolts = (rng.random((2 * PROCESSES, rounds)) < 0.1) * rng.exponential(0.3, (2 * PROCESSES, rounds))
+    logs = sides[:, None] + drift + rng.normal(0.0, noise, (2 * PROCESSES, rounds)) + jolts
+    return np.exp(logs[:PROCESSES]), np.exp(logs[PROCESSES:])
+
+
+def until_decided(a: np.ndarray, b: np.ndarray, rule: Rule = RULE) -> Comparison:
+    """Look as `compare` does."""
+    for look in rule.looks:
+        found = judge(a[:, :look], b[:, :look], rule)
+        if found.verdict is not Verdict.INCONCLUSIVE:
+            break
+    return found
+
+
+@pytest.mark.parametrize("kind", ["normal", "two kinds", "skewed"])
+def test_two_of_a_kind_are_not_told_apart_and_ten_per_cent_are(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    same = Counter(until_decided(*blocks(kind, 0.0, rng)).verdict for _ in range(RUNS))
+    planted = Counter(until_decided(*blocks(kind, np.log(1.1), rng)).verdict for _ in range(RUNS))
+    assert same[Verdict.SLOWER] + same[Verdict.FASTER] <= 2  # 0.5 expected at most
+    assert same[Verdict.EQUIVALENT] >= 0.8 * RUNS
+    assert planted[Verdict.SLOWER] >= 0.95 * RUNS
+    assert planted[Verdict.FASTER] + planted[Verdict.EQUIVALENT] == 0
+
+
+def test_the_interval_misses_the_truth_no_more_often_than_it_says() -> None:
+    rng = np.random.default_rng(1)
+    found = [until_decided(*blocks("normal", 0.03, rng)) for _ in range(RUNS)]
+    missed = sum(not each.low <= np.exp(0.03) <= each.high for each in found)
+    assert missed <= 0.05 * RUNS + 7  # two standard deviations
+
+
+def test_what_lies_on_the_margin_is_seldom_called_equivalent() -> None:
+    rng = np.random.default_rng(2)
+    found = Counter(until_decided(*blocks("normal", np.log1p(RULE.margin), rng)).verdict for _ in range(RUNS))
+    assert found[Verdict.EQUIVALENT] <= 0.025 * RUNS + 5
+    assert found[Verdict.FASTER] == 0
+
+
+def test_a_rule_that_counts_calls_instead_of_processes_would_cry_wolf() -> None:
+    """Two processes of the same side a side, a million calls each: the calls' own interval is hair-thin."""
+    rng = np.random.default_rng(3)
+    few = [blocks("normal", 0.0, rng, sd=0.02, noise=0.001) for _ in range(RUNS)]
+    naive = sum(abs(np.log(b[0]).mean() - np.log(a[0]).mean()) > 0.01 for a, b in few)
+    ours = sum(judge(a[:2], b[:2], RULE).verdict in (Verdict.SLOWER, Verdict.FASTER) for a, b in few)
+    assert naive > RUNS / 2
+    assert ours <= 2
+
+
+def test_drift_of_the_machine_is_nobodys_doing() -> None:
+    """A machine that becomes three times as slow half-way, for both sides: nothing is seen of it."""
+    slowing = np.where(np.arange(8) < 4, 1.0, 3.0)
+    a = (1.0 + 0.001 * np.arange(PROCESSES))[:, None] * slowing
+    found = judge(a, a[::-1], RULE)
+    assert found.verdict is Verdict.EQUIVALENT
+    assert found.ratio == pytest.approx(1.0, abs=1e-3)
+    assert found.high < 1.02
+
+
+def test_a_few_disturbed_blocks_change_nothing() -> None:
+    rng = np.random.default_rng(4)
+    a, b = (np.exp(rng.normal(0.0, 0.005, (PROCESSES, 16))) for _ in range(2))
+    calm = judge(a, b, RULE)
+    b[:, 5] *= 4.0  # a round in which another program took the machine from B
+    a[2, :3] *= 2.0
+    disturbed = judge(a, b, RULE)
+    assert disturbed.verdict is calm.verdict is Verdict.EQUIVALENT
+    assert disturbed.ratio == pytest.approx(calm.ratio, abs=0.01)
+
+
+def test_faster_is_the_mirror_of_slower() -> None:
+    rng = np.random.default_rng(5)
+    a, b = blocks("normal", np.log(1.3), rng)
+    there, back = judge(a, b, RULE), judge(b, a, RULE)
+    assert (there.verdict, back.verdict) == (Verdict.SLOWER, Verdict.FASTER)
+    assert there.ratio == pytest.approx(1.0 / back.ratio)
+    assert there.low == pytest.approx(1.0 / back.high)
+
+
+def test_processes_that_happen_to_agree_are_not_believed_to_the_bit() -> None:
+    """Six equal times a side have no spread; the interval still has the width that processes have."""
+    found = judge(np.full((PROCESSES, 4), 1.0), np.full((PROCESSES, 4), 1.004), RULE)
+    assert found.verdict is Verdict.EQUIVALENT
+    assert found.high - found.low > 0.01
+
+
+def test_what_runs_cannot_show_widens_the_interval() -> None:
+    rng = np.random.default_rng(6)
+    a, b = blocks("normal", np.log(1.06), rng, sd=0.001, noise=0.001)
+    assert judge(a, b, RULE, paired=False).verdict is not judge(a, b, RULE, extra_sd=0.05).verdict
+    assert judge(a, b, RULE, extra_sd=0.05).verdict is Verdict.INCONCLUSIVE
+
+
+def test_it_says_what_would_help() -> None:
+    """Noisy blocks call for more of them, processes that differ for more processes."""
+    rng = np.random.default_rng(7)
+    noisy = judge(*(each[:, :8] for each in blocks("normal", 0.0, rng, sd=0.001, noise=0.3)), RULE)
+    uneven = judge(*blocks("normal", 0.0, rng, sd=0.2, noise=0.001), RULE)
+    assert noisy.verdict is uneven.verdict is Verdict.INCONCLUSIVE
+    assert "--budget" in verdict_line(noisy, is_last=False)
+    assert "--processes" in verdict_line(noisy, is_last=True)
+    assert "--processes" in verdict_line(uneven, is_last=False)
+
+
+@dataclass
+class Fake:
+    """A process whose calls take `seconds`, each a little longer than the last; it notes its turns."""
+
+    name: str
+    seconds: float
+    turns: list[str]
+
+    def block(self) -> Sequence[float]:
+        self.turns.append(self.name)
+        return [self.seconds, self.seconds * 1.001, self.seconds * 50]  # the last one was disturbed
+
+
+def sides(ratio: float, turns: list[str], n: int = PROCESSES) -> tuple[list[Fake], list[Fake]]:
+    """A and B, n processes each."""
+    a = [Fake(f"a{i}", 1.0 + 0.002 * i, turns) for i in range(n)]
+    return a, [Fake(f"b{i}", ratio * (1.0 + 0.002 * i), turns) for i in range(n)]
+
+
+def test_every_process_takes_one_block_a_round_in_an_order_that_changes() -> None:
+    turns: list[str] = []
+    found = compare(*sides(1.2, turns), RULE, np.random.default_rng(0))
+    assert (found.verdict, found.rounds) == (Verdict.SLOWER, RULE.looks[0])
+    assert found.ratio == pytest.approx(1.2)
+    rounds = [turns[i : i + 2 * PROCESSES] for i in range(0, len(turns), 2 * PROCESSES)]
+    assert len(rounds) == RULE.looks[0]
+    assert all(len(set(each)) == 2 * PROCESSES for each in rounds)
+    assert len({tuple(each) for each in rounds}) == len(rounds)
+    # Interleaved: nobody's blocks come first in every round.
+    assert {name[0] for each in rounds for name in each[:3]} == {"a", "b"}
+
+
+def test_it_looks_on_until_the_last_look_and_then_is_inconclusive() -> None:
+    rng = np.random.default_rng(8)
+    turns: list[str] = []
+    uneven = [[Fake(f"{s}{i}", t, turns) for i, t in enumerate(rng.lognormal(0, 0.3, 4))] for s in "ab"]
+    heard: list[int] = []
+    found = compare(*uneven, RULE, rng, on_round=lambda done, seconds, last: heard.append(done))
+    assert (found.verdict, found.rounds) == (Verdict.INCONCLUSIVE, RULE.looks[-1])
+    assert heard == list(range(1, RULE.looks[-1] + 1))
+
+
+def test_the_budget_ends_it() -> None:
+    now = iter(range(0, 10_000, 10))
+    rng = np.random.default_rng(9)
+    turns: list[str] = []
+    uneven = [[Fake(f"{s}{i}", t, turns) for i, t in enumerate(rng.lognormal(0, 0.3, 4))] for s in "ab"]
+    found = compare(*uneven, RULE, rng, seconds=60.0, clock=lambda: float(next(now)))
+    assert found.rounds == 6
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"margin": 0.0}, "margin"),
+        ({"margin": 5.0}, "margin"),
+        ({"alpha": 0.7}, "alpha"),
+        ({"beta": 0.0}, "beta"),
+        ({"looks": (4, 4)}, "looks"),
+        ({"looks": (1, 2)}, "looks"),
+    ],
+)
+def test_a_rule_out_of_bounds_is_refused_by_name(values: dict[str, float], name: str) -> None:
+    with pytest.raises(IlBenchError, match=name):
+        Rule(**values)  # type: ignore[arg-type]
+
+
+def test_one_process_a_side_is_refused() -> None:
+    with pytest.raises(IlBenchError, match=r"processes: 1 and 1.*use 2 or more"):
+        compare(*sides(1.0, [], n=1), RULE, np.random.default_rng(0))

@@ -1,0 +1,118 @@
+"""The machine's matrix-product rate, on a clock and a device that a test can read."""
+
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from il_bench.latency import matmul
+from il_bench.latency.device import Device, device_for
+from il_bench.latency.matmul import IN_A_TURN, SIZES, TURNS, MatrixProducts, dtype_of, operations
+
+
+class Queue(Device):
+    """A device that is handed its work and does it later: calls return at once, `synchronize` takes time."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+        self.now, self.waiting, self.log = 0.0, deque[float](), list[str]()
+
+    def hand(self, seconds: float, name: str = "") -> None:
+        self.log.append(name)
+        self.waiting.append(seconds)
+
+    def synchronize(self) -> None:
+        while self.waiting:
+            self.now += self.waiting.popleft()
+
+    def clock(self) -> float:
+        return self.now
+
+
+def products(queue: Queue, rates: dict[int, float]) -> MatrixProducts:
+    """On a device with so many operations a second for each size."""
+
+    def product(n: int) -> Callable[[], None]:
+        return lambda: queue.hand(operations(n) / rates[n], f"product {n}")
+
+    return MatrixProducts(queue, torch.float32, clock=queue.clock, product=product)
+
+
+def test_the_rate_is_the_best_sizes_and_waits_for_the_device() -> None:
+    queue = Queue()
+    found = products(queue, dict(zip(SIZES["cpu"], (1e9, 4e9, 2e9), strict=True)))
+    assert found.size == SIZES["cpu"][1]
+    assert found.flops_per_second == pytest.approx(4e9)
+    floor = found.floor(8_000)
+    assert (floor.flops, floor.seconds) == (8_000, pytest.approx(2e-6))
+
+
+def test_a_smaller_size_that_is_as_good_saves_time() -> None:
+    found = products(Queue(), dict(zip(SIZES["cpu"], (3e9, 3.99e9, 4e9), strict=True)))
+    assert found.size == SIZES["cpu"][1]
+
+
+def test_work_that_was_handed_over_before_is_not_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "IN_A_TURN", 1)
+    queue = Queue()
+    found = products(queue, dict.fromkeys(SIZES["cpu"], 1e9))
+    queue.hand(100.0)
+    found.turn()
+    assert found.flops_per_second == pytest.approx(1e9)
+
+
+@pytest.mark.parametrize("flops", [None, 0])
+def test_there_is_no_floor_of_no_products(flops: int | None) -> None:
+    found = products(Queue(), dict.fromkeys(SIZES["cpu"], 1e9))
+    assert found.floor(flops).seconds is None
+    assert found.floor(flops).flops == flops
+
+
+def log_of(calls: int, seconds: float) -> list[str]:
+    """What happens when so many calls of so many seconds are timed with products between them."""
+    queue = Queue()
+    found = products(queue, dict.fromkeys(SIZES["cpu"], 1e9))
+    queue.log.clear()
+    ready = found.between(
+        lambda: queue.log.append("prepare"), lambda: queue.hand(seconds, "call"), calls=calls
+    )
+    for _ in range(calls):
+        ready()
+        queue.log.append("timed")
+    return [name.partition(" ")[0] for name in queue.log]
+
+
+def test_products_take_turns_with_the_call_which_comes_warm() -> None:
+    timed = ["prepare", "timed"]
+    turn = ["product"] * IN_A_TURN
+    assert log_of(8, 0.001) == 2 * [*turn, "prepare", "call", *4 * timed]
+    many = log_of(40 * TURNS, 0.001)
+    assert many.count("product") == TURNS * IN_A_TURN
+    assert many.count("timed") == 40 * TURNS
+
+
+def test_long_calls_are_not_made_more_often_than_they_are_timed() -> None:
+    assert log_of(8, 1.0).count("call") == 1, "the one that tells how long it takes"
+
+
+def test_a_slower_moment_of_the_machine_moves_the_floor_with_it() -> None:
+    rates = dict.fromkeys(SIZES["cpu"], 2e9)
+    found = products(Queue(), rates)
+    rates.update(dict.fromkeys(rates, 1e9))
+    for _ in range(3):
+        found.turn()
+    assert found.flops_per_second == pytest.approx(1e9)
+
+
+def test_real_products_on_the_cpu_are_faster_than_no_machine() -> None:
+    found = MatrixProducts(device_for("cpu"), torch.float32)
+    found.turn()
+    assert 1e8 < found.flops_per_second < 1e14
+
+
+def test_the_type_is_most_parameters() -> None:
+    network = nn.Sequential(nn.Linear(8, 8).to(torch.bfloat16), nn.Linear(2, 2))
+    assert dtype_of(network) == torch.bfloat16
+    assert dtype_of(object()) == torch.float32

@@ -1,0 +1,216 @@
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from fakes import FakeClock, FakeDevice
+from scipy import stats
+
+from il_bench.errors import IlBenchError
+from il_bench.latency import measure as measuring
+from il_bench.latency.device import CpuDevice
+from il_bench.latency.measure import (
+    Samples,
+    Timed,
+    WarmUp,
+    cross_check,
+    enough,
+    measure,
+    percentile,
+    rounds,
+    settled,
+    warm_up,
+)
+
+WORK, LAUNCH = 0.010, 1e-5
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def device(clock: FakeClock) -> FakeDevice:
+    return FakeDevice(clock, launch_s=LAUNCH)
+
+
+def samples(*times: float) -> Samples:
+    return Samples(times, WarmUp(1.0, (1.0,), True, 1.0))
+
+
+# ---- what an unsynchronised timer would miss
+
+
+def test_the_fake_device_fools_a_timer_that_does_not_wait(clock: FakeClock, device: FakeDevice) -> None:
+    start = clock()
+    device.launch(WORK)
+    assert clock() - start == pytest.approx(LAUNCH), "else the tests below prove nothing"
+
+
+def test_a_call_is_timed_to_its_end_on_the_device(clock: FakeClock, device: FakeDevice) -> None:
+    found = measure(lambda: device.launch(WORK), device, clock=clock, seconds=0.5)
+    assert found.times == pytest.approx([WORK + LAUNCH] * found.n)
+    assert found.first_call_s == pytest.approx(WORK + LAUNCH)
+
+
+def test_work_left_over_by_preparation_is_not_counted(clock: FakeClock, device: FakeDevice) -> None:
+    found = measure(
+        lambda: device.launch(WORK), device, prepare=lambda: device.launch(1.0), clock=clock, seconds=20.0
+    )
+    assert found.times == pytest.approx([WORK + LAUNCH] * found.n)
+
+
+def test_the_first_call_is_kept_apart(clock: FakeClock, device: FakeDevice) -> None:
+    compilation = iter([5.0])
+
+    def call() -> None:
+        clock.work(next(compilation, 0.0))
+        device.launch(WORK)
+
+    found = measure(call, device, clock=clock, seconds=0.5)
+    assert found.first_call_s == pytest.approx(5.0 + WORK + LAUNCH)
+    assert max(found.times) < 0.02
+    assert max(found.warm_up.times) < 0.02
+
+
+def test_processor_time_tells_waiting_from_computing(clock: FakeClock, device: FakeDevice) -> None:
+    def call() -> None:
+        clock.work(0.003)
+        device.launch(0.007 - LAUNCH)
+
+    work = Timed(call, device, cpu_clock=lambda: clock.processor)
+    times = tuple(work.once(clock) for _ in range(4))
+    found = Samples(times, WarmUp(1.0, (1.0,), True, 1.0), cpu_s=work.cpu_s)
+    assert found.cpu_share == pytest.approx(0.3, abs=0.01)
+    assert samples(1.0).cpu_share is None
+
+
+# ---- the cross-check with the device's own clock
+
+
+def test_the_devices_own_time_is_compared_with_the_walls(clock: FakeClock, device: FakeDevice) -> None:
+    def call() -> None:
+        clock.work(0.006)
+        device.launch(0.004 - LAUNCH)
+
+    assert cross_check(call, device, clock=clock) == pytest.approx(1.0, abs=0.01)
+    bare = FakeDevice(clock, has_events=False)
+    assert cross_check(call, bare, clock=clock) is None
+
+
+def test_a_clock_that_does_not_see_the_device_is_refused(clock: FakeClock, device: FakeDevice) -> None:
+    """Processor time, as --benchmark-timer=time.process_time has it, stands still while the host waits."""
+    with pytest.raises(IlBenchError, match=r"fake:0.*does not wait.*--benchmark-timer"):
+        measure(lambda: device.launch(WORK), device, clock=lambda: clock.processor, seconds=0.01)
+
+
+def test_a_device_whose_wait_returns_at_once_is_found_out(clock: FakeClock) -> None:
+    class Hasty(FakeDevice):
+        def synchronize(self) -> None:
+            pass
+
+    hasty = Hasty(clock)
+    with pytest.raises(AssertionError, match="before the device had passed"):
+        cross_check(lambda: hasty.launch(WORK), hasty, clock=clock)
+
+
+# ---- warm-up
+
+
+def test_warm_up_goes_on_until_calls_take_the_same_time(clock: FakeClock, device: FakeDevice) -> None:
+    """Each call is 10 % faster than the one before, until the twentieth."""
+    takes = iter([0.9**k for k in range(20)])
+    last = [0.0]
+
+    def call() -> None:
+        last[0] = next(takes, last[0])
+        device.launch(last[0])
+
+    found = warm_up(call, device, clock=clock, seconds=1e6)
+    assert found.stable
+    assert 20 <= len(found.times) <= 35
+    assert settled(found.times) and not settled(found.times[:-1])
+
+
+def test_warm_up_that_never_settles_ends_and_says_so(clock: FakeClock, device: FakeDevice) -> None:
+    takes = (1.2**k for k in range(1000))
+    found = warm_up(lambda: device.launch(next(takes)), device, clock=clock, seconds=50.0)
+    assert not found.stable
+    assert sum(found.times[:-1]) < 50.0
+
+
+def test_at_least_one_call_warms_up(clock: FakeClock, device: FakeDevice) -> None:
+    assert len(warm_up(lambda: device.launch(9.0), device, clock=clock, seconds=0.0).times) == 1
+
+
+def test_preparation_counts_in_how_often_a_call_is_timed(clock: FakeClock, device: FakeDevice) -> None:
+    found = measure(
+        lambda: device.launch(0.1), device, prepare=lambda: device.launch(0.9), clock=clock, seconds=50.0
+    )
+    assert 49 <= found.n <= 50
+
+
+@pytest.mark.parametrize(("cycle", "seconds", "n"), [(0.1, 2.0, 20), (9.0, 2.0, 6), (1e-6, 2.0, 2000)])
+def test_rounds_are_bounded(cycle: float, seconds: float, n: int) -> None:
+    assert rounds(WarmUp(1.0, (1.0,), True, cycle), seconds) == n
+
+
+# ---- percentiles
+
+
+@pytest.mark.parametrize(("q", "n"), [(0.5, 6), (0.25, 11), (0.75, 11), (0.9, 29), (0.99, 299)])
+def test_a_percentile_needs_so_many_samples(q: float, n: int) -> None:
+    """The binomial's own words: the chance that all of n samples, or none, lie below the quantile."""
+    missed = stats.binom.pmf([0, n], n, q).sum()
+    assert missed <= 0.05 < stats.binom.pmf([0, n - 1], n - 1, q).sum()
+    assert enough(n, q) and not enough(n - 1, q)
+
+
+def test_the_rule_covers_in_simulation() -> None:
+    """The widest interval of 29 samples holds the true p90 in 95 of 100, of 28 in fewer."""
+    draws = np.random.default_rng(0).exponential(size=(40_000, 29))
+    true = -math.log(0.1)
+    share = [np.mean((draws[:, :n].min(1) <= true) & (true <= draws[:, :n].max(1))) for n in (29, 28)]
+    assert share[0] == pytest.approx(1 - 0.9**29, abs=0.005) and share[1] < share[0]
+
+
+def test_too_few_samples_give_no_percentile() -> None:
+    assert samples(*[1.0] * 298).percentile(0.99) is None
+    assert samples(*[1.0] * 299).percentile(0.99) == 1.0
+    assert samples(*[1.0] * 5).percentile(0.5) is None
+    assert samples(*[1.0] * 10).jitter is None
+    assert percentile((), 0.5) is None
+
+
+@pytest.mark.parametrize("q", [0.25, 0.5, 0.9, 0.99])
+def test_percentiles_are_numpys(q: float) -> None:
+    times = np.random.default_rng(1).exponential(size=321)
+    assert percentile(times.tolist(), q) == pytest.approx(np.quantile(times, q), rel=1e-12)
+
+
+@pytest.mark.parametrize("q", [0.0, 1.0, 50.0])
+def test_a_wrong_quantile_is_named(q: float) -> None:
+    with pytest.raises(IlBenchError, match=f"{q}"):
+        percentile([1.0] * 9, q)
+
+
+def test_jitter_is_the_interquartile_range_over_the_median() -> None:
+    assert samples(*map(float, range(1, 102))).jitter == pytest.approx(50 / 51)
+    assert samples(*[2.0] * 20).jitter == 0.0
+
+
+def test_a_slow_host_is_timed_on_the_cpu_too(clock: FakeClock) -> None:
+    found = measure(lambda: clock.work(0.02), CpuDevice("cpu"), clock=clock, seconds=1.0)
+    assert found.times == pytest.approx([0.02] * found.n)
+    assert found.event_ratio is None
+
+
+def test_every_call_is_prepared_first(clock: FakeClock, device: FakeDevice) -> None:
+    said: list[str] = []
+    note: Callable[[str], Callable[[], None]] = lambda word: lambda: said.append(word)  # noqa: E731
+    work = Timed(note("call"), device, note("prepare"), cpu_clock=clock)
+    for _ in range(2):
+        work.once(clock)
+    assert said == ["prepare", "call"] * 2
+    assert measuring.FEWEST == 6, "the fewest calls that have a median"

@@ -1,0 +1,144 @@
+"""One call of a policy, timed by pytest-benchmark's fixture, becomes a row of the report."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from il_bench.errors import IlBenchError
+from il_bench.latency.calls import CONTROL_STEP, NEW_CHUNK, QUEUED_ACTION
+from il_bench.latency.device import device_for
+from il_bench.latency.fresh import fresh_process
+from il_bench.latency.matmul import Floor
+from il_bench.latency.measure import Samples, WarmUp
+from il_bench.policies.loading import LoadedPolicy, load_policy
+from il_bench.suite import latency
+from il_bench.suite.latency import Subject, row_of, timed
+
+CPU = device_for("cpu")
+
+
+class Benchmark:
+    """pytest-benchmark's fixture as far as it is used: setup untimed, target timed, once a round."""
+
+    def __init__(self) -> None:
+        self._timer = time.perf_counter
+        self.stats = SimpleNamespace(stats=SimpleNamespace(data=[]))
+
+    def pedantic(self, target: Callable[[], object], *, setup: Callable[[], object], rounds: int) -> None:
+        for _ in range(rounds):
+            assert setup() is None, "pytest-benchmark would take it for arguments"
+            start = self._timer()
+            target()
+            self.stats.stats.data.append(self._timer() - start)
+
+
+@pytest.fixture
+def policy(checkpoint: Path) -> LoadedPolicy:
+    return load_policy(checkpoint)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "SECONDS", {"short": (0.05, 0.05)})
+
+
+def test_a_row_is_made_of_the_samples_that_pytest_benchmark_took(policy: LoadedPolicy) -> None:
+    benchmark = Benchmark()
+    row = timed(policy, Subject(NEW_CHUNK, 2), CPU, benchmark)
+    times = sorted(benchmark.stats.stats.data)
+    assert row.n == len(times) >= 6
+    assert row.p50_ms is not None and times[0] <= row.p50_ms / 1e3 <= times[-1]
+    assert row.share_of_period == pytest.approx(row.p50_ms / 100)
+    assert row.first_call_ms and row.warm_up and row.peak_memory_mb and row.cpu_share
+    assert (row.batch, row.device, row.mode, row.steps, row.event_ratio) == (2, "cpu", "eager", 1, None)
+    assert row.state is not None and "load" in row.state
+
+
+@pytest.mark.parametrize(
+    ("timer", "clock"), [(time.perf_counter, "wall"), (time.process_time, "process_time")]
+)
+def test_a_row_says_by_which_clock(policy: LoadedPolicy, timer: Callable[[], float], clock: str) -> None:
+    benchmark = Benchmark()
+    benchmark._timer = timer
+    assert timed(policy, Subject(NEW_CHUNK, 1), CPU, benchmark).clock == clock
+
+
+def test_timing_is_on_one_thread(policy: LoadedPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    predict = policy.policy.predict_action_chunk
+    monkeypatch.setattr(
+        policy.policy,
+        "predict_action_chunk",
+        lambda *args: (seen.append(torch.get_num_threads()), predict(*args))[1],
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        timed(policy, Subject(NEW_CHUNK, 1), CPU, Benchmark())
+        assert set(seen) == {1} and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def row(policy: LoadedPolicy, what: str, times: list[float], **fields: Any) -> Any:
+    samples = Samples(tuple(times), WarmUp(0.5, (0.1,), True, 0.1), **fields)
+    call: Any = SimpleNamespace(policy=policy, steps=8 if what == CONTROL_STEP else 1)
+    floor = Floor(flops=8_000, seconds=0.008, flops_per_second=1e6)
+    return row_of(call, Subject(what, 1), CPU, samples, None, floor)
+
+
+def test_a_control_steps_time_is_its_share(policy: LoadedPolicy) -> None:
+    whole, share = row(policy, NEW_CHUNK, [0.08] * 300), row(policy, CONTROL_STEP, [0.08] * 300)
+    assert (whole.p50_ms, share.p50_ms, share.p99_ms) == pytest.approx((80.0, 10.0, 10.0))
+    assert (whole.share_of_period, share.share_of_period) == pytest.approx((0.8, 0.1))
+    assert (whole.jitter, share.jitter) == (0.0, 0.0)
+    assert (whole.flops, share.flops) == (8_000, 1_000)
+    assert (whole.floor_ms, share.floor_ms) == pytest.approx((8.0, 1.0))
+    assert (whole.ratio_to_floor, share.ratio_to_floor) == pytest.approx((10.0, 10.0))
+
+
+@pytest.mark.parametrize(
+    ("n", "shown"),
+    [
+        (5, (False, False, False)),
+        (6, (True, False, False)),
+        (29, (True, True, False)),
+        (299, (True, True, True)),
+    ],
+)
+def test_a_row_has_no_percentile_that_its_samples_do_not_bear(
+    policy: LoadedPolicy, n: int, shown: tuple[bool, ...]
+) -> None:
+    found = row(policy, NEW_CHUNK, [0.01] * n)
+    assert tuple(each is not None for each in (found.p50_ms, found.p90_ms, found.p99_ms)) == shown
+
+
+def test_a_row_names_the_sampler_of_a_diffusion_policy() -> None:
+    assert row(load_policy("diffusion"), QUEUED_ACTION, [0.01] * 6).sampler.startswith("DDIM-")
+
+
+@pytest.mark.slow
+def test_a_fresh_process_pays_for_what_later_calls_find_done(checkpoint: Path) -> None:
+    found = fresh_process(str(checkpoint), "cpu")
+    assert found.first_call_s > found.second_call_s > 0 and found.load_s > 0
+    assert found.resident_mb > 50 and found.device_mb is None
+    with pytest.raises(IlBenchError, match="nothing-here: no such policy"):
+        fresh_process("nothing-here", "cpu")
+
+
+def test_a_row_holds_the_floor_that_was_timed_beside_it(policy: LoadedPolicy) -> None:
+    one, two = (timed(policy, Subject(NEW_CHUNK, batch), CPU, Benchmark()) for batch in (1, 2))
+    assert one.flops and two.flops == 2 * one.flops
+    assert one.floor_ms and one.p50_ms and one.cpu_share
+    assert one.ratio_to_floor == pytest.approx(one.cpu_share * one.p50_ms / one.floor_ms)
+    assert one.ratio_to_floor > 1, "nothing is faster than its matrix products"
+
+
+def test_a_queued_action_has_no_floor(policy: LoadedPolicy) -> None:
+    row = timed(policy, Subject(QUEUED_ACTION, 1), CPU, Benchmark())
+    assert (row.flops, row.floor_ms, row.ratio_to_floor) == (0, None, None)

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import FakeClock, FakeDevice
+from torch import nn
+
+from il_bench.errors import IlBenchError
+from il_bench.latency.calls import NEW_CHUNK, policy_call
+from il_bench.latency.device import device_for
+from il_bench.latency.variants import Recorded, in_mode, modes_of, networks, sampler_of, with_sampler
+from il_bench.policies.loading import LoadedPolicy, load_policy
+
+
+@pytest.fixture(scope="module")
+def diffusion() -> LoadedPolicy:
+    return load_policy("diffusion")
+
+
+def unet_calls(policy: LoadedPolicy, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often one new chunk calls the U-Net."""
+    seen: list[None] = []
+
+    def forward(sample: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        seen.append(None)
+        return torch.zeros_like(sample)
+
+    monkeypatch.setattr(policy.policy.diffusion.unet, "forward", forward)
+    call = policy_call(policy, NEW_CHUNK, 1)
+    call.prepare()
+    call.call()
+    return len(seen)
+
+
+@pytest.mark.parametrize("sampler", ["DDPM-100", "DDIM-10", "DDIM-3", "DDPM-7"])
+def test_a_sampler_denoises_in_as_many_steps(
+    diffusion: LoadedPolicy, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = sampler_of(diffusion)
+    other = with_sampler(diffusion, sampler)
+    assert sampler_of(other) == sampler
+    assert type(other.policy.diffusion.noise_scheduler).__name__ == f"{sampler[:4]}Scheduler"
+    assert unet_calls(other, monkeypatch) == int(sampler[5:])
+    assert sampler_of(diffusion) == own, "the given policy stays as it was"
+
+
+def test_a_sampler_keeps_the_noise_schedule_it_was_trained_on(diffusion: LoadedPolicy) -> None:
+    trained = diffusion.policy.diffusion.noise_scheduler
+    other = with_sampler(diffusion, "DDPM-100").policy.diffusion.noise_scheduler
+    assert torch.equal(trained.alphas_cumprod, other.alphas_cumprod)
+    assert trained.config.prediction_type == other.config.prediction_type
+
+
+@pytest.mark.parametrize("sampler", ["DDIM", "DDIM-0", "ddim-10", "PNDM-10", "DDIM-101"])
+def test_an_impossible_sampler_is_named(diffusion: LoadedPolicy, sampler: str) -> None:
+    with pytest.raises(IlBenchError, match=sampler):
+        with_sampler(diffusion, sampler)
+
+
+def test_only_diffusion_has_a_sampler(checkpoint: Path) -> None:
+    policy = load_policy(checkpoint)
+    assert sampler_of(policy) is None and sampler_of(load_policy("expert")) is None
+    with pytest.raises(IlBenchError, match="no diffusion policy"):
+        with_sampler(policy, "DDIM-10")
+
+
+def test_networks_are_the_outermost_modules_that_predict(diffusion: LoadedPolicy, checkpoint: Path) -> None:
+    inner = diffusion.policy.diffusion
+    assert networks(diffusion) == [inner.unet]
+    act = load_policy(checkpoint)
+    assert networks(act) == [act.policy.model]
+    assert not any(module._forward_pre_hooks for module in act.policy.modules())
+
+
+def test_graphs_are_for_devices_that_have_them() -> None:
+    assert modes_of(device_for("cpu")) == ("eager", "compile")
+    assert modes_of(device_for("cuda")) == ("eager", "compile", "cuda graph")
+    with pytest.raises(IlBenchError, match="expert has no network"):
+        in_mode(load_policy("expert"), "compile", device_for("cpu"))
+
+
+def test_recorded_networks_act_as_the_policy_does(checkpoint: Path) -> None:
+    """Inputs change between calls, and a chunk that waits in the queue is not written over."""
+    policy, device = load_policy(checkpoint), FakeDevice(FakeClock())
+    recorded = in_mode(policy, "cuda graph", device)
+    for batch in (1, 3):
+        for seed in range(3):
+            shown = {
+                "observation.state": torch.rand(batch, 2, generator=torch.manual_seed(seed)) * 512,
+                "observation.environment_state": torch.rand(batch, 16) * 512,
+            }
+            for each in (policy, recorded):
+                each.reset()
+            assert torch.equal(policy.select_action(shown), recorded.select_action(shown))
+    assert device.captured == 2, "one a shape"
+    assert type(policy.policy.model.forward) is not Recorded, "the given policy stays as it was"
+
+
+def test_what_a_recording_returned_is_the_callers() -> None:
+    device = FakeDevice(FakeClock())
+    network = Recorded(lambda x, *, scale: {"y": x * scale, "n": 1}, device)
+    first = network(torch.ones(2), scale=2.0)
+    second = network(torch.full((2,), 5.0), scale=2.0)
+    assert first["y"].tolist() == [2.0, 2.0] and second["y"].tolist() == [10.0, 10.0]
+    assert network(torch.ones(2), scale=3.0)["y"].tolist() == [3.0, 3.0]
+    assert device.captured == 2, "another plain value is another graph"
+
+
+@pytest.mark.slow
+def test_compiled_networks_act_as_the_policy_does(checkpoint: Path) -> None:
+    policy = load_policy(checkpoint)
+    call = policy_call(policy, NEW_CHUNK, 2, mode="compile")
+    eager = policy_call(policy, NEW_CHUNK, 2)
+    for each in (call, eager):
+        each.prepare()
+    assert torch.allclose(call.call(), eager.call(), atol=1e-2)
+    assert isinstance(call.policy.policy.model, nn.Module)
+    assert call.policy.policy.model._compiled_call_impl is not None
+    assert policy.policy.model._compiled_call_impl is None
