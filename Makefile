@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test demos train sim-speed render-speed expert-success training-curves tokenizer-speed faults latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
+.PHONY: help env bench test demos train sim-speed render-speed expert-success training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -137,6 +137,10 @@ train-speed: $(READY) ## training steps per second beside lerobot-train's, in on
 faults: export OMP_NUM_THREADS := 1
 faults: $(READY) ## plant faults into the quantizers, one at a time, and see which test finds each
 	@$(BIN)/python benchmarks/faults.py --jobs $(JOBS) $(ARGS)
+
+mutants: export OMP_NUM_THREADS := 1
+mutants: $(READY) ## let mutmut change the tokenizers, one expression at a time; survivors and why (1 hour)
+	@$(BIN)/python benchmarks/mutants.py --jobs $(JOBS) $(ARGS)
 
 damage-trials: $(READY) ## damage a shipped policy in three ways and see what the gate says (4 minutes)
 	@$(BIN)/python benchmarks/damage.py $(ARGS)

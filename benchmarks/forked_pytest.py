@@ -1,15 +1,18 @@
 """Forks pytest runs of one benchmark, for latency_trials.py: `forked_pytest.py POLICY SECONDS`.
 
-The policy is loaded once. Each line read, {"calls": n, "storage": folder, "options": [..]}, is a fork: a
-whole pytest run with pytest-benchmark and nothing else. Its one test calls the policy n times a round, for
-SECONDS. The answer is {"regressed": whether --benchmark-compare-fail failed the run}.
+The policy is loaded once. Each line read, {"stretch": 1.1, "storage": folder, "options": [..]}, is a fork: a
+whole pytest run with pytest-benchmark and nothing else. Its one test calls the policy for SECONDS; each call
+is held until it has taken `stretch` times its time. The answer is {"regressed": whether
+--benchmark-compare-fail failed the run}.
 """
 
 import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # what else is installed wou
 import cpuinfo  # type: ignore[import-untyped]
 import pytest
 
-from il_bench.latency.worker import PROTOCOL, PolicySubject
+from il_bench.latency.worker import PROTOCOL, PolicySubject, once
 from il_bench.latency.workers import Subject
 
 PLUGINS = ("-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider")
@@ -35,12 +38,7 @@ def run(loaded: PolicySubject, request: dict[str, Any], folder: Path, seconds: s
     """The fork: a pytest run whose output goes into a file. Does not return."""
     global TIMED
 
-    def calls() -> None:
-        for _ in range(request["calls"]):
-            loaded.prepare()
-            loaded.call()
-
-    TIMED = calls
+    TIMED = partial(once, loaded, time.perf_counter, request["stretch"])
     try:
         said = os.open(folder / "said", os.O_CREAT | os.O_WRONLY)
         os.dup2(said, 1)

@@ -1,11 +1,11 @@
 """Is the latency gate quiet, and is it sharp? Trials of `il-bench compare`'s rule, hundreds, on this machine.
 
-In a trial A is timed against A, or against A with 10 % more work: one time is that of ten calls of a policy,
-and the planted side makes eleven. Nothing else differs, so "faster" or "slower" of A against A is false, and
-so is anything but "slower" or "inconclusive" of the planted one. Everything is as `il-bench compare` does it
-but for the processes: they stay warm, and every trial draws anew which of them play A and which B, so that
-how they differ is drawn anew as well; now and then one is replaced by a fresh one. Blocks are shorter. All of
-it quiet, and again while another process multiplies matrices for as long as it gets a core.
+In a trial A is timed against A, or against A made 10 % slower: each of its calls is held until it has taken
+1.1 times its time. Nothing else differs, so "faster" or "slower" of A against A is false, and so is anything
+but "slower" or "inconclusive" of the planted one. Everything is as `il-bench compare` does it but for the
+processes: they stay warm, and every trial draws anew which of them play A and which B, so that how they
+differ is drawn anew as well; now and then one is replaced by a fresh one. All of it quiet, and again while
+another process multiplies matrices for as long as it gets a core.
 
 Beside it the rule of pytest-benchmark, `--benchmark-compare-fail=mean:10%`, by pytest-benchmark itself: a
 warm process that has the policy loaded is forked, and the fork is a whole pytest run. A's results are saved,
@@ -37,16 +37,15 @@ from il_bench import stats
 from il_bench.errors import IlBenchError
 from il_bench.latency.compare import Rule, compare
 from il_bench.latency.sides import PROCESSES
-from il_bench.latency.workers import Process, Subject, Worker, greet, load
+from il_bench.latency.workers import BLOCK_SECONDS, Process, Subject, Worker, greet, load, pin_together
 
-CALLS, PLANTED_CALLS = 10, 11  # a slowdown of 10 %
+SAME, PLANTED = 1.0, 1.1  # times A's time
 POOL = 2 * PROCESSES + 4
 FRESH_EVERY = 40  # trials, after which one process of the pool is replaced
 TRIAL_SECONDS = 20.0
 FOREIGN = 4  # warm processes for pytest-benchmark
 FOREIGN_SECONDS = 0.3  # its --benchmark-max-time
 KEY = "subject"
-BLOCK_SECONDS = 0.009  # two times of ten calls of bc on a quiet core
 FORKED = Path(__file__).parent / "forked_pytest.py"
 LOAD = """
 import numpy
@@ -87,15 +86,15 @@ class Results:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(trial) + "\n")
 
-    def of(self, part: Part, calls: int) -> list[dict[str, Any]]:
-        """The trials of a part whose B made so many calls."""
-        return [t for t in self.trials if t["part"] == part.value and t["calls"] == calls]
+    def of(self, part: Part, stretch: float) -> list[dict[str, Any]]:
+        """The trials of a part whose B took so many times A's time."""
+        return [t for t in self.trials if t["part"] == part.value and t["stretch"] == stretch]
 
-    def missing(self, part: Part, equal: int, planted: int, rng: np.random.Generator) -> list[int]:
-        """The calls of B in each trial that is still to be run, mixed."""
-        wanted = {CALLS: equal, PLANTED_CALLS: planted}
-        left = [calls for calls, n in wanted.items() for _ in range(n - len(self.of(part, calls)))]
-        return [int(calls) for calls in rng.permutation(left)]
+    def missing(self, part: Part, equal: int, planted: int, rng: np.random.Generator) -> list[float]:
+        """The `stretch` of B in each trial that is still to be run, mixed."""
+        wanted = {SAME: equal, PLANTED: planted}
+        left = [stretch for stretch, n in wanted.items() for _ in range(n - len(self.of(part, stretch)))]
+        return [float(stretch) for stretch in rng.permutation(left)]
 
 
 class Pool:
@@ -121,13 +120,14 @@ class Pool:
         self.workers[self._oldest : self._oldest + 1] = self._fresh(1)
         self._oldest = (self._oldest + 1) % len(self.workers)
 
-    def draw(self, rng: np.random.Generator, calls: int) -> tuple[list[Process], list[Process]]:
+    def draw(self, rng: np.random.Generator, stretch: float) -> tuple[list[Process], list[Process]]:
         """Processes for A and for B, drawn from the pool."""
+        pin_together(self.workers)  # the core that is quietest now
         drawn = [self.workers[place] for place in rng.permutation(len(self.workers))[: 2 * PROCESSES]]
         clock = self._subject.clock
         sides = [
-            [Process(worker, KEY, clock, BLOCK_SECONDS, n) for worker in part]
-            for part, n in ((drawn[:PROCESSES], CALLS), (drawn[PROCESSES:], calls))
+            [Process(worker, KEY, clock, stretch=times) for worker in part]
+            for part, times in ((drawn[:PROCESSES], SAME), (drawn[PROCESSES:], stretch))
         ]
         return sides[0], sides[1]
 
@@ -144,20 +144,20 @@ def load_on_a_core() -> Iterator[None]:
 
 
 def ours(
-    part: Part, results: Results, todo: list[int], subject: Subject, rule: Rule, rng: np.random.Generator
+    part: Part, results: Results, todo: list[float], subject: Subject, rule: Rule, rng: np.random.Generator
 ) -> None:
     """Trials by the rule of `il-bench compare`."""
     with ExitStack() as stack:
         pool = Pool(stack, subject, POOL)
         stack.enter_context(load_on_a_core() if part is Part.LOADED else nullcontext())
-        for number, calls in enumerate(todo):
+        for number, stretch in enumerate(todo):
             if number and number % FRESH_EVERY == 0:
                 pool.renew()
             start = time.monotonic()
-            found = compare(*pool.draw(rng, calls), rule, rng, seconds=TRIAL_SECONDS)
+            found = compare(*pool.draw(rng, stretch), rule, rng, seconds=TRIAL_SECONDS)
             results.add(
                 part=part.value,
-                calls=calls,
+                stretch=stretch,
                 verdict=found.verdict.value,
                 ratio=round(found.ratio, 4),
                 interval=[round(found.low, 4), round(found.high, 4)],
@@ -171,7 +171,7 @@ def ours(
 
 
 def foreign(
-    part: Part, results: Results, todo: list[int], subject: Subject, rng: np.random.Generator
+    part: Part, results: Results, todo: list[float], subject: Subject, rng: np.random.Generator
 ) -> None:
     """Trials by pytest-benchmark's rule: each run is compared with the last one that was saved."""
     with ExitStack() as stack:
@@ -181,18 +181,18 @@ def foreign(
         greet(servers)
         stack.enter_context(load_on_a_core() if part is Part.FOREIGN_LOADED else nullcontext())
 
-        def run(calls: int, *options: str) -> bool:
+        def run(stretch: float, *options: str) -> bool:
             server = servers[rng.integers(len(servers))]
-            return bool(server.ask({"calls": calls, "storage": storage, "options": options})["regressed"])
+            return bool(server.ask({"stretch": stretch, "storage": storage, "options": options})["regressed"])
 
-        run(CALLS, "--benchmark-save=a")
-        for number, calls in enumerate(todo):
+        run(SAME, "--benchmark-save=a")
+        for number, stretch in enumerate(todo):
             start = time.monotonic()
-            saving = ["--benchmark-save=a"] if calls == CALLS else []
-            regressed = run(calls, "--benchmark-compare", "--benchmark-compare-fail=mean:10%", *saving)
+            saving = ["--benchmark-save=a"] if stretch == SAME else []
+            regressed = run(stretch, "--benchmark-compare", "--benchmark-compare-fail=mean:10%", *saving)
             seconds = round(time.monotonic() - start, 2)
             verdict = "slower" if regressed else "passed"
-            results.add(part=part.value, calls=calls, verdict=verdict, seconds=seconds)
+            results.add(part=part.value, stretch=stretch, verdict=verdict, seconds=seconds)
             say(part, number + 1, len(todo), results)
 
 
@@ -201,8 +201,8 @@ def say(part: Part, done: int, of: int, results: Results) -> None:
     if done % 20 and done != of:
         return
     counts = [
-        f"{name} {dict(Counter(t['verdict'] for t in results.of(part, calls)))}"
-        for name, calls in (("A/A", CALLS), ("+10 %", PLANTED_CALLS))
+        f"{name} {dict(Counter(t['verdict'] for t in results.of(part, stretch)))}"
+        for name, stretch in (("A/A", SAME), ("+10 %", PLANTED))
     ]
     print(f"{part.value}: {done} of {of}; {'; '.join(counts)}", flush=True)
 
@@ -220,12 +220,12 @@ def table_of(results: Results) -> Table:
         is_foreign = part in (Part.FOREIGN, Part.FOREIGN_LOADED)
         rule = "mean:10%" if is_foreign else "il-bench compare"
         machine = "one core loaded" if part in (Part.LOADED, Part.FOREIGN_LOADED) else "quiet"
-        for calls, truth in ((CALLS, "A"), (PLANTED_CALLS, "10 % slower")):
-            trials = results.of(part, calls)
+        for stretch, truth in ((SAME, "A"), (PLANTED, "10 % slower")):
+            trials = results.of(part, stretch)
             if not trials:
                 continue
             counts, n = Counter(t["verdict"] for t in trials), len(trials)
-            wrong = false_verdicts(trials, calls)
+            wrong = false_verdicts(trials, stretch)
             cells = [
                 str(counts[v]) if not is_foreign or v == "slower" else "-"
                 for v in ("slower", "faster", "equivalent", "inconclusive")
@@ -237,16 +237,16 @@ def table_of(results: Results) -> Table:
     return table
 
 
-def false_verdicts(trials: list[dict[str, Any]], calls: int) -> int:
+def false_verdicts(trials: list[dict[str, Any]], stretch: float) -> int:
     """How many of the verdicts are false; what pytest-benchmark lets pass of a slowdown is one."""
-    false = {"slower", "faster"} if calls == CALLS else {"faster", "equivalent", "passed"}
+    false = {"slower", "faster"} if stretch == SAME else {"faster", "equivalent", "passed"}
     return sum(t["verdict"] in false for t in trials)
 
 
 def claims(results: Results) -> list[tuple[str, bool]]:
     """What is claimed of our rule, and whether these trials hold it up."""
     found = []
-    equal, planted = results.of(Part.QUIET, CALLS), results.of(Part.QUIET, PLANTED_CALLS)
+    equal, planted = results.of(Part.QUIET, SAME), results.of(Part.QUIET, PLANTED)
     if equal and planted:
         slower = sum(t["verdict"] == "slower" for t in equal)
         bound = upper(slower, len(equal))
@@ -255,10 +255,10 @@ def claims(results: Results) -> list[tuple[str, bool]]:
         )
         hits = sum(t["verdict"] == "slower" for t in planted)
         found.append((f"a slowdown of 10 % found: {hits} of {len(planted)}", hits >= 0.95 * len(planted)))
-    equal, planted = results.of(Part.LOADED, CALLS), results.of(Part.LOADED, PLANTED_CALLS)
+    equal, planted = results.of(Part.LOADED, SAME), results.of(Part.LOADED, PLANTED)
     if equal and planted:
         every = equal + planted
-        wrong = false_verdicts(equal, CALLS) + false_verdicts(planted, PLANTED_CALLS)
+        wrong = false_verdicts(equal, SAME) + false_verdicts(planted, PLANTED)
         bound = upper(wrong, len(every))
         found.append(
             (
@@ -290,8 +290,8 @@ def main(
         if part and each not in part:
             continue
         rng = np.random.default_rng([seed, number, len(results.trials)])
-        # Beside a load, it is enough to see that the other rule does no better.
-        share = 3 if each is Part.FOREIGN_LOADED else 1
+        # Beside a load, fewer: of the other rule it is enough to see that it does no better.
+        share = {Part.LOADED: 2, Part.FOREIGN_LOADED: 3}.get(each, 1)
         todo = results.missing(each, equal // share, planted // share, rng)
         if not todo:
             continue

@@ -31,7 +31,8 @@ SCHEMA = 1
 #: Reported numbers, gates and baselines use these seeds and no others.
 TEST_SEEDS = range(200_000, 200_000 + MAX_EPISODES)
 
-Track = Annotated[str, Field(pattern="^(keypoints|pixels)$")]
+#: Of PushT keypoints or pixels, else the name of a project's environment.
+Track = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 Scalar = str | int | float | bool | None
 
 _Share = Annotated[float, Field(gt=0, lt=1)]

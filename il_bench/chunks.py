@@ -6,13 +6,12 @@ from typing import Any, Protocol
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.policies.factory import make_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor
 
 from il_bench.dataset import Windows
 from il_bench.errors import IlBenchError
-from il_bench.policies.loading import PROCESSORS, LoadedPolicy, find_checkpoint, read_config
+from il_bench.policies.loading import LoadedPolicy, find_checkpoint, load_processors, read_config
 
 #: The last of every so many episodes, in the dataset's order, is held out: 4, 9, 14, ...
 HELD_OUT_EVERY = 5
@@ -94,16 +93,7 @@ class OfPolicy:
         """
         folder = find_checkpoint(spec)
         config = read_config(folder, "cpu")
-        for name in PROCESSORS:
-            if not (folder / name).exists():
-                raise IlBenchError(
-                    f"{folder / name}: missing, so px cannot be told; LeRobot's "
-                    "lerobot.processor.migrate_policy_normalization makes it for older checkpoints."
-                )
-        on_cpu = {"device_processor": {"device": "cpu"}}
-        pre, post = make_pre_post_processors(
-            config, pretrained_path=str(folder), preprocessor_overrides=on_cpu
-        )
+        pre, post = load_processors(folder, config, "cpu")
         return OfPolicy(pre, post, _is_relative(config))
 
     def chunks(self, seen: Chunks) -> Tensor:

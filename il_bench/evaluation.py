@@ -15,7 +15,7 @@ from il_bench.journal import Journal
 from il_bench.options import RESERVED_SEEDS
 from il_bench.policies.loading import LoadedPolicy, load_policy
 from il_bench.progress import OnBlock
-from il_bench.rollout import Outcomes, Policy, Stop, rollout
+from il_bench.rollout import Outcomes, Policy, RunBlock, Stop, rollout
 from il_bench.settings import Settings
 
 #: `progress(title, n_episodes)` gives a context whose value a rollout calls after each block.
@@ -57,10 +57,12 @@ class Evaluate:
         *,
         journal: Journal | None = None,
         look: Look | None = None,
+        block: RunBlock | None = None,
     ) -> Outcomes:
         """Roll `policy` out on these seeds; blocks that the journal holds are taken from there.
 
         look: asked after every block, in seed order; the rollout ends when it says that it has seen enough.
+        block: runs a block where it is not PushT, in this process.
         """
         settings = self._settings
         chosen = np.asarray(seeds)
@@ -74,11 +76,13 @@ class Evaluate:
                 f"evaluate: {policy!r} is no policy; give a name, a path, a Hub id, or an object with "
                 "reset() and select_action(batch)"
             )
-        copies = _copies(loaded) if settings.workers > 1 else None
+        copies = _copies(loaded) if settings.workers > 1 and block is None else None
         source, workers = (loaded, 1) if copies is None else (copies, settings.workers)
         with self._progress(title, len(chosen)) as on_block:
             stop, shown = (None, on_block) if look is None else _looking(look, on_block)
-            return rollout(source, chosen, workers=workers, on_block=shown, journal=journal, stop=stop)
+            return rollout(
+                source, chosen, workers=workers, on_block=shown, journal=journal, stop=stop, block=block
+            )
 
 
 def _looking(look: Look, on_block: OnBlock | None) -> tuple[Stop, Callable[[int, int], None]]:
@@ -109,7 +113,7 @@ class _Copies:
 
 def _copies(policy: LoadedPolicy | Policy) -> _Copies | None:
     """None for what cannot be copied into another process: a class of a test may live in its module only."""
-    if not isinstance(policy, LoadedPolicy):
+    if not isinstance(policy, LoadedPolicy) or not policy.copyable:
         return None
     try:
         return _Copies(pickle.dumps(policy))

@@ -3,13 +3,13 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 from il_bench.errors import IlBenchError
 from il_bench.options import MARGIN
+from il_bench.registry import Registry
 from il_bench.settings import PolicyChoice, Settings
 
 if TYPE_CHECKING:
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from il_bench.tokenizers import Tokenizer
 
 SETTINGS = pytest.StashKey[Settings]()
+REGISTRY = pytest.StashKey[Registry]()
 #: What the tests of this process have recorded for the report, by item.
 RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 DATA_INI = "il_bench_data"
+ANY_ENVIRONMENT = "il_bench_any_environment"
 DATA_VARIABLE = "IL_BENCH_HUMAN_DATA"
 
 
@@ -70,14 +72,16 @@ def gate() -> Gate:
 
 @pytest.fixture(scope="session")
 def policy(request: pytest.FixtureRequest) -> "LoadedPolicy":
-    """Each policy selected with --il-policy, loaded, in turn; every embedded one by default."""
-    from il_bench.policies.loading import load_policy
+    """Each policy selected with --il-policy, loaded, in turn; every embedded and registered one by default.
+
+    Of the registered ones only those for PushT.
+    """
+    from il_bench.registered import load
 
     choice = request.param
     chosen = choice if isinstance(choice, PolicyChoice) else PolicyChoice(str(choice), str(choice))
     try:
-        loaded = load_policy(chosen.source, device=request.config.stash[SETTINGS].device)
-        return replace(loaded, name=chosen.gate_name)
+        return load(chosen, request.config.stash[REGISTRY], request.config.stash[SETTINGS].device)
     except IlBenchError as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 
@@ -139,16 +143,25 @@ def il_bench_record(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]]
 def parametrize_policy(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for our `policy` once for each selected one.
 
-    Not if a project has a fixture or a parameter of that name itself.
+    Not if a project has a fixture or a parameter of that name itself. Policies for other environments than
+    PushT are for tests that say by `any_environment` that they can roll them out.
     """
     definitions = metafunc._arg2fixturedefs.get("policy", ())
     if not definitions or definitions[-1].func.__module__ != __name__:
         return
     if any("policy" in _names(mark) for mark in metafunc.definition.iter_markers("parametrize")):
         return
-    choices = metafunc.config.stash[SETTINGS].policies
+    selected = metafunc.config.stash[SETTINGS].policies
+    is_for_all = getattr(metafunc.function, ANY_ENVIRONMENT, False)
+    choices = [choice for choice in selected if is_for_all or choice.environment is None]
     labels = [choice.label for choice in choices]
     metafunc.parametrize("policy", choices, indirect=True, ids=labels, scope="session")
+
+
+def any_environment[F: Callable[..., object]](test: F) -> F:
+    """Mark a test that rolls a `policy` out wherever it belongs, in PushT or in a project's environment."""
+    setattr(test, ANY_ENVIRONMENT, True)
+    return test
 
 
 def uses_ours(item: pytest.Item) -> bool:

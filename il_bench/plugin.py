@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from il_bench import __version__, fixtures, options, settings
+from il_bench import __version__, fixtures, hooks, options, settings
 from il_bench.errors import IlBenchError
+from il_bench.registry import Registry
 
 MARKERS = {
     "success": "rolls a policy out and gates its success rate; runs with --benchmark only",
@@ -18,6 +19,11 @@ MARKERS = {
 }
 SKIP = pytest.mark.skip(reason="a benchmark: run it with --benchmark")
 TIMED = ("throughput", "latency")  # markers of what other processes would disturb
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the hook by which projects register what is theirs."""
+    pluginmanager.add_hookspecs(hooks)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,11 +54,15 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     is_worker = hasattr(config, "workerinput")
+    registry = Registry()
     try:
+        config.hook.pytest_il_bench_register(registry=registry)
+        registry.check()
         chosen = settings.read(
             config.getoption,
             folder=config.invocation_params.dir,
             one_of_many=is_worker or config.getoption("dist", "no") != "no",  # pytest-xdist's
+            registered=[each.choice for each in registry.policies.values()],
         )
         if chosen.benchmark and not is_worker and not config.option.collectonly:
             from il_bench.report import declared
@@ -61,6 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except IlBenchError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[fixtures.SETTINGS] = chosen
+    config.stash[fixtures.REGISTRY] = registry
     config.pluginmanager.register(fixtures, "il_bench_fixtures")
     if chosen.benchmark and not is_worker:
         config.pluginmanager.register(Reporter(chosen), "il_bench_reporter")

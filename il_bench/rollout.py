@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -48,6 +49,8 @@ class Policy(Protocol):
 
 
 PolicyLoader = Callable[[], Policy]
+#: Runs the wanted seeds of one block in this process.
+RunBlock = Callable[[Policy, NDArray[np.int64]], Outcomes]
 #: Given all episodes so far, in seed order: whether they are enough.
 Stop = Callable[[Outcomes], bool]
 
@@ -60,6 +63,7 @@ def rollout(
     on_block: Callable[[int, int], None] | None = None,
     journal: Journal | None = None,
     stop: Stop | None = None,
+    block: RunBlock | None = None,
 ) -> Outcomes:
     """Run one episode of PushT per seed, or fewer: until `stop` says that they are enough.
 
@@ -73,6 +77,7 @@ def rollout(
         journal: open, and of this policy: blocks it holds are not run, and blocks that finish are added to
             it, also when a later one fails. The outcomes do not depend on it.
         stop: asked after every block, the blocks taken in seed order; once it says yes the rest is not run.
+        block: runs a block, picklable if `workers` > 1; None: `run_block`, PushT.
 
     Returns:
         The outcomes in seed order. `seconds` is the time this call took, plus what the blocks from the
@@ -102,7 +107,7 @@ def rollout(
             done(int(wanted[0]), known)
     if not queue.stopped:
         # Closing ends the workers at once, also when an error or Ctrl-C gets in between two blocks.
-        with closing(_run(load, missing, min(workers, len(missing)))) as results:
+        with closing(_run(load, missing, min(workers, len(missing)), block)) as results:
             for first, result in results:
                 if journal is not None and isinstance(result, Outcomes):
                     journal.append(result)
@@ -162,24 +167,27 @@ def _loader(policy_or_loader: Policy | PolicyLoader, workers: int) -> PolicyLoad
 
 
 def _run(
-    load: PolicyLoader, blocks: list[NDArray[np.int64]], workers: int
+    load: PolicyLoader, blocks: list[NDArray[np.int64]], workers: int, block: RunBlock | None
 ) -> Generator[tuple[int, Outcomes | IlBenchError], None, None]:
     """Choose the executor; without blocks, nothing is loaded. Yields what `_attempt` returns."""
     if not blocks:
         return
+    attempt = partial(_attempt, block=block)
     if workers == 1:
-        yield from run_inline(load, _attempt, blocks)
+        yield from run_inline(load, attempt, blocks)
     else:
-        yield from run_in_processes(load, _attempt, blocks, workers, name=_name)
+        yield from run_in_processes(load, attempt, blocks, workers, name=_name)
 
 
-def _attempt(policy: Policy, wanted: NDArray[np.int64]) -> tuple[int, Outcomes | IlBenchError]:
+def _attempt(
+    policy: Policy, wanted: NDArray[np.int64], block: RunBlock | None
+) -> tuple[int, Outcomes | IlBenchError]:
     """Return the first wanted seed, and the block's episodes or why there are none.
 
     A value and not raised: it counts only if the blocks before it do not end the rollout.
     """
     try:
-        return int(wanted[0]), run_block(policy, wanted)
+        return int(wanted[0]), (block or run_block)(policy, wanted)
     except IlBenchError as error:
         return int(wanted[0]), error
 

@@ -6,7 +6,7 @@ Read by every pytest run of everybody who has il_bench installed: standard libra
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,17 @@ SUITE = Path(__file__).parent / "suite"
 
 @dataclass(frozen=True)
 class PolicyChoice:
-    """One `--il-policy`: `label` as written, `source` for `load_policy`, `name` if given as NAME=PATH."""
+    """One `--il-policy`: `label` as written, `source` for `load_policy`, `name` if given as NAME=PATH.
+
+    `environment`: where it is rolled out if not in PushT. `in_process`: `source` is only the name of a call
+    that a project has registered, so no other process can load it.
+    """
 
     label: str
     source: str
     name: str | None = None
+    environment: str | None = None
+    in_process: bool = False
 
     @property
     def gate_name(self) -> str:
@@ -51,11 +57,14 @@ class Settings:
     samplers: tuple[str, ...] = ()  # beside the usual ones
     compare: Path | None = None  # the report.json of another run
     keep_blocks: bool = False
+    registered: tuple[PolicyChoice, ...] = ()  # by `pytest_il_bench_register`
 
     @property
     def policies(self) -> tuple[PolicyChoice, ...]:
-        """The policies to evaluate: the chosen ones, else every embedded one of the track."""
-        return self.chosen or tuple(PolicyChoice(name, name) for name in zoo_names(self.track))
+        """What is evaluated: the chosen policies, else every embedded one of the track and all registered."""
+        if self.chosen:
+            return self.chosen
+        return (*(PolicyChoice(name, name) for name in zoo_names(self.track)), *self.registered)
 
     @property
     def seed_range(self) -> range:
@@ -80,21 +89,29 @@ class Settings:
         return f"device {self.device}, track {self.track}, {self.seeds} {episodes}, {workers}"
 
 
-def read(option: Callable[[str], Any], *, folder: Path, one_of_many: bool = False) -> Settings:
+def read(
+    option: Callable[[str], Any],
+    *,
+    folder: Path,
+    one_of_many: bool = False,
+    registered: Sequence[PolicyChoice] = (),
+) -> Settings:
     """Check every option and return the settings.
 
     Args:
         option: value of an option by its name without dashes, such as pytest's `config.getoption`.
         folder: what relative paths are relative to.
         one_of_many: whether the tests run in several processes already, so that each rolls out alone.
+        registered: policies of the project, which --il-policy may name.
 
     Raises:
         IlBenchError: names the option, its value and what to write instead.
     """
     track = option("il_track")
+    added = tuple(_located(each, folder) for each in registered)
     settings = Settings(
         benchmark=bool(option("il_benchmark")),
-        chosen=_policies(option("il_policy") or (), track, folder),
+        chosen=_policies(option("il_policy") or (), track, folder, added),
         track=track,
         device=_check_device(option("il_device")),
         seeds=option("il_seeds"),
@@ -109,6 +126,7 @@ def read(option: Callable[[str], Any], *, folder: Path, one_of_many: bool = Fals
         samplers=_samplers(option("il_sampler") or ()),
         compare=_compare(option("il_compare"), folder, bool(option("il_benchmark"))),
         keep_blocks=bool(option("il_keep_blocks")),
+        registered=added,
     )
     if settings.benchmark and not settings.policies:
         raise IlBenchError(
@@ -132,11 +150,14 @@ def zoo_names(track: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _policies(labels: Sequence[str], track: str, folder: Path) -> tuple[PolicyChoice, ...]:
+def _policies(
+    labels: Sequence[str], track: str, folder: Path, registered: Sequence[PolicyChoice]
+) -> tuple[PolicyChoice, ...]:
     zoo = zoo_names(track) if labels else ()
+    known = {each.label: each for each in registered}
     choices: dict[str, PolicyChoice] = {}
     for label in dict.fromkeys(labels):
-        choice = _policy(label, zoo, folder)
+        choice = known.get(label) or _policy(label, zoo, folder, list(known))
         other = choices.setdefault(choice.gate_name, choice)
         if other is not choice:
             raise IlBenchError(
@@ -146,7 +167,7 @@ def _policies(labels: Sequence[str], track: str, folder: Path) -> tuple[PolicyCh
     return tuple(choices.values())
 
 
-def _policy(label: str, zoo: Sequence[str], folder: Path) -> PolicyChoice:
+def _policy(label: str, zoo: Sequence[str], folder: Path, registered: Sequence[str]) -> PolicyChoice:
     name, equals, source = label.partition("=")
     if not equals or (folder / label).exists():
         name, source = "", label
@@ -165,12 +186,18 @@ def _policy(label: str, zoo: Sequence[str], folder: Path) -> PolicyChoice:
     if path.exists():
         return PolicyChoice(label, str(path), name or None)
     # One slash and plain characters could be a Hub id: only loading it tells.
-    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", source):
         return PolicyChoice(label, source, name or None)
     raise IlBenchError(
-        f"--il-policy: {source!r} is no embedded policy ({', '.join([*zoo, EXPERT])}), no folder "
-        f"below {folder}, and no Hub id (USER/NAME)"
+        f"--il-policy: {source!r} is no embedded policy ({', '.join([*zoo, EXPERT, *registered])}), no "
+        f"folder below {folder}, and no Hub id (USER/NAME or USER/NAME@REVISION)"
     )
+
+
+def _located(choice: PolicyChoice, folder: Path) -> PolicyChoice:
+    """A registered policy whose checkpoint, if it is one that exists, is found from everywhere."""
+    path = folder / Path(choice.source).expanduser()
+    return replace(choice, source=str(path)) if path.exists() and not choice.in_process else choice
 
 
 def _check_device(device: str) -> str:

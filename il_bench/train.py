@@ -174,12 +174,17 @@ class Trainer:
             self._order_epoch = epoch
         return self._order
 
+    @property
+    def first_phase_steps(self) -> int:
+        """Steps of VQ-BeT that train its residual VQ alone; 0 of other policies."""
+        return int(getattr(self.policy.config, "n_vqvae_training_steps", 0))
+
     def _in_first_phase(self) -> bool:
         return bool(getattr(self.policy, "in_first_phase", False))
 
     def _lr_factor(self) -> float:
         """Constant in VQ-BeT's first phase; then linear warm-up and a cosine to the end."""
-        start = getattr(self.policy.config, "n_vqvae_training_steps", 0)
+        start = self.first_phase_steps
         if self.step < start:
             return 1.0
         step, settings = self.step - start, self.settings

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from il_bench import train
+from il_bench import first_phase, train
 
 FIELDS = (
     "step",
@@ -26,7 +26,7 @@ FIELDS = (
 LINE_EVERY_STEPS = 500
 
 
-class TrainingLog:
+class LogFile:
     """Appends to ``output/train_log.csv``; rows after ``start_step`` (of an interrupted sitting) are dropped.
 
     Rows of an evaluation hold its two columns and the step alone.
@@ -40,7 +40,34 @@ class TrainingLog:
         self._writer = csv.DictWriter(self._file, FIELDS)
         self._writer.writeheader()
         self._writer.writerows(kept)
+        self._file.flush()
+
+    def write(self, **row: Any) -> None:
+        """One row; fields that are left out stay empty."""
+        self._writer.writerow(row)
+        self._file.flush()
+
+    def close(self) -> None:
+        """End the file."""
+        self._file.close()
+
+
+class TrainingLog:
+    """What il_bench's own training loop tells: ``LogFile``'s rows, and lines or a bar for people.
+
+    Args:
+        output: folder of the run.
+        start_step: of this sitting.
+        first_phase_steps: of VQ-BeT, the steps that train its residual VQ alone; its end is said.
+        steps: of the whole run.
+    """
+
+    def __init__(self, output: Path, start_step: int, *, first_phase_steps: int = 0, steps: int = 0) -> None:
+        self._log = LogFile(output, start_step)
+        self._first_phase_steps, self._step = first_phase_steps, start_step
         self._bar = _Bar() if sys.stderr.isatty() else None
+        if start_step < first_phase_steps:
+            self._say(first_phase.ahead(first_phase_steps, steps))
 
     def __enter__(self) -> "TrainingLog":
         return self
@@ -48,13 +75,13 @@ class TrainingLog:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._file.close()
+        self._log.close()
         if self._bar:
             self._bar.progress.stop()
 
     def progress(self, at: "train.Progress") -> None:
         """One row, and the bar moved."""
-        self._write(
+        self._log.write(
             step=at.step,
             phase=at.phase,
             loss=f"{at.loss:.6g}",
@@ -69,20 +96,21 @@ class TrainingLog:
         elif at.step % LINE_EVERY_STEPS == 0 or at.step == at.steps:
             left = (at.steps - at.step) / at.steps_per_second
             print(f"step {at.step}/{at.steps}  {text}, {left / 60:.0f} min left", flush=True)
+        if self._step < self._first_phase_steps <= at.step:
+            self._say(first_phase.over(self._first_phase_steps))
+        self._step = at.step
 
     def evaluation(self, step: int, success_rate: float, mean_max_reward: float) -> None:
         """One row with the two rates; NaN, of a policy still in its first phase, is said and not written."""
         if math.isnan(success_rate):
-            self._say(f"step {step}: still in its first phase, no success rate yet")
+            self._say(first_phase.void(step, self._first_phase_steps))
             return
-        self._write(step=step, success_rate=f"{success_rate:.4f}", mean_max_reward=f"{mean_max_reward:.4f}")
+        self._log.write(
+            step=step, success_rate=f"{success_rate:.4f}", mean_max_reward=f"{mean_max_reward:.4f}"
+        )
         self._say(
             f"step {step}: validation success_rate {success_rate:.3f}, mean_max_reward {mean_max_reward:.3f}"
         )
-
-    def _write(self, **row: Any) -> None:
-        self._writer.writerow(row)
-        self._file.flush()
 
     def _say(self, text: str) -> None:
         if self._bar:

@@ -135,7 +135,7 @@ TARGET, BASELINE = "gates.vqbet.keypoints.target", "gates.vqbet.keypoints.baseli
         (f"{TARGET}.alpha", 0, "alpha = 0"),
         (f"{TARGET}.required", "yes", "required = 'yes'"),
         (f"{TARGET}.metric", "avg_max_reward", "metric = 'avg_max_reward'"),
-        ("gates.vqbet.lidar", {}, "lidar"),
+        ("gates.vqbet.li dar", {}, "li dar"),
         (f"{BASELINE}.first_seed", 100_000, "first_seed = 100000"),
         (f"{BASELINE}.first_seed", 200_950, "end at seed 201049; test seeds end at 200999"),
         (f"{BASELINE}.sha256", "abc", "sha256 = 'abc'"),

@@ -15,6 +15,7 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
 
 from il_bench.errors import IlBenchError
+from il_bench.latency.calls import observations, policy_call
 from il_bench.lerobot_eval import rollout_as_lerobot
 from il_bench.policies.loading import load_policy
 from il_bench.pusht.batch import PushTBatch
@@ -117,6 +118,21 @@ def test_an_act_on_pixels_is_loaded_and_rolled_out(tmp_path: Path) -> None:
     action = policy.select_action(seen)
     assert action.shape == (3, 2) and 0 < action.mean() < 512
     assert not torch.equal(action[0], action[1])
+
+
+def test_a_policy_on_pixels_can_be_timed(tmp_path: Path) -> None:
+    """It is given the camera's images of as many episodes."""
+    policy = load_policy(act_on_pixels(tmp_path / "act"))
+    seen = observations(2, policy.camera)
+    assert {key: tuple(value.shape) for key, value in seen.items()} == {
+        "observation.state": (2, 2),
+        IMAGE: (2, 3, 96, 96),
+    }
+    assert 0.0 <= float(seen[IMAGE].min()) < 0.5 < float(seen[IMAGE].max()) <= 1.0
+    for what in ("new chunk", "predict_action_chunk", "control step"):
+        timed = policy_call(policy, what, 2)
+        timed.prepare()
+        timed.call()
 
 
 @pytest.mark.parametrize(

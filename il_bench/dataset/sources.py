@@ -48,11 +48,16 @@ def open_dataset(source: str | Path, *, cache_dir: str | Path | None = None) -> 
         raise IlBenchError(f"{source}: no such file or folder; expected {ACCEPTED}")
     if (path / "meta" / "info.json").exists():
         return open_folder(path)
-    buffer = read_replay_buffer(_find_replay_buffer(path))
+    buffer = read_replay_buffer(find_replay_buffer(path))
     return convert_cached(buffer, Path(cache_dir).expanduser() if cache_dir is not None else None)
 
 
-def _find_replay_buffer(path: Path) -> Path:
+def find_replay_buffer(path: Path) -> Path:
+    """The replay buffer that `path` means: itself, or the one in the folder `path`.
+
+    Raises:
+        IlBenchError: there is none, or more than one.
+    """
     if path.is_file():
         if path.suffix == ".npz":
             return path

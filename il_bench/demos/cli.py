@@ -13,10 +13,12 @@ from il_bench.command import DATA_HELP, fail, resolve_data
 from il_bench.errors import IlBenchError
 
 if TYPE_CHECKING:
+    from il_bench.demos.check import Finding
     from il_bench.demos.make import Summary
 
 app = typer.Typer(
-    help="Make demonstrations with PushT's expert, merge and describe them.", no_args_is_help=True
+    help="Make demonstrations with PushT's expert, merge, draw, check and describe them.",
+    no_args_is_help=True,
 )
 _MAX_SHOWN = 10
 
@@ -134,6 +136,81 @@ def describe(
         _print_table(title, numbers)
 
 
+@app.command()
+def build(
+    source: Annotated[str, typer.Option("--from", help=DATA_HELP)],
+    output: Annotated[Path, typer.Option(help="Folder of the LeRobotDataset; not there yet.")],
+    track: Annotated[
+        str, typer.Option(help="pixels: the camera, drawn from the recorded states.")
+    ] = "pixels",
+    video: Annotated[
+        bool,
+        typer.Option(
+            "--video/--images",
+            help="AV1, as lerobot/pusht: small, but lossy; or PNG, every pixel as it was drawn.",
+        ),
+    ] = False,
+    frames: Annotated[
+        Path | None,
+        typer.Option(
+            help="Original camera frames to compare with [default: human_frames.npz beside human data]."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the data do not depend on it.")] = 1,
+) -> None:
+    """Draw demonstrations without images: a LeRobotDataset like lerobot/pusht, checked when it is written.
+
+    Ctrl-C keeps what is finished; the same command goes on.
+    """
+    try:
+        if track != "pixels":
+            raise IlBenchError(
+                f"--track {track}: only pixels have to be drawn; for keypoints give SOURCE to --data"
+            )
+        where, name = resolve_data(source, "--from")
+        from il_bench.demos.build import build_pixels, bytes_needed
+        from il_bench.demos.check import check_dataset
+        from il_bench.demos.published import FRAMES, read_originals
+        from il_bench.demos.states import read_states
+
+        states = read_states(where, name)
+        beside = _beside(where) if frames is None and len(states.pose) == FRAMES else frames
+        originals = None if beside is None else read_originals(beside, len(states.pose))
+        most, done = (f"{size / 1e6:.0f} MB" for size in bytes_needed(states, video))
+        typer.echo(f"{output}: takes about {most} of disk while it is written, {done} in the end", err=True)
+        typer.echo(f"Reward and success are {states.reward_from}", err=True)
+        with _progress(len(states.episode_ends)) as on_episode:
+            build_pixels(states, output, video=video, workers=workers, on_progress=on_episode)
+        findings = check_dataset(output, originals, states if video else None)
+    except IlBenchError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        typer.echo("Stopped; finished episodes are kept. To go on: the same command", err=True)
+        raise typer.Exit(130) from None
+    _conclude(output, findings)
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset of PushT.")],
+    frames: Annotated[
+        Path | None,
+        typer.Option(help="Original camera frames to compare with: a .npz with the arrays index and image."),
+    ] = None,
+) -> None:
+    """Check a data set by LeRobot's own checks, original frames, and the numbers that lerobot/pusht has."""
+    try:
+        from il_bench.dataset.lerobot_folder import open_folder
+        from il_bench.demos.check import check_dataset
+        from il_bench.demos.published import read_originals
+
+        n_frames = open_folder(data).num_frames
+        findings = check_dataset(data, None if frames is None else read_originals(frames, n_frames))
+    except IlBenchError as error:
+        fail(error)
+    _conclude(data, findings)
+
+
 def _progress(episodes: int) -> AbstractContextManager[progress.OnBlock]:
     if sys.stderr.isatty():
         return progress.bar("demonstrations", episodes, sys.stderr, nullcontext)
@@ -148,6 +225,25 @@ def _report(summary: "Summary") -> None:
         seeds = ", ".join(str(episode.seed) for episode in left_out[:_MAX_SHOWN])
         more = f" and {len(left_out) - _MAX_SHOWN} more" if len(left_out) > _MAX_SHOWN else ""
         typer.echo(f"Left out, not solved within 300 steps: {len(left_out)} (seeds {seeds}{more})")
+
+
+def _beside(source: str) -> Path | None:
+    """The original camera frames that lie beside the human demonstrations, if they do."""
+    from il_bench.demos.published import ORIGINALS
+
+    path = Path(source).expanduser()
+    path = (path if path.is_dir() else path.parent) / ORIGINALS
+    return path if path.exists() else None
+
+
+def _conclude(data: Path, findings: "list[Finding]") -> None:
+    """Print what a check found; exit 1 if something is not as it should be."""
+    typer.echo(f"{data}:")
+    for finding in findings:
+        mark = {True: "ok", False: "NOT OK", None: "--"}[finding.passed]
+        typer.echo(f"  {mark:6}  {finding.what}: {finding.said}")
+    if any(finding.passed is False for finding in findings):
+        raise typer.Exit(1)
 
 
 def _print_table(title: str, numbers: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Demonstrations on the way: finished blocks in a folder beside the output, so that a run can go on.
 
-`DIR.partial` holds `made.json`, what the frames depend on, and a file for every finished block. It is locked
-while a run writes to it, and gone when the dataset is in its place.
+`DIR.partial` holds `made.json`, what the data depend on, and what is finished. It is locked while
+a run writes to it, and gone when the dataset is in its place.
 """
 
 import io
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from il_bench.demos.provenance import Episode, Made
+from il_bench.demos.provenance import Conditions, Episode
 from il_bench.demos.record import Recording
 from il_bench.errors import IlBenchError
 from il_bench.report.schema import write_whole
@@ -81,7 +81,7 @@ class Halfmade:
 
 
 @contextmanager
-def opened(output: Path, made: Made) -> Iterator[Halfmade]:
+def opened(output: Path, made: Conditions) -> Iterator[Halfmade]:
     """Open what is half made for `output`, or start it, and keep it locked.
 
     Raises:
@@ -106,22 +106,24 @@ def opened(output: Path, made: Made) -> Iterator[Halfmade]:
         lock.release()
 
 
-def _check(folder: Path, made: Made) -> None:
+def _check(folder: Path, made: Conditions) -> None:
     path = folder / _MADE
     if not path.exists():
         names = [child.name for child in folder.iterdir()]
         if foreign := [name for name in names if name != "lock" and not name.startswith(".")]:
             raise IlBenchError(
-                f"{folder}: holds {foreign[0]}, which no `il-bench demos make` left there; move it away, or "
-                "give another --output"
+                f"{folder}: holds {foreign[0]}, which no `il-bench demos` command left there; move it away, "
+                "or give another --output"
             )
         with _named(folder):
             write_whole(path, made.model_dump_json(indent=1).encode())
         return
     try:
-        found = Made.model_validate_json(path.read_bytes())
+        found = type(made).model_validate_json(path.read_bytes())
     except ValidationError:
-        raise IlBenchError(f"{path}: damaged; remove {folder} and start again") from None
+        raise IlBenchError(
+            f"{path}: damaged, or of another command; remove {folder} and start again"
+        ) from None
     if differing := found.differences(made):
         raise IlBenchError(
             f"{folder}: half made by another command ({', '.join(differing)}); repeat that one to go on, "

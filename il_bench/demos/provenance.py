@@ -31,8 +31,18 @@ class Episode(_Model):
     takeover: int | None = None
 
 
-class Made(_Model):
-    """Everything the frames depend on, so that two runs with equal values give equal data.
+class Conditions(_Model):
+    """Everything that data depend on, so that two runs with equal values give equal data."""
+
+    def differences(self, other: "Conditions") -> list[str]:
+        """One text a field that differs: 'noise 0.1 instead of 0.0'."""
+        mine, theirs = _flat(self.model_dump()), _flat(other.model_dump())
+        names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+        return [f"{name} {theirs.get(name)!r} instead of {mine.get(name)!r}" for name in names]
+
+
+class Made(Conditions):
+    """What the frames of `il-bench demos make` depend on.
 
     expert: sha256 of the sources of `il_bench.pusht`. policy: name, sha256, takeover_max and only_unsolved,
     None without. fingerprint: versions and arithmetic, `environment.fingerprint()`.
@@ -44,12 +54,6 @@ class Made(_Model):
     expert: str
     policy: dict[str, Any] | None
     fingerprint: dict[str, Any]
-
-    def differences(self, other: "Made") -> list[str]:
-        """One text a field that differs: 'noise 0.1 instead of 0.0'."""
-        mine, theirs = _flat(self.model_dump()), _flat(other.model_dump())
-        names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
-        return [f"{name} {theirs.get(name)!r} instead of {mine.get(name)!r}" for name in names]
 
 
 class Part(_Model):

@@ -14,6 +14,7 @@ from il_bench.latency.device import Device, device_for
 from il_bench.latency.variants import EAGER, in_mode
 from il_bench.policies.loading import LoadedPolicy
 from il_bench.pusht.batch import PushTBatch
+from il_bench.pusht.camera import Camera
 
 NEW_CHUNK = "new chunk"
 QUEUED_ACTION = "queued action"
@@ -53,11 +54,14 @@ class PolicyCall:
     policy: LoadedPolicy
 
 
-def observations(batch: int) -> Batch:
-    """The simulator's raw start observations of `batch` episodes: (batch, 2) and (batch, 16), px."""
+def observations(batch: int, camera: Camera | None = None) -> Batch:
+    """The simulator's raw start observations of `batch` episodes: (batch, 2) and (batch, 16), px.
+
+    With a camera its images, (batch, 3, height, width) in [0, 1], take the place of the second.
+    """
     worlds = PushTBatch()
     worlds.reset(np.arange(FIRST_SEED, FIRST_SEED + batch))
-    return {key: torch.from_numpy(value) for key, value in worlds.observations().items()}
+    return {key: torch.from_numpy(value) for key, value in worlds.observations(camera).items()}
 
 
 def actions_per_prediction(policy: LoadedPolicy) -> int:
@@ -102,7 +106,7 @@ def policy_call(
     where = device or device_for(
         str(getattr(getattr(policy.policy, "config", None), "device", None) or "cpu")
     )
-    timed = _Timed(in_mode(policy, mode, where), observations(batch), processed, steps)
+    timed = _Timed(in_mode(policy, mode, where), observations(batch, policy.camera), processed, steps)
     made: dict[str, Callable[[], PolicyCall]] = {
         NEW_CHUNK: timed.new_chunk,
         QUEUED_ACTION: timed.queued_action,

@@ -5,6 +5,11 @@ their memory lies elsewhere, so caches and branch predictors collide elsewhere (
 STABILIZER, ASPLOS 2013; Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, ISMM 2013). A thousand
 calls in one process say nothing about that. So the unit here is the process, a random effect: what the
 interval is made of is how much processes of the same side disagree.
+
+The machine itself changes within milliseconds, by far more than what is looked for: another program on the
+other thread of the core, a clock rate. So a block is short, and a process of A and one of B take theirs side
+by side, a pair; only what the two of a pair differ by is used. In every round each process has another
+partner, so that the levels of all of them can be told apart.
 """
 
 import math
@@ -24,6 +29,7 @@ FEWEST_PROCESSES = 2  # of a side: one alone has no spread
 #: Standard deviation between processes of one side, in log time, that is assumed where a few happen to agree
 #: better. Measured spreads lie at and above it.
 PROCESS_SD = 0.005
+POLISHING = 20  # turns of the median polish; it changes little after a few
 
 Array = NDArray[np.float64]
 
@@ -59,7 +65,7 @@ class Rule:
     margin: float = 0.05
     alpha: float = 0.002
     beta: float = 0.05
-    looks: tuple[int, ...] = (4, 8, 16, 32, 64)
+    looks: tuple[int, ...] = (8, 32, 128, 512)
     process_sd: float = PROCESS_SD
 
     def __post_init__(self) -> None:
@@ -113,20 +119,19 @@ def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: floa
     Args:
         a, b: (processes, rounds) seconds of a call, medians of blocks. Every process of both took its block
             in every round.
-        paired: whether the rounds of a and b are the same ones, so that what a round did to all is taken out.
+        paired: whether process i of A took its block beside `partner(i, round)` of B, so that what the
+            machine did to both is taken out.
         extra_sd: of a difference in log time that these data cannot show, such as between two runs.
 
     Raises:
-        IlBenchError: fewer than two processes of a side.
+        IlBenchError: fewer than two processes of a side, or pairs of which one is missing.
     """
-    if min(len(a), len(b)) < FEWEST_PROCESSES:
+    if min(len(a), len(b)) < FEWEST_PROCESSES or (paired and len(a) != len(b)):
         raise IlBenchError(
-            f"processes: {len(a)} and {len(b)} cannot show how much processes differ; use 2 or more of each"
+            f"processes: {len(a)} and {len(b)} cannot show how much processes differ; use 2 or more of each, "
+            "as many of A as of B"
         )
-    logs = np.log(a), np.log(b)
-    shared = sum(np.median(each, axis=0) for each in logs) / 2 if paired else 0.0
-    rest = [each - shared for each in logs]
-    levels = [np.median(each, axis=1) for each in rest]
+    levels, noise = _levels_of_pairs(np.log(a), np.log(b)) if paired else _levels(np.log(a), np.log(b))
     spreads = [max(float(each.std(ddof=1)), rule.process_sd) for each in levels]
     parts = [spread**2 / len(each) for spread, each in zip(spreads, levels, strict=True)]
     freedom = sum(parts) ** 2 / sum(p**2 / (len(each) - 1) for p, each in zip(parts, levels, strict=True))
@@ -148,7 +153,7 @@ def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: floa
         processes=(len(a), len(b)),
         rounds=a.shape[1],
         process_sd=(spreads[0], spreads[1]),
-        noise=min(1.0, _noise(rest) / (sum(parts) + extra_sd**2)),
+        noise=min(1.0, noise / (sum(parts) + extra_sd**2)),
         seconds=(float(np.median(a)), float(np.median(b))),
     )
 
@@ -162,17 +167,40 @@ def _verdict(estimate: float, inner: float, outer: float, margin: float) -> Verd
     return Verdict.INCONCLUSIVE
 
 
-def _noise(rest: Sequence[Array]) -> float:
-    """Variance of the difference that comes of blocks that differ within a process.
+def partner(process: int, number: int, processes: int) -> int:
+    """Which process of B is beside one of A in a round: within `processes` rounds, each of them once."""
+    return (process + number) % processes
+
+
+def _levels_of_pairs(a: Array, b: Array) -> tuple[tuple[Array, Array], float]:
+    """The level of each process, from what the two of each pair differ by; and the noise (`_noise`).
+
+    A median polish (Tukey, Exploratory Data Analysis, 1977): a few disturbed blocks change nothing.
+    """
+    n, rounds = a.shape
+    partners = (np.arange(n)[:, None] + np.arange(rounds)) % n  # `partner`, of all at once
+    found = np.take_along_axis(b, partners, axis=0) - a
+    back = np.argsort(partners, axis=0)  # which process of A was beside each of B
+    of_a, of_b = np.zeros(n), np.zeros(n)
+    for _ in range(POLISHING):
+        of_a = np.median(of_b[partners] - found, axis=1)
+        of_b = np.median(of_a[back] + np.take_along_axis(found, back, axis=0), axis=1)
+    rest = found - of_b[partners] + of_a[:, None]
+    return (of_a, of_b), _noise(rest)
+
+
+def _levels(a: Array, b: Array) -> tuple[tuple[Array, Array], float]:
+    """The level of each process of two runs apart, and the noise."""
+    return (np.median(a, axis=1), np.median(b, axis=1)), _noise(a) + _noise(b)
+
+
+def _noise(blocks: Array) -> float:
+    """Variance of the blocks' mean level that comes of blocks that differ within a process.
 
     A median's variance is pi / 2 times a mean's; the blocks' own spread is taken from their quartiles.
     """
-    found = 0.0
-    for each in rest:
-        low, high = np.quantile(each, (0.25, 0.75), axis=1)
-        block_variance = float((((high - low) / 1.349) ** 2).mean())
-        found += math.pi / 2 * block_variance / each.shape[1] / len(each)
-    return found
+    low, high = np.quantile(blocks, (0.25, 0.75), axis=1)
+    return float(math.pi / 2 * (((high - low) / 1.349) ** 2).mean() / blocks.size)
 
 
 def compare(
@@ -185,34 +213,43 @@ def compare(
     clock: Callable[[], float] = time.monotonic,
     on_round: OnRound | None = None,
 ) -> Comparison:
-    """Let all processes of both sides take blocks in turns, in random order, until the rule is content.
+    """Let all processes of both sides take blocks in turns, pair by pair, until the rule is content.
+
+    The order of the pairs is random, and so is who of a pair is first.
 
     Args:
-        a, b: warm processes of each side, two or more.
+        a, b: warm processes of each side, two or more, as many of A as of B.
         rng: of the order within a round.
         seconds: at most about so long; what is there then is the last look.
         clock: seconds since whenever.
         on_round: called after each round with rounds, seconds so far and the last look.
 
     Raises:
-        IlBenchError: fewer than two processes of a side; whatever a process says.
+        IlBenchError: fewer than two processes of a side, or unequally many; whatever a process says.
     """
-    processes = [*a, *b]
     rounds: list[Array] = []
     start, found = clock(), None
     while found is None or found.verdict is Verdict.INCONCLUSIVE:
-        medians = np.empty(len(processes))
-        for place in rng.permutation(len(processes)):
-            medians[place] = np.median(processes[place].block())
-        rounds.append(medians)
+        rounds.append(_round(a, b, len(rounds), rng))
         elapsed = clock() - start
         is_last = len(rounds) == rule.looks[-1] or (elapsed >= seconds and len(rounds) >= 2)
         if is_last or len(rounds) in rule.looks:
-            blocks = np.stack(rounds, axis=1)
-            found = judge(blocks[: len(a)], blocks[len(a) :], rule)
+            blocks = np.stack(rounds, axis=2)
+            found = judge(blocks[0], blocks[1], rule)
         if on_round is not None:
             on_round(len(rounds), elapsed, found)
         if is_last:
             break
     assert found is not None
     return found
+
+
+def _round(a: Sequence[Timed], b: Sequence[Timed], number: int, rng: np.random.Generator) -> Array:
+    """(2, processes) medians of a block of each process."""
+    medians = np.empty((2, len(a)))
+    for first in rng.permutation(len(a)):
+        pair = (a[first], first), (b[partner(first, number, len(b))], partner(first, number, len(b)))
+        for side in rng.permutation(2):
+            process, place = pair[side]
+            medians[side, place] = np.median(process.block())
+    return medians

@@ -67,12 +67,12 @@ def _measure(answer: Connection, spec: str, device: str) -> None:
 
 
 def _first_calls(spec: str, device: Device) -> FreshProcess:
-    raw = calls.observations(1)
     with one_thread():
         start = time.perf_counter()
         policy = load_policy(spec, device=device.name)
         device.synchronize()
         times = [time.perf_counter() - start]
+        raw = calls.observations(1, policy.camera)
         device.reset_peak_memory()
         for _ in range(2):
             policy.reset()

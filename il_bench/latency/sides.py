@@ -11,7 +11,7 @@ import numpy as np
 
 from il_bench.errors import IlBenchError
 from il_bench.latency.compare import Comparison, OnRound, Rule, compare
-from il_bench.latency.workers import HERE, Process, Subject, Worker, clock_of, greet, load
+from il_bench.latency.workers import HERE, Process, Subject, Worker, clock_of, greet, load, pin_together
 
 PROCESSES = 6  # of a side
 CLOCKS = ("processor", "wall")
@@ -99,6 +99,8 @@ def hold(
     if processes < 2:
         raise IlBenchError(f"processes: {processes} cannot show how much processes differ; use 2 or more")
     with opened((a, b), processes, on_ready) as (workers, facts):
+        if chosen == "processor":
+            pin_together(workers)
         timed = [Process(worker, _KEY, chosen) for worker in workers]
         rng = np.random.default_rng(secrets.randbits(64) if seed is None else seed)
         options: Any = {"seconds": seconds, "on_round": on_round}

@@ -5,7 +5,7 @@ what it imports is what is installed there. Requests and answers are these; `key
 
     (at the start)                          {"protocol": 1, "il_bench": "0.1.0"}
     {"load": SUBJECT, "key": ..}            {"loaded": key, "facts": {"machine": {..}, "versions": {..}, ..}}
-    {"block": key, "clock": .., "seconds": .., "calls": ..}   {"seconds": [..]}
+    {"block": key, "clock": .., "seconds": .., "stretch": ..} {"seconds": [..]}
     anything that bad input makes go wrong  {"error": "one sentence"}
 
 It ends when its input ends, so that it never outlives the process that started it.
@@ -69,24 +69,28 @@ def block(
     """Seconds of a call, again and again until they add up to those of the request; at least one.
 
     A call before them does not count: other processes ran in between and took the caches. Where one call
-    fills the block, caches are no matter, and there is none. With `calls` above 1, so many calls in a row
-    make one time.
+    fills the block, caches are no matter, and there is none. With `stretch` 1.1, each call is held until it
+    has taken 1.1 times its time: a slowdown of a known size, for trials.
     """
-    clock, enough, calls = clocks[request["clock"]], request["seconds"], request.get("calls", 1)
-    first = _once(subject, clock)
-    times: list[float] = []
-    if first >= enough and calls == 1:
-        times.append(first)
+    clock, enough, stretch = clocks[request["clock"]], request["seconds"], request.get("stretch", 1.0)
+    first = once(subject, clock, stretch)
+    times: list[float] = [first] if first >= enough else []
     while sum(times) < enough:
-        times.append(sum(_once(subject, clock) for _ in range(calls)))
+        times.append(once(subject, clock, stretch))
     return [each / subject.steps for each in times]
 
 
-def _once(subject: Loaded, clock: Callable[[], float]) -> float:
+def once(subject: Loaded, clock: Callable[[], float], stretch: float = 1.0) -> float:
+    """Seconds of a call, held until it has taken `stretch` times its time."""
     subject.prepare()
     start = clock()
     subject.call()
-    return clock() - start
+    taken = clock() - start
+    if stretch > 1.0:
+        until = start + stretch * taken
+        while (taken := clock() - start) < until - start:
+            pass
+    return taken
 
 
 class Yardstick:

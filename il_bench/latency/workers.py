@@ -15,11 +15,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from il_bench.errors import IlBenchError
+from il_bench.latency.pinning import pin, quietest_core
 from il_bench.latency.worker import PROTOCOL
 
 #: What may keep a busy machine from answering, before we take the worker for stuck.
 START_SECONDS, ANSWER_SECONDS = 900.0, 900.0
-BLOCK_SECONDS = 0.015
+BLOCK_SECONDS = 0.001  # short: the machine is another one some milliseconds later
 HERE = Path(sys.executable)  # this environment's python
 
 Message = dict[str, Any]
@@ -102,6 +103,11 @@ class Worker:
                 f"{self._called}: cannot be started ({error.strerror}); give the python of an environment, "
                 "such as venv/bin/python"
             ) from None
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Hand over a request."""
@@ -219,18 +225,18 @@ def _environment(threads: int, *, is_other: bool) -> dict[str, str]:
 class Process:
     """One process of a side: a `compare.Timed`.
 
-    `calls`: so many calls in a row make one time.
+    `stretch`: each call is made to take so many times its time.
     """
 
     worker: Worker
     key: str
     clock: str
     seconds: float = BLOCK_SECONDS
-    calls: int = 1
+    stretch: float = 1.0
 
     def block(self) -> Sequence[float]:
         """Seconds of each call of a block."""
-        request = {"block": self.key, "clock": self.clock, "seconds": self.seconds, "calls": self.calls}
+        request = {"block": self.key, "clock": self.clock, "seconds": self.seconds, "stretch": self.stretch}
         found: list[float] = self.worker.ask(request)["seconds"]
         return found
 
@@ -253,6 +259,16 @@ def load(
         found.append(worker.receive(START_SECONDS)["facts"])
         on_ready()
     return found
+
+
+def pin_together(workers: Sequence[Worker]) -> None:
+    """Put all of them on one core, the quietest, where the system lets us choose.
+
+    For what is timed on one thread in processor time, in turns: whatever happens to the core happens to all.
+    """
+    core = quietest_core()
+    if core is not None:
+        pin((worker.pid for worker in workers), core)
 
 
 def greet(workers: Sequence[Worker]) -> None:

@@ -1,4 +1,4 @@
-"""LeRobot policies for PushT's keypoints: importing this registers ``il_bc``, ``il_bet`` and ``il_vqbet``.
+"""LeRobot policies for PushT: importing this registers ``il_bc``, ``il_bet`` and ``il_vqbet``.
 
 LeRobot's commands find them with ``--policy.discover_packages_path=il_bench.policies``. A policy's
 module names (``configuration_*``, ``modeling_*``, ``processor_*``) follow LeRobot's factory, which

@@ -1,4 +1,4 @@
-"""What the keypoint policies share: configuration, observation history, action queue."""
+"""What the policies of il_bench share: configuration, observation history, action queue."""
 
 from abc import abstractmethod
 from collections import deque
@@ -10,10 +10,10 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig, CosineDecayWithWarmupSchedulerConfig, OptimizerConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.policies.utils import populate_queues
-from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor
 
-OBSERVATIONS = (OBS_STATE, OBS_ENV_STATE)
+from il_bench.policies.images import KEYPOINT_KEYS, check_image_features, observation_keys
 
 
 def min_max_mapping() -> dict[str, NormalizationMode]:
@@ -27,13 +27,16 @@ def min_max_mapping() -> dict[str, NormalizationMode]:
 
 @dataclass
 class KeypointsConfig(PreTrainedConfig):
-    """Fields of every keypoint policy.
+    """Fields of `il_bc` and `il_bet`, on keypoints or on one image.
 
     Args:
         n_obs_steps: observations the policy sees, the current one and those before it.
         chunk_size: steps of the action chunk it predicts, from the current step on.
         n_action_steps: steps of the chunk it executes before it predicts again.
         relative_actions: predict actions relative to the agent's current (normalised) position.
+        vision_backbone, crop_shape, crop_is_random, pretrained_backbone_weights, use_group_norm,
+            spatial_softmax_num_keypoints: of the image encoder, as in LeRobot's VQ-BeT; without an image not
+            used.
         optimizer_lr, optimizer_weight_decay, scheduler_warmup_steps: presets for ``lerobot-train``.
         discover_packages_path: not used; LeRobot 0.6 hands its own flag of this name on to the configuration
             when ``--policy.path`` is given too, and would stop at an unknown field.
@@ -44,6 +47,12 @@ class KeypointsConfig(PreTrainedConfig):
     n_action_steps: int = 8
     relative_actions: bool = True
     normalization_mapping: dict[str, NormalizationMode] = field(default_factory=min_max_mapping)
+    vision_backbone: str = "resnet18"
+    crop_shape: tuple[int, int] | None = (84, 84)
+    crop_is_random: bool = True
+    pretrained_backbone_weights: str | None = None
+    use_group_norm: bool = True
+    spatial_softmax_num_keypoints: int = 32
     optimizer_lr: float = 1e-3
     optimizer_weight_decay: float = 1e-4
     scheduler_warmup_steps: int = 500
@@ -59,8 +68,12 @@ class KeypointsConfig(PreTrainedConfig):
             raise ValueError(f"n_obs_steps is {self.n_obs_steps}; it must be at least 1.")
 
     def validate_features(self) -> None:
-        """Raise ValueError unless the inputs are the agent's and the block's state, the output an action."""
-        check_keypoint_features(self)
+        """Raise ValueError unless the agent's place and the block's (keypoints, image) lead to an action."""
+        if self.image_features:
+            check_image_features(self)
+            check_action(self)
+        else:
+            check_keypoint_features(self)
 
     @property
     def observation_delta_indices(self) -> list[int]:
@@ -89,14 +102,19 @@ class KeypointsConfig(PreTrainedConfig):
 def check_keypoint_features(config: PreTrainedConfig) -> None:
     """Raise ValueError naming the feature that a keypoint policy lacks or cannot take."""
     inputs = config.input_features or {}
-    for key in OBSERVATIONS:
+    for key in KEYPOINT_KEYS:
         if key not in inputs:
             raise ValueError(
                 f"{config.type} needs {key!r} among its input features; it got {sorted(inputs)}."
             )
-    images = [key for key in inputs if key not in OBSERVATIONS]
+    images = [key for key in inputs if key not in KEYPOINT_KEYS]
     if images:
-        raise ValueError(f"{config.type} takes no input feature but {list(OBSERVATIONS)}; it got {images}.")
+        raise ValueError(f"{config.type} takes no input feature but {list(KEYPOINT_KEYS)}; it got {images}.")
+    check_action(config)
+
+
+def check_action(config: PreTrainedConfig) -> None:
+    """Raise ValueError unless the policy's output is an action."""
     if config.action_feature is None:
         raise ValueError(f"{config.type} needs {ACTION!r} among its output features.")
 
@@ -110,25 +128,28 @@ class KeypointsPolicy(PreTrainedPolicy):
     def reset(self) -> None:
         """Forget the episode: observations seen, actions queued."""
         n_obs_steps, n_action_steps = self.config.n_obs_steps, self.config.n_action_steps
-        self._queues: dict[str, deque[Tensor]] = {key: deque(maxlen=n_obs_steps) for key in OBSERVATIONS}
+        keys = observation_keys(self.config)
+        self._queues: dict[str, deque[Tensor]] = {key: deque(maxlen=n_obs_steps) for key in keys}
         self._queues[ACTION] = deque(maxlen=n_action_steps)
 
     @abstractmethod
     def predict(self, batch: dict[str, Tensor]) -> Tensor:
-        """The chunk (B, W, 2) for ``observation.state`` (B, T, 2) and ``.environment_state`` (B, T, 16)."""
+        """The chunk (B, W, 2) for ``observation.state`` (B, T, 2) and the keypoints (B, T, 16) or image."""
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
         """The chunk (B, W, 2), normalised; from the history, or before there is one from ``batch``."""
         if len(self._queues[OBS_STATE]) > 0:
-            batch = {key: torch.stack(list(self._queues[key]), dim=1) for key in OBSERVATIONS}
+            keys = observation_keys(self.config)
+            batch = {key: torch.stack(list(self._queues[key]), dim=1) for key in keys}
         return self.predict(batch)
 
     @torch.no_grad()
     def select_action(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
         """One action (B, 2), normalised, for the observations of one step (B, .)."""
         self.eval()
-        self._queues = populate_queues(self._queues, {key: batch[key] for key in OBSERVATIONS})
+        seen = {key: batch[key] for key in observation_keys(self.config)}
+        self._queues = populate_queues(self._queues, seen)
         queue = self._queues[ACTION]
         if len(queue) == 0:
             actions = self.predict_action_chunk(batch)[:, : self.config.n_action_steps]

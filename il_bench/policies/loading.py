@@ -5,28 +5,53 @@ import io
 import json
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from lerobot.configs import PreTrainedConfig
-from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+from lerobot.policies.factory import get_policy_class
 from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
-import il_bench.policies  # noqa: F401  (registers il_bc, il_bet and il_vqbet)
 from il_bench.errors import IlBenchError
 from il_bench.options import EXPERT
-from il_bench.policies import pusht_features
+from il_bench.policies import old_format, pusht_features
 from il_bench.policies.expert import ExpertPolicy
+from il_bench.policies.locating import (
+    CONFIG,
+    PROCESSORS,
+    WEIGHTS,
+    ZOO,
+    check_weights,
+    find_checkpoint,
+    locate,
+    zoo_names,
+)
+from il_bench.policies.processors import check_statistics, load_processors
+from il_bench.policies.reading import read_config, track_of
 from il_bench.pusht.camera import Camera
 
-ZOO = Path(str(files("il_bench") / "zoo"))
-WEIGHTS = "model.safetensors"
+__all__ = [
+    "PROCESSORS",
+    "WEIGHTS",
+    "ZOO",
+    "LoadedPolicy",
+    "PolicyLoader",
+    "checkpoint_sha256",
+    "find_checkpoint",
+    "load_policy",
+    "load_processors",
+    "read_config",
+    "track_of",
+    "wrap",
+    "wrap_object",
+    "zoo_names",
+]
+
 TRAINING = "training.json"
-PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +60,13 @@ class LoadedPolicy:
 
     Attributes:
         name: as the report calls it: the zoo's name, or the checkpoint's policy type and folder.
-        track: ``keypoints`` or ``pixels``.
-        checkpoint: where it came from, as it was asked for.
+        track: ``keypoints`` or ``pixels``; of a policy for somebody else's environment, that one's name.
+        checkpoint: where it came from, as it was asked for; a Hub id with its commit.
         sha256: of weights, configuration and processors together; None for a fresh policy and the expert.
         parameters: number of trained parameters.
         data: what it was trained on, as its ``training.json`` says, else ``unknown``.
-        policy: a LeRobot policy, or the expert.
+        policy: a LeRobot policy, the expert, or a project's own object.
+        copyable: whether other processes can be sent a copy.
     """
 
     name: str
@@ -52,6 +78,7 @@ class LoadedPolicy:
     policy: PreTrainedPolicy
     preprocessor: Any
     postprocessor: Any
+    copyable: bool = True
 
     @property
     def camera(self) -> Camera | None:
@@ -59,7 +86,8 @@ class LoadedPolicy:
         config = getattr(self.policy, "config", None)  # the expert has none
         for key, feature in getattr(config, "image_features", {}).items():
             return Camera(key, width=feature.shape[2], height=feature.shape[1])
-        return None
+        own: Camera | None = getattr(self.policy, "camera", None)
+        return own
 
     def reset(self) -> None:
         """Forget the episode."""
@@ -92,7 +120,7 @@ def wrap(
         track=track_of(policy.config, name),
         checkpoint="(in memory)",
         sha256=None,
-        parameters=sum(p.numel() for p in policy.parameters()),
+        parameters=_count_parameters(policy),
         data=data,
         policy=policy.eval(),
         preprocessor=preprocessor,
@@ -100,47 +128,78 @@ def wrap(
     )
 
 
-def zoo_names() -> list[str]:
-    """The policies that ship with il_bench, by name."""
-    return sorted(path.name for path in ZOO.iterdir() if (path / WEIGHTS).exists())
+def wrap_object(
+    policy: Any,
+    *,
+    name: str,
+    checkpoint: str,
+    track: str | None = None,
+    data: str = "unknown",
+    copyable: bool = False,
+) -> LoadedPolicy:
+    """Any object with LeRobot's ``reset()`` and ``select_action(batch)``, on raw observations and actions.
+
+    Args:
+        policy: with weights where it is a torch module, whose hash is then ``sha256``.
+        name: as the report calls it.
+        checkpoint: where it came from, in words.
+        track: None: ``pixels`` where the object has an attribute ``camera``, else ``keypoints``.
+        data: what it was trained on.
+        copyable: whether its class is one that other processes can import.
+    """
+    is_module = isinstance(policy, torch.nn.Module)
+    if is_module:
+        policy.eval()
+    return LoadedPolicy(
+        name=name,
+        track=track or ("keypoints" if getattr(policy, "camera", None) is None else "pixels"),
+        checkpoint=checkpoint,
+        sha256=_state_sha256(policy) if is_module else None,
+        parameters=_count_parameters(policy) if is_module else 0,
+        data=data,
+        policy=policy,
+        preprocessor=_unchanged,
+        postprocessor=_unchanged,
+        copyable=copyable,
+    )
 
 
-def load_policy(spec: str | Path, *, device: str = "cpu") -> LoadedPolicy:
+def load_policy(spec: str | Path, *, device: str = "cpu", track: str | None = None) -> LoadedPolicy:
     """Load a policy for evaluation.
+
+    Nothing of a checkpoint is run: its weights are safetensors, its configuration names a type that is
+    installed, and its processors have steps that are (see ``locating``, ``reading`` and ``processors``).
 
     Args:
         spec: a name of the zoo (``bc``, ``bet``, ``vqbet``, ``act``, ``diffusion``), ``expert`` for the
             planner, a LeRobot ``pretrained_model`` folder, a checkpoint or run folder of ``lerobot-train`` or
-            ``il-bench train``, or a Hub id.
+            ``il-bench train``, or a Hub id (USER/NAME or USER/NAME@REVISION). An older LeRobot's too.
         device: where it runs.
+        track: None: read from what the policy sees and does, which has to fit PushT. The name of another
+            environment: taken as it is.
 
     Raises:
         IlBenchError: one line naming the file or feature at fault and the way out.
     """
     if spec == EXPERT:
-        return _expert()
-    folder = find_checkpoint(str(spec))
+        origin = "il_bench.pusht.expert"
+        return wrap_object(ExpertPolicy(), name=EXPERT, checkpoint=origin, data="none", copyable=True)
+    located = locate(str(spec))
+    folder = located.folder
+    check_weights(folder)
     config = read_config(folder, device)
-    track = track_of(config, str(spec))
-    _check_files(folder)
-    try:
-        with redirect_stdout(io.StringIO()):  # LeRobot prints what it does
-            policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)
-        preprocessor, postprocessor = make_pre_post_processors(
-            config,
-            pretrained_path=str(folder),
-            preprocessor_overrides={"device_processor": {"device": device}},
-        )
-    except (SafetensorError, RuntimeError) as error:
-        raise IlBenchError(f"{folder / WEIGHTS}: the weights do not fit {config.type}: {error}") from None
+    track = track or track_of(config, located.label)
+    policy = _network(config, folder)
+    preprocessor, postprocessor = load_processors(folder, config, device)
     pusht_features.check(config, preprocessor, folder)
-    name = folder.name if folder.parent == ZOO else _row_name(str(spec), config.type)
+    check_statistics(preprocessor, postprocessor, folder)
+    is_shipped = folder.parent == ZOO
     return LoadedPolicy(
-        name=name,
+        name=folder.name if is_shipped else _row_name(str(spec), config.type),
         track=track,
-        checkpoint=str(spec) if folder.parent != ZOO else f"zoo/{folder.name}",
+        checkpoint=f"zoo/{folder.name}" if is_shipped else located.label,
         sha256=checkpoint_sha256(folder),
-        parameters=sum(p.numel() for p in policy.parameters()),
+        parameters=_count_parameters(policy),
         data=_data_of(folder),
         policy=policy,
         preprocessor=preprocessor,
@@ -148,127 +207,55 @@ def load_policy(spec: str | Path, *, device: str = "cpu") -> LoadedPolicy:
     )
 
 
-def _expert() -> LoadedPolicy:
-    return LoadedPolicy(
-        name=EXPERT,
-        track="keypoints",
-        checkpoint="il_bench.pusht.expert",
-        sha256=None,
-        parameters=0,
-        data="none",
-        policy=ExpertPolicy(),
-        preprocessor=_unchanged,
-        postprocessor=_unchanged,
-    )
+def _network(config: PreTrainedConfig, folder: Path) -> PreTrainedPolicy:
+    """The policy of ``folder`` without its processors, in evaluation mode."""
+    try:
+        if not old_format.normalises_itself(folder / WEIGHTS):
+            return _from_pretrained(config, folder)
+        network, _ = old_format.read_weights(folder / WEIGHTS, config)
+        with TemporaryDirectory() as without:
+            save_file(network, Path(without) / WEIGHTS)
+            return _from_pretrained(config, Path(without))
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise IlBenchError(f"{folder / WEIGHTS}: the weights do not fit {config.type}: {reason}") from None
+    except IlBenchError:
+        raise
+    except Exception as error:  # packages it needs, settings it does not like, anybody's own errors
+        reason = " ".join(str(error).split())
+        raise IlBenchError(
+            f"{folder / CONFIG}: no policy of type {config.type} can be made of it here: {reason}"
+        ) from None
+
+
+def _from_pretrained(config: PreTrainedConfig, folder: Path) -> PreTrainedPolicy:
+    with redirect_stdout(io.StringIO()):  # LeRobot prints what it does
+        return get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)
 
 
 def _unchanged(value: Any) -> Any:
     return value
 
 
-def find_checkpoint(spec: str) -> Path:
-    """The ``pretrained_model`` folder that ``spec`` means; a Hub id is fetched.
-
-    Raises:
-        IlBenchError: when it names nothing.
-    """
-    if (ZOO / spec / WEIGHTS).exists() and "/" not in spec:
-        return ZOO / spec
-    path = Path(spec).expanduser()
-    if path.exists():
-        for candidate in (
-            path,
-            path / "pretrained_model",
-            path / "checkpoints" / "last" / "pretrained_model",
-        ):
-            if (candidate / "config.json").exists():
-                return candidate
-        raise IlBenchError(
-            f"{spec}: holds no config.json; give a LeRobot pretrained_model folder, a checkpoint or a run."
-        )
-    if spec.count("/") == 1 and not spec.startswith((".", "/", "~")):
-        return _download(spec)
-    raise IlBenchError(
-        f"{spec}: no such policy. Give one of {', '.join([*zoo_names(), EXPERT])}, "
-        "a pretrained_model folder, or a Hub id."
-    )
-
-
-def _download(hub_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:  # the Hub's client raises a dozen kinds: offline, gated, absent, proxy
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise IlBenchError(
-            f"{hub_id}: not a local folder, and not to be had from the Hub ({first_line}). "
-            "Check the name, or download it where there is a network and give the folder."
-        ) from None
-
-
-def read_config(folder: Path, device: str) -> PreTrainedConfig:
-    """The configuration of the policy in ``folder``, whatever its type.
-
-    Raises:
-        IlBenchError: when LeRobot cannot read it.
-    """
-    try:
-        config = PreTrainedConfig.from_pretrained(folder, cli_overrides=[f"--device={device}"])
-    except Exception as error:  # draccus wraps every kind of bad JSON and unknown field in its own errors
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise IlBenchError(
-            f"{folder / 'config.json'}: not a policy this LeRobot can read ({first_line}). "
-            "A third-party policy's package must be installed."
-        ) from None
-    config.pretrained_path = folder
-    return config
-
-
-def track_of(config: PreTrainedConfig, spec: str) -> str:
-    """``keypoints`` or ``pixels``, from the configuration's features.
-
-    Raises:
-        IlBenchError: naming the feature that does not fit PushT.
-    """
-    expected = {OBS_STATE: [(2,)], OBS_ENV_STATE: [(16,), (pusht_features.SIZE,)]}
-    images = list(config.image_features)
-    for key, feature in (config.input_features or {}).items():
-        shape = tuple(feature.shape)
-        fits = len(shape) == 3 and shape[0] == 3 if key in images else shape in expected.get(key, [])
-        if not fits:
-            raise IlBenchError(f"{spec}: input feature {key!r} of shape {shape} does not fit PushT.")
-    if len(images) > 1:
-        raise IlBenchError(f"{spec}: PushT has one camera; the policy asks for {', '.join(images)}.")
-    if images and OBS_ENV_STATE in config.input_features:
-        raise IlBenchError(
-            f"{spec}: the policy asks for {images[0]!r} and {OBS_ENV_STATE!r}; PushT gives one of them."
-        )
-    action = config.action_feature
-    if action is None or tuple(action.shape) != (2,):
-        shape_text = None if action is None else tuple(action.shape)
-        raise IlBenchError(
-            f"{spec}: output feature 'action' of shape {shape_text} does not fit PushT's (2,)."
-        )
-    return "pixels" if images else "keypoints"
-
-
-def _check_files(folder: Path) -> None:
-    for name in (WEIGHTS, *PROCESSORS):
-        if not (folder / name).exists():
-            raise IlBenchError(
-                f"{folder / name}: missing. A pretrained_model folder holds {WEIGHTS}, "
-                f"{' and '.join(PROCESSORS)}; older folders get their processors from LeRobot's "
-                "lerobot.processor.migrate_policy_normalization."
-            )
+def _count_parameters(policy: torch.nn.Module) -> int:
+    return sum(p.numel() for p in policy.parameters())
 
 
 def checkpoint_sha256(folder: Path) -> str:
     """One hash of everything in ``folder`` that changes what the policy does."""
     digest = hashlib.sha256()
     parts = [p for p in sorted(folder.iterdir()) if p.suffix == ".safetensors" or p.name in PROCESSORS]
-    for path in [folder / "config.json", *parts]:
+    for path in [folder / CONFIG, *parts]:
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _state_sha256(module: torch.nn.Module) -> str:
+    """One hash of the weights of a network in memory."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

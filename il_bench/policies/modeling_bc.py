@@ -1,12 +1,13 @@
-"""``il_bc``: behaviour cloning by a residual MLP on action chunks."""
+"""``il_bc``: behaviour cloning by a residual MLP on action chunks, from keypoints or from an image."""
 
 from typing import Any
 
 import torch
-from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
 from il_bench.policies.configuration_bc import ILBCConfig
+from il_bench.policies.images import BlockEncoder
 from il_bench.policies.keypoints import KeypointsPolicy
 
 
@@ -19,7 +20,8 @@ class ILBCPolicy(KeypointsPolicy):
     def __init__(self, config: ILBCConfig, **kwargs: Any) -> None:
         super().__init__(config)
         config.validate_features()
-        observation_dim = sum(config.input_features[key].shape[0] for key in (OBS_STATE, OBS_ENV_STATE))
+        self.block_encoder = BlockEncoder(config)
+        observation_dim = config.input_features[OBS_STATE].shape[0] + self.block_encoder.feature_dim
         self._action_dim = config.action_feature.shape[0]
         blocks = [_ResidualBlock(config.hidden_dim, config.dropout) for _ in range(config.n_layers)]
         self.net = nn.Sequential(
@@ -31,7 +33,8 @@ class ILBCPolicy(KeypointsPolicy):
         self.reset()
 
     def predict(self, batch: dict[str, Tensor]) -> Tensor:
-        observations = torch.cat([batch[OBS_STATE], batch[OBS_ENV_STATE]], dim=-1)  # (B, T, 18)
+        block = self.block_encoder(batch)  # (B, T, F), F = 16 of keypoints
+        observations = torch.cat([batch[OBS_STATE], block], dim=-1)  # (B, T, 2 + F)
         chunk = self.net(observations.flatten(1)).unflatten(1, (-1, self._action_dim))  # (B, W, 2)
         if self.config.relative_actions:
             chunk = chunk + batch[OBS_STATE][:, -1:]

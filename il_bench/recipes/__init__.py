@@ -1,4 +1,8 @@
-"""Every hyperparameter of every policy and track, as data: ``recipes/<track>/<policy>.toml``."""
+"""Every hyperparameter of every policy and track, as data: ``recipes/<track>/<policy>.toml``.
+
+Those of keypoints are for il_bench's own training loop, those of pixels (``pixel_recipe.py``) for
+LeRobot's.
+"""
 
 import tomllib
 from importlib.resources import files
@@ -8,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from il_bench.errors import IlBenchError
+from il_bench.recipes import pixel_recipe
 
 
 class Training(BaseModel):
@@ -88,8 +93,24 @@ def load(policy: str, track: str, overrides: dict[str, Any] | None = None) -> Re
         IlBenchError: for a policy or track without a recipe; a file that cannot be read; a field that is
             unknown or out of bounds.
     """
+    data, source = _find(policy, track)
+    return parse(data, source, overrides)
+
+
+def load_pixels(policy: str, overrides: dict[str, Any] | None = None) -> pixel_recipe.PixelRecipe:
+    """The recipe of ``policy`` on images, with fields of ``[train]`` replaced by ``overrides``.
+
+    Raises:
+        IlBenchError: as ``load``.
+    """
+    data, source = _find(policy, pixel_recipe.TRACK)
+    return pixel_recipe.parse(data, source, overrides or {})
+
+
+def _find(policy: str, track: str) -> tuple[dict[str, Any], str]:
+    """What the recipe of ``policy`` says, and what errors call it."""
     if policy.endswith(".toml"):
-        return parse(_read(Path(policy)), policy, overrides)
+        return _read(Path(policy)), policy
     known = names(track)
     if policy not in known:
         raise IlBenchError(
@@ -97,12 +118,11 @@ def load(policy: str, track: str, overrides: dict[str, Any] | None = None) -> Re
             + (
                 f"there is one for {', '.join(known)}; your own is a file that ends in .toml."
                 if known
-                else "the tracks with recipes are: keypoints."
+                else "the tracks with recipes are: keypoints, pixels."
             )
         )
     source = f"recipes/{track}/{policy}.toml"
-    data = tomllib.loads((files(__name__) / track / f"{policy}.toml").read_text())
-    return parse(data, source, overrides)
+    return tomllib.loads((files(__name__) / track / f"{policy}.toml").read_text()), source
 
 
 def _read(path: Path) -> dict[str, Any]:

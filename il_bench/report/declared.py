@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from il_bench import baselines
+from il_bench.errors import IlBenchError
 from il_bench.options import TRACKS
 from il_bench.settings import Settings, zoo_names
 
@@ -23,6 +24,14 @@ def load(settings: Settings) -> baselines.Baselines:
 def check(settings: Settings) -> None:
     """Raise IlBenchError now, not after an hour of rollouts, for a baselines file that cannot be used."""
     found = load(settings)
+    environments = [each.environment for each in settings.registered if each.environment is not None]
+    for policy, tracks in found.gates.items():
+        for track in tracks:
+            if track not in (*TRACKS, *environments):
+                raise IlBenchError(
+                    f"{path(settings)}: gates.{policy}.{track}: no such track; it is one of "
+                    f"{', '.join((*TRACKS, *environments))}, correct it or register the environment"
+                )
     if settings.baselines is None:
         known: dict[str, list[str]] = {}
         for track in TRACKS:

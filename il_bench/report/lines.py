@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from il_bench.gate import Decision
-from il_bench.options import CONTEXT
+from il_bench.options import CONTEXT, TRACKS
 from il_bench.report.schema import Baseline, Interval, Report, Success, Target
 
 COLUMNS = (
@@ -75,6 +75,11 @@ def ranked(rows: Iterable[Success]) -> list[Success]:
     )
 
 
+def label(row: Success) -> str:
+    """What a row is called: the policy, and the environment if it is not PushT."""
+    return row.policy if row.track in TRACKS else f"{row.policy} ({row.track})"
+
+
 def measured(report: Report) -> list[Line]:
     """Lines of the policies that were asked for, best first."""
     return [_measured(row) for row in ranked(report.success) if row.policy not in CONTEXT]
@@ -132,7 +137,7 @@ def baseline_text(baseline: Baseline | None) -> str:
 def _measured(row: Success) -> Line:
     return Line(
         (
-            row.policy,
+            label(row),
             _count(row.parameters),
             _interval(row.success_rate),
             _interval(row.mean_max_reward),
@@ -149,9 +154,8 @@ def _measured(row: Success) -> Line:
 
 
 def _outside(row: Success) -> str:
-    return (
-        f"{row.policy}: {row.share_outside:.2%} of its actions lie outside [0, 512] px (they are not clipped)"
-    )
+    space = "[0, 512] px" if row.track in TRACKS else "the action space"
+    return f"{label(row)}: {row.share_outside:.2%} of its actions lie outside {space} (they are not clipped)"
 
 
 def _intervals(rows: Iterable[Success]) -> list[str]:
@@ -160,7 +164,7 @@ def _intervals(rows: Iterable[Success]) -> list[str]:
         "confidence sequence": "confidence sequences, as the episodes ended when the gates were decided",
         "Clopper-Pearson": "Clopper-Pearson's, of rewards a bootstrap's, of a fixed number of episodes",
     }
-    policies = {kind: [row.policy for row in rows if row.interval == kind] for kind in explained}
+    policies = {kind: [label(row) for row in rows if row.interval == kind] for kind in explained}
     return [f"95 % {explained[kind]}: {', '.join(names)}" for kind, names in policies.items() if names]
 
 

@@ -20,7 +20,7 @@ def render(report: Report) -> bytes:
     axes = figure.subplots(1, 2, sharey=True)
     for axis, metric in zip(axes, _METRICS, strict=True):
         _draw(axis, rows, metric)
-    axes[0].set_yticks(range(len(rows)), [f"{row.policy}\n{row.n_episodes} episodes" for row in rows])
+    axes[0].set_yticks(range(len(rows)), [f"{lines.label(row)}\n{row.n_episodes} episodes" for row in rows])
     handles = {
         label: handle
         for axis in axes

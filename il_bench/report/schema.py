@@ -71,15 +71,16 @@ class Episode(Row):
 class Success(Row):
     """How good one policy is.
 
-    `decision`: the target's. `sha256`: None for fresh weights. `interval`: what the 95 % intervals are: a
-    confidence sequence, valid whenever one stops, where the episodes ended when the gates were decided; where
-    their number was fixed before, Clopper-Pearson's for success_rate and a bootstrap's for mean_max_reward.
-    `share_outside`: of all actions, those outside [0, 512] px, which are carried out as they are. `seconds`:
-    wall time.
+    `track`: ``keypoints`` or ``pixels`` of PushT, or the environment of a project, whose mean_max_reward is
+    its success_rate. `decision`: the target's. `sha256`: None for fresh weights. `interval`: what the 95 %
+    intervals are: a confidence sequence, valid whenever one stops, where the episodes ended when the gates
+    were decided; where their number was fixed before, Clopper-Pearson's for success_rate and a bootstrap's
+    for mean_max_reward. `share_outside`: of all actions, those outside [0, 512] px, which are carried out as
+    they are. `seconds`: wall time.
     """
 
     policy: str
-    track: Literal["keypoints", "pixels"]
+    track: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     data: str
     checkpoint: str
     sha256: str | None

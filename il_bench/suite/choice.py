@@ -1,12 +1,17 @@
 """Which tokenizers the suite fits, and on whose demonstrations; collecting the tests imports no torch."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from il_bench.fixtures import DATA_INI, DATA_VARIABLE
+from il_bench.fixtures import DATA_INI, DATA_VARIABLE, REGISTRY
 from il_bench.options import EXPERT
+
+if TYPE_CHECKING:
+    from il_bench.tokenizers import Tokenizer
 
 #: Fitted in a second, so on every set of demonstrations; `suite.tokenizers.NEW` says how to make them.
 QUICK = ("uniform bins 256", "k-means 64", "k-means 512")
@@ -36,3 +41,22 @@ def demonstrations(config: pytest.Config) -> dict[str, str]:
 def preferred(config: pytest.Config) -> tuple[str, str]:
     """Name and source of the set that what takes long is fitted on: yours, else the expert's."""
     return list(demonstrations(config).items())[-1]
+
+
+def registered(config: pytest.Config) -> tuple[str, ...]:
+    """Names of the project's own tokenizers, which may take long to fit too.
+
+    Raises:
+        UsageError: one has the name of one of il_bench's.
+    """
+    names = tuple(config.stash[REGISTRY].tokenizers)
+    for name in names:
+        if name in (*QUICK, *TRAINED):
+            raise pytest.UsageError(f"tokenizer {name!r} is one of il_bench's own; give yours another name")
+    return names
+
+
+def factory(config: pytest.Config, name: str) -> "Callable[[], Tokenizer] | None":
+    """What makes the project's tokenizer of this name; None for one of il_bench's."""
+    found = config.stash[REGISTRY].tokenizers.get(name)
+    return None if found is None else found.make

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 from il_bench.latency import stored
-from il_bench.latency.workers import Process, Subject, Worker, greet, load
+from il_bench.latency.workers import Process, Subject, Worker, greet, load, pin_together
 from il_bench.report import schema
 from il_bench.settings import Settings
 
@@ -32,8 +32,10 @@ class Stopwatch:
         subject = Subject(source, self._settings.device)
         facts = load(self._workers, [subject] * len(self._workers), name)[0]
         clock = subject.clock
+        if clock == "processor":
+            pin_together(self._workers)
         timed = [Process(worker, name, clock) for worker in self._workers]
-        yardsticks = [Process(worker, YARDSTICK, clock, 0.002) for worker in self._workers]
+        yardsticks = [Process(worker, YARDSTICK, clock) for worker in self._workers]
         blocks, beside = stored.take(timed, yardsticks if clock == "processor" else None, self._rng)
         row = schema.Stored(
             policy=name,

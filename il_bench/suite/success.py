@@ -6,15 +6,17 @@ from typing import Any
 import torch
 
 from il_bench import environment, journal
-from il_bench.baselines import Baselines, Target
+from il_bench.baselines import Baselines, Scalar, Target
 from il_bench.evaluation import Evaluate
 from il_bench.options import EXPERT, UNTRAINED
 from il_bench.policies.loading import LoadedPolicy, load_policy
 from il_bench.policy_gates import PolicyGates
+from il_bench.registry import Registry
 from il_bench.report import collect, declared
 from il_bench.report.success import judge
-from il_bench.rollout import Outcomes
+from il_bench.rollout import Outcomes, RunBlock
 from il_bench.settings import Settings
+from il_bench.task import Task
 
 UNTRAINED_SEED = 0
 
@@ -22,9 +24,10 @@ UNTRAINED_SEED = 0
 class Measure:
     """Rolls policies out and judges them by the gates of a run."""
 
-    def __init__(self, settings: Settings, evaluate: Evaluate) -> None:
+    def __init__(self, settings: Settings, evaluate: Evaluate, registry: Registry) -> None:
         self._settings = settings
         self._evaluate = evaluate
+        self._environments = registry.environments
         found = declared.load(settings)
         self._baselines = found if settings.seeds == "test" else Baselines()  # gates are of test seeds only
         self._fingerprint = environment.fingerprint(settings.device)
@@ -35,17 +38,11 @@ class Measure:
         Raises:
             IlBenchError: the policy misbehaves, or its baseline is of another task.
         """
-        options: Any = {
-            "baselines": self._baselines,
-            "fingerprint": self._fingerprint,
-            "target": self._asked_for(),
-            "compare": not self._settings.update_baselines,
-        }
-        gates = PolicyGates.of(policy.name, policy.track, policy.sha256, **options)
-        most = gates.most_episodes() if self._settings.episodes is None else 0
-        outcomes = self._outcomes(policy, gates, most)
-        verdict = judge(policy.name, policy, outcomes, **options, sequential=most > 0)
-        return collect.Record("success", verdict.row, self._fingerprint), verdict.problems
+        registered = self._environments.get(policy.track)
+        if registered is None:
+            return self._judged(policy, self._fingerprint, None)
+        with Task(registered) as task:
+            return self._judged(policy, task.fingerprint(self._fingerprint), task.run_block)
 
     def ceiling(self) -> collect.Record:
         """Roll out the expert, which meets no gate."""
@@ -55,28 +52,54 @@ class Measure:
         """Roll out fresh weights, which meet no gate."""
         return self._ungated(untrained(self._settings.device))
 
+    def _judged(
+        self, policy: LoadedPolicy, fingerprint: dict[str, Scalar], block: RunBlock | None
+    ) -> tuple[collect.Record, tuple[str, ...]]:
+        options: Any = {
+            "baselines": self._baselines,
+            "fingerprint": fingerprint,
+            "target": self._asked_for(),
+            "compare": not self._settings.update_baselines,
+        }
+        gates = PolicyGates.of(policy.name, policy.track, policy.sha256, **options)
+        most = gates.most_episodes() if self._settings.episodes is None else 0
+        outcomes = self._outcomes(policy, gates, most, fingerprint, block)
+        verdict = judge(policy.name, policy, outcomes, **options, sequential=most > 0)
+        return collect.Record("success", verdict.row, fingerprint), verdict.problems
+
     def _ungated(self, policy: LoadedPolicy) -> collect.Record:
         outcomes = self._evaluate(policy)
         verdict = judge(policy.name, policy, outcomes, baselines=Baselines(), fingerprint=self._fingerprint)
         return collect.Record("success", verdict.row, self._fingerprint)
 
-    def _outcomes(self, policy: LoadedPolicy, gates: PolicyGates, most: int) -> Outcomes:
+    def _outcomes(
+        self,
+        policy: LoadedPolicy,
+        gates: PolicyGates,
+        most: int,
+        fingerprint: dict[str, Scalar],
+        block: RunBlock | None,
+    ) -> Outcomes:
         """Roll out until the gates are decided, `most` episodes at most; with 0, a fixed number.
 
-        Blocks that the journal holds are not run again with --il-resume.
+        Blocks that the journal holds are not run again with --il-resume; without a hash that tells its
+        weights, a policy has no journal.
         """
         settings = self._settings
         seeds = settings.first_seeds(most) if most else settings.seed_range
+        options: Any = {"look": gates.look if most else None, "block": block}
+        if policy.sha256 is None:
+            return self._evaluate.run(policy, seeds, **options)
         conditions = journal.Conditions(
             policy=policy.name,
             track=policy.track,
-            sha256=str(policy.sha256),
+            sha256=policy.sha256,
             first_seed=seeds[0],
-            fingerprint=self._fingerprint,
+            fingerprint=fingerprint,
         )
         path = journal.path_of(settings.report, policy.name, policy.track)
         with journal.opened(path, conditions, resume=settings.resume) as opened:
-            return self._evaluate.run(policy, seeds, journal=opened, look=gates.look if most else None)
+            return self._evaluate.run(policy, seeds, journal=opened, **options)
 
     def _asked_for(self) -> Target | None:
         """The target of --il-target, None without one."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from il_bench.errors import IlBenchError
-from il_bench.fixtures import SETTINGS
+from il_bench.fixtures import REGISTRY, SETTINGS, any_environment
 
 if TYPE_CHECKING:
     from il_bench.evaluation import Evaluate
@@ -23,10 +23,11 @@ def measure(pytestconfig: pytest.Config, evaluate: "Evaluate") -> "Measure":
     from il_bench.suite.success import Measure
 
     with in_one_line():
-        return Measure(pytestconfig.stash[SETTINGS], evaluate)
+        return Measure(pytestconfig.stash[SETTINGS], evaluate, pytestconfig.stash[REGISTRY])
 
 
 @pytest.mark.success
+@any_environment
 def test_success(policy: "LoadedPolicy", measure: "Measure", il_bench_record: Record) -> None:
     """Roll a policy out, report it, and fail if a required target or its measured baseline is missed."""
     with in_one_line():

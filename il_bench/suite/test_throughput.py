@@ -22,6 +22,12 @@ SECONDS = 3.0
 FEW_SECONDS = 0.3  # of the many rows of small calls
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Time the project's tokenizers beside il_bench's."""
+    if "name" in metafunc.fixturenames:
+        metafunc.parametrize("name", (*choice.TIMED, *choice.registered(metafunc.config)))
+
+
 @pytest.fixture
 def timed(
     request: pytest.FixtureRequest,
@@ -108,15 +114,15 @@ def test_chunks(
 @pytest.mark.usefixtures("whole_table")
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("way", ["encode", "decode"])
-@pytest.mark.parametrize("name", choice.TIMED)
 def test_fitted_chunks(name: str, way: str, batch: int, timed: Timed, pytestconfig: pytest.Config) -> None:
     """Chunks a second through the tokenizers that test_tokenizers.py fits."""
     from il_bench.suite.coding import coding
-    from il_bench.suite.tokenizers import CHUNK_SHAPE, fitted, held_out
+    from il_bench.suite.tokenizers import fitted, held_out
 
     _, source = choice.preferred(pytestconfig)
-    seen = held_out(source, CHUNK_SHAPE[0])
-    work = coding(fitted(name, source), seen, way, batch, pytestconfig.stash[SETTINGS].device)
+    subject = fitted(name, source, choice.factory(pytestconfig, name))
+    seen = held_out(source, subject.tokenizer.chunk_shape[0])
+    work = coding(subject, seen, way, batch, pytestconfig.stash[SETTINGS].device)
     timed(f"{name}: {way}", work, batch, FEW_SECONDS)
 
 

@@ -1,6 +1,6 @@
 """How well do action tokenizers keep demonstrations that were held out?
 
-The tokenizer inside each selected policy, and others fitted here on the other episodes.
+The tokenizer inside each selected policy, and others, the project's too, fitted here on the other episodes.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "name" in metafunc.fixturenames:
         last = choice.preferred(metafunc.config)
         pairs = [(name, data) for data in sets.items() for name in choice.QUICK]
-        pairs += [(name, last) for name in choice.TRAINED]
+        pairs += [(name, last) for name in (*choice.TRAINED, *choice.registered(metafunc.config))]
         metafunc.parametrize(("name", "data"), pairs, ids=[f"{name}-{data[0]}" for name, data in pairs])
     elif "data" in metafunc.fixturenames:
         metafunc.parametrize("data", sets.items(), ids=sets, scope="module")
@@ -65,4 +65,4 @@ def test_fitted(pytestconfig: pytest.Config, name: str, data: tuple[str, str], r
         pytest.skip("these belong to the whole table; --il-policy asks for some rows")
     from il_bench.suite.tokenizers import fitted
 
-    report(fitted(name, data[1]))
+    report(fitted(name, data[1], choice.factory(pytestconfig, name)))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 
+import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.vqbet.modeling_vqbet import VqVae
@@ -63,17 +64,34 @@ def held_out(source: str, chunk_size: int) -> chunks.Chunks:
 
 
 @cache
-def fitted(name: str, source: str) -> Subject:
-    """One of NEW, fitted once on all episodes of `source` that are not held out.
+def fitted(name: str, source: str, make: Callable[[], Tokenizer] | None = None) -> Subject:
+    """One of NEW, or what `make` gives, fitted once on all episodes of `source` that are not held out.
 
     The fit runs on one thread, so that its seconds are those of one core.
+
+    If `make` gives no tokenizer, or one of chunks that are not (steps, 2), the test fails with a sentence.
     """
     coordinates = chunks.FromTheAgent()
-    learned_from = chunks.cut(demonstrations(source), CHUNK_SHAPE[0], held_out=False)
-    tokenizer = NEW[name]()
+    tokenizer = NEW[name]() if make is None else _checked(make(), name)
+    learned_from = chunks.cut(demonstrations(source), tokenizer.chunk_shape[0], held_out=False)
     start = time.process_time()
     with one_thread(), torch.inference_mode(False):
         tokenizer.fit(coordinates.chunks(learned_from), seed=SEED)
     seconds = time.process_time() - start
     n_episodes = len(learned_from.episodes.unique())
     return Subject(name, tokenizer, coordinates, f"{n_episodes} other episodes", seconds)
+
+
+def _checked(made: object, name: str) -> Tokenizer:
+    """What a project's factory gave, if the demonstrations can be coded by it."""
+    if not isinstance(made, Tokenizer):
+        raise pytest.fail.Exception(
+            f"tokenizer {name!r}: {made!r} is no il_bench.tokenizers.Tokenizer; register what makes one",
+            pytrace=False,
+        )
+    if len(made.chunk_shape) != 2 or made.chunk_shape[1] != 2:
+        raise pytest.fail.Exception(
+            f"tokenizer {name!r}: chunk_shape is {tuple(made.chunk_shape)}; chunks of PushT are (steps, 2)",
+            pytrace=False,
+        )
+    return made

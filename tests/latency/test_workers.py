@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,9 +17,10 @@ from il_bench.cli import app
 from il_bench.errors import IlBenchError
 from il_bench.latency import cli, sides
 from il_bench.latency.compare import Rule
+from il_bench.latency.pinning import quietest_core
 from il_bench.latency.sides import Side, hold
-from il_bench.latency.worker import PROTOCOL, block, serve
-from il_bench.latency.workers import HERE, Process, Subject, Worker, clock_of, greet, load
+from il_bench.latency.worker import PROTOCOL, block, once, serve
+from il_bench.latency.workers import HERE, Process, Subject, Worker, clock_of, greet, load, pin_together
 
 #: A worker without torch: its calls take as long as its policy's name says.
 SCRIPT = f"""
@@ -78,8 +80,8 @@ class Counted:
         self.now += next(self._times)
 
 
-def timed(subject: Counted, seconds: float, calls: int = 1) -> list[float]:
-    request = {"clock": "wall", "seconds": seconds, "calls": calls}
+def timed(subject: Counted, seconds: float) -> list[float]:
+    request = {"clock": "wall", "seconds": seconds}
     return block(subject, request, {"wall": lambda: subject.now})
 
 
@@ -98,8 +100,23 @@ def test_calls_of_several_steps_are_divided_by_them() -> None:
     assert timed(Counted(1.0, 8.0, 8.0, steps=8), 16.0) == pytest.approx([1.0, 1.0])
 
 
-def test_several_calls_in_a_row_make_one_time() -> None:
-    assert timed(Counted(9.0, 1.0, 2.0, 3.0, 4.0), 10.0, calls=2) == pytest.approx([3.0, 7.0])
+def test_a_stretched_call_takes_so_many_times_its_time() -> None:
+    class Clock:
+        now = 0.0
+
+        def __call__(self) -> float:
+            self.now += 0.001
+            return self.now
+
+        def prepare(self) -> None:
+            self.now += 100.0
+
+        def call(self) -> None:
+            self.now += 1.0
+
+    clock: Any = Clock()
+    assert once(clock, clock) == pytest.approx(1.0, abs=0.002)
+    assert once(clock, clock, 1.1) == pytest.approx(1.1, abs=0.004)
 
 
 def test_requests_are_answered_line_by_line_and_errors_are_sentences() -> None:
@@ -115,6 +132,37 @@ def test_requests_are_answered_line_by_line_and_errors_are_sentences() -> None:
     assert hello["protocol"] == PROTOCOL
     assert refused == {"error": "nope: no such policy."}
     assert loaded == {"loaded": "bc", "facts": {"policy": "counted"}}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux lets a process choose its core")
+def test_processes_that_are_compared_share_the_quietest_core() -> None:
+    allowed = os.sched_getaffinity(0)
+    with Worker(command=script(SCRIPT)) as a, Worker(command=script(SCRIPT)) as b:
+        pin_together([a, b])
+        assert os.sched_getaffinity(a.pid) == os.sched_getaffinity(b.pid)
+        assert len(os.sched_getaffinity(a.pid)) == 1
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_the_quietest_core_is_the_one_that_is_soonest_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third is the fastest of three, though now and then something interrupts it."""
+    here, reads = {0}, iter(range(10_000))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    now = 0.0
+
+    def move(process: int, cores: set[int]) -> None:
+        here.clear()
+        here.update(cores)
+
+    def clock() -> float:
+        nonlocal now
+        core = min(here)
+        now += {0: 3.0, 1: 2.0, 2: 10.0 if next(reads) % 7 == 0 else 1.0}[core]
+        return now
+
+    monkeypatch.setattr(os, "sched_setaffinity", move, raising=False)
+    assert quietest_core(clock) == 2
+    assert here == {0, 1, 2}  # as before
 
 
 def test_a_worker_loads_and_times() -> None:

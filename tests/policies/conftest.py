@@ -1,5 +1,6 @@
 """Small policies of every kind, untrained or barely trained."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,3 +80,37 @@ def trained(request: pytest.FixtureRequest) -> Any:
     policy = small_policy(request.param)
     train_a_little(policy)
     return policy
+
+
+def raw_observations(n: int = 3) -> dict[str, torch.Tensor]:
+    """What a policy is shown of PushT, in px."""
+    generator = torch.Generator().manual_seed(0)
+    return {key: 512 * torch.rand(n, dim, generator=generator) for key, dim in KEYPOINTS.items()}
+
+
+def statistics() -> dict[str, dict[str, torch.Tensor]]:
+    """What LeRobot's processors normalise by."""
+    dims = {**KEYPOINTS, "action": 2}
+    return {
+        key: {
+            "min": torch.zeros(d),
+            "max": torch.full((d,), 512.0),
+            "mean": torch.full((d,), 256.0),
+            "std": torch.ones(d),
+        }
+        for key, d in dims.items()
+    }
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """The last checkpoint of a run of il_bc."""
+    from lerobot.policies.factory import make_pre_post_processors
+
+    policy = small_policy("il_bc")
+    train_a_little(policy, steps=1)
+    folder = tmp_path / "run" / "checkpoints" / "last" / "pretrained_model"
+    policy.save_pretrained(folder)
+    for processor in make_pre_post_processors(policy.config, dataset_stats=statistics()):
+        processor.save_pretrained(folder)
+    return folder

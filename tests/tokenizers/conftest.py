@@ -28,6 +28,7 @@ strict xfail that says what breaks, in which version, and what it costs; the tes
 | state_dict round trip, loading into one in use, fit by seed | B K R V F | test_frozen |
 | float32 and float64 agree; float64 is float64; other types refused | B K R V F L(x) P(x) | test_dtypes |
 | empty, one, NaN, infinity, shape, type, range, unfitted | B K R V F L(x) | test_bad_input, test_lerobot |
+| errors say what is wrong and what to give | B K R V F | test_errors |
 | an answer worked out by hand | B K R V F | test_by_hand |
 | the fast path gives LeRobot's answer and follows the weights | R | test_fast_path |
 """

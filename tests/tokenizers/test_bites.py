@@ -31,8 +31,11 @@ from il_bench.errors import IlBenchError
 from il_bench.policies.configuration_vqbet import ILVQBeTConfig
 from il_bench.policies.modeling_vqbet import ILVQBeTPolicy, ResumableVqVae
 from il_bench.tokenizers import FSQTokenizer, KMeansTokenizer, ResidualVQTokenizer, VQVAETokenizer
+from il_bench.tokenizers import fsq as fsq_module
 from il_bench.tokenizers import nearest as nearest_module
 from il_bench.tokenizers import residual_vq as residual_vq_module
+from il_bench.tokenizers import vqvae as vqvae_module
+from il_bench.tokenizers.training import dead_below
 
 # Freezing, reviving
 
@@ -118,12 +121,14 @@ def test_as_many_different_chunks_as_codes_are_enough(kind: str) -> None:
 
 
 def test_commitment_keeps_the_latents_of_a_vqvae_at_their_codes() -> None:
-    """Subtracted and not added, the loss drives them away from each other without end."""
-    tokenizer: Any = own_copy("vqvae")
+    """Subtracted and not added, the loss drives them away from each other without end: 150 instead of 0.3."""
+    tokenizer: Any = MAKERS["vqvae"]()
+    fit(tokenizer, demonstrations(), steps=400)
     with torch.no_grad():
         latents = tokenizer.encoder(demonstrations().flatten(1))
         left = latents - tokenizer.codebook[tokenizer.encode(demonstrations())[:, 0]]
     assert left.square().mean() < 0.2 * latents.var(dim=0).mean()
+    assert left.square().mean() < 2.0
 
 
 def test_lloyds_iterations_go_on_to_the_end_however_many_it_takes() -> None:
@@ -139,13 +144,14 @@ def test_lloyds_iterations_go_on_to_the_end_however_many_it_takes() -> None:
 # Arithmetic
 
 
+@pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_autocast_changes_no_token(kind: str) -> None:
+def test_autocast_changes_no_token(kind: str, gradients: bool) -> None:
     """In 16 bits other codes would be nearest."""
-    chunks = demonstrations(200, seed=4)
+    chunks = demonstrations(400, seed=4)
     tokens = fitted(kind).encode(chunks)
     decoded = fitted(kind).decode(tokens)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.set_grad_enabled(gradients), torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(own_copy(kind).encode(chunks), tokens)
         again = own_copy(kind).decode(tokens)
     assert again.dtype == decoded.dtype and torch.equal(again, decoded)
@@ -246,7 +252,7 @@ def test_at_most_4096_combinations_are_decoded_beforehand(n_codes: int, all_deco
     assert (tokenizer._decoder_tables.chunks is not None) is all_decoded
 
 
-# Sizes and errors
+# Sizes
 
 
 def test_sizes_unless_given() -> None:
@@ -259,80 +265,35 @@ def test_sizes_unless_given() -> None:
     assert vqvae.vq_layer.codebooks.shape == (2, 4, 256)
 
 
-@pytest.mark.parametrize(
-    ("codebook_size", "chunk_shape", "embedding_dim", "hidden_dim"),
-    [(0, (3, 2), 4, 4), (4, (0, 2), 4, 4), (4, (3, 0), 4, 4), (4, (3, 2), 0, 4), (4, (3, 2), 4, 0)],
-)
-@pytest.mark.parametrize("make", [ResidualVQTokenizer.new, VQVAETokenizer])
-def test_no_size_may_be_0_and_all_may_be_1(
-    make: Any, codebook_size: int, chunk_shape: tuple[int, int], embedding_dim: int, hidden_dim: int
-) -> None:
-    with pytest.raises(IlBenchError, match=r"^(ResidualVQ|VQVAE)Tokenizer: .* 1 or more"):
-        make(codebook_size, chunk_shape, embedding_dim=embedding_dim, hidden_dim=hidden_dim)
-    smallest = make(1, (1, 1), embedding_dim=1, hidden_dim=1)
-    assert (smallest.codebook_size, smallest.chunk_shape) == (1, (1, 1))
+def test_the_networks_bend_between_their_layers() -> None:
+    """A chain of linear layers would be one matrix, and fit the data almost as well."""
+    for tokenizer in (VQVAETokenizer(4, CHUNK), FSQTokenizer([3, 3], CHUNK)):
+        for network in (tokenizer.encoder, tokenizer.decoder):
+            kinds = [type(layer).__name__ for layer in network]
+            assert kinds == ["Linear", "ReLU", "Linear", "ReLU", "Linear"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_errors_begin_with_the_tokenizers_name(kind: str) -> None:
-    tokenizer, unfitted = own_copy(kind), MAKERS[kind]()
-    n = tokenizer.num_quantizers
-    calls = [
-        lambda: unfitted.encode(torch.zeros(1, *CHUNK)),
-        lambda: tokenizer.encode(torch.zeros(1, 2, 2)),
-        lambda: tokenizer.encode(torch.zeros(1, *CHUNK).half()),
-        lambda: tokenizer.decode(torch.zeros(1, n, dtype=torch.int32)),
-        lambda: tokenizer.decode(torch.full((1, n), 10**6)),
-    ]
-    for call in calls:
-        with pytest.raises(IlBenchError, match=f"^{type(tokenizer).__name__}\\b"):
-            call()
-    for arguments in ((0, CHUNK), (4, (0, 2))):
-        if kind in ("bins", "kmeans"):
-            with pytest.raises(IlBenchError, match=f"^{type(tokenizer).__name__}: .* 1 or more"):
-                type(tokenizer)(*arguments)
-    if kind != "kmeans":
-        with pytest.raises(IlBenchError, match=f"^{type(tokenizer).__name__}: no chunks to fit; give one"):
-            unfitted.fit(torch.empty(0, *CHUNK))
+def test_what_the_library_is_told_of_a_vqvae() -> None:
+    """Its own defaults are others, or may become so."""
+    quantizer = VQVAETokenizer(64, CHUNK).quantizer
+    codes = quantizer._codebook
+    assert (quantizer.commitment_weight, codes.decay) == (vqvae_module.COMMITMENT, vqvae_module.DECAY)
+    assert codes.threshold_ema_dead_code == dead_below(64)
+    assert not codes.initted  # by k-means, of the first batch
 
 
-@pytest.mark.parametrize("kind", ["kmeans", "vqvae"])
-def test_too_few_chunks_are_refused_with_a_way_out(kind: str) -> None:
-    with pytest.raises(IlBenchError, match=r"5 different chunks cannot fill 8 .*; give more data or a small"):
-        MAKERS[kind]().fit(demonstrations(5).repeat(4, 1, 1))
+def test_a_fitted_residual_vq_is_frozen_as_lerobot_knows_it() -> None:
+    tokenizer = MAKERS["residual_vq"]()
+    fit(tokenizer, demonstrations(), steps=2)
+    assert bool(tokenizer.vqvae.vq_layer.freeze_codebook)
+    assert bool(tokenizer.vqvae.discretized)
 
 
-@pytest.mark.parametrize("kind", ["vqvae", "fsq"])
-def test_a_chunk_whose_latent_overflows_is_named(kind: str) -> None:
-    tokenizer, chunks = own_copy(kind), demonstrations(6)
-    with torch.no_grad():
-        tokenizer.encoder[-1].weight.mul_(1e6)
-    chunks[4] = 1e37
-    with pytest.raises(IlBenchError, match=f"^{type(tokenizer).__name__}: chunk 4 is so large that its"):
-        tokenizer.encode(chunks)
-
-
-def test_weights_in_16_bits_are_refused_with_a_way_out() -> None:
-    with pytest.raises(IlBenchError, match=r"the weights are torch.bfloat16; convert them by \.float\(\)"):
-        own_copy("residual_vq").bfloat16().encode(demonstrations(2))
-
-
-@pytest.mark.parametrize(
-    ("layers", "found"),
-    [
-        ([nn.Linear(6, 8)], r"\(Linear\)"),
-        ([nn.Linear(6, 8), nn.ReLU()], r"\(Linear, ReLU\)"),
-        ([nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU()], r"\(Linear, ReLU, Linear, ReLU\)"),
-        ([nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8, bias=False)], r"\(Linear, ReLU, Linear\)"),
-        ([nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 8)], r"\(Linear, Linear, Linear\)"),
-    ],
-)
-@pytest.mark.parametrize("network", ["encoder", "decoder"])
-def test_only_networks_that_can_be_folded_are_taken(network: str, layers: list[Any], found: str) -> None:
-    vqvae = VqVae(MAKERS["residual_vq"]().vqvae.config)
-    setattr(vqvae, network, nn.Sequential(*layers))
-    with pytest.raises(IlBenchError, match=f"the {network} is {found}; give .*ReLU between"):
-        ResidualVQTokenizer(vqvae)
+def test_as_many_fsq_codes_as_float32_can_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fsq_module, "MOST_CODES", 15)
+    assert FSQTokenizer([5, 3], CHUNK).codebook_size == 15
+    with pytest.raises(IlBenchError, match="make 16 codes; give at most 15"):
+        FSQTokenizer([4, 4], CHUNK)
 
 
 def test_an_encoder_of_two_layers_can_be_folded() -> None:
@@ -345,26 +306,32 @@ def test_an_encoder_of_two_layers_can_be_folded() -> None:
 
 
 def test_codes_that_rounding_cannot_tell_apart_are_decided_in_float64() -> None:
-    """Every latent is the last bias, codes lie on a sphere around it: float32 scores are rounding alone."""
+    """Codes on a sphere around the one latent there is, of which the last bias is nearly all.
+
+    The hidden layer adds so little to the scores that the bound on its own rounding hides nothing.
+    """
     wrong_in_float32 = 0
     for seed in range(30):
         generator = torch.Generator().manual_seed(seed)
         tokenizer = ResidualVQTokenizer.new(16, (2, 2), embedding_dim=8, hidden_dim=4)
         vqvae = tokenizer.vqvae
+        parameters = list(vqvae.encoder.parameters())
         with torch.no_grad():
-            for parameter in vqvae.encoder.parameters():
+            for parameter in parameters:
                 parameter.zero_()
-            bias = list(vqvae.encoder.parameters())[-1]
+            *_, hidden, weight, bias = parameters
+            hidden.copy_(0.01 * torch.rand(4, generator=generator))
+            weight.copy_(torch.randn(8, 4, generator=generator))
             bias.copy_(torch.randn(8, generator=generator))
+            latent = weight.double() @ hidden.double() + bias.double()
             ways = torch.randn(2, 16, 8, generator=generator)
-            sphere = bias + ways[0] / ways[0].norm(dim=1, keepdim=True)
+            sphere = (latent + ways[0] / ways[0].norm(dim=1, keepdim=True)).float()
             for stage, codes in enumerate([sphere, 10 * ways[1]]):
                 vqvae.vq_layer.layers[stage]._codebook.embed.copy_(codes[None])
+            scores = sphere @ weight @ hidden + (sphere @ bias - sphere.square().sum(dim=1) / 2)
         vqvae.discretized.fill_(True)
-        vqvae.vq_layer.freeze_codebook.fill_(True)
-        tokenizer.eval()
-        nearest = int((sphere.double() - bias.double()).square().sum(dim=1).argmin())
-        scores = sphere @ bias - sphere.square().sum(dim=1) / 2
+        nearest = int((sphere.double() - latent).square().sum(dim=1).argmin())
         wrong_in_float32 += int(scores.argmax()) != nearest
-        assert tokenizer.encode(torch.zeros(1, 2, 2))[0, 0] == nearest, seed
+        with torch.no_grad():
+            assert tokenizer.eval().encode(torch.zeros(1, 2, 2))[0, 0] == nearest, seed
     assert wrong_in_float32 > 5

@@ -1,0 +1,165 @@
+"""Demonstrations as states: what `il-bench demos build` draws, out of any source without images."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+from numpy.typing import NDArray
+
+from il_bench.dataset.convert import frame_columns, outcome_columns
+from il_bench.dataset.lerobot_folder import read_column
+from il_bench.dataset.replay_buffer import ReplayBuffer, read_replay_buffer
+from il_bench.dataset.sources import find_replay_buffer, open_dataset
+from il_bench.demos import provenance
+from il_bench.demos.provenance import Part, Provenance
+from il_bench.errors import IlBenchError
+from il_bench.policies.expert import poses_of
+from il_bench.pusht.geometry import coverage
+
+REWARD, SUCCESS = "next.reward", "next.success"
+OF_THE_SOURCE = "of the source, and right by the block's poses"
+COMPUTED = "computed from the block's poses"
+#: How far a reward may be from that of the pose, which float32 keypoints give to about 1e-4 px.
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class States:
+    """N frames of E episodes.
+
+    name:         what reports call the source
+    agent:        (N, 2) float32 px, before each action
+    pose:         (N, 3) float64, the block's `[x, y, angle]` before each action
+    action:       (N, 2) float32 px
+    reward:       (N,) float32, after each action
+    success:      (N,) bool, after each action
+    episode_ends: (E,) int64, one past the last frame of each episode
+    reward_from:  where reward and success come from, OF_THE_SOURCE or COMPUTED
+    made_by:      where each episode comes from
+    """
+
+    name: str
+    agent: NDArray[np.float32]
+    pose: NDArray[np.float64]
+    action: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    success: NDArray[np.bool_]
+    episode_ends: NDArray[np.int64]
+    reward_from: str
+    made_by: Provenance
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """First frame of each episode and one past its last."""
+        return list(pairwise([0, *self.episode_ends.tolist()]))
+
+    def sha256(self) -> str:
+        """Hash of the numbers, whatever kind of source they come from."""
+        digest = hashlib.sha256()
+        for key in ("agent", "pose", "action", "reward", "success", "episode_ends"):
+            array = np.ascontiguousarray(getattr(self, key))
+            digest.update(f"{key} {array.dtype.str} {array.shape}\n".encode() + array.tobytes())
+        return digest.hexdigest()
+
+
+def read_states(source: str | Path, name: str | None = None) -> States:
+    """Read demonstrations: a replay buffer in its own numbers, any other source by its keypoints.
+
+    Args:
+        source: as `open_dataset` takes it.
+        name: what reports call it; default is the last part of its path.
+
+    Raises:
+        IlBenchError: it cannot be read, holds no keypoints, or its rewards are not those of its poses.
+    """
+    path, name = Path(source).expanduser(), name or Path(source).name
+    if path.exists() and not (path / "meta" / "info.json").exists():
+        return _of_buffer(read_replay_buffer(find_replay_buffer(path)), name)
+    return _of_dataset(open_dataset(source), str(source), name)
+
+
+def _of_buffer(buffer: ReplayBuffer, name: str) -> States:
+    columns = frame_columns(buffer)
+    n_episodes = len(buffer.episode_ends)
+    return States(
+        name=name,
+        agent=buffer.state[:, :2],
+        pose=buffer.state[:, 2:5].astype(np.float64),
+        action=buffer.action,
+        reward=columns[REWARD],
+        success=columns[SUCCESS],
+        episode_ends=buffer.episode_ends,
+        reward_from=COMPUTED,
+        made_by=_unknown(n_episodes, name),
+    )
+
+
+def _of_dataset(dataset: LeRobotDataset, where: str, name: str) -> States:
+    if OBS_ENV_STATE not in dataset.features:
+        raise IlBenchError(
+            f"{where}: no feature {OBS_ENV_STATE}, and only the keypoints say where the block is; give the "
+            "low-dimensional data, such as lerobot/pusht_keypoints"
+        )
+    table = dataset.hf_dataset.with_format("numpy")
+    ends = np.asarray(dataset.meta.episodes["dataset_to_index"], np.int64)
+    pose = poses_of(read_column(table, OBS_ENV_STATE).astype(np.float64))
+    reward, success, reward_from = _outcomes(dataset, table, pose, ends, where)
+    found = provenance.read(Path(dataset.root), len(ends))
+    return States(
+        name=name,
+        agent=read_column(table, OBS_STATE).astype(np.float32),
+        pose=pose,
+        action=read_column(table, ACTION).astype(np.float32),
+        reward=reward,
+        success=success,
+        episode_ends=ends,
+        reward_from=reward_from,
+        made_by=_named(found, name) if found is not None else _unknown(len(ends), name),
+    )
+
+
+def _outcomes(
+    dataset: LeRobotDataset, table: Any, pose: NDArray[np.float64], ends: NDArray[np.int64], where: str
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], str]:
+    """Reward and success of the source where it has both, computed as lerobot/pusht has them where not."""
+    covered = np.array([coverage(x, y, angle) for x, y, angle in pose.tolist()])
+    following = np.arange(1, len(pose) + 1)
+    following[ends - 1] = ends - 1  # the state after the last action was never recorded
+    computed: Mapping[str, NDArray[Any]] = outcome_columns(covered[following], ends)
+    if not {REWARD, SUCCESS} <= set(dataset.features):
+        return computed[REWARD], computed[SUCCESS], COMPUTED
+    reward = read_column(table, REWARD).reshape(-1).astype(np.float32)
+    success = read_column(table, SUCCESS).reshape(-1).astype(np.bool_)
+    known = np.ones(len(pose), bool)
+    known[ends - 1] = False
+    close = np.abs(reward - computed[REWARD]) <= _TOLERANCE  # and what is not a number is not close
+    _check(f"{where}: {REWARD}", reward, computed[REWARD], known & ~close, "the block's pose after it")
+    _check(f"{where}: {SUCCESS}", success, reward >= 1.0, success != (reward >= 1.0), "its reward")
+    return reward, success, OF_THE_SOURCE
+
+
+def _check(
+    where: str, found: NDArray[Any], expected: NDArray[Any], wrong: NDArray[np.bool_], by: str
+) -> None:
+    frames = np.flatnonzero(wrong)
+    if len(frames):
+        first = frames[0]
+        raise IlBenchError(
+            f"{where} is {found[first]} at frame {first}, but {by} makes it {expected[first]} ({len(frames)} "
+            f"such frames); remove {REWARD} and {SUCCESS}, and they are computed"
+        )
+
+
+def _unknown(n_episodes: int, name: str) -> Provenance:
+    return Provenance(parts=[Part(n_episodes=n_episodes, source=name)], episodes=[None] * n_episodes)
+
+
+def _named(found: Provenance, name: str) -> Provenance:
+    parts = [part.model_copy(update={"source": part.source or name}) for part in found.parts]
+    return found.model_copy(update={"parts": parts})

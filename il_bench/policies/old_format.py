@@ -1,0 +1,133 @@
+"""Checkpoints of an older LeRobot: configurations under other names, the normalisation among the weights.
+
+Until 0.3 a policy normalised by itself, by buffers such as ``normalize_inputs.buffer_observation_state.mean``
+in ``model.safetensors``; since then processors do, which are files of their own. And until the end of 2024 a
+configuration had no ``type``, and ``input_shapes`` and ``input_normalization_modes`` where features are now.
+
+LeRobot 0.6.1's ``lerobot.processor.migrate_policy_normalization`` makes new folders out of old ones, but not
+of the published PushT policies: of ``diffusion_pusht`` it writes an empty ``config.json`` and no weights
+(huggingface/lerobot#4649), it stops at ``vqbet_pusht`` (#4655), and it takes every underscore of a buffer's
+name for a dot, so that ``observation.environment_state`` would stay as it is, in px (#4460). So they are read
+as they are.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lerobot.configs import PreTrainedConfig
+from safetensors import safe_open
+from torch import Tensor
+
+from il_bench.errors import IlBenchError
+
+Stats = dict[str, dict[str, Tensor]]
+
+#: A field that only this type has had, by which configurations without a type are told apart.
+_TOLD_BY = {
+    "diffusion": "noise_scheduler_type",
+    "vqbet": "n_vqvae_training_steps",
+    "act": "n_vae_encoder_layers",
+}
+#: Fields that nothing has ever read.
+_UNUSED = {"vqbet": ("mlp_hidden_dim",)}
+#: What a field meant before there was one, where LeRobot's default of today means something else.
+_MEANT = {"diffusion": {"use_separate_rgb_encoder_per_camera": False}}
+_SHAPES = {"input_features": "input_shapes", "output_features": "output_shapes"}
+_MODES = ("input_normalization_modes", "output_normalization_modes")
+_NORMALISING = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
+
+
+def modernised(said: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The fields of a ``config.json`` as LeRobot calls them today, ``type`` among them.
+
+    Args:
+        said: what the file says; stays as it is.
+        path: the file, for errors.
+
+    Raises:
+        IlBenchError: it does not say of which type it is, and its fields do not either.
+    """
+    fields = dict(said)
+    if "type" not in fields:
+        found = [name for name, field in _TOLD_BY.items() if field in fields]
+        if not found:
+            raise IlBenchError(
+                f"{path}: field 'type' is missing, and the others do not tell of which policy it is; "
+                'add it, such as "type": "act".'
+            )
+        fields["type"] = found[0]
+    for name in _UNUSED.get(fields["type"], ()):
+        fields.pop(name, None)
+    if "input_shapes" in fields:
+        fields = {**_MEANT.get(fields["type"], {}), **_with_features(fields)}
+    return fields
+
+
+def normalises_itself(weights: Path) -> bool:
+    """Whether a safetensors file holds the normalisation of its policy.
+
+    Raises:
+        SafetensorError: the file is damaged.
+    """
+    with safe_open(weights, framework="pt") as file:
+        return any(name.startswith(_NORMALISING) for name in file.keys())  # noqa: SIM118 (no dict)
+
+
+def read_weights(weights: Path, config: PreTrainedConfig) -> tuple[dict[str, Tensor], Stats]:
+    """Read the weights of a policy that normalises itself without that part, and its statistics.
+
+    Args:
+        weights: the ``model.safetensors``.
+        config: whose features name the buffers.
+
+    Returns:
+        The tensors of the network by name, and ``{"observation.state": {"min": (2,), "max": (2,)}, ..}``.
+
+    Raises:
+        SafetensorError: the file is damaged.
+        IlBenchError: a statistic of no feature, or one that was never filled.
+    """
+    features = {**(config.input_features or {}), **(config.output_features or {})}
+    by_buffer = {"buffer_" + key.replace(".", "_"): key for key in features}
+    network: dict[str, Tensor] = {}
+    stats: Stats = {}
+    with safe_open(weights, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 (no dict)
+            tensor = file.get_tensor(name)
+            if not name.startswith(_NORMALISING):
+                network[name] = tensor
+                continue
+            buffer, _, statistic = name.partition(".")[2].rpartition(".")
+            if buffer not in by_buffer:
+                raise IlBenchError(
+                    f"{weights}: {name}: a statistic of none of the features of the configuration "
+                    f"({', '.join(features)}); config.json and weights have to come from one training."
+                )
+            if not torch.isfinite(tensor).all():
+                raise IlBenchError(
+                    f"{weights}: {name} was never filled: the policy was saved without its data set's "
+                    "statistics; save it again with them."
+                )
+            stats.setdefault(by_buffer[buffer], {})[statistic] = tensor
+    return network, stats
+
+
+def _with_features(fields: dict[str, Any]) -> dict[str, Any]:
+    """Shapes and modes of single keys as features and modes of their kinds."""
+    modes: dict[str, str] = {}
+    for name in _MODES:
+        for key, mode in (fields.pop(name, None) or {}).items():
+            modes[_kind(key)] = str(mode).upper()
+    fields["normalization_mapping"] = modes
+    for new, old in _SHAPES.items():
+        shapes = fields.pop(old, None) or {}
+        fields[new] = {key: {"type": _kind(key), "shape": shape} for key, shape in shapes.items()}
+    return fields
+
+
+def _kind(key: str) -> str:
+    """LeRobot's type of a feature, by its key."""
+    if key.startswith("observation.image"):
+        return "VISUAL"
+    return {"action": "ACTION", "observation.environment_state": "ENV"}.get(key, "STATE")

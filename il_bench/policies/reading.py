@@ -1,0 +1,151 @@
+"""A checkpoint's ``config.json``: of which LeRobot policy, whatever wrote it, and whether that fits PushT.
+
+The type it names is looked up among the policies that are installed; nothing it says is imported or run.
+"""
+
+import importlib
+import json
+from dataclasses import fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import draccus
+import lerobot
+from lerobot.configs import PreTrainedConfig
+from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
+
+import il_bench.policies  # noqa: F401  (registers il_bc, il_bet and il_vqbet)
+from il_bench.errors import IlBenchError
+from il_bench.policies import old_format, pusht_features
+from il_bench.policies.locating import CONFIG
+
+#: What the names of distributions begin with that LeRobot imports to find policies.
+THIRD_PARTY = "lerobot_policy_"
+#: LeRobot's policies that run Python code of a Hub repository, which their configuration names.
+_RUN_REMOTE_CODE = ("gaussian_actor", "groot", "pi0_fast", "wall_x")
+
+
+def read_config(folder: Path, device: str) -> PreTrainedConfig:
+    """The configuration of the policy in ``folder``, whatever its type, also one that an older LeRobot wrote.
+
+    Weights that a vision backbone would begin with are not asked for: the checkpoint has its own.
+
+    Raises:
+        IlBenchError: naming the type that is not installed, the field that this LeRobot does not know or
+            that has a wrong value, and the way out.
+    """
+    path = folder / CONFIG
+    said = old_format.modernised(_read(path), path)
+    config_class = _class_of(str(said["type"]), path)
+    unknown = said.keys() - {"type", *(field.name for field in fields(config_class))}
+    if unknown:
+        raise IlBenchError(
+            f"{path}: unknown field {', '.join(map(repr, sorted(unknown)))}: "
+            f"{config_class.__name__} of LeRobot {lerobot.__version__} has none. Install the LeRobot that "
+            "wrote it, or remove what the policy does not depend on."
+        )
+    if said.get("use_peft"):
+        raise IlBenchError(
+            f"{path}: use_peft: the folder holds an adapter, not a policy; merge it into its base policy and "
+            "save that."
+        )
+    config = _decode({**said, "device": device}, path)
+    if getattr(config, "pretrained_backbone_weights", None) is not None:
+        config.pretrained_backbone_weights = None
+    config.pretrained_path = folder
+    return config
+
+
+def track_of(config: PreTrainedConfig, spec: str) -> str:
+    """``keypoints`` or ``pixels``, from the configuration's features.
+
+    Raises:
+        IlBenchError: naming the feature that does not fit PushT.
+    """
+    expected = {OBS_STATE: [(2,)], OBS_ENV_STATE: [(16,), (pusht_features.SIZE,)]}
+    images = list(config.image_features)
+    for key, feature in (config.input_features or {}).items():
+        shape = tuple(feature.shape)
+        fits = len(shape) == 3 and shape[0] == 3 if key in images else shape in expected.get(key, [])
+        if not fits:
+            raise IlBenchError(
+                f"{spec}: input feature {key!r} of shape {shape} does not fit PushT, which gives "
+                f"{OBS_STATE!r} (2,) and {OBS_ENV_STATE!r} (16,) or one image (3, height, width)."
+            )
+    if len(images) > 1:
+        raise IlBenchError(f"{spec}: PushT has one camera; the policy asks for {', '.join(images)}.")
+    if images and OBS_ENV_STATE in config.input_features:
+        raise IlBenchError(
+            f"{spec}: the policy asks for {images[0]!r} and {OBS_ENV_STATE!r}; PushT gives one of them."
+        )
+    if not config.input_features:
+        raise IlBenchError(f"{spec}: input_features is empty: the policy does not say what it sees.")
+    action = config.action_feature
+    if action is None or tuple(action.shape) != (2,):
+        shape_text = None if action is None else tuple(action.shape)
+        raise IlBenchError(
+            f"{spec}: output feature 'action' of shape {shape_text} does not fit PushT's (2,)."
+        )
+    return "pixels" if images else "keypoints"
+
+
+def third_party_packages() -> tuple[str, ...]:
+    """Names of the installed distributions that LeRobot looks for policies in."""
+    names = {str(each.metadata["Name"]) for each in metadata.distributions()}
+    return tuple(sorted(name for name in names if name.startswith(THIRD_PARTY)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise IlBenchError(f"{path}: not readable as JSON ({error}); fetch it again.") from None
+    if not isinstance(said, dict):
+        raise IlBenchError(
+            f"{path}: holds {type(said).__name__}, not the fields of a policy; fetch it again."
+        )
+    return said
+
+
+def _class_of(policy_type: str, path: Path) -> type[PreTrainedConfig]:
+    """The configuration class of a type; packages of policies are imported if no known one has it."""
+    if policy_type in _RUN_REMOTE_CODE:
+        raise IlBenchError(
+            f"{path}: type {policy_type!r}: LeRobot runs code from the Hub to load such a policy, so "
+            "il_bench does not load it."
+        )
+    known = PreTrainedConfig.get_known_choices
+    seen = [] if policy_type in known() else _import_third_party()
+    if policy_type not in known():
+        raise IlBenchError(
+            f"{path}: type {policy_type!r} is no policy of LeRobot {lerobot.__version__} or of an installed "
+            f"package called {THIRD_PARTY}* (here: {'; '.join(seen) or 'none'}); install the package that "
+            f"brings it, such as {THIRD_PARTY}{policy_type}."
+        )
+    found: type[PreTrainedConfig] = PreTrainedConfig.get_choice_class(policy_type)
+    return found
+
+
+def _import_third_party() -> list[str]:
+    """Import the installed packages of policies, as LeRobot's commands do; what to say of each."""
+    said = []
+    for name in third_party_packages():
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # whatever somebody else's package raises
+            reason = " ".join(str(error).split())
+            said.append(f"{name}, which cannot be imported ({type(error).__name__}: {reason})")
+        else:
+            said.append(name)
+    return said
+
+
+def _decode(said: dict[str, Any], path: Path) -> PreTrainedConfig:
+    try:
+        config: PreTrainedConfig = draccus.decode(PreTrainedConfig, said)
+    except Exception as error:  # draccus has its own errors around ValueError, TypeError and KeyError
+        at_field = getattr(error, "key_path", ())
+        reason = " ".join(str(error if at_field else error.__cause__ or error).split())
+        raise IlBenchError(f"{path}: not a configuration of {said['type']}: {reason}") from None
+    return config

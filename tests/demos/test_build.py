@@ -1,0 +1,608 @@
+"""`il-bench demos build`: lerobot/pusht out of states, the same whatever interrupts it, and checked."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pygame
+import pytest
+import torch
+from lerobot.datasets.dataset_tools import delete_episodes, recompute_stats
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.scripts.lerobot_edit_dataset import EditDatasetConfig, InfoConfig, handle_info
+from typer.testing import CliRunner
+
+from il_bench.cli import app
+from il_bench.dataset import open_dataset
+from il_bench.dataset.convert import write_columns
+from il_bench.dataset.lerobot_folder import read_column
+from il_bench.demos import build as build_module
+from il_bench.demos import join, shard
+from il_bench.demos.build import build_pixels
+from il_bench.demos.check import check_dataset
+from il_bench.demos.draw import Drawer
+from il_bench.demos.make import make_demos
+from il_bench.demos.states import States, read_states
+from il_bench.errors import IlBenchError
+from il_bench.pusht.geometry import block_keypoints, coverage
+from il_bench.pusht.renderer import Renderer
+from il_bench.pusht.simulator import Simulator
+
+HUMAN_DATA = os.environ.get("IL_BENCH_HUMAN_DATA")
+LENGTHS = (14, 9)
+# What meta/info.json of lerobot/pusht says of its features, but for what LeRobot adds to all data sets.
+PUBLISHED = {
+    "observation.image": ("video", (96, 96, 3), ["height", "width", "channel"]),
+    "observation.state": ("float32", (2,), {"motors": ["motor_0", "motor_1"]}),
+    "action": ("float32", (2,), {"motors": ["motor_0", "motor_1"]}),
+    "next.reward": ("float32", (1,), None),
+    "next.done": ("bool", (1,), None),
+    "next.success": ("bool", (1,), None),
+    "episode_index": ("int64", (1,), None),
+    "frame_index": ("int64", (1,), None),
+    "timestamp": ("float32", (1,), None),
+    "index": ("int64", (1,), None),
+    "task_index": ("int64", (1,), None),
+}
+
+
+class Played:
+    """Two short episodes of somebody who pushes the block: the states, and what the camera saw."""
+
+    def __init__(self) -> None:
+        world, renderer, rng = Simulator(), Renderer(), np.random.default_rng(0)
+        state, action, image, marks = [], [], [], 0
+        for seed, length in zip((3, 4), LENGTHS, strict=True):
+            world.reset(seed)
+            for _ in range(length):
+                agent = np.array([world.agent_x, world.agent_y])
+                pose = np.array([world.block_x, world.block_y, world.block_angle])
+                middle = block_keypoints(pose).reshape(8, 2).mean(axis=0)
+                target = np.clip(middle + 0.5 * (middle - agent) + rng.normal(0, 10, 2), 0, 512)
+                state.append([*agent, *pose])
+                action.append(target.astype(np.float32))
+                image.append(renderer.view(world))
+                marks += bool(renderer.contact_marks(world.space))
+                world.step(*action[-1].tolist())
+        self.state, self.action = np.array(state, np.float32), np.array(action)
+        self.image, self.n_touching = np.array(image), marks
+
+    def save(self, folder: Path) -> Path:
+        path = folder / "played.npz"
+        np.savez(path, state=self.state, action=self.action, episode_ends=np.cumsum(LENGTHS))
+        return path
+
+
+@pytest.fixture(scope="module")
+def played() -> Played:
+    return Played()
+
+
+@pytest.fixture(scope="module")
+def source(played: Played, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return played.save(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("made") / "demos"
+    make_demos(output, episodes=2, seed=3)
+    return output
+
+
+@pytest.fixture(scope="module")
+def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_pixels(read_states(source), tmp_path_factory.mktemp("built") / "pixels")
+
+
+@pytest.fixture(scope="module")
+def filmed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_pixels(read_states(source), tmp_path_factory.mktemp("filmed") / "video", video=True)
+
+
+def opened(root: Path) -> LeRobotDataset:
+    return LeRobotDataset("local/pixels", root=root, video_backend="pyav")
+
+
+def column(dataset: LeRobotDataset, key: str) -> np.ndarray:
+    return read_column(dataset.hf_dataset.with_format("numpy"), key)
+
+
+def levels(dataset: LeRobotDataset) -> np.ndarray:
+    """All images of a data set, (N, 96, 96, 3) uint8."""
+    images = torch.stack([dataset[i]["observation.image"] for i in range(len(dataset))])
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def originals(played: Played, path: Path, **changed: np.ndarray) -> Path:
+    index = np.array([0, 5, 13, 14, 22])
+    np.savez(path, **{"index": index, "image": played.image[index], **changed})
+    return path
+
+
+def invoke(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["demos", *map(str, arguments)])
+
+
+# --- what is in it ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["built", "filmed"])
+def test_the_layout_is_that_of_lerobot_pusht(which: str, request: pytest.FixtureRequest) -> None:
+    dataset = opened(request.getfixturevalue(which))
+    kind = {"built": "image", "filmed": "video"}[which]
+    found = {key: (f["dtype"], tuple(f["shape"]), f["names"]) for key, f in dataset.features.items()}
+    assert found == PUBLISHED | {"observation.image": (kind, *PUBLISHED["observation.image"][1:])}
+    assert (dataset.fps, dataset.meta.robot_type) == (10, "unknown")
+    assert dataset[0]["task"] == "Push the T-shaped blue block onto the T-shaped green target surface."
+    stats = dataset.meta.stats["observation.image"]
+    assert stats["mean"].shape == (3, 1, 1) and (stats["mean"] > 0.8).all() and (stats["std"] > 0.01).all()
+
+
+def test_images_are_what_the_camera_saw_contacts_included(built: Path, played: Played) -> None:
+    assert played.n_touching > 5
+    seen = levels(opened(built))
+    different = [
+        i for i, (a, b) in enumerate(zip(seen, played.image, strict=True)) if not np.array_equal(a, b)
+    ]
+    assert different == []
+
+
+def test_numbers_are_the_recorded_ones_and_rewards_those_of_the_next_state(
+    built: Path, played: Played
+) -> None:
+    dataset = opened(built)
+    np.testing.assert_array_equal(column(dataset, "observation.state"), played.state[:, :2])
+    np.testing.assert_array_equal(column(dataset, "action"), played.action)
+    after = np.concatenate([played.state[1:14], played.state[13:14], played.state[15:], played.state[-1:]])
+    covered = np.array([coverage(*pose) for pose in after[:, 2:].astype(float).tolist()])
+    reward = np.clip(covered / 0.95, 0, 1)
+    np.testing.assert_allclose(column(dataset, "next.reward"), reward, atol=1e-7)
+    assert not column(dataset, "next.success").any()
+    assert np.flatnonzero(column(dataset, "next.done")).tolist() == [13, 22]
+    assert column(dataset, "index").tolist() == list(range(23))
+    assert column(dataset, "episode_index").tolist() == [0] * 14 + [1] * 9
+
+
+def test_a_video_shows_nearly_the_same_at_the_same_times(filmed: Path, played: Played) -> None:
+    dataset = opened(filmed)
+    off = np.abs(levels(dataset).astype(int) - played.image.astype(int)).mean(axis=(1, 2, 3))
+    assert off.max() < 4.0
+    moved = np.abs(played.image[1:].astype(int) - played.image[:-1]).mean(axis=(1, 2, 3))
+    assert np.median(moved) > 0.3  # so that a frame too early would be noticed
+    nearest = [
+        np.abs(played.image.astype(int) - image).mean(axis=(1, 2, 3)).argmin()
+        for image in levels(dataset).astype(int)
+    ]
+    assert np.mean(np.array(nearest) == np.arange(23)) > 0.8
+
+
+def test_data_of_the_project_are_drawn_from_their_keypoints(demos: Path, tmp_path: Path) -> None:
+    states = read_states(demos)
+    root = build_pixels(states, tmp_path / "pixels")
+    low, pixels = open_dataset(demos), open_dataset(root)
+    for key in ("observation.state", "action", "next.reward", "next.success", "next.done", "timestamp"):
+        np.testing.assert_array_equal(column(pixels, key), column(low, key), err_msg=key)
+    assert column(pixels, "next.success")[-1] and states.reward_from.startswith("of the source")
+    facts = json.loads((root / "meta" / "il_bench.json").read_text())
+    assert facts["episodes"][0]["seed"] == 3 and facts["parts"][0]["source"] == "demos"
+    world, renderer = Simulator(), Renderer()
+    world.reset(3)
+    images = levels(opened(root))
+    first = low.meta.episodes["dataset_to_index"][0]
+    for step, action in enumerate(column(low, "action")[:first].astype(float).tolist()):
+        assert np.array_equal(images[step], renderer.view(world)), step
+        world.step(*action)
+
+
+# --- interruptions ----------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """What nobody catches."""
+
+
+def _dies(*_: Any, **__: Any) -> Any:
+    raise Killed
+
+
+def _after(n_calls: int, real: Callable[..., Any]) -> Callable[..., Any]:
+    calls = []
+
+    def dies(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) > n_calls:
+            raise Killed
+        return real(*args, **kwargs)
+
+    return dies
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "n_calls", "n_kept"),
+    [
+        (shard.LeRobotDataset, "add_frame", 17, 1),
+        (shard.LeRobotDataset, "save_episode", 1, 1),
+        (join, "compact", 0, 2),
+        (join.LeRobotDatasetMetadata, "save_episode", 3, 2),
+        (build_module.provenance, "to_bytes", 0, 2),
+    ],
+)
+def test_killed_anywhere_it_goes_on_to_the_same_bytes(
+    where: Any, name: str, n_calls: int, n_kept: int, built: Path, source: Path, tmp_path: Path
+) -> None:
+    output, states = tmp_path / "pixels", read_states(source)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(where, name, _after(n_calls, getattr(where, name)))
+        with pytest.raises(Killed):
+            build_pixels(states, output)
+    assert not output.exists()
+    done: list[tuple[int, int]] = []
+    build_pixels(states, output, on_progress=lambda n, total: done.append((n, total)))
+    assert done[0] == (n_kept, 2) and done[-1] == (2, 2)
+    assert contents(output) == contents(built)
+    assert [path.name for path in tmp_path.iterdir()] == ["pixels"]
+
+
+def test_a_damaged_episode_is_made_again(built: Path, source: Path, tmp_path: Path) -> None:
+    output, states = tmp_path / "pixels", read_states(source)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build_module, "join_shards", _dies)
+        with pytest.raises(Killed):
+            build_pixels(states, output)
+    data = tmp_path / "pixels.partial" / "episode-000001" / "data" / "chunk-000" / "file-000.parquet"
+    data.write_bytes(data.read_bytes()[:-50])
+    build_pixels(states, output)
+    assert contents(output) == contents(built)
+
+
+def test_the_same_call_again_changes_nothing_and_another_is_refused(
+    source: Path, played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, states = tmp_path / "pixels", read_states(source)
+    build_pixels(states, output)
+    before = contents(output)
+    monkeypatch.setattr(shard, "Drawer", None)
+    assert build_pixels(states, output) == output
+    with pytest.raises(
+        IlBenchError, match=r"made by another command already \(images 'video' instead of 'image'"
+    ):
+        build_pixels(states, output, video=True)
+    assert contents(output) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear ..")
+    with pytest.raises(IlBenchError, match=r"mine: is there already and was not made by this command"):
+        build_pixels(states, tmp_path / "mine")
+
+
+def test_too_little_room_is_said_before_anything_is_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_module, "_BYTES_IMAGE", 10**15)
+    with pytest.raises(IlBenchError, match=r"MB are free and this takes about 69000000000 MB"):
+        build_pixels(read_states(source), tmp_path / "pixels")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- sources ----------------------------------------------------------------------------------------------
+
+
+def keypoint_copy(states: States, output: Path, **changed: np.ndarray | None) -> Path:
+    """The states as a data set of keypoints, some of its columns changed."""
+    from il_bench.dataset import convert
+
+    columns = {
+        "observation.state": states.agent,
+        "observation.environment_state": block_keypoints(states.pose).astype(np.float32),
+        "action": states.action,
+        "next.reward": states.reward,
+        "next.done": np.isin(np.arange(len(states.pose)), states.episode_ends - 1),
+        "next.success": states.success,
+        **convert.place_columns(states.episode_ends),
+    }
+    for key, values in changed.items():
+        columns[f"next.{key}"] = values
+    kept = {key: values for key, values in columns.items() if values is not None}
+    with pytest.MonkeyPatch.context() as patch:
+        wanted = {key: value for key, value in convert.FEATURES.items() if key in kept}
+        patch.setattr(convert, "FEATURES", wanted)
+        write_columns(kept, states.episode_ends, output)
+    return output
+
+
+def test_rewards_are_of_the_source_or_computed_but_never_wrong(source: Path, tmp_path: Path) -> None:
+    states = read_states(source)
+    without = read_states(keypoint_copy(states, tmp_path / "without", reward=None, success=None))
+    assert without.reward_from.startswith("computed")
+    np.testing.assert_allclose(without.reward, states.reward, atol=1e-4)
+    last = states.reward.copy()
+    last[-1] = 0.75  # after the last action, which only the source knows
+    kept = read_states(keypoint_copy(states, tmp_path / "kept", reward=last))
+    assert kept.reward_from.startswith("of the source") and kept.reward[-1] == np.float32(0.75)
+    wrong = states.reward.copy()
+    wrong[3] += 0.01
+    with pytest.raises(IlBenchError, match=r"next\.reward is .* at frame 3, but the block's pose"):
+        read_states(keypoint_copy(states, tmp_path / "wrong", reward=wrong))
+    wrong[3] = np.nan
+    with pytest.raises(IlBenchError, match=r"next\.reward is nan at frame 3"):
+        read_states(keypoint_copy(states, tmp_path / "nan", reward=wrong))
+    success = states.success.copy()
+    success[-1] = True
+    with pytest.raises(IlBenchError, match=r"next\.success is True at frame 22"):
+        read_states(keypoint_copy(states, tmp_path / "success", success=success))
+
+
+def test_what_cannot_be_drawn_is_named_in_one_line(built: Path, source: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        (["--from", built], "no feature observation.environment_state, and only the keypoints say where"),
+        (["--from", tmp_path / "nothing"], "no such file or folder"),
+        (["--from", source, "--track", "keypoints"], "--track keypoints: only pixels have to be drawn"),
+        (["--from", source, "--frames", source], "not a .npz with the arrays index and image"),
+    ):
+        result = invoke("build", *arguments, "--output", tmp_path / "out")
+        assert result.exit_code == 2, result.output
+        assert message in result.output and result.output.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the commands -----------------------------------------------------------------------------------------
+
+
+def test_the_command_says_what_it_takes_and_what_came_out(
+    source: Path, played: Played, built: Path, tmp_path: Path
+) -> None:
+    frames = originals(played, tmp_path / "frames.npz")
+    output = tmp_path / "pixels"
+    result = invoke("build", "--track", "pixels", "--from", source, "--frames", frames, "--output", output)
+    assert result.exit_code == 0, result.output
+    assert "MB of disk while it is written" in result.output
+    assert "Reward and success are computed from the block's poses" in result.output
+    assert "demonstrations: 2 of 2 episodes" in result.output
+    assert "100.000% of the pixels of 5 frames identical on average" in result.output
+    assert contents(output) == contents(built)
+
+
+def test_a_check_notices_other_frames(built: Path, played: Played, tmp_path: Path) -> None:
+    image = played.image[[0, 5, 13, 14, 22]].copy()
+    image[:, 20:40, 20:40] ^= 1
+    frames = originals(played, tmp_path / "frames.npz", image=image)
+    result = invoke("check", built, "--frames", frames)
+    assert result.exit_code == 1
+    assert "NOT OK  frames as stored: 95.660% of the pixels" in result.output
+    for changed, message in (
+        ({"index": np.array([0, 5, 13, 14, 23])}, "index: 23 is no frame of this data set, which has 23"),
+        ({"image": image[:4]}, "image: shape (4, 96, 96, 3)"),
+        ({"index": np.zeros(5)}, "index: shape (5,) of float64"),
+    ):
+        frames = originals(played, tmp_path / "frames.npz", **changed)
+        result = invoke("check", built, "--frames", frames)
+        assert result.exit_code == 2 and message in result.output
+
+
+def _edit_stats(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = root / "meta" / "stats.json"
+    stats = json.loads(path.read_text())
+    change(stats)
+    path.write_text(json.dumps(stats))
+
+
+def _edit_timestamps(root: Path) -> None:
+    (path,) = root.glob("data/*/*.parquet")
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("timestamp")
+    stretched = (table["timestamp"].to_numpy() * np.float32(1.01)).astype(np.float32)
+    pq.write_table(table.set_column(place, table.schema.field(place), [stretched]), path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda root: _edit_stats(root, lambda s: s.pop("action")),
+            "statistics: ValueError: no statistics of action",
+        ),
+        (lambda root: _edit_stats(root, lambda s: s["action"].update(max=[1.0, 2.0])), "action: max is"),
+        (
+            lambda root: _edit_stats(root, lambda s: s["observation.image"].update(mean=[0.5])),
+            "must be (3,1,1)",
+        ),
+        (_edit_timestamps, "timestamps: ValueError: up to"),
+    ],
+)
+def test_a_check_notices_damage(
+    damage: Callable[[Path], object], message: str, built: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(built, tmp_path / "copy")
+    assert all(finding.passed for finding in check_dataset(root))
+    damage(root)
+    result = invoke("check", root)
+    assert result.exit_code == 1
+    assert "NOT OK" in result.output and message in result.output
+
+
+# --- LeRobot's own ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["images", "video", "keypoints", "expert"])
+def test_data_sets_made_here_pass_lerobots_own_validation(
+    which: str,
+    request: pytest.FixtureRequest,
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """LeRobot 0.6 checks frames where they are recorded and statistics where data sets are joined; the rest
+    of its validation is that its tools take a data set.
+    """
+    roots = {
+        "images": lambda: request.getfixturevalue("built"),
+        "video": lambda: request.getfixturevalue("filmed"),
+        "keypoints": lambda: Path(open_dataset(source).root),
+        "expert": lambda: request.getfixturevalue("demos"),
+    }
+    root = shutil.copytree(roots[which](), tmp_path / "copy")
+    findings = check_dataset(root)
+    assert [finding.what for finding in findings if not finding.passed] == [], findings
+    dataset = opened(root)
+    before = {
+        key: {name: value.copy() for name, value in stats.items()}
+        for key, stats in dataset.meta.stats.items()
+    }
+    recomputed = recompute_stats(dataset).meta.stats
+    for key in ("observation.state", "action", "next.reward"):
+        for name in ("min", "max", "mean", "std", "count"):
+            np.testing.assert_allclose(recomputed[key][name], before[key][name], rtol=1e-4, atol=1e-6)
+    n_episodes = dataset.num_episodes
+    handle_info(EditDatasetConfig(InfoConfig(show_features=True), repo_id="local/copy", root=str(root)))
+    assert f"Total episode: {n_episodes}" in capsys.readouterr().out
+    fewer = delete_episodes(opened(root), [0], output_dir=tmp_path / "fewer", repo_id="local/fewer")
+    assert fewer.num_episodes == n_episodes - 1
+    assert np.array_equal(fewer[0]["action"], dataset[dataset.meta.episodes["dataset_to_index"][0]]["action"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["built", "filmed"])
+def test_lerobot_train_takes_it(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    root = request.getfixturevalue(which)
+    arguments = [
+        "--policy.type=act",
+        "--policy.device=cpu",
+        "--policy.push_to_hub=false",
+        "--policy.pretrained_backbone_weights=null",
+        "--policy.chunk_size=4",
+        "--policy.n_action_steps=4",
+        "--policy.dim_model=16",
+        "--policy.n_heads=2",
+        "--policy.dim_feedforward=16",
+        "--dataset.repo_id=local/pixels",
+        f"--dataset.root={root}",
+        "--dataset.video_backend=pyav",
+        "--batch_size=2",
+        "--steps=2",
+        "--num_workers=0",
+        "--wandb.enable=false",
+        f"--output_dir={tmp_path / 'run'}",
+    ]
+    program = Path(sys.executable).with_name("lerobot-train")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [program, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "run" / "checkpoints" / "last" / "pretrained_model" / "model.safetensors").exists()
+
+
+# --- longer -----------------------------------------------------------------------------------------------
+
+
+def _build(source: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
+    program = Path(sys.executable).with_name("il-bench")
+    arguments = ["demos", "build", "--from", str(source), "--output", str(output), *options]
+    return subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.mark.slow
+def test_a_process_killed_twice_gives_what_two_workers_give(
+    source: Path, built: Path, tmp_path: Path
+) -> None:
+    output, partial = tmp_path / "pixels", tmp_path / "pixels.partial"
+    for wanted in ("episode-000000", "episode-000001.partial"):
+        process = _build(source, output)
+        while process.poll() is None and not (partial / wanted).exists():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = _build(source, output)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert contents(output) == contents(built)
+    assert contents(build_pixels(read_states(source), tmp_path / "team", workers=2)) == contents(built)
+
+
+@pytest.fixture(scope="module")
+def human(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if HUMAN_DATA is None or not (Path(HUMAN_DATA) / "human_frames.npz").exists():
+        pytest.skip("IL_BENCH_HUMAN_DATA names no human data with human_frames.npz")
+    return Path(HUMAN_DATA)
+
+
+def test_a_human_episode_looks_as_it_was_recorded(human: Path, tmp_path: Path) -> None:
+    """The shortest, and the original frame of it."""
+    arrays, frames = np.load(human / "human_demos.npz"), np.load(human / "human_frames.npz")
+    ends = arrays["episode_ends"]
+    episode = int(np.diff(ends, prepend=0).argmin())
+    start, end = int(ends[episode - 1]), int(ends[episode])
+    (which,) = np.flatnonzero((frames["index"] >= start) & (frames["index"] < end))
+    np.savez(
+        tmp_path / "one.npz",
+        state=arrays["state"][start:end],
+        action=arrays["action"][start:end],
+        episode_ends=[end - start],
+    )
+    np.savez(
+        tmp_path / "frames.npz",
+        index=frames["index"][which : which + 1] - start,
+        image=frames["image"][which : which + 1],
+    )
+    result = invoke(
+        *("build", "--from", tmp_path / "one.npz", "--frames", tmp_path / "frames.npz"),
+        *("--output", tmp_path / "pixels"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "ok      frames as stored" in result.output
+
+
+def _filled_as_before(
+    surface: pygame.Surface, color: tuple[int, int, int], points: list[tuple[int, int]]
+) -> None:
+    """`draw_fillpoly` of pygame 2.1, which Diffusion Policy used: quotients are cut off, not rounded down."""
+    edges = [sorted(edge, key=lambda point: point[1]) for edge in pairwise([points[-1], *points])]
+    low, high = min(y for _, y in points), max(y for _, y in points)
+    for y in range(low, high + 1):
+        crossed = sorted(
+            x1 + int((y - y1) * (x2 - x1) / (y2 - y1))
+            for (x1, y1), (x2, y2) in edges
+            if y1 <= y < y2 or (y1 != y2 and y == y2 == high)
+        )
+        for left, right in zip(crossed[::2], crossed[1::2], strict=False):
+            pygame.draw.line(surface, color, (left, y), (right, y))
+    for (x1, y1), (x2, y2) in edges:
+        if low < y1 == y2 < high:
+            pygame.draw.line(surface, color, (x1, y1), (x2, y2))
+
+
+def test_the_originals_differ_in_how_pygame_filled_polygons_and_in_nothing_else(
+    human: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = np.load(human / "human_frames.npz")
+    state = np.load(human / "human_demos.npz")["state"][frames["index"]]
+
+    def drawn(draw: Drawer) -> np.ndarray:
+        return np.stack([draw(one[:2], one[2:]) for one in state])
+
+    now = (drawn(Drawer()) == frames["image"]).all(axis=-1)
+    assert 0.996 < now.mean() < 0.997
+    monkeypatch.setattr("il_bench.pusht.renderer.pygame.draw.polygon", _filled_as_before)
+    np.testing.assert_array_equal(drawn(Drawer()), frames["image"])
+
+
+@pytest.mark.slow
+def test_the_human_demonstrations_are_lerobot_pusht(human: Path, tmp_path: Path) -> None:
+    result = invoke("build", "--from", human, "--workers", 2, "--output", tmp_path / "pusht")
+    assert result.exit_code == 0, result.output
+    assert "ok      numbers of lerobot/pusht: 206 episodes, 25650 frames, 10 fps" in result.output
+    assert "ok      frames as stored" in result.output

@@ -1,0 +1,174 @@
+"""What the errors say, word by word: which tokenizer, which value, and the way out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from fitted import CHUNK, KINDS, MAKERS, demonstrations, own_copy
+from lerobot.policies.vqbet.modeling_vqbet import VqVae
+from torch import nn
+
+from il_bench.errors import IlBenchError
+from il_bench.tokenizers import (
+    FSQTokenizer,
+    KMeansTokenizer,
+    ResidualVQTokenizer,
+    UniformBinsTokenizer,
+    VQVAETokenizer,
+)
+
+
+def in_training() -> ResidualVQTokenizer:
+    tokenizer = own_copy("residual_vq")
+    tokenizer.vqvae.train()
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def two_linear_layers_in_a_row() -> ResidualVQTokenizer:
+    vqvae = VqVae(MAKERS["residual_vq"]().vqvae.config)
+    vqvae.decoder = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 6))
+    return ResidualVQTokenizer(vqvae)
+
+
+def words(call: Callable[[], object]) -> str:
+    with pytest.raises(IlBenchError) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_what_is_said_of_sizes() -> None:
+    assert words(lambda: UniformBinsTokenizer(0, CHUNK)) == (
+        "UniformBinsTokenizer: codebook_size is 0; give 1 or more."
+    )
+    assert words(lambda: KMeansTokenizer(3, (0, 2))) == (
+        "KMeansTokenizer: chunk_shape is (0, 2); give (W, A), both 1 or more."
+    )
+    assert words(lambda: VQVAETokenizer(8, CHUNK, embedding_dim=0, hidden_dim=4)) == (
+        "VQVAETokenizer: embedding_dim is 0 and hidden_dim 4; give 1 or more."
+    )
+    assert words(lambda: ResidualVQTokenizer.new(8, CHUNK, embedding_dim=4, hidden_dim=0)) == (
+        "ResidualVQTokenizer: codebook_size 8, chunk_shape (3, 2), embedding_dim 4, hidden_dim 0; "
+        "give 1 or more for each."
+    )
+    assert words(lambda: FSQTokenizer([5, 2], CHUNK)) == (
+        "FSQTokenizer: levels are (5, 2); give 3 to 1000 for each."
+    )
+    assert words(lambda: FSQTokenizer([300, 300, 300], CHUNK)) == (
+        "FSQTokenizer: levels (300, 300, 300) make 27000000 codes; give at most 16777216."
+    )
+    assert words(two_linear_layers_in_a_row) == (
+        "ResidualVQTokenizer: the decoder is (Linear, Linear, Linear); give two or more Linear layers with "
+        "a bias, ReLU between them, as LeRobot's."
+    )
+
+
+def test_what_is_said_of_a_fit() -> None:
+    for kind in ("bins", "residual_vq", "vqvae", "fsq"):
+        tokenizer = MAKERS[kind]()
+        assert words(lambda: tokenizer.fit(torch.empty(0, *CHUNK))) == (  # noqa: B023
+            f"{type(tokenizer).__name__}: no chunks to fit; give one or more."
+        )
+    few = demonstrations(5).repeat(4, 1, 1)
+    assert words(lambda: MAKERS["kmeans"]().fit(few)) == (
+        "k-means: 5 different chunks cannot fill 8 clusters; give more data or a smaller codebook_size."
+    )
+    assert words(lambda: MAKERS["vqvae"]().fit(few)) == (
+        "VQVAETokenizer: 5 different chunks cannot fill 8 codes; give more data or a smaller codebook_size."
+    )
+
+
+def test_what_is_said_of_encoding() -> None:
+    assert words(lambda: MAKERS["kmeans"]().encode(demonstrations(1))) == (
+        "KMeansTokenizer has learned nothing yet; call fit(chunks) first."
+    )
+    assert words(lambda: own_copy("fsq").encode(torch.zeros(4, 6))) == (
+        "FSQTokenizer: chunks have shape (4, 6); give (N, 3, 2)."
+    )
+    assert words(lambda: own_copy("vqvae").encode(torch.zeros(1, *CHUNK).half())) == (
+        "VQVAETokenizer: chunks are torch.float16; give torch.float32 or torch.float64."
+    )
+    infinite = torch.tensor([0.0, torch.inf])[:, None, None].expand(2, *CHUNK)
+    assert words(lambda: own_copy("residual_vq").encode(infinite)) == (
+        "ResidualVQTokenizer: chunk 1 holds NaN or infinity; drop or mend it."
+    )
+    assert words(lambda: own_copy("residual_vq").bfloat16().encode(demonstrations(2))) == (
+        "ResidualVQTokenizer: the weights are torch.bfloat16; convert them by .float()."
+    )
+    assert words(lambda: in_training().reference_encode(demonstrations(2))) == (
+        "The residual VQ is in training mode and would change; call eval() first."
+    )
+
+
+def test_what_is_said_of_decoding() -> None:
+    assert words(lambda: own_copy("kmeans").decode(torch.zeros(2, 1, dtype=torch.int32))) == (
+        "KMeansTokenizer: tokens are torch.int32 of shape (2, 1); give int64 of shape (N, 1)."
+    )
+    assert words(lambda: own_copy("residual_vq").decode(torch.tensor([[-1, 9]]))) == (
+        "ResidualVQTokenizer: tokens run from -1 to 9; the codebook has 0 to 7."
+    )
+
+
+@pytest.mark.parametrize(
+    ("codebook_size", "chunk_shape", "embedding_dim", "hidden_dim"),
+    [(0, (3, 2), 4, 4), (4, (0, 2), 4, 4), (4, (3, 0), 4, 4), (4, (3, 2), 0, 4), (4, (3, 2), 4, 0)],
+)
+@pytest.mark.parametrize("make", [ResidualVQTokenizer.new, VQVAETokenizer])
+def test_no_size_may_be_0_and_all_may_be_1(
+    make: Any, codebook_size: int, chunk_shape: tuple[int, int], embedding_dim: int, hidden_dim: int
+) -> None:
+    with pytest.raises(IlBenchError, match=r"^(ResidualVQ|VQVAE)Tokenizer: .* 1 or more"):
+        make(codebook_size, chunk_shape, embedding_dim=embedding_dim, hidden_dim=hidden_dim)
+    smallest = make(1, (1, 1), embedding_dim=1, hidden_dim=1)
+    assert (smallest.codebook_size, smallest.chunk_shape) == (1, (1, 1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_errors_begin_with_the_tokenizers_name(kind: str) -> None:
+    tokenizer, unfitted = own_copy(kind), MAKERS[kind]()
+    n = tokenizer.num_quantizers
+    calls = [
+        lambda: unfitted.encode(torch.zeros(1, *CHUNK)),
+        lambda: tokenizer.encode(torch.zeros(1, 2, 2)),
+        lambda: tokenizer.encode(torch.zeros(1, *CHUNK).half()),
+        lambda: tokenizer.decode(torch.zeros(1, n, dtype=torch.int32)),
+        lambda: tokenizer.decode(torch.full((1, n), 10**6)),
+    ]
+    for call in calls:
+        with pytest.raises(IlBenchError, match=f"^{type(tokenizer).__name__}\\b"):
+            call()
+    for arguments in ((0, CHUNK), (4, (0, 2))):
+        if kind in ("bins", "kmeans"):
+            with pytest.raises(IlBenchError, match=f"^{type(tokenizer).__name__}: .* 1 or more"):
+                type(tokenizer)(*arguments)
+    if kind != "kmeans":
+        with pytest.raises(IlBenchError, match=f"^{type(tokenizer).__name__}: no chunks to fit; give one"):
+            unfitted.fit(torch.empty(0, *CHUNK))
+
+
+@pytest.mark.parametrize("kind", ["vqvae", "fsq"])
+def test_a_chunk_whose_latent_overflows_is_named(kind: str) -> None:
+    tokenizer, chunks = own_copy(kind), demonstrations(6)
+    with torch.no_grad():
+        tokenizer.encoder[-1].weight.mul_(1e6)
+    chunks[4] = 1e37
+    with pytest.raises(IlBenchError, match=f"^{type(tokenizer).__name__}: chunk 4 is so large that its"):
+        tokenizer.encode(chunks)
+
+
+@pytest.mark.parametrize(
+    ("layers", "found"),
+    [
+        ([nn.Linear(6, 8)], r"\(Linear\)"),
+        ([nn.Linear(6, 8), nn.ReLU()], r"\(Linear, ReLU\)"),
+        ([nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU()], r"\(Linear, ReLU, Linear, ReLU\)"),
+        ([nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8, bias=False)], r"\(Linear, ReLU, Linear\)"),
+        ([nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 8)], r"\(Linear, Linear, Linear\)"),
+    ],
+)
+@pytest.mark.parametrize("network", ["encoder", "decoder"])
+def test_only_networks_that_can_be_folded_are_taken(network: str, layers: list[Any], found: str) -> None:
+    vqvae = VqVae(MAKERS["residual_vq"]().vqvae.config)
+    setattr(vqvae, network, nn.Sequential(*layers))
+    with pytest.raises(IlBenchError, match=f"the {network} is {found}; give .*ReLU between"):
+        ResidualVQTokenizer(vqvae)
