@@ -1,5 +1,6 @@
 """One core for all that is compared: two cores of a machine differ, by what else runs on them."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -9,9 +10,10 @@ WORK = 4000  # additions: a fraction of a millisecond
 
 
 def pin(processes: Iterable[int], core: int) -> None:
-    """Let the main threads of these processes run on that core only."""
+    """Let the main threads of these processes run on that core only; one that has ended is left out."""
     for process in processes:
-        os.sched_setaffinity(process, {core})
+        with contextlib.suppress(ProcessLookupError):  # why it ended is said when it is asked
+            os.sched_setaffinity(process, {core})
 
 
 def quietest_core(clock: Callable[[], float] = time.perf_counter) -> int | None:

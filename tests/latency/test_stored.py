@@ -87,7 +87,8 @@ def test_a_machine_in_another_state_gates_nothing_and_says_so() -> None:
     """Half as fast, and the policy suffers less than the yardstick: no verdict can be had from that."""
     found = stored.against(row(), row(0.8, speed=2.0, seed=1), Path("old.json"))
     assert (found.verdict, found.gate) == ("inconclusive", False)
-    assert re.search(r"the yardstick takes (1\.9|2\.0)\d times as long", found.differs[0])
+    said = re.search(r"the yardstick takes ([\d.]+) times as long", found.differs[0])
+    assert said is not None and float(said[1]) == pytest.approx(2.0, abs=0.02)
 
 
 def test_a_gpu_has_no_yardstick_and_is_compared_by_its_times() -> None:

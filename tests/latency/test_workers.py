@@ -17,7 +17,7 @@ from il_bench.cli import app
 from il_bench.errors import IlBenchError
 from il_bench.latency import cli, sides
 from il_bench.latency.compare import Rule
-from il_bench.latency.pinning import quietest_core
+from il_bench.latency.pinning import pin, quietest_core
 from il_bench.latency.sides import Side, hold
 from il_bench.latency.worker import PROTOCOL, block, once, serve
 from il_bench.latency.workers import HERE, Process, Subject, Worker, clock_of, greet, load, pin_together
@@ -142,6 +142,17 @@ def test_processes_that_are_compared_share_the_quietest_core() -> None:
         assert os.sched_getaffinity(a.pid) == os.sched_getaffinity(b.pid)
         assert len(os.sched_getaffinity(a.pid)) == 1
     assert os.sched_getaffinity(0) == allowed
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux lets a process choose its core")
+def test_a_process_that_has_ended_is_not_put_on_a_core() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    pin([ended.pid, os.getpid()], min(allowed := os.sched_getaffinity(0)))
+    try:
+        assert os.sched_getaffinity(0) == {min(allowed)}
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_the_quietest_core_is_the_one_that_is_soonest_done(monkeypatch: pytest.MonkeyPatch) -> None:
