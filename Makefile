@@ -1,8 +1,11 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test demos train sim-speed render-speed expert-success training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
+.PHONY: help env bench test test-oldest test-newest suite suite-oldest suite-newest demos train sim-speed render-speed expert-success training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
 
+# What `make test-oldest` and `make test-newest` set otherwise.
+WANTED := 3.12
+LOCK := requirements.lock
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -29,22 +32,26 @@ ifneq ($(wildcard ../shared/pusht/human_demos.npz),)
 export IL_BENCH_HUMAN_DATA ?= $(abspath ../shared/pusht)
 endif
 
-is_right := import os, sys; sys.version_info[:2] == (3, 12) or sys.exit(1)
-candidates = $(or $(PYTHON),python3.12 python3 python $(BIN)/python)
+is_right := import os, sys; "%d.%d" % sys.version_info[:2] == "$(WANTED)" or sys.exit(1)
+candidates = $(or $(PYTHON),python$(WANTED) python3 python $(BIN)/python)
+# PYENV_VERSION: of the versions that pyenv has, whatever .python-version says.
 found = $(shell for p in $(candidates); do \
-    "$$p" -c '$(is_right); print(os.path.realpath(sys.executable))' 2>/dev/null && break; done)
-missing = il_bench needs Python 3.12 (looked for $(candidates)): install it, or name it with 'make PYTHON=/path/to/python3.12'
+    PYENV_VERSION=$(WANTED) "$$p" -c '$(is_right); print(os.path.realpath(sys.executable))' 2>/dev/null && break; done)
+missing = il_bench needs Python $(WANTED) (looked for $(candidates)): install it, or name it with 'make PYTHON=/path/to/python$(WANTED)'
 python = $(or $(found),$(error $(missing)))
 
-$(READY): pyproject.toml requirements.lock
+oldest := VENV=.venv-oldest LOCK=.ci/oldest.lock
+newest := VENV=.venv-newest WANTED=3.13
+
+$(READY): pyproject.toml $(LOCK)
 	@if [ -e $(UNFINISHED) ] || ! $(BIN)/python -c '$(is_right)' 2>/dev/null; then \
-	    echo "Creating $(VENV) from requirements.lock: about 2.5 minutes and 6 GB, once."; \
+	    echo "Creating $(VENV) from $(LOCK): about 2.5 minutes and 6 GB, once."; \
 	    rm -rf $(VENV) && mkdir $(VENV) && touch $(UNFINISHED) && "$(python)" -m venv $(VENV); \
 	else \
-	    echo "Updating $(VENV): pyproject.toml or requirements.lock is newer."; \
+	    echo "Updating $(VENV): pyproject.toml or $(LOCK) is newer."; \
 	    touch $(UNFINISHED); \
 	fi
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r $(LOCK)
 	@rm $(UNFINISHED)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
@@ -69,6 +76,21 @@ test: export OMP_NUM_THREADS := 1
 test: $(READY) ## run the unit and property tests (ARGS="-m slow": the slow ones)
 	@echo "Running the tests in $(JOBS) processes."
 	@$(BIN)/pytest -n $(JOBS) $(ARGS)
+
+suite: $(READY) ## the success suite alone, against baselines.json
+	@$(BIN)/pytest --benchmark il_bench/suite -m success $(if $(EPISODES),--il-episodes $(EPISODES)) --il-report $(REPORT) $(ARGS)
+
+test-oldest: ## run the tests with the oldest versions that are supported, in .venv-oldest
+	@$(MAKE) --no-print-directory $(oldest) test
+
+test-newest: ## run the tests with the newest Python that is supported, in .venv-newest
+	@$(MAKE) --no-print-directory $(newest) test
+
+suite-oldest: ## the success suite with the oldest versions that are supported
+	@$(MAKE) --no-print-directory $(oldest) suite
+
+suite-newest: ## the success suite with the newest Python that is supported
+	@$(MAKE) --no-print-directory $(newest) suite
 
 # 1,000 clean episodes of the expert and 1,000 disturbed ones.
 $(DEMOS)/expert: | $(READY)
@@ -160,9 +182,13 @@ format: $(READY) ## rewrite the code as `make lint` wants it
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-lock: $(READY) ## resolve pyproject.toml anew into requirements.lock, keeping what still fits
-	@$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.12 \
-	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --output-file requirements.lock $(ARGS)
+resolve := uv pip compile pyproject.toml --quiet --all-extras --no-emit-index-url --no-emit-find-links \
+    --custom-compile-command "make lock" --python-version 3.12
+
+lock: $(READY) ## resolve pyproject.toml anew into both lock files, keeping what still fits
+	@$(BIN)/$(resolve) --universal --output-file requirements.lock $(ARGS)
+	@cp requirements.lock .ci/oldest.lock
+	@$(BIN)/$(resolve) --python-platform linux --constraint .ci/oldest.in --output-file .ci/oldest.lock
 
 clean: ## remove caches, builds and reports, not the environment
 	@rm -rf build dist $(REPORT) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -1,7 +1,8 @@
 """Do the tokenizers' tests notice every mutant that mutmut makes of il_bench/tokenizers?
 
 Runs mutmut, as pyproject.toml configures it, in mutants/. Then it looks every survivor up in mutants.toml,
-where it is argued why no test can tell it from the original, or should. Exit status 1 if one is not there.
+where it is argued why no test can tell it from the original, or should. Exit status 1 if one is not there,
+or if one is there that did not survive.
 
 mutmut changes one expression of one function at a time. It leaves alone what is outside of functions, and
 functions with a decorator, of which the planted faults (faults.py) have some.
@@ -87,7 +88,10 @@ def mutmut(*arguments: str, show: bool = False) -> str:
 def endings() -> dict[str, str]:
     """Of each mutant, by mutmut's name, how it ended in mutmut's words."""
     lines = re.findall(r"^ +(\S+): (.+)$", mutmut("results", "--all", "true"), re.MULTILINE)
-    return {name: status for name, status in lines if name.startswith(PACKAGE)}
+    found = {name: status for name, status in lines if name.startswith(PACKAGE)}
+    if not found:
+        raise IlBenchError(f"mutmut names no mutant of {PACKAGE}; let it run first, or look at its version.")
+    return found
 
 
 def mutant(name: str) -> Mutant:
@@ -142,11 +146,13 @@ def main(
         if verbose or argument is None:
             said = f"{argument.kind}: {argument.why}" if argument else "NOT ARGUED"
             print(f"\n{each.function}: {said}\n- {each.old}\n+ {each.new}")
-    for each in argued.keys() - set(alive):
+    stale = argued.keys() - set(alive)
+    for each in stale:
         print(f"\n{each.function}: argued, but it did not survive; take it out of {LIST.name}\n+ {each.new}")
     missing = sum(each not in argued for each in alive)
     if missing:
         print(f"{missing} survivors are not argued in {LIST.name}.")
+    if missing or stale:
         raise typer.Exit(1)
 
 

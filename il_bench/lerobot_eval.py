@@ -41,6 +41,7 @@ from il_bench.pusht.geometry import block_keypoints
 from il_bench.pusht.renderer import Renderer
 from il_bench.pusht.simulator import MAX_STEPS, SUCCESS_COVERAGE, Simulator, start_state
 from il_bench.rollout import ACTION_HIGH, ACTION_LOW, Outcomes
+from il_bench.threads import one_thread
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,16 +118,14 @@ def _as_in_lerobot(policy: LoadedPolicy, seed: int) -> Iterator[None]:
     """Bring the global generators to where `lerobot-eval` has them before its first batch; restore them."""
     config = policy.policy.config
     amp = torch.autocast(torch.device(config.device).type) if config.use_amp else nullcontext()
-    state, threads = get_rng_state(), torch.get_num_threads()
-    torch.set_num_threads(1)
+    state = get_rng_state()
     try:
         set_seed(seed)
         with redirect_stdout(io.StringIO()):  # LeRobot's GPT prints its size
             type(policy.policy)(copy.deepcopy(config))  # only for the random numbers its initial weights take
-        with amp:
+        with amp, one_thread():
             yield
     finally:
-        torch.set_num_threads(threads)
         set_rng_state(state)
 
 

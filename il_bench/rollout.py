@@ -11,8 +11,8 @@ early stops at the same block whatever the number of workers; what others had fi
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -27,6 +27,7 @@ from il_bench.journal import Journal
 from il_bench.outcomes import DTYPES, Outcomes
 from il_bench.pusht.batch import PushTBatch
 from il_bench.pusht.simulator import MAX_STEPS, SUCCESS_COVERAGE
+from il_bench.threads import one_thread
 
 __all__ = ["BLOCK_SIZE", "Outcomes", "Policy", "PolicyLoader", "rollout", "run_block"]
 
@@ -208,17 +209,6 @@ def _blocks(seeds: ArrayLike) -> list[NDArray[np.int64]]:
     return np.split(unique, edges)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums split over another number of threads round differently, so every block uses one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def run_block(policy: Policy, wanted: NDArray[np.int64]) -> Outcomes:
     """Run one block in this process, torch on one thread, and return the wanted episodes of it.
 
@@ -228,7 +218,7 @@ def run_block(policy: Policy, wanted: NDArray[np.int64]) -> Outcomes:
     """
     start = time.perf_counter()
     first = int(wanted[0]) // BLOCK_SIZE * BLOCK_SIZE
-    with _one_thread(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with one_thread(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(first)
         whole = _simulate(policy, np.arange(first, first + BLOCK_SIZE), wanted - first)
     kept = {name: getattr(whole, name)[wanted - first] for name in DTYPES}

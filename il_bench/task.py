@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from il_bench.baselines import Scalar
 from il_bench.errors import IlBenchError
-from il_bench.latency.device import one_thread
 from il_bench.outcomes import Outcomes
 from il_bench.registry import RegisteredEnvironment
 from il_bench.rollout import Policy
+from il_bench.threads import one_thread
 
 SUCCESS = "is_success"
 

@@ -5,7 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from il_bench.ema import AveragedPolicy
 from il_bench.errors import IlBenchError
 from il_bench.policies import pusht_features
 from il_bench.recipes import Recipe
+from il_bench.threads import one_thread
 
 BATCH_KEYS = (OBS_STATE, OBS_ENV_STATE, ACTION, f"{ACTION}_is_pad")
 LOG_EVERY = 50
@@ -110,7 +111,7 @@ class Trainer:
     ) -> bool:
         """Train to the end. Ctrl-C (or SIGTERM) finishes the step, saves, and returns False."""
         losses: list[Tensor] = []
-        with _interruptible() as interrupted, _one_thread(self.device):
+        with _interruptible() as interrupted, one_thread() if self.device == "cpu" else nullcontext():
             while self.step < self.settings.steps and not interrupted():
                 losses.append(self.train_step())
                 if self.step % LOG_EVERY == 0 or self.step == self.settings.steps:
@@ -290,15 +291,3 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _one_thread(device: str) -> Iterator[None]:
-    """One torch thread on the CPU: results then do not depend on the number of cores."""
-    before = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -19,12 +19,13 @@ MAY_KNOW: dict[str, set[str]] = {
     "outcomes": set(),
     "policy_gates": {"baselines", "gate", "outcomes"},
     "executors": set(),
+    "threads": set(),
     "journal": {"outcomes"},
-    "rollout": {"executors", "journal", "outcomes", "pusht"},
+    "rollout": {"executors", "journal", "outcomes", "pusht", "threads"},
     "policies": {"options", "pusht", "tokenizers"},
     "dataset": {"options", "pusht"},
-    "latency": {"command", "environment", "policies", "pusht", "report"},
-    "train": {"checkpoint", "dataset", "ema", "policies", "recipes", "rollout"},
+    "latency": {"command", "environment", "policies", "pusht", "report", "threads"},
+    "train": {"checkpoint", "dataset", "ema", "policies", "recipes", "rollout", "threads"},
 }
 MAY_IMPORT_PYTEST = {"plugin", "fixtures", "suite"}
 

@@ -92,6 +92,23 @@ def test_what_is_not_killed_must_be_argued(
     assert ("NOT ARGUED" in result.output) is bool(status)
 
 
+def test_an_argument_for_a_mutant_that_is_noticed_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutants, "mutmut", lambda *arguments, **_: f"    {next(iter(NAMES))}: killed\n")
+    noticed = Mutant("bins.UniformBinsTokenizer.fit", "a", "b")
+    monkeypatch.setattr(mutants, "read_arguments", lambda: {noticed: Argument("speed", "It is slower.")})
+    app = typer.Typer()
+    app.command()(mutants.main)
+    result = CliRunner().invoke(app, ["--no-run"])
+    assert result.exit_code == 1
+    assert "argued, but it did not survive; take it out of mutants.toml" in result.output
+
+
+def test_no_mutants_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutants, "mutmut", lambda *arguments, **_: "nothing here\n")
+    with pytest.raises(IlBenchError, match=r"mutmut names no mutant of il_bench\.tokenizers"):
+        mutants.endings()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

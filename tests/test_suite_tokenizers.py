@@ -154,7 +154,7 @@ def test_a_residual_vq_is_compared_with_lerobot_on_the_same_weights(
     subject = Subject("rvq", residual, FromTheAgent(), "nothing")
     work = coding.coding(subject, seen(RIGHT, DOWN, NEARLY_RIGHT), way, 7, "cpu")
     assert work.reference is not None and work.floor is not None
-    with timing.one_thread():
+    with timing.inference_on_one_thread():
         ours, theirs, products = work.call(), work.reference(), work.floor()
     assert isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor)
     torch.testing.assert_close(ours, theirs)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, override
 import torch
 
 from il_bench.errors import IlBenchError
+from il_bench.threads import one_thread
 
 #: Bits of NVML's clocks-event reasons that mean a GPU runs slower than it could (nvml.h).
 SLOWED_BY = {
@@ -238,15 +239,10 @@ def parse_smi(text: str) -> dict[str, str]:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def inference_on_one_thread() -> Iterator[None]:
     """Run torch on one thread, and without gradients."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with one_thread(), torch.inference_mode():
+        yield
 
 
 def _run(*command: str) -> str | None:

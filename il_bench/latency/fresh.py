@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 
 from il_bench.errors import IlBenchError
 from il_bench.latency import calls
-from il_bench.latency.device import Device, device_for, one_thread
+from il_bench.latency.device import Device, device_for, inference_on_one_thread
 from il_bench.latency.memory import resident_peak_mb
 from il_bench.policies.loading import load_policy
 
@@ -67,7 +67,7 @@ def _measure(answer: Connection, spec: str, device: str) -> None:
 
 
 def _first_calls(spec: str, device: Device) -> FreshProcess:
-    with one_thread():
+    with inference_on_one_thread():
         start = time.perf_counter()
         policy = load_policy(spec, device=device.name)
         device.synchronize()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from il_bench.latency.device import one_thread
+from il_bench.latency.device import inference_on_one_thread
 
 
 def peak_memory_mb(call: Callable[[], object], device: str) -> float | None:
@@ -21,7 +21,7 @@ def peak_memory_mb(call: Callable[[], object], device: str) -> float | None:
         return (torch.cuda.max_memory_allocated(device) - before) / 1e6
     if kind != "cpu":
         return None
-    with one_thread(), _profile() as profiled:
+    with inference_on_one_thread(), _profile() as profiled:
         call()
     held = most = 0
     for event in profiled.profiler.kineto_results.events():

@@ -260,10 +260,11 @@ def _state_sha256(module: torch.nn.Module) -> str:
 
 
 def _data_of(folder: Path) -> str:
-    path = folder / TRAINING
-    if not path.exists():
+    """What the weights were trained on, as `il-bench train` notes it; another's file may mean anything."""
+    try:
+        return str(json.loads((folder / TRAINING).read_text(encoding="utf-8"))["data"]["name"])
+    except (OSError, ValueError, LookupError, TypeError):
         return "unknown"
-    return str(json.loads(path.read_text()).get("data", {}).get("name", "unknown"))
 
 
 def _row_name(spec: str, policy_type: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from il_bench.latency import calls, fresh, variants
-from il_bench.latency.device import Device, one_thread
+from il_bench.latency.device import Device, inference_on_one_thread
 from il_bench.latency.flops import count
 from il_bench.latency.matmul import Call, Clock, Floor, MatrixProducts, dtype_of
 from il_bench.latency.measure import CONTROL_HZ, Samples, Timed, cross_check, rounds, warm_up
@@ -59,7 +59,7 @@ def timed(
     seconds = SECONDS[effort][0 if subject.is_what_a_robot_waits_for else 1]
     options: Any = {"prepare": call.prepare, "clock": benchmark._timer}  # what --benchmark-timer says
     work = Timed(call.call, device, call.prepare)
-    with one_thread():
+    with inference_on_one_thread():
         beside = _Products(policy, subject, device, benchmark._timer)
         warm = warm_up(call.call, device, seconds=seconds * _WARM_UP, **options)
         n = rounds(warm, seconds)

@@ -43,7 +43,7 @@ def timed(
     device = pytestconfig.stash[SETTINGS].device
 
     def time(what: str, work: "Work", batch: int, seconds: float) -> None:
-        from il_bench.latency.device import one_thread
+        from il_bench.latency.device import inference_on_one_thread
         from il_bench.latency.memory import peak_memory_mb
         from il_bench.report.collect import Record
         from il_bench.report.schema import Throughput
@@ -53,7 +53,7 @@ def timed(
         clock = benchmark._timer  # what --benchmark-timer says
         n_rounds = rounds(calls, seconds, clock)
         turns = Turns(work, clock, warm=batch < WARM_BELOW)
-        with one_thread():
+        with inference_on_one_thread():
             benchmark.pedantic(work.call, setup=turns, rounds=n_rounds)
         median = benchmark.stats.stats.median
         to_reference, to_floor = turns.ratios(median)

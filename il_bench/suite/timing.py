@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from il_bench.latency.calls import actions_per_prediction, observations
-from il_bench.latency.device import device_for, one_thread
+from il_bench.latency.device import device_for, inference_on_one_thread
 from il_bench.policies.loading import LoadedPolicy
 
 MOST_CALLS, FEWEST_CALLS = 100, 20
@@ -85,7 +85,7 @@ def acting(policy: LoadedPolicy, batch: int) -> Work:
 def rounds(calls: Sequence[Call], seconds: float, clock: Clock) -> int:
     """How often to time `calls` in turns so that it takes about `seconds`; warms them up."""
     taken: list[float] = []
-    with one_thread():
+    with inference_on_one_thread():
         for call in calls:
             call()
         while len(taken) < WARM_UP and sum(taken) < seconds:

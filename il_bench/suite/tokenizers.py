@@ -9,14 +9,13 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
-import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.vqbet.modeling_vqbet import VqVae
 
 from il_bench import chunks
 from il_bench.dataset import open_dataset
-from il_bench.latency.device import one_thread
 from il_bench.report.tokenizers import Subject
+from il_bench.threads import one_thread
 from il_bench.tokenizers import (
     FSQTokenizer,
     KMeansTokenizer,
@@ -75,7 +74,7 @@ def fitted(name: str, source: str, make: Callable[[], Tokenizer] | None = None) 
     tokenizer = NEW[name]() if make is None else _checked(make(), name)
     learned_from = chunks.cut(demonstrations(source), tokenizer.chunk_shape[0], held_out=False)
     start = time.process_time()
-    with one_thread(), torch.inference_mode(False):
+    with one_thread():
         tokenizer.fit(coordinates.chunks(learned_from), seed=SEED)
     seconds = time.process_time() - start
     n_episodes = len(learned_from.episodes.unique())

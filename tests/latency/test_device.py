@@ -6,7 +6,14 @@ import torch
 from il_bench import environment
 from il_bench.errors import IlBenchError
 from il_bench.latency import device as devices
-from il_bench.latency.device import CudaDevice, MpsDevice, device_for, one_thread, parse_smi, slowed_by
+from il_bench.latency.device import (
+    CudaDevice,
+    MpsDevice,
+    device_for,
+    inference_on_one_thread,
+    parse_smi,
+    slowed_by,
+)
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:1", "mps"])
@@ -22,7 +29,7 @@ def test_other_devices_are_refused_by_name(name: str) -> None:
 
 
 def test_the_cpu_says_what_its_times_depend_on() -> None:
-    with one_thread():
+    with inference_on_one_thread():
         found = device_for("cpu").identity()
     assert (found["device"], found["threads"], found["autocast"]) == ("cpu", 1, None)
     with torch.autocast("cpu", torch.bfloat16):
@@ -107,7 +114,7 @@ def test_synchronising_asks_torch_for_the_right_device(monkeypatch: pytest.Monke
 
 def test_one_thread_is_restored() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(KeyError), one_thread():
+    with pytest.raises(KeyError), inference_on_one_thread():
         assert torch.get_num_threads() == 1
         raise KeyError
     assert torch.get_num_threads() == before

@@ -45,6 +45,12 @@ def test_data_comes_from_the_training_record(saved: Path) -> None:
     assert load_policy(saved).data == "human"
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"data": "human"}', '{"data": {}}', "\xff"])
+def test_somebody_elses_training_record_says_nothing_of_the_data(saved: Path, text: str) -> None:
+    (saved / "training.json").write_bytes(text.encode("latin-1"))
+    assert load_policy(saved).data == "unknown"
+
+
 def test_a_policy_in_memory_can_be_wrapped(saved: Path) -> None:
     loaded = load_policy(saved)
     wrapped = wrap(loaded.policy, loaded.preprocessor, loaded.postprocessor, name="mine")

@@ -51,6 +51,11 @@ def test_what_is_said_of_sizes() -> None:
         "ResidualVQTokenizer: codebook_size 8, chunk_shape (3, 2), embedding_dim 4, hidden_dim 0; "
         "give 1 or more for each."
     )
+    for size, shape in ((0, CHUNK), (8, (0, 2)), (8, (3, 0))):
+        assert words(lambda: ResidualVQTokenizer.new(size, shape, embedding_dim=4, hidden_dim=5)) == (  # noqa: B023
+            f"ResidualVQTokenizer: codebook_size {size}, chunk_shape {shape}, embedding_dim 4, hidden_dim 5; "
+            "give 1 or more for each."
+        )
     assert words(lambda: FSQTokenizer([5, 2], CHUNK)) == (
         "FSQTokenizer: levels are (5, 2); give 3 to 1000 for each."
     )

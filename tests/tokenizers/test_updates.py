@@ -10,7 +10,17 @@ import oracles
 import pytest
 import torch
 import vector_quantize_pytorch as library
-from fitted import N_CODES, demonstrations, frozen_vqvae, own_copy, plain_fsq, plain_vqvae, vqvae_config
+from fitted import (
+    MAKERS,
+    N_CODES,
+    demonstrations,
+    fit,
+    frozen_vqvae,
+    own_copy,
+    plain_fsq,
+    plain_vqvae,
+    vqvae_config,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -21,6 +31,7 @@ from strategies import examples, problems, smooth, two_stages
 
 from il_bench.policies.modeling_vqbet import ResumableVqVae
 from il_bench.tokenizers import ResidualVQTokenizer
+from il_bench.tokenizers.nearest import nearest
 
 F32 = EPS[torch.float32]
 QUANTIZERS = {
@@ -226,6 +237,32 @@ def test_our_vqvaes_codes_move_by_the_formula() -> None:
     expected = oracles.ema_step(*before, points, index.numpy(), decay=0.9, eps=1e-5)
     for moved, by_formula in zip(buffers(made), expected, strict=True):
         np.testing.assert_allclose(moved, by_formula, rtol=1e-4, atol=1e-5)
+
+
+def test_our_vqvae_learns_from_reconstruction_first_and_then_from_commitment_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What its fit minimises, by formula: L1, then L1 + 0.25 times the squared distance to the code."""
+    tokenizer, batch = MAKERS["vqvae"](), demonstrations(64)
+    losses: list[tuple[float, float]] = []
+
+    def note(module: Any, loss_of: Any, chunks: torch.Tensor, steps: int) -> None:
+        flat = batch.flatten(1)
+        with torch.no_grad():
+            latents = module.encoder(flat)
+            if losses:
+                codes = module.codebook[nearest(latents, module.codebook)]
+                reconstruction = (module.decoder(codes) - flat).abs().mean()
+                expected = reconstruction + 0.25 * (latents - codes).square().mean()
+            else:
+                expected = (module.decoder(latents) - flat).abs().mean()
+            losses.append((loss_of(batch).item(), expected.item()))
+
+    monkeypatch.setattr("il_bench.tokenizers.vqvae.train", note)
+    fit(tokenizer, demonstrations())
+    (first, reconstruction), (second, with_commitment) = losses
+    assert first == pytest.approx(reconstruction, rel=1e-5)
+    assert second == pytest.approx(with_commitment, rel=1e-5)
 
 
 # Revival of dead codes
