@@ -189,11 +189,17 @@ def evaluate(
         from il_bench.policies.loading import PolicyLoader
         from il_bench.report.schema import write_whole
         from il_bench.report.success import judge
-        from il_bench.rollout import rollout
+        from il_bench.rollout import BLOCK_SIZE, rollout
 
         loader = PolicyLoader(policy, device)
         loaded = loader()
         start = SEED_STARTS[seeds.value]
+        if loaded.track == PIXELS:
+            typer.echo(
+                f"On images, a block of {BLOCK_SIZE} episodes, which is rolled out whole whatever "
+                "--episodes says, takes minutes on a CPU.",
+                err=True,
+            )
         with _episodes_bar(episodes) as on_block:
             outcomes = rollout(loader, range(start, start + episodes), workers=workers, on_block=on_block)
         fingerprint = environment.fingerprint(device)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from il_bench.errors import IlBenchError
+from il_bench.errors import IlBenchError, place_of
 from il_bench.executors import run_in_processes, run_inline
 from il_bench.journal import Journal
 from il_bench.outcomes import DTYPES, Outcomes
@@ -266,7 +266,8 @@ def _actions(
         with torch.inference_mode():
             action = policy.select_action(batch)
     except Exception as error:
-        raise IlBenchError(f"policy failed {where}: {type(error).__name__}: {error}") from error
+        said = f"{type(error).__name__}: {error} ({place_of(error)})"
+        raise IlBenchError(f"policy failed {where}: {said}") from error
     if not isinstance(action, torch.Tensor):
         raise IlBenchError(
             f"policy returned {action!r} {where}, expected a tensor of shape ({len(seeds)}, 2)"

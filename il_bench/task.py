@@ -16,7 +16,7 @@ from lerobot.envs.utils import preprocess_observation
 from numpy.typing import NDArray
 
 from il_bench.baselines import Scalar
-from il_bench.errors import IlBenchError
+from il_bench.errors import IlBenchError, place_of
 from il_bench.outcomes import Outcomes
 from il_bench.registry import RegisteredEnvironment
 from il_bench.rollout import Policy
@@ -98,7 +98,8 @@ class Task:
         except IlBenchError:
             raise
         except Exception as error:  # the project's own code
-            raise IlBenchError(f"in environment {name!r} {at}: {type(error).__name__}: {error}") from error
+            said = f"{type(error).__name__}: {error} ({place_of(error)})"
+            raise IlBenchError(f"in environment {name!r} {at}: {said}") from error
         if not is_said:
             raise IlBenchError(
                 f"in environment {name!r} {at}: the episode ended, and no info had {SUCCESS!r}; step() has "

@@ -13,6 +13,7 @@ from typing import Any
 import draccus
 import torch
 from lerobot.configs import PreTrainedConfig
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.factory import make_policy, make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
@@ -81,6 +82,7 @@ class Trainer:
         self.device = device
         self.settings = recipe.training
         dataset = open_dataset(source)
+        _check_keypoints(dataset, source)
         config = policy_config(recipe, device)
         torch.manual_seed(seed)
         with redirect_stdout(io.StringIO()):  # LeRobot prints what it does
@@ -274,6 +276,15 @@ def _usable_frames(windows: Windows, drop_n_last_frames: int) -> Tensor:
 def _mix(seed: int, number: int) -> int:
     """One 62-bit seed out of two numbers; plain sums would make run 1's step 2 run 2's step 1."""
     return ((seed + 1) * 0x9E3779B97F4A7C15 + number * 0xC2B2AE3D27D4EB4F) % (1 << 62)
+
+
+def _check_keypoints(dataset: LeRobotDataset, source: str | Path) -> None:
+    if OBS_ENV_STATE not in dataset.meta.features:
+        others = ", ".join(key for key in dataset.meta.features if key.startswith("observation."))
+        raise IlBenchError(
+            f"{source}: holds no keypoints ({OBS_ENV_STATE}), but {others}; to train on images, add "
+            "--track pixels"
+        )
 
 
 @contextmanager

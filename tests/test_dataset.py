@@ -26,6 +26,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch.utils.data import default_collate
 
 from il_bench.dataset import Windows, convert, open_dataset
+from il_bench.dataset.lerobot_folder import open_folder
 from il_bench.dataset.replay_buffer import ReplayBuffer
 from il_bench.errors import IlBenchError
 
@@ -520,6 +521,13 @@ def test_a_bad_lerobot_folder_is_named(tmp_path: Path, small: LeRobotDataset, ca
     assert open_dataset(root).num_frames == sum(LENGTHS)
     damage(root)
     assert_named(root, message)
+
+
+def test_a_folder_that_is_none_is_not_called_damaged(tmp_path: Path) -> None:
+    with pytest.raises(IlBenchError, match=r"nothere: no such folder .* is missing"):
+        open_folder(tmp_path / "nothere")
+    with pytest.raises(IlBenchError, match=r": no LeRobotDataset in it .*; give the folder that holds meta/"):
+        open_folder(tmp_path)
 
 
 # --- the real thing -------------------------------------------------------------------------------------

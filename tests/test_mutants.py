@@ -72,6 +72,7 @@ def test_a_mutant_is_what_its_diff_changes(monkeypatch: pytest.MonkeyPatch) -> N
         (("survived", "killed"), False, 1),
         (("killed", "timeout"), True, 1),
         (("killed", "no tests"), False, 1),
+        (("killed", "segfault"), False, 0),
     ],
 )
 def test_what_is_not_killed_must_be_argued(

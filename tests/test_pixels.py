@@ -140,7 +140,10 @@ def test_a_policy_on_pixels_can_be_timed(tmp_path: Path) -> None:
     [
         ({"state": (2,), "image": (4, 96, 96)}, "'observation.image' of shape (4, 96, 96)"),
         ({"state": (2,), "images.top": (3, 96, 96), "images.side": (3, 96, 96)}, "PushT has one camera"),
-        ({"state": (2,), "image": (3, 96, 96), "environment_state": (16,)}, "PushT gives one of them"),
+        (
+            {"state": (2,), "image": (3, 96, 96), "environment_state": (16,)},
+            "PushT gives an image or keypoints",
+        ),
         ({"state": (7,), "image": (3, 96, 96)}, "'observation.state' of shape (7,)"),
     ],
 )

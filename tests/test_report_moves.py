@@ -250,3 +250,86 @@ def test_each_bar_stands_at_its_moves_rank_and_is_as_high_as_it_is_used(figure: 
     assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in bars] == list(
         enumerate(COUNTS[: len(STEPS)])
     )
+
+
+def changed(counts: tuple[int, ...], n_moves: int, **fields: Any) -> schema.Tokenizer:
+    row = row_of()
+    assert row.vocabulary is not None
+    update = {"counts": counts, "n_moves": n_moves}
+    return row.model_copy(update={"vocabulary": row.vocabulary.model_copy(update=update), **fields})
+
+
+@pytest.mark.parametrize(
+    ("row", "in_title", "end", "notes"),
+    [
+        (row_of(), "11 of 81 moves occur", 81, "grey: not drawn on the left; 70 of 81 never occur"),
+        (
+            changed(COUNTS[:9], 9, codebook_size=512, num_quantizers=1),
+            *("9 of 512 codes occur", 512, "503 of 512 never occur"),
+        ),
+        (changed(COUNTS[:9], 9, num_quantizers=1), "9 of 9 codes occur", 9, ""),
+        (
+            changed(COUNTS, 15, codebook_size=4096, num_quantizers=1),
+            *("15 of 4,096 codes occur", 11),
+            "grey: not drawn on the left; 4 rarer ones left out; 4,081 of 4,096 never occur",
+        ),
+        (
+            changed(COUNTS, 11, codebook_size=256, num_quantizers=10),
+            *("11 different moves", 11, "grey: not drawn on the left"),
+        ),
+    ],
+    ids=[
+        "two codebooks",
+        "one, mostly unused",
+        "one, all used",
+        "more than bars",
+        "more than can be learned",
+    ],
+)
+def test_it_says_how_many_codes_never_occur_and_leaves_room_for_them(
+    row: schema.Tokenizer, in_title: str, end: int, notes: str
+) -> None:
+    figure = moves.draw(row)
+    figure.draw_without_rendering()
+    assert figure.get_suptitle() == f"mine, expert demonstrations: {in_title}, 6.3 bits a chunk, 3.0 px lost"
+    axes = axes_of(figure, "use")
+    assert axes.get_xlim() == (-0.5, end - 0.5)
+    assert axes.get_title().split("\n") == ["How often each move is used", *([notes] if notes else [])]
+    where = axes.title.get_window_extent()
+    assert where.x0 >= 0 and where.x1 <= figure.bbox.x1, "within the page"
+
+
+# The first stage of a residual VQ
+
+
+def test_what_first_tokens_decode_to_stands_in_small_cells_below_the_moves() -> None:
+    row = row_of()
+    assert row.vocabulary is not None
+    first = tuple(
+        schema.Move(indices=tokens[:1], path=path)
+        for tokens, path in zip(TOKENS[::-1] * 2, paths(True)[::-1] * 2, strict=True)
+    )
+    shown = row.vocabulary.model_copy(update={"first": first})
+    figure = moves.draw(row.model_copy(update={"vocabulary": shown}))
+    figure.draw_without_rendering()
+    above, axes = cells_of(axes_of(figure, "moves")), axes_of(figure, "first")
+    cells, lines = cells_of(axes), lines_of(axes)
+    assert len(cells) == len(lines) == len(first) == 18
+    assert max(cell[3] for cell in above) < min(cell[1] for cell in cells), "below the moves"
+    first_row, second_row = cells[: moves.FIRST_COLUMNS], cells[moves.FIRST_COLUMNS :]
+    assert all(cell[1] == pytest.approx(first_row[0][1]) for cell in first_row)
+    assert second_row[0][0] == pytest.approx(first_row[0][0]) and second_row[0][1] > first_row[0][3]
+    assert cells[0][2] - cells[0][0] == pytest.approx(cells[0][3] - cells[0][1])
+    scale = np.ptp(lines[1][:, 1]) / np.ptp([0, *(y for _, y in first[1].path)])
+    for cell, line, move in zip(cells, lines, first, strict=True):
+        path = np.vstack([[0.0, 0.0], move.path])
+        np.testing.assert_allclose(line, middle(cell) + scale * path, atol=0.01)
+    assert [label.get_text() for label in axes.texts] == [str(move.indices[0]) for move in first]
+    assert f"Cell: {(cells[1][0] - cells[0][0]) / scale:.0f} px" in axes.get_title()
+    of_moves = [to_hex(color) for color in only(axes_of(figure, "moves"), LineCollection).get_colors()]
+    colors = [to_hex(color) for color in only(axes, LineCollection).get_colors()]
+    assert colors == of_moves[::-1] * 2, "a first token has one colour here too"
+
+
+def test_without_stages_there_is_no_such_row(figure: Figure) -> None:
+    assert "first" not in [axes.get_label() for axes in figure.axes]

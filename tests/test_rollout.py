@@ -430,7 +430,10 @@ def breaks(batch: Batch, step: int, *, at: int, how: str) -> Any:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("raise", "policy failed at seeds 200000-200049, step 3: RuntimeError: out of ideas"),
+        (
+            "raise",
+            r"at seeds 200000-200049, step 3: RuntimeError: out of ideas \(test_rollout.py, line \d+\)",
+        ),
         ("nan", r"action \[\d+\.\d+, nan\] at seed 200012, step 3; expected finite"),
         ("inf", r"action \[inf, inf\] at seed 200000, step 3; expected finite"),
         ("shape", r"shape \(50, 1, 2\) at seeds 200000-200049, step 3, expected \(50, 2\)"),

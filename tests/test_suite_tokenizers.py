@@ -2,9 +2,12 @@
 
 import json
 import math
+import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -108,6 +111,28 @@ def test_a_residual_vq_has_an_error_after_each_stage(residual: ResidualVQTokeniz
     assert math.isclose(first, float((decoded - given.actions).abs().mean()), rel_tol=1e-5)
 
 
+def test_what_first_tokens_alone_decode_to_is_kept_by_use(residual: ResidualVQTokenizer) -> None:
+    given = seen(*[NEARLY_RIGHT] * 3, DOWN, *[[[-x, -y] for x, y in DOWN]] * 2)
+    where = FromTheAgent()
+    vocabulary = measure(Subject("rvq", residual, where, "nothing"), given, "mine")[0].vocabulary
+    assert vocabulary is not None
+    tokens = Counter(residual.encode(where.chunks(given))[:, 0].tolist())
+    assert len(tokens) > 1, "else there is no order"
+    kept = [move.indices for move in vocabulary.first]
+    assert sorted(kept) == sorted((token,) for token in tokens)
+    uses = [tokens[token] for (token,) in kept]
+    assert uses == sorted(uses, reverse=True)
+    for move in vocabulary.first:
+        code = residual.vqvae.vq_layer.codebooks[0][move.indices[0]]
+        alone = residual.vqvae.decoder(code).detach().view(*CHUNK) * 256
+        torch.testing.assert_close(torch.tensor(move.path), alone, atol=0.06, rtol=0.0)
+
+
+def test_only_a_residual_vq_has_first_tokens(two_moves: Subject) -> None:
+    vocabulary = measure(two_moves, seen(DOWN, RIGHT), "mine")[0].vocabulary
+    assert vocabulary is not None and vocabulary.first == ()
+
+
 def test_the_suite_can_make_every_tokenizer_it_names() -> None:
     assert tuple(suite_tokenizers.NEW) == choice.QUICK + choice.TRAINED
     assert set(choice.TIMED) <= set(suite_tokenizers.NEW)
@@ -181,9 +206,53 @@ def test_windows_are_those_of_lerobots_dataset() -> None:
     assert isinstance(ours, dict) and isinstance(theirs, dict)
     for key in ("action", "observation.state", "action_is_pad"):
         torch.testing.assert_close(ours[key], theirs[key])
+    assert work.floor is not None and work.floor_name == "indexing as many rows"
+    copies = work.floor()
+    assert isinstance(copies, list)
+    held = [each for each in ours.values() if isinstance(each, torch.Tensor)]
+    assert [each.shape for each in copies] == [each.shape for each in held], "every row of every tensor"
+
+
+@pytest.mark.parametrize(("way", "n_tensors"), [("normalise", 3), ("unnormalise", 1)])
+def test_normalising_is_compared_with_one_pass_over_the_same_numbers(way: str, n_tensors: int) -> None:
+    from il_bench.dataset import open_dataset
+    from il_bench.policies.loading import load_policy
+
+    work = coding.normalising(load_policy("vqbet"), open_dataset("expert"), way, 3, "cpu")
+    assert work.floor is not None and work.floor_name == "one multiplication of the same numbers"
+    changed, passed = work.call(), work.floor()
+    given = list(changed.values()) if isinstance(changed, dict) else [changed]
+    shapes = {each.shape for each in given if isinstance(each, torch.Tensor) and each.is_floating_point()}
+    floor = passed if isinstance(passed, list) else [passed]
+    assert len(floor) == n_tensors and {each.shape for each in floor} <= shapes
 
 
 # ---- as a user runs it
+
+
+ANY_DEVICE = """
+from il_bench import settings
+
+settings._check_device = lambda device: device
+"""
+
+
+def test_windows_run_on_the_cpu_whatever_the_device_is(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cpu:0` for want of another one that torch tells from `cpu`."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # it would be taken for a run with -n
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
+    pytester.makepyfile(anydevice=ANY_DEVICE)
+    result = pytester.runpytest_subprocess(
+        *("-p", "anydevice", "-p", "il_bench", "-p", "benchmark", "--benchmark", "--il-device", "cpu:0"),
+        *("-k", "test_batches and windows", "--pyargs", "il_bench.suite.test_throughput"),
+    )
+    assert result.ret == 0
+    rows = schema.load(pytester.path / "il-bench-report" / "report.json").throughput
+    assert [(row.batch, row.device) for row in rows] == [(batch, "cpu") for batch in (1, 64, 1024, 16384)]
+    assert all(row.peak_memory_mb and row.ratio_to_floor and row.floor for row in rows)
 
 
 def test_a_run_reports_tokenizers_and_draws_them(
@@ -202,7 +271,7 @@ def test_a_run_reports_tokenizers_and_draws_them(
     assert set(rows) == {"bet: KMeans", "uniform bins 256", "k-means 64"}
     assert {(row.data, row.n_chunks) for row in rows.values()} == {("expert", 3281)}
     assert rows["uniform bins 256"].l1_px < 1.0 < rows["k-means 64"].l1_px < 10.0
-    assert rows["bet: KMeans"].fitted_on == "bet's own data: expert"
+    assert rows["bet: KMeans"].fitted_on == "bet's own data: expert, these episodes among it"
     assert rows["k-means 64"].fitted_on == "160 other episodes"
     assert (folder / "tokenizers.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "report.html").read_text()
@@ -246,3 +315,26 @@ def test_a_policys_row_says_whose_tokenizer_it_is() -> None:
     policy = load_policy("bet")
     subject = of_policy(policy, policy.policy.tokenizer)
     assert (subject.name, subject.fit_seconds) == ("bet: KMeans", None)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "trained_on", "measured_on", "among"),
+    [
+        ("zoo/bet", "expert", "expert", True),
+        ("zoo/vqbet", "dagger", "expert", True),
+        ("zoo/vqbet", "dagger", "human", False),
+        ("runs/mine", "dagger", "expert", False),  # somebody's own
+        ("runs/mine", "human", "human", True),
+        ("runs/mine", "unknown", "expert", False),
+    ],
+)
+def test_a_row_says_whether_its_tokenizer_has_seen_these_episodes(
+    two_moves: Subject, checkpoint: str, trained_on: str, measured_on: str, among: bool
+) -> None:
+    from il_bench.policies.loading import load_policy
+
+    policy = replace(load_policy("bet"), name="mine", checkpoint=checkpoint, data=trained_on)
+    subject = replace(of_policy(policy, two_moves.tokenizer), coordinates=two_moves.coordinates)
+    row, _ = measure(subject, seen(RIGHT, DOWN), measured_on)
+    expected = f"mine's own data: {trained_on}"
+    assert row.fitted_on == (f"{expected}, these episodes among it" if among else expected)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from typer.testing import CliRunner
 
 from il_bench import checkpoint, recipes
@@ -213,6 +214,22 @@ def test_a_damaged_checkpoint_is_named(demos: Path, tmp_path: Path) -> None:
     raw.write_bytes(raw.read_bytes()[:100])
     with pytest.raises(IlBenchError, match="the checkpoint is damaged"):
         checkpoint.restore(make("bc", demos, tmp_path))
+
+
+def test_images_in_the_place_of_keypoints_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    dims = {"observation.state": (2,), "action": (2,)}
+    features: dict[str, Any] = {
+        key: {"dtype": "float32", "shape": shape, "names": None} for key, shape in dims.items()
+    }
+    features["observation.image"] = {"dtype": "image", "shape": (96, 96, 3), "names": ["h", "w", "c"]}
+    root = tmp_path / "images"
+    dataset = LeRobotDataset.create("local/images", fps=10, features=features, root=root, use_videos=False)
+    frame = {key: np.full(shape, 256, np.float32) for key, shape in dims.items()}
+    dataset.add_frame({**frame, "observation.image": np.zeros((96, 96, 3), np.uint8), "task": "push"})
+    dataset.save_episode()
+    dataset.finalize()
+    with pytest.raises(IlBenchError, match=r"no keypoints .*, but .*observation\.image.*add --track pixels"):
+        Trainer(small_recipe("act"), root, seed=1, output=tmp_path / "run")
 
 
 def test_only_the_last_checkpoint_is_kept(demos: Path, tmp_path: Path) -> None:

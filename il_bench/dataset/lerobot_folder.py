@@ -66,6 +66,9 @@ def read_column(columns: Any, key: str) -> NDArray[Any]:
 
 def _read_info(root: Path) -> dict[str, Any]:
     path = root / "meta" / "info.json"
+    if not path.exists():
+        what = "no LeRobotDataset in it" if root.is_dir() else "no such folder"
+        raise IlBenchError(f"{root}: {what} ({path} is missing); give the folder that holds meta/")
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
         version = str(info["codebase_version"])

@@ -1,5 +1,6 @@
 """Demonstrations in states become lerobot/pusht: camera, agent, action, reward, success, done."""
 
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -157,7 +158,7 @@ def _make_shards(
     load = partial(load_writer, states, folder, video)
     results: Any = run_inline(load, ShardWriter.write, missing)
     if workers > 1 and missing:
-        team = min(workers, len(missing))
+        team = min(workers, len(missing), os.cpu_count() or workers)
         results = run_in_processes(load, ShardWriter.write, missing, team, name=_name)
     with closing(results):
         for n_done, _ in enumerate(results, 1):

@@ -165,7 +165,8 @@ def build(
     try:
         if track != "pixels":
             raise IlBenchError(
-                f"--track {track}: only pixels have to be drawn; for keypoints give SOURCE to --data"
+                f"--track {track}: only pixels have to be drawn; on keypoints, "
+                f"`il-bench train POLICY --data {source}` takes them as they are"
             )
         where, name = resolve_data(source, "--from")
         from il_bench.demos.build import build_pixels, bytes_needed

@@ -26,6 +26,9 @@ from il_bench.training_log import LogFile
 TRACEBACK = "Traceback (most recent call last)"
 # tqdm's, which ends without a line's end, so that LeRobot's next line is behind it.
 BAR = re.compile(r".*?\d+%\|[^\[]*\[[^\]]*\]")
+# A hundred lines of LeRobot's about a decoder that no recipe uses: they ask for pyav.
+NO_TORCHCODEC = "Could not load libtorchcodec"
+END_OF_TORCHCODEC = "[end of libtorchcodec loading traceback]"
 LOGGED = re.compile(r"(DEBUG|INFO|WARNING|ERROR)\b")
 
 
@@ -72,12 +75,16 @@ class _Output:
         self._log: LogFile | None = None
         self._held: list[str] = []  # a traceback so far: LeRobot's end, or a part of one of its warnings
         self._last: deque[str] = deque(maxlen=1)
+        self._about_torchcodec = False
 
     @property
     def last_line(self) -> str:
         return self._last[0] if self._last else "it said nothing"
 
     def show(self, line: str, seen: Seen) -> None:
+        if NO_TORCHCODEC in line or self._about_torchcodec:
+            self._about_torchcodec = END_OF_TORCHCODEC not in line
+            return
         if seen.is_progress:
             if sys.stderr.isatty():
                 print(f"\r{line}", end="", file=sys.stderr, flush=True)

@@ -41,6 +41,7 @@ __all__ = [
     "LoadedPolicy",
     "PolicyLoader",
     "checkpoint_sha256",
+    "data_of",
     "find_checkpoint",
     "load_policy",
     "load_processors",
@@ -200,7 +201,7 @@ def load_policy(spec: str | Path, *, device: str = "cpu", track: str | None = No
         checkpoint=f"zoo/{folder.name}" if is_shipped else located.label,
         sha256=checkpoint_sha256(folder),
         parameters=_count_parameters(policy),
-        data=_data_of(folder),
+        data=data_of(folder),
         policy=policy,
         preprocessor=preprocessor,
         postprocessor=postprocessor,
@@ -259,7 +260,7 @@ def _state_sha256(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _data_of(folder: Path) -> str:
+def data_of(folder: Path) -> str:
     """What the weights were trained on, as `il-bench train` notes it; another's file may mean anything."""
     try:
         return str(json.loads((folder / TRAINING).read_text(encoding="utf-8"))["data"]["name"])

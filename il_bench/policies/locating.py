@@ -4,6 +4,7 @@ Nothing is read here but names: what may be read of a checkpoint is JSON and saf
 """
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -37,18 +38,19 @@ def zoo_names() -> list[str]:
     return sorted(path.name for path in ZOO.iterdir() if (path / WEIGHTS).exists())
 
 
-def find_checkpoint(spec: str) -> Path:
+def find_checkpoint(spec: str, names: Sequence[str] | None = None) -> Path:
     """The ``pretrained_model`` folder that ``spec`` means, see ``locate``."""
-    return locate(spec).folder
+    return locate(spec, names).folder
 
 
-def locate(spec: str) -> Located:
+def locate(spec: str, names: Sequence[str] | None = None) -> Located:
     """Find a policy's files; a Hub id is fetched.
 
     Args:
         spec: a name of the zoo; a folder: ``pretrained_model``, a checkpoint (``checkpoints/last``,
             ``checkpoints/005000``) or a run of ``lerobot-train`` or ``il-bench train``; or a Hub id,
             USER/NAME or USER/NAME@REVISION.
+        names: what an error says there is; None: all of the zoo, and the expert.
 
     Raises:
         IlBenchError: it names nothing, a file instead of a folder, or a pickle.
@@ -64,7 +66,7 @@ def locate(spec: str) -> Located:
     if found:
         return _download(found["repository"], found["revision"])
     raise IlBenchError(
-        f"{spec}: no such policy. Give one of {', '.join([*zoo_names(), EXPERT])}, "
+        f"{spec}: no such policy. Give one of {', '.join(names or [*zoo_names(), EXPERT])}, "
         "a pretrained_model folder, or a Hub id (USER/NAME)."
     )
 

@@ -77,7 +77,8 @@ def track_of(config: PreTrainedConfig, spec: str) -> str:
         raise IlBenchError(f"{spec}: PushT has one camera; the policy asks for {', '.join(images)}.")
     if images and OBS_ENV_STATE in config.input_features:
         raise IlBenchError(
-            f"{spec}: the policy asks for {images[0]!r} and {OBS_ENV_STATE!r}; PushT gives one of them."
+            f"{spec}: the policy asks for {images[0]!r} and {OBS_ENV_STATE!r}; PushT gives "
+            "an image or keypoints, not both."
         )
     if not config.input_features:
         raise IlBenchError(f"{spec}: input_features is empty: the policy does not say what it sees.")

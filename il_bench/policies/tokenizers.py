@@ -1,5 +1,6 @@
 """The action tokenizer inside a policy, or inside a checkpoint without the rest of its policy."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,12 +11,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from il_bench.errors import IlBenchError
+from il_bench.options import EXPERT
 from il_bench.policies.configuration_bet import ILBeTConfig
 from il_bench.policies.configuration_vqbet import ILVQBeTConfig
-from il_bench.policies.loading import WEIGHTS, find_checkpoint, read_config
+from il_bench.policies.loading import WEIGHTS, ZOO, find_checkpoint, read_config, zoo_names
 from il_bench.policies.modeling_vqbet import ResumableVqVae
 from il_bench.tokenizers import KMeansTokenizer, ResidualVQTokenizer, Tokenizer
 
+TYPES = ("il_vqbet", "vqbet", "il_bet")  # of policies that have a tokenizer
+GIVE = f"give a checkpoint of type {', '.join(TYPES[:-1])} or {TYPES[-1]}"
 VQVAE_WEIGHTS = "vqbet.action_head.vqvae_model."
 KMEANS_WEIGHTS = "tokenizer."
 
@@ -34,9 +38,9 @@ def load_tokenizer(spec: str | Path, *, device: str = "cpu") -> Tokenizer:
 
     Raises:
         IlBenchError: one line naming the file at fault and the way out: no such checkpoint, no tokenizer in
-            it, weights that do not fit, a first phase that is not over.
+            it, weights that do not fit or are not finite, a first phase that is not over.
     """
-    folder = find_checkpoint(str(spec))
+    folder = _find(str(spec))
     config = read_config(folder, "cpu")
     module, prefix, tokenizer = _empty(config, folder)
     weights = _weights(folder / WEIGHTS, prefix)
@@ -46,6 +50,7 @@ def load_tokenizer(spec: str | Path, *, device: str = "cpu") -> Tokenizer:
         reason = " ".join(str(error).split())
         raise IlBenchError(f"{folder / WEIGHTS}: the weights do not fit {config.type}: {reason}") from None
     _check_fitted(tokenizer, str(folder))
+    _check_finite(weights, f"{folder / WEIGHTS}: {prefix}")
     return tokenizer.to(device).eval()
 
 
@@ -58,7 +63,7 @@ def tokenizer_of(policy: object, name: str) -> Tokenizer | None:
         name: what an error calls it.
 
     Raises:
-        IlBenchError: its first phase is not over.
+        IlBenchError: its first phase is not over, or a weight is not finite.
     """
     found: object = getattr(policy, "tokenizer", None)
     if not isinstance(found, Tokenizer) and isinstance(policy, VQBeTPolicy):  # LeRobot's own
@@ -66,7 +71,32 @@ def tokenizer_of(policy: object, name: str) -> Tokenizer | None:
     if not isinstance(found, Tokenizer):  # a tokenizer of language, where a policy reads that
         return None
     _check_fitted(found, name)
+    _check_finite(found.state_dict(), f"{name}: its tokenizer's ")
     return found
+
+
+def _find(spec: str) -> Path:
+    """The folder that ``spec`` means; an error names only what has a tokenizer."""
+    names = [name for name in zoo_names() if read_config(ZOO / name, "cpu").type in TYPES]
+    if spec == EXPERT:
+        raise IlBenchError(
+            f"{spec}: the planner has no action tokenizer; {GIVE}, such as {' or '.join(names)}."
+        )
+    try:
+        return find_checkpoint(spec, names)
+    except OSError as error:  # a name too long, a folder that may not be entered
+        reason = error.strerror or error
+        raise IlBenchError(
+            f"{spec}: cannot be read ({reason}); give {', '.join(names)} or the folder of a checkpoint."
+        ) from None
+
+
+def _check_finite(weights: Mapping[str, Tensor], where: str) -> None:
+    for name, weight in weights.items():
+        if not torch.isfinite(weight).all():
+            raise IlBenchError(
+                f"{where}{name} holds NaN or infinity; give a checkpoint from before its training diverged."
+            )
 
 
 def _check_fitted(tokenizer: Tokenizer, name: str) -> None:
@@ -85,19 +115,17 @@ def _empty(config: PreTrainedConfig, folder: Path) -> tuple[nn.Module, str, Toke
     if isinstance(config, ILBeTConfig):
         kmeans = KMeansTokenizer(config.codebook_size, (config.chunk_size, config.action_feature.shape[0]))
         return kmeans, KMEANS_WEIGHTS, kmeans
-    raise IlBenchError(
-        f"{folder}: a policy of type {config.type} has no action tokenizer; give a checkpoint of type "
-        "il_vqbet, vqbet or il_bet."
-    )
+    raise IlBenchError(f"{folder}: a policy of type {config.type} has no action tokenizer; {GIVE}.")
 
 
 def _weights(path: Path, prefix: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file whose names begin with ``prefix``, without it."""
-    if not path.exists():
-        raise IlBenchError(f"{path}: missing; a pretrained_model folder holds its weights there.")
+    if not path.is_file():
+        found = "not a file" if path.exists() else "missing"
+        raise IlBenchError(f"{path}: {found}; a pretrained_model folder holds its weights there.")
     try:
         with safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (no dict)
             return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise IlBenchError(f"{path}: not readable as safetensors ({error}); fetch it again.") from None

@@ -3,6 +3,8 @@
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -75,11 +77,14 @@ def vocabulary(
     try:
         row = _measured(policy, data)
         from il_bench.report import moves, schema, table
+        from il_bench.report.tokenizers import called
 
-        file = output / f"vocabulary-{re.sub(r'[^\w.-]+', '-', Path(policy).name)}.png"
-        schema.write_whole(file, moves.render(row))
+        picture = moves.render(row)
+        file = output / f"vocabulary-{re.sub(r'[^\w.-]+', '-', called(policy))}.png"
     except IlBenchError as error:
         fail(error)
+    try:
+        schema.write_whole(file, picture)
     except OSError as error:
         fail(IlBenchError(f"{output}: cannot be written ({error.strerror}); give another --output"))
     found = schema.Report(created=datetime.now(UTC), environment={}, tokenizers=(row,))
@@ -92,16 +97,26 @@ def _measured(policy: str, data: str) -> "Tokenizer":
     from il_bench import chunks
     from il_bench.dataset import open_dataset
     from il_bench.policies.tokenizers import load_tokenizer
-    from il_bench.report.tokenizers import Subject, kind, measure
+    from il_bench.report.tokenizers import measure, of_checkpoint
 
-    tokenizer, called = load_tokenizer(policy), Path(policy).name
+    tokenizer = load_tokenizer(policy)
     chunk_size, n_dimensions = tokenizer.chunk_shape
     if n_dimensions != 2:
         raise IlBenchError(f"{policy}: its actions have {n_dimensions} dimensions, those of PushT have 2.")
-    seen = chunks.cut(open_dataset(source), chunk_size, held_out=True)
-    coordinates = chunks.OfPolicy.load(policy)
-    subject = Subject(f"{called}: {kind(tokenizer)}", tokenizer, coordinates, f"{called}'s own data")
+    with _reading(policy, "the folder of a checkpoint"):
+        subject = of_checkpoint(policy, tokenizer)
+    with _reading(source, "other --data"):
+        seen = chunks.cut(open_dataset(source), chunk_size, held_out=True)
     return measure(subject, seen, name or Path(source).name)[0]
+
+
+@contextmanager
+def _reading(what: str, way_out: str) -> Iterator[None]:
+    """Errors of the file system inside, as one sentence about what is read."""
+    try:
+        yield
+    except OSError as error:
+        raise IlBenchError(f"{what}: cannot be read ({error.strerror or error}); give {way_out}.") from None
 
 
 def _width() -> int | None:

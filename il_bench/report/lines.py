@@ -8,7 +8,7 @@ from pathlib import Path
 
 from il_bench.gate import Decision
 from il_bench.options import CONTEXT, TRACKS
-from il_bench.report.schema import Baseline, Interval, Report, Success, Target
+from il_bench.report.schema import PRODUCTS, Baseline, Interval, Report, Success, Target
 
 COLUMNS = (
     "policy",
@@ -22,7 +22,7 @@ COLUMNS = (
 )
 #: Sections whose tables are their rows as they are.
 PLAIN_SECTIONS = ("tokenizers", "throughput", "comparisons")
-_NOT_IN_TABLES = {"vocabulary", "blocks", "yardstick", "machine", "versions", "sha256"}
+_NOT_IN_TABLES = {"vocabulary", "floor", "blocks", "yardstick", "machine", "versions", "sha256"}
 #: What a decision looks like, in the words of rich and of the page's style sheet.
 TONES = {
     Decision.PASS: "green",
@@ -114,6 +114,19 @@ def plain(report: Report, section: str) -> list[dict[str, str]]:
     rows = [row.model_dump(exclude=_NOT_IN_TABLES) for row in getattr(report, section)]
     filled = [name for name in rows[0] if any(row[name] is not None for row in rows)] if rows else []
     return [{name: _value(row[name]) for name in filled} for row in rows]
+
+
+def notes(report: Report, section: str) -> list[str]:
+    """What stands under a section's table: of throughput, what each floor is."""
+    if section != "throughput":
+        return []
+    floors: dict[str, list[str]] = {}
+    for row in report.throughput:
+        if row.ratio_to_floor is not None:
+            what = floors.setdefault(row.floor or PRODUCTS, [])
+            what += [row.what] if row.what not in what else []
+    said = {PRODUCTS: f"{PRODUCTS} (a table look-up does without them, so its ratio_to_floor can be above 1)"}
+    return [f"floor of {', '.join(what)}: {said.get(name, name)}" for name, what in floors.items()]
 
 
 def target_text(target: Target | None) -> str:

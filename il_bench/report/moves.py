@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from il_bench.pusht.geometry import GOAL_POSE, OUTLINE
-from il_bench.report.schema import Move, Tokenizer, Vocabulary
+from il_bench.report.schema import MOST_COUNTS, Move, Tokenizer, Vocabulary
 
 COLUMNS = 8
+FIRST_COLUMNS = 16  # of what first tokens decode to alone
+MOST_POSSIBLE = 10**6  # so many moves can be learned; of more, nobody asks how many do not occur
 _INNER = 0.8  # the part of a cell that a long move fills
 _SQUARE = np.array([[0.03, 0.03], [0.97, 0.03], [0.97, 0.97], [0.03, 0.97]])
 # Ten strong colours, then their pale ones.
@@ -32,21 +34,43 @@ def render(row: Tokenizer) -> bytes:
 
 
 def draw(row: Tokenizer) -> Figure:
-    """The picture of a row that has a vocabulary: axes "moves", "real", "decoded", "words" and "use"."""
+    """The picture of a row that has a vocabulary: axes "moves", "real", "decoded", "words" and "use".
+
+    Of a residual VQ there is "first" too, below "moves".
+    """
     vocabulary = row.vocabulary
     assert vocabulary is not None
-    figure = Figure(figsize=(13.6, 7.6), layout="constrained")
+    n_first = -(-len(vocabulary.first) // FIRST_COLUMNS)  # rows
+    figure = Figure(figsize=(13.6, 7.6 + 0.6 * n_first), layout="constrained")
     lost = f"{row.bits_per_chunk:.1f} bits a chunk, {row.l1_px:.1f} px lost"
-    figure.suptitle(f"{title(row)}: {vocabulary.n_moves:,} different moves, {lost}", fontsize=13)
+    figure.suptitle(f"{title(row)}: {_how_many(row, vocabulary)}, {lost}", fontsize=13)
     halves = figure.subfigures(1, 2, width_ratios=(1.12, 1.0), squeeze=False)[0]
-    _draw_moves(halves[0].subplots(subplot_kw={"label": "moves"}), row, vocabulary)
+    names = {"moves": float(COLUMNS), "first": n_first * COLUMNS / FIRST_COLUMNS}
+    shown = {name: height for name, height in names.items() if height}
+    left = halves[0].subplot_mosaic([[name] for name in shown], height_ratios=list(shown.values()))
+    _draw_moves(left["moves"], row, vocabulary)
+    if n_first:
+        _draw_first(left["first"], vocabulary, n_first)
     axes = halves[1].subplot_mosaic(
         [["real", "decoded"], ["words", "words"], ["use", "use"]], height_ratios=(1.0, 0.16, 0.72)
     )
     _draw_demonstration(axes["real"], axes["decoded"], vocabulary)
     _write_words(axes["words"], vocabulary)
-    _draw_use(axes["use"], vocabulary)
+    _draw_use(axes["use"], vocabulary, possible_moves(row))
     return figure
+
+
+def possible_moves(row: Tokenizer) -> int:
+    """How many moves a tokenizer could tell apart: one for each sequence of tokens."""
+    possible: int = row.codebook_size**row.num_quantizers
+    return possible
+
+
+def _how_many(row: Tokenizer, vocabulary: Vocabulary) -> str:
+    possible = possible_moves(row)
+    if possible > MOST_POSSIBLE:
+        return f"{vocabulary.n_moves:,} different moves"
+    return f"{vocabulary.n_moves:,} of {possible:,} {'codes' if row.num_quantizers == 1 else 'moves'} occur"
 
 
 def title(row: Tokenizer) -> str:
@@ -56,29 +80,47 @@ def title(row: Tokenizer) -> str:
 
 def _draw_moves(axes: Axes, row: Tokenizer, vocabulary: Vocabulary) -> None:
     """Cells in reading order, the most used move first, all to one scale; colour tells the first token."""
-    paths = [np.array(move.path) for move in vocabulary.moves]
-    scale, origin = _scale(paths, vocabulary.relative)
+    corners, cell_px = _draw_cells(axes, vocabulary.moves, vocabulary.relative, COLUMNS)
+    _label(axes, corners, row, vocabulary)
+    axes.set(xlim=(0, COLUMNS), ylim=(COLUMNS, 0), aspect="equal")
+    where = "from the agent (black)" if vocabulary.relative else "in the arena,"
+    above = f"The {len(corners)} most used moves, {where} to the large dot"
+    cell = f"Left its tokens, right its share of all chunks. Colour: the first token. Cell: {cell_px:.0f} px"
+    axes.set_title(f"{above}\n{cell}", fontsize=10)
+
+
+def _draw_first(axes: Axes, vocabulary: Vocabulary, n_rows: int) -> None:
+    """Smaller cells, without shares."""
+    corners, cell_px = _draw_cells(axes, vocabulary.first, vocabulary.relative, FIRST_COLUMNS)
+    for (x, y), move in zip(corners.tolist(), vocabulary.first, strict=True):
+        label = axes.text(x + 0.08, y + 0.08, _tokens(move), fontsize=6.5, va="top", color="0.3")
+        label.set_in_layout(False)
+    axes.set(xlim=(0, FIRST_COLUMNS), ylim=(n_rows, 0), aspect="equal")
+    axes.set_title(
+        f"What the first token alone decodes to, the most used first. Cell: {cell_px:.0f} px", fontsize=10
+    )
+
+
+def _draw_cells(
+    axes: Axes, moves: Sequence[Move], relative: bool, columns: int
+) -> tuple[NDArray[np.float64], float]:
+    """Draw moves each in a cell of size 1; where the cells' corners (M, 2) are, and how many px a cell is."""
+    paths = [np.array(move.path) for move in moves]
+    scale, origin = _scale(paths, relative)
     places = np.arange(len(paths))
-    corners = np.stack([places % COLUMNS, places // COLUMNS], axis=1).astype(float)  # (M, 2)
+    corners = np.stack([places % columns, places // columns], axis=1).astype(float)  # (M, 2)
     centres = corners + 0.5
-    starts = centres[:, None] if vocabulary.relative else np.empty((len(paths), 0, 2))
+    starts = centres[:, None] if relative else np.empty((len(paths), 0, 2))
     drawn = np.concatenate([starts, centres[:, None] + (np.array(paths) - origin) * scale], axis=1)
-    colors = _colors(vocabulary)
+    colors = _colors(moves)
     axes.add_collection(PolyCollection(corners[:, None] + _SQUARE, color=_FAINT))
     axes.add_collection(LineCollection(list(drawn), colors=colors, linewidths=1.6))
     axes.scatter(drawn[..., 0], drawn[..., 1], s=5, c=np.repeat(colors, drawn.shape[1]), zorder=2)
     axes.scatter(drawn[:, -1, 0], drawn[:, -1, 1], s=24, c=colors, zorder=2)
-    if vocabulary.relative:
+    if relative:
         axes.scatter(centres[:, 0], centres[:, 1], s=10, c="black", zorder=3)
-    _label(axes, corners, row, vocabulary)
-    axes.set(xlim=(0, COLUMNS), ylim=(COLUMNS, 0), aspect="equal")
     axes.axis("off")
-    where = "from the agent (black)" if vocabulary.relative else "in the arena,"
-    above = f"The {len(paths)} most used moves, {where} to the large dot"
-    cell = (
-        f"Left its tokens, right its share of all chunks. Colour: the first token. Cell: {1.0 / scale:.0f} px"
-    )
-    axes.set_title(f"{above}\n{cell}", fontsize=10)
+    return corners, 1.0 / scale
 
 
 def _label(axes: Axes, corners: NDArray[np.float64], row: Tokenizer, vocabulary: Vocabulary) -> None:
@@ -90,8 +132,8 @@ def _label(axes: Axes, corners: NDArray[np.float64], row: Tokenizer, vocabulary:
             label.set_in_layout(False)  # inside the axes anyway, and measuring them takes long
 
 
-def _colors(vocabulary: Vocabulary) -> list[str]:
-    return [_COLORS[move.indices[0] % len(_COLORS)] for move in vocabulary.moves]
+def _colors(moves: Sequence[Move]) -> list[str]:
+    return [_COLORS[move.indices[0] % len(_COLORS)] for move in moves]
 
 
 def _scale(paths: Sequence[NDArray[np.float64]], relative: bool) -> tuple[float, NDArray[np.float64]]:
@@ -145,12 +187,16 @@ def _write_words(axes: Axes, vocabulary: Vocabulary) -> None:
     axes.axis("off")
 
 
-def _draw_use(axes: Axes, vocabulary: Vocabulary) -> None:
-    counts, colors = vocabulary.counts, _colors(vocabulary)
+def _draw_use(axes: Axes, vocabulary: Vocabulary, possible: int) -> None:
+    """A bar each move, with room for those that never occur where they could be drawn too."""
+    counts, colors = vocabulary.counts, _colors(vocabulary.moves)
     axes.stairs(counts, np.arange(len(counts) + 1) - 0.5, fill=True, color="0.75")
     axes.bar(range(len(colors)), counts[: len(colors)], width=1.0, color=colors)
-    axes.set(xlim=(-0.5, len(counts) - 0.5), xlabel="move, the most used first", ylabel="chunks")
-    more = vocabulary.n_moves - len(counts)
-    left_out = f"{more:,} rarer ones left out" if more else "grey: not drawn on the left"
-    axes.set_title(f"How often each move is used ({left_out})", fontsize=10)
+    more, never = vocabulary.n_moves - len(counts), possible - vocabulary.n_moves
+    end = possible if possible <= MOST_COUNTS else len(counts)
+    axes.set(xlim=(-0.5, end - 0.5), xlabel="move, the most used first", ylabel="chunks")
+    notes = ["grey: not drawn on the left"] if len(counts) > len(colors) else []
+    notes += [f"{more:,} rarer ones left out"] if more else []
+    notes += [f"{never:,} of {possible:,} never occur"] if never and possible <= MOST_POSSIBLE else []
+    axes.set_title("\n".join(filter(None, ("How often each move is used", "; ".join(notes)))), fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)

@@ -43,7 +43,9 @@ def render(
         ],
         latency_notes=latency.notes(report.latency),
         waits=None if waits is None else _embedded(waits),
-        sections={name: lines.plain(report, name) for name in lines.PLAIN_SECTIONS},
+        sections={
+            name: (lines.plain(report, name), lines.notes(report, name)) for name in lines.PLAIN_SECTIONS
+        },
     )
 
 

@@ -13,6 +13,8 @@ from il_bench.errors import IlBenchError
 from il_bench.gate import Decision, Metric
 
 SCHEMA: Final[Literal[1]] = 1
+MOST_COUNTS: Final = 1024  # of a Vocabulary, so many bars has its histogram
+PRODUCTS: Final = "the matrix products of its network"  # a floor of Throughput
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
@@ -125,7 +127,8 @@ class Vocabulary(Row):
 
     A move is one sequence of tokens, all that a chunk has. `relative`: whether `moves` begin at the agent;
     else they are places in the arena. `n_moves`: how many different ones occur; `counts`: how often each
-    does; `moves`: their paths. Of the last two only so many as a picture shows.
+    does; `moves`: their paths. Of the last two only so many as a picture shows. `first`: of a residual VQ,
+    what each first token that occurs decodes to alone, the most used first.
     """
 
     relative: bool
@@ -133,6 +136,7 @@ class Vocabulary(Row):
     counts: tuple[Count, ...]
     moves: tuple[Move, ...]
     demonstration: Demonstration
+    first: tuple[Move, ...] = ()
 
 
 class Tokenizer(Row):
@@ -164,9 +168,9 @@ class Tokenizer(Row):
 class Throughput(Row):
     """How many of `what` a second.
 
-    `ratio_to_reference` compares with `reference`, timed in turns with it; `ratio_to_floor` with nothing but
-    the matrix products of the network, timed in turns too. `peak_memory_mb`: the most that one call holds of
-    its own.
+    `ratio_to_reference` compares with `reference`, timed in turns with it; `ratio_to_floor` with `floor`,
+    what hardly an implementation can leave out, timed in turns too (None in older reports: PRODUCTS).
+    `peak_memory_mb`: the most that one call holds of its own.
     """
 
     what: str
@@ -176,6 +180,7 @@ class Throughput(Row):
     ratio_to_reference: float | None
     reference: str | None
     ratio_to_floor: float | None = None
+    floor: str | None = None
     peak_memory_mb: float | None = None
 
 

@@ -32,7 +32,7 @@ def render(report: Report, *, width: int | None = None, color: bool = False) -> 
     if report.success:
         _success(console, report)
     for name in lines.PLAIN_SECTIONS:
-        _plain(console, name, lines.plain(report, name))
+        _plain(console, name, lines.plain(report, name), lines.notes(report, name))
     _latency(console, report)
     file = console.file
     assert isinstance(file, io.StringIO)
@@ -58,7 +58,7 @@ def _success(console: Console, report: Report) -> None:
         console.print(Text(note, style="dim"))
 
 
-def _plain(console: Console, name: str, rows: list[dict[str, str]]) -> None:
+def _plain(console: Console, name: str, rows: list[dict[str, str]], notes: list[str]) -> None:
     if not rows:
         return
     table = _table()
@@ -68,6 +68,8 @@ def _plain(console: Console, name: str, rows: list[dict[str, str]]) -> None:
         table.add_row(*(Text(text) for text in row.values()))
     console.print(Text(f"\n{name}", style="bold"))
     console.print(table)
+    for note in notes:
+        console.print(Text(note, style="dim"))
 
 
 def _latency(console: Console, report: Report) -> None:

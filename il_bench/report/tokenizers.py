@@ -1,35 +1,67 @@
-"""One tokenizer and chunks it was not fitted on -> its row of the report."""
+"""One tokenizer and chunks of held-out episodes -> its row of the report."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from il_bench.chunks import CENTRE_PX, Chunks, Coordinates, OfPolicy
-from il_bench.policies.loading import LoadedPolicy
+from il_bench.options import EXPERT
+from il_bench.policies.loading import ZOO, LoadedPolicy, data_of, find_checkpoint
 from il_bench.report import schema
 from il_bench.tokenizers import ResidualVQTokenizer, Tokenizer
 
 MOST_MOVES = 64  # so many are drawn
-MOST_COUNTS = 512  # so many bars has a histogram
 DECIMALS_PX = 1
+AMONG = ", these episodes among it"
+#: Other demonstrations that those hold which the zoo was trained on (the Makefile makes them).
+HELD_BY = {"dagger": (EXPERT,)}
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is measured. `fitted_on`: in words; `fit_seconds`: None for a tokenizer that came fitted."""
+    """What is measured.
+
+    `fitted_on`: in words; `data`: the demonstrations, by name, all of whose episodes it was fitted on, those
+    too that are held out; `fit_seconds`: None for a tokenizer that came fitted.
+    """
 
     name: str
     tokenizer: Tokenizer
     coordinates: Coordinates
     fitted_on: str
     fit_seconds: float | None = None
+    data: tuple[str, ...] = ()
 
 
 def of_policy(policy: LoadedPolicy, tokenizer: Tokenizer) -> Subject:
     """The tokenizer inside a policy, which learned from whatever the policy was trained on."""
-    learned_from = f"{policy.name}'s own data: {policy.data}"
-    return Subject(f"{policy.name}: {kind(tokenizer)}", tokenizer, OfPolicy.of(policy), learned_from)
+    is_shipped = policy.checkpoint.startswith(f"{ZOO.name}/")
+    return _own(policy.name, tokenizer, OfPolicy.of(policy), policy.data, is_shipped)
+
+
+def of_checkpoint(spec: str, tokenizer: Tokenizer) -> Subject:
+    """The tokenizer inside a checkpoint, named after its folder.
+
+    Raises:
+        IlBenchError: no such checkpoint, or it does not say how it normalises.
+    """
+    folder = find_checkpoint(spec)
+    return _own(called(spec), tokenizer, OfPolicy.load(spec), data_of(folder), folder.parent == ZOO)
+
+
+def called(spec: str) -> str:
+    """What a checkpoint is called: the last name of `spec`, of a path such as ``.`` its folder's own."""
+    name = Path(spec).name
+    return Path(spec).resolve().name if name in ("", "..") else name
+
+
+def _own(name: str, tokenizer: Tokenizer, coordinates: Coordinates, data: str, is_shipped: bool) -> Subject:
+    """A tokenizer that was trained with its policy, on `data`."""
+    names = (data, *HELD_BY.get(data, ())) if is_shipped else (data,)
+    fitted_on = f"{name}'s own data: {data}"
+    return Subject(f"{name}: {kind(tokenizer)}", tokenizer, coordinates, fitted_on, data=names)
 
 
 def kind(tokenizer: Tokenizer) -> str:
@@ -65,7 +97,7 @@ def measure(subject: Subject, seen: Chunks, data: str) -> tuple[schema.Tokenizer
         perplexity=perplexity,
         round_trip=float(again.all(dim=1).float().mean()),
         n_chunks=len(indices),
-        fitted_on=subject.fitted_on,
+        fitted_on=subject.fitted_on + (AMONG if data in subject.data else ""),
         fit_seconds=subject.fit_seconds,
         vocabulary=vocabulary(subject, seen, indices),
     )
@@ -93,21 +125,34 @@ def vocabulary(subject: Subject, seen: Chunks, indices: Tensor) -> schema.Vocabu
     different, counts = indices.unique(dim=0, return_counts=True)
     order = counts.argsort(descending=True, stable=True)
     most = different[order[:MOST_MOVES]]
-    centre = torch.full((len(most), 2), CENTRE_PX)
-    coordinates = subject.coordinates
-    paths = coordinates.pixels(subject.tokenizer.decode(most), centre)
-    if coordinates.relative:
-        paths = paths - centre[:, None]
     counted = counts[order].tolist()
     return schema.Vocabulary(
-        relative=coordinates.relative,
+        relative=subject.coordinates.relative,
         n_moves=len(different),
-        counts=tuple(counted[:MOST_COUNTS]),
-        moves=tuple(
-            schema.Move(indices=tuple(tokens), path=_points(path))
-            for tokens, path in zip(most.tolist(), paths, strict=True)
-        ),
+        counts=tuple(counted[: schema.MOST_COUNTS]),
+        moves=_moves(subject, most, subject.tokenizer.decode(most)),
         demonstration=_demonstration(subject, seen, indices),
+        first=_first(subject, indices),
+    )
+
+
+def _first(subject: Subject, indices: Tensor) -> tuple[schema.Move, ...]:
+    """What the first stage of a residual VQ makes of each first token of `indices` (N, G), by use."""
+    tokens, counts = indices[:, :1].unique(dim=0, return_counts=True)
+    most = tokens[counts.argsort(descending=True, stable=True)[:MOST_MOVES]]
+    decoded = stages(subject.tokenizer, most.expand(-1, indices.shape[1]))  # any token will do for the others
+    return _moves(subject, most, decoded[0]) if decoded else ()
+
+
+def _moves(subject: Subject, indices: Tensor, decoded: Tensor) -> tuple[schema.Move, ...]:
+    """Tokens (M, .) with what they decode to, (M, W, 2), from the arena's centre."""
+    centre = torch.full((len(decoded), 2), CENTRE_PX)
+    paths = subject.coordinates.pixels(decoded, centre)
+    if subject.coordinates.relative:
+        paths = paths - centre[:, None]
+    return tuple(
+        schema.Move(indices=tuple(tokens), path=_points(path))
+        for tokens, path in zip(indices.tolist(), paths, strict=True)
     )
 
 

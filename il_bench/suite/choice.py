@@ -20,8 +20,9 @@ TRAINED = (
     *("residual VQ 16+16, as LeRobot trains it", "residual VQ 16+16"),
     *("VQ-VAE 256", "VQ-VAE 512", "FSQ 8x6x5", "FSQ 8x8x8"),
 )
-#: Those of all that are timed: the others are as fast as one of these or as an embedded policy's own.
-TIMED = ("uniform bins 256", "VQ-VAE 512", "FSQ 8x8x8")
+#: Those of all that are timed: each other is of the kind of one of these or of an embedded policy's own, with
+#: about half as many codes or with as many.
+TIMED = ("uniform bins 256", "k-means 512", "VQ-VAE 512", "FSQ 8x8x8")
 
 
 def demonstrations(config: pytest.Config) -> dict[str, str]:

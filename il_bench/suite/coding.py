@@ -11,6 +11,7 @@ from torch.utils.data import default_collate
 from il_bench.chunks import Chunks
 from il_bench.dataset import Windows
 from il_bench.policies.loading import LoadedPolicy
+from il_bench.report.schema import PRODUCTS
 from il_bench.report.tokenizers import Subject
 from il_bench.suite.timing import Work, waited_for
 from il_bench.tokenizers import ResidualVQTokenizer, Tokenizer
@@ -25,7 +26,7 @@ def coding(subject: Subject, seen: Chunks, way: str, batch: int, device: str) ->
 
     The reference of a residual VQ is LeRobot's own code on the same weights. The floor of what has a network
     is that network's matrix products, each as large as the network has it; an implementation that folds
-    layers together can be faster.
+    layers together, or looks its answers up in a table, can be faster.
     """
     tokenizer = copy.deepcopy(subject.tokenizer).to(device)
     order = torch.randperm(len(seen.frames), generator=torch.Generator().manual_seed(0))
@@ -42,6 +43,7 @@ def coding(subject: Subject, seen: Chunks, way: str, batch: int, device: str) ->
         reference=None if theirs is None else waited_for(lambda: theirs(given), device),
         reference_name=LEROBOT[way] if is_residual else None,
         floor=None if products is None else waited_for(products, device),
+        floor_name=None if products is None else PRODUCTS,
     )
 
 
@@ -64,32 +66,53 @@ def _products(tokenizer: Tokenizer, way: str, batch: int) -> Callable[[], Tensor
 
 
 def windowing(policy: LoadedPolicy, dataset: LeRobotDataset, batch: int) -> Work:
-    """Gather a batch of a policy's training windows; the reference is LeRobot's dataset, collated."""
+    """Gather a batch of a policy's training windows, on the CPU, where datasets are.
+
+    The reference is LeRobot's dataset, collated; the floor is to index tensors of the same rows in as random
+    an order.
+    """
     deltas = delta_timestamps(policy.policy.config, dataset.fps)
     windows = Windows(dataset, deltas)
     frames = _spread(len(windows), batch)
     few = _spread(len(windows), min(batch, MOST_SAMPLES)).tolist()
     theirs = LeRobotDataset(dataset.repo_id, root=dataset.root, delta_timestamps=deltas, video_backend="pyav")
+    rows = [each for each in windows.batch(frames).values() if isinstance(each, Tensor)]
+    order = torch.randperm(batch, generator=torch.Generator().manual_seed(0))
     return Work(
         call=lambda: windows.batch(frames),
         n=batch,
         reference=lambda: default_collate([theirs[frame] for frame in few]),
         reference_name="LeRobotDataset, collated",
         reference_n=len(few),
+        floor=lambda: [each[order] for each in rows],
+        floor_name="indexing as many rows",
+        device="cpu",
     )
 
 
 def normalising(policy: LoadedPolicy, dataset: LeRobotDataset, way: str, batch: int, device: str) -> Work:
-    """Normalise a batch of training windows, or turn actions back into px, by LeRobot's processors."""
+    """Normalise a batch of training windows, or turn actions back into px, by LeRobot's processors.
+
+    The floor is one multiplication of every number, and its way from the CPU to the device or back.
+    """
     windows = Windows(dataset, delta_timestamps(policy.policy.config, dataset.fps))
     raw = windows.batch(_spread(len(windows), batch))
     given = {key: raw[key] for key in BATCH_KEYS}
     actions = policy.preprocessor(given)["action"]
-    ways: dict[str, Callable[[], object]] = {
-        "normalise": lambda: policy.preprocessor(given),
-        "unnormalise": lambda: policy.postprocessor(actions),
-    }
-    return Work(call=waited_for(ways[way], device), n=batch)
+    numbers = [each for each in given.values() if each.is_floating_point()]
+    call, floor = {
+        "normalise": (
+            lambda: policy.preprocessor(given),
+            lambda: [each.to(device) * 2.0 for each in numbers],
+        ),
+        "unnormalise": (lambda: policy.postprocessor(actions), lambda: (actions * 2.0).cpu()),
+    }[way]
+    return Work(
+        call=waited_for(call, device),
+        n=batch,
+        floor=waited_for(floor, device),
+        floor_name="one multiplication of the same numbers",
+    )
 
 
 def _spread(length: int, n: int) -> Tensor:

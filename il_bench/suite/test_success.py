@@ -63,4 +63,4 @@ def in_one_line() -> Iterator[None]:
     try:
         yield
     except IlBenchError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None

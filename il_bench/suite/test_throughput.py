@@ -49,6 +49,7 @@ def timed(
         from il_bench.report.schema import Throughput
         from il_bench.suite.timing import Turns, rounds
 
+        where = work.device or device
         calls = [call for call in (work.reference, work.floor, work.call) if call is not None]
         clock = benchmark._timer  # what --benchmark-timer says
         n_rounds = rounds(calls, seconds, clock)
@@ -60,12 +61,13 @@ def timed(
         row = Throughput(
             what=what,
             batch=batch,
-            device=device,
+            device=where,
             per_second=work.n / median,
             ratio_to_reference=to_reference,
             reference=work.reference_name,
             ratio_to_floor=to_floor,
-            peak_memory_mb=peak_memory_mb(work.call, device),
+            floor=work.floor_name,
+            peak_memory_mb=peak_memory_mb(work.call, where),
         )
         benchmark.extra_info.update(row.model_dump())
         il_bench_record(Record("throughput", row).to_dict())
@@ -128,7 +130,7 @@ def test_fitted_chunks(name: str, way: str, batch: int, timed: Timed, pytestconf
 
 @pytest.mark.throughput
 @pytest.mark.usefixtures("whole_table")
-@pytest.mark.parametrize("batch", [1, 64, 1024])
+@pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("what", ["windows", "normalise", "unnormalise"])
 def test_batches(what: str, batch: int, timed: Timed, pytestconfig: pytest.Config) -> None:
     """Training windows a second of the embedded vqbet: gathered, normalised, and actions back in px."""
@@ -137,9 +139,9 @@ def test_batches(what: str, batch: int, timed: Timed, pytestconfig: pytest.Confi
     from il_bench.suite.tokenizers import demonstrations
 
     device = pytestconfig.stash[SETTINGS].device
-    policy, dataset = load_policy("vqbet", device=device), demonstrations(EXPERT)
+    dataset = demonstrations(EXPERT)
     if what == "windows":
-        work = windowing(policy, dataset, batch)
+        work = windowing(load_policy("vqbet"), dataset, batch)
     else:
-        work = normalising(policy, dataset, what, batch, device)
+        work = normalising(load_policy("vqbet", device=device), dataset, what, batch, device)
     timed(what, work, batch, FEW_SECONDS)

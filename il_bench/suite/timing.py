@@ -21,7 +21,8 @@ class Work:
 
     Attributes:
         reference: another call that does `reference_n` of the same (None: `n`); `reference_name` in words.
-        floor: a call that does only what no implementation can leave out.
+        floor: a call that does only what hardly an implementation can leave out; `floor_name` in words.
+        device: where it runs, whatever --il-device says; None: there.
     """
 
     call: Call
@@ -30,6 +31,8 @@ class Work:
     reference_name: str | None = None
     reference_n: int | None = None
     floor: Call | None = None
+    floor_name: str | None = None
+    device: str | None = None
 
 
 class Turns:

@@ -191,6 +191,26 @@ def test_a_traceback_in_a_warning_does_not_silence_what_follows(
     assert result.output.index("OSError: x") < result.output.index("INFO going on")
 
 
+def test_what_is_said_of_a_decoder_that_nobody_asked_for_is_left_out(
+    lerobot: StandIn, pixels: Path, tmp_path: Path
+) -> None:
+    """LeRobot does not find FFmpeg: a hundred lines before the first that matters."""
+    lerobot.says(
+        [
+            "WARNING:lerobot.utils.import_utils:Could not load libtorchcodec. Likely causes:",
+            "          1. FFmpeg is not properly installed",
+            "Traceback (most recent call last):",
+            "OSError: libavutil.so.60: cannot open shared object file",
+            "[end of libtorchcodec loading traceback].",
+            "'torchcodec' is installed but cannot be loaded. Falling back to 'pyav' as a default decoder.",
+            "INFO going on",
+        ]
+    )
+    result = il_bench("train", "act", "--track", "pixels", "--data", pixels, "--output", tmp_path / "run")
+    assert "libavutil" not in result.output and "FFmpeg" not in result.output
+    assert "Falling back to 'pyav'" in result.output and "INFO going on" in result.output
+
+
 def checkpoint(output: Path, step: int, flags: dict[str, str]) -> None:
     """What lerobot-train leaves of a run with ``flags`` at ``step``, as far as it is read."""
     import draccus

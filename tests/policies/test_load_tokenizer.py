@@ -1,6 +1,7 @@
 """The tokenizer of a checkpoint or of a policy in memory: its policy's own tokens, and refusals by name."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,59 @@ def test_missing_and_broken_weights_are_named(with_images: Path) -> None:
     weights.unlink()
     with pytest.raises(IlBenchError, match=r"model\.safetensors: missing"):
         load_tokenizer(with_images)
+
+
+def test_weights_that_are_a_folder_and_names_that_are_none_are_named(with_images: Path) -> None:
+    weights = with_images / "model.safetensors"
+    weights.unlink()
+    weights.mkdir()
+    with pytest.raises(IlBenchError, match=r"model\.safetensors: not a file; a pretrained_model folder"):
+        load_tokenizer(with_images)
+    with pytest.raises(
+        IlBenchError, match=r"^a{300}: cannot be read \(File name too long\); give bet, vqbet"
+    ):
+        load_tokenizer("a" * 300)
+
+
+def test_only_what_has_a_tokenizer_is_offered() -> None:
+    with pytest.raises(
+        IlBenchError, match=r"^nothing: no such policy\. Give one of bet, vqbet, a pretrained_model folder"
+    ):
+        load_tokenizer("nothing")
+    with pytest.raises(
+        IlBenchError, match=r"^expert: the planner has no action tokenizer; .*, such as bet or vqbet\.$"
+    ):
+        load_tokenizer("expert")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+@pytest.mark.parametrize(
+    ("kind", "tensor"),
+    [
+        ("il_vqbet", "vqbet.action_head.vqvae_model.vq_layer.layers.1._codebook.embed"),
+        ("il_vqbet", "vqbet.action_head.vqvae_model.decoder.0.bias"),
+        ("il_bet", "tokenizer.centers"),
+    ],
+)
+def test_weights_that_are_not_finite_are_named(kind: str, tensor: str, bad: float, tmp_path: Path) -> None:
+    policy = small_policy(kind)
+    train_a_little(policy)
+    policy.state_dict()[tensor].view(-1)[-1] = bad
+    with pytest.raises(
+        IlBenchError, match=rf"model\.safetensors: {re.escape(tensor)} holds NaN or infinity; give"
+    ):
+        load_tokenizer(saved(policy, tmp_path / "diverged"))
+    name = tensor.rpartition("vqvae_model.")[2].removeprefix("tokenizer.")
+    with pytest.raises(IlBenchError, match=rf"^mine: its tokenizer's (vqvae\.)?{name} holds NaN or infinity"):
+        tokenizer_of(policy, "mine")
+
+
+def test_only_the_tokenizers_own_weights_need_be_finite(tmp_path: Path) -> None:
+    policy = small_policy("il_bet")
+    train_a_little(policy)
+    other = next(weight for key, weight in policy.state_dict().items() if not key.startswith("tokenizer."))
+    other.view(-1)[0] = float("nan")
+    assert load_tokenizer(saved(policy, tmp_path / "elsewhere")).fitted
 
 
 def test_a_hub_id_offline_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
