@@ -18,7 +18,7 @@ from benchmarks.faults import Ending, Fault, Planter, Recorder
 from il_bench.errors import IlBenchError
 
 FAULTS = faults.read_faults()
-A_FAULT = Fault("a fault", "il_bench.tokenizers.bins", "(indices + 0.5)", "(indices + 0.0)")
+A_FAULT = Fault("a fault", "il_bench.tokenizers.bins", "(indices.double() + 0.5)", "(indices.double() + 0.0)")
 
 
 def source_of(module: str) -> Path:

@@ -42,8 +42,7 @@ class AutoencoderTokenizer(Tokenizer):
         """Train a tokenizer from nothing on ``chunks`` (N, W, A) and take over what it learned."""
         weight = next(self.encoder.parameters())
         data = self._own(chunks)
-        if not len(data):
-            raise IlBenchError(f"{type(self).__name__}: no chunks to fit; give one or more.")
+        self._check_some(data)
         self._check_enough(data)
         with own_randomness(seed, weight.device):
             fresh = self._untrained().to(weight)
@@ -68,6 +67,7 @@ class AutoencoderTokenizer(Tokenizer):
     def decode(self, indices: Tensor) -> Tensor:
         """The decoder's answer to the codes ``indices`` (N, 1), in the weights' type: (N, W, A)."""
         self._check_fitted()
+        self._check_weights(next(self.decoder.parameters()))
         self._check_indices(indices)
         with torch.no_grad(), full_precision(indices.device):
             latent = self._codes(indices[:, 0]).to(next(self.decoder.parameters()).dtype)  # (N, D)
@@ -76,11 +76,10 @@ class AutoencoderTokenizer(Tokenizer):
 
     def _own(self, chunks: Tensor) -> Tensor:
         """``chunks`` (N, W, A), checked, in the weights' type."""
+        weight = next(self.encoder.parameters())
+        self._check_weights(weight)
         self._check_chunks(chunks)
-        own = chunks.detach().to(next(self.encoder.parameters()).dtype)
-        if own.dtype != chunks.dtype:
-            self._check_chunks(own)  # a float64 number may be infinite in float32
-        return own
+        return self._in_type(chunks.detach(), weight.dtype)
 
     def _check_enough(self, chunks: Tensor) -> None:
         """Raise IlBenchError where ``chunks`` are too few to learn from."""

@@ -85,27 +85,58 @@ class Tokenizer(nn.Module, ABC):
         if not self.fitted:
             raise IlBenchError(f"{type(self).__name__} has learned nothing yet; call fit(chunks) first.")
 
+    def _check_weights(self, weights: Tensor) -> None:
+        if weights.dtype not in DTYPES:
+            raise IlBenchError(
+                f"{type(self).__name__}: the weights are {weights.dtype}; convert them by .float()."
+            )
+
+    def _check_tensor(self, name: str, values: object) -> None:
+        if not isinstance(values, Tensor):
+            kind = f"{type(values).__module__}.{type(values).__name__}".removeprefix("builtins.")
+            raise IlBenchError(f"{type(self).__name__}: {name} are {kind}; give a torch.Tensor.")
+
     def _check_chunks(self, chunks: Tensor) -> None:
         self._check_shape(chunks)
         self._check_finite(chunks)
 
-    def _check_shape(self, chunks: Tensor) -> None:
+    def _check_shape(self, chunks: Tensor, name: str = "chunk") -> None:
+        self._check_tensor(f"{name}s", chunks)
         if chunks.ndim != 3 or chunks.shape[1:] != self.chunk_shape:
             raise IlBenchError(
-                f"{type(self).__name__}: chunks have shape {tuple(chunks.shape)}; "
+                f"{type(self).__name__}: {name}s have shape {tuple(chunks.shape)}; "
                 f"give (N, {self.chunk_shape[0]}, {self.chunk_shape[1]})."
             )
         if chunks.dtype not in DTYPES:
             raise IlBenchError(
-                f"{type(self).__name__}: chunks are {chunks.dtype}; give torch.float32 or torch.float64."
+                f"{type(self).__name__}: {name}s are {chunks.dtype}; give torch.float32 or torch.float64."
             )
 
-    def _check_finite(self, chunks: Tensor) -> None:
-        if not torch.isfinite(chunks).all():
-            row = int((~torch.isfinite(chunks)).flatten(1).any(dim=1).nonzero()[0])
-            raise IlBenchError(f"{type(self).__name__}: chunk {row} holds NaN or infinity; drop or mend it.")
+    def _check_finite(self, chunks: Tensor, name: str = "chunk") -> None:
+        if (row := _first_not_finite(chunks)) is not None:
+            raise IlBenchError(f"{type(self).__name__}: {name} {row} holds NaN or infinity; drop or mend it.")
+
+    def _in_type(self, chunks: Tensor, dtype: torch.dtype) -> Tensor:
+        """Finite ``chunks`` (N, ...) in another type; raises where it cannot hold them."""
+        converted = chunks.to(dtype)
+        if converted.dtype != chunks.dtype and (row := _first_not_finite(converted)) is not None:
+            raise IlBenchError(f"{type(self).__name__}: chunk {row} is too large for {dtype}; scale it down.")
+        return converted
+
+    def _check_some(self, chunks: Tensor) -> None:
+        if not len(chunks):
+            raise IlBenchError(f"{type(self).__name__}: no chunks to fit; give one or more.")
+
+    def _check_different(self, chunks: Tensor) -> None:
+        n_different = len(torch.unique(chunks.flatten(1), dim=0))
+        if n_different < self.codebook_size:
+            raise IlBenchError(
+                f"{type(self).__name__}: {n_different} different chunks cannot fill {self.codebook_size} "
+                "codes; give more data or a smaller codebook_size."
+            )
 
     def _check_indices(self, indices: Tensor) -> None:
+        self._check_tensor("tokens", indices)
         if indices.ndim != 2 or indices.shape[1] != self.num_quantizers or indices.dtype != torch.int64:
             raise IlBenchError(
                 f"{type(self).__name__}: tokens are {indices.dtype} of shape {tuple(indices.shape)}; "
@@ -119,3 +150,9 @@ class Tokenizer(nn.Module, ABC):
                 f"{type(self).__name__}: tokens run from {low} to {high}; "
                 f"the codebook has 0 to {self.codebook_size - 1}."
             )
+
+
+def _first_not_finite(values: Tensor) -> int | None:
+    """Row of the first NaN or infinity in ``values`` (N, ...)."""
+    finite = torch.isfinite(values)
+    return None if finite.all() else int((~finite).flatten(1).any(dim=1).nonzero()[0])

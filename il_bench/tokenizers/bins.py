@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from il_bench.errors import IlBenchError
 from il_bench.tokenizers.base import Tokenizer
 
 
@@ -27,10 +26,15 @@ class UniformBinsTokenizer(Tokenizer):
         self.register_buffer("fitted", torch.tensor(False))
 
     def fit(self, chunks: Tensor, *, seed: int = 0) -> None:
-        """Take the range of each place from ``chunks`` (N, W, A); there is nothing random about it."""
+        """Take the range of each place from ``chunks`` (N, W, A); there is nothing random about it.
+
+        Raises:
+            IlBenchError: for chunks that float32 cannot hold, whatever the type of the range.
+        """
+        self._check_weights(self.low)
         self._check_chunks(chunks)
-        if not len(chunks):
-            raise IlBenchError("UniformBinsTokenizer: no chunks to fit; give one or more.")
+        self._check_some(chunks)
+        self._in_type(chunks, torch.float32)
         low, high = torch.aminmax(chunks.detach().flatten(1), dim=0)
         self.low.copy_(low)
         self.high.copy_(high)
@@ -40,6 +44,7 @@ class UniformBinsTokenizer(Tokenizer):
     def encode(self, chunks: Tensor) -> Tensor:
         """Index of the bin that each value lies in, (N, W * A) int64."""
         self._check_fitted()
+        self._check_weights(self.low)
         self._check_chunks(chunks)
         above = chunks.detach().flatten(1).double() - self.low.double()  # (N, W * A)
         span = self._span()
@@ -50,8 +55,9 @@ class UniformBinsTokenizer(Tokenizer):
     def decode(self, indices: Tensor) -> Tensor:
         """Centres of the bins ``indices`` (N, W * A), in the type of the fitted range: (N, W, A)."""
         self._check_fitted()
+        self._check_weights(self.low)
         self._check_indices(indices)
-        centers = self.low.double() + (indices + 0.5) / self.codebook_size * self._span()
+        centers = self.low.double() + (indices.double() + 0.5) / self.codebook_size * self._span()
         chunks: Tensor = centers.to(self.low.dtype).unflatten(1, self.chunk_shape)
         return chunks
 

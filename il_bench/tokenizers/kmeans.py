@@ -1,5 +1,7 @@
 """k-means with offset, the tokenizer of Behavior Transformers (Shafiullah et al. 2022, section 3.1)."""
 
+import math
+
 import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
@@ -8,6 +10,8 @@ from il_bench.errors import IlBenchError
 from il_bench.tokenizers.base import Tokenizer
 
 MOST_ITERATIONS = 1000
+#: Chunks are encoded in blocks of this many differences to the centres, 4 MB of them in float32.
+DIFFERENCES_AT_ONCE = 2**20
 
 
 class KMeansTokenizer(Tokenizer):
@@ -28,16 +32,15 @@ class KMeansTokenizer(Tokenizer):
         """Place the centres by k-means++ and Lloyd's iterations on ``chunks`` (N, W, A).
 
         Raises:
-            IlBenchError: for fewer different chunks than centres.
+            IlBenchError: for fewer different chunks than centres, and for chunks that float32 cannot hold,
+                whatever the type of the centres.
         """
+        self._check_weights(self.centers)
         self._check_chunks(chunks)
+        self._check_some(chunks)
+        self._check_different(chunks)
+        self._in_type(chunks, torch.float32)
         flat = chunks.detach().flatten(1)
-        n_different = len(torch.unique(flat, dim=0))
-        if n_different < self.codebook_size:
-            raise IlBenchError(
-                f"k-means: {n_different} different chunks cannot fill {self.codebook_size} clusters; "
-                "give more data or a smaller codebook_size."
-            )
         # Until nothing moves: the library's tolerance stops with centres that are not the means yet.
         kmeans = KMeans(self.codebook_size, n_init=1, tol=0, max_iter=MOST_ITERATIONS, random_state=seed)
         kmeans.fit(flat.double().cpu().numpy())
@@ -48,20 +51,59 @@ class KMeansTokenizer(Tokenizer):
     def encode(self, chunks: Tensor) -> Tensor:
         """Index of the nearest centre, (N, 1) int64; of equally near ones the lowest."""
         self._check_fitted()
-        self._check_chunks(chunks)
+        self._check_weights(self.centers)
+        self._check_shape(chunks)
+        flat, rows = chunks.detach().flatten(1), max(1, DIFFERENCES_AT_ONCE // self.centers.numel())
+        if len(flat) <= rows:
+            distances, indices = self._nearest(flat)
+        else:
+            distances, indices = map(torch.cat, zip(*map(self._nearest, flat.split(rows)), strict=True))
+        if len(flat) and not float(distances.max()) < math.inf:  # so that NaN is found too
+            self._check_finite(chunks)
+            # Numbers whose squares overflow: all centres were infinitely far, and the lowest was taken.
+            far, centers = distances[:, 0].isinf(), self.centers.double()
+            blocks = flat[far].double().split(rows)
+            indices[far] = torch.cat([_nearest_of_far(block, centers) for block in blocks])
+        return indices
+
+    def _nearest(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared distances (N, 1) of chunks ``flat`` (N, W * A) from the nearest centre, and its index."""
         # Differences, not the expanded square: a chunk that is a centre has distance exactly 0.
-        differences = chunks.flatten(1)[:, None] - self.centers.to(chunks.dtype)  # (N, C, W * A)
-        nearest: Tensor = differences.square().sum(dim=-1).argmin(dim=1, keepdim=True)
-        return nearest
+        differences = flat[:, None] - self.centers.to(flat.dtype)  # (N, C, W * A)
+        distances, indices = differences.square().sum(dim=-1).min(dim=1, keepdim=True)
+        return distances, indices
 
     def decode(self, indices: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """The centres of ``indices`` (N, 1), moved by ``offsets`` (N, W, A) where given: (N, W, A)."""
+        """The centres of ``indices`` (N, 1), moved by ``offsets`` (N, W, A) where given: (N, W, A).
+
+        Raises:
+            IlBenchError: for what ``encode`` refuses, in ``offsets`` as in chunks, and for offsets of another
+                number than tokens.
+        """
         self._check_fitted()
+        self._check_weights(self.centers)
         self._check_indices(indices)
+        if offsets is not None:
+            self._check_offsets(offsets, len(indices))
         chunks: Tensor = self.centers[indices[:, 0]].unflatten(1, self.chunk_shape)
         return chunks if offsets is None else chunks + offsets
+
+    def _check_offsets(self, offsets: Tensor, n: int) -> None:
+        self._check_shape(offsets, "offset")
+        if len(offsets) != n:
+            raise IlBenchError(
+                f"KMeansTokenizer: there are {len(offsets)} offsets for {n} tokens; give one for each."
+            )
+        self._check_finite(offsets, "offset")
 
     def encode_with_offset(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (N, 1) of ``chunks`` and what is left of each, ``chunks - decode(tokens)`` (N, W, A)."""
         indices = self.encode(chunks)
         return indices, chunks - self.decode(indices)
+
+
+def _nearest_of_far(flat: Tensor, centers: Tensor) -> Tensor:
+    """Index (N, 1) of the nearest of ``centers`` (C, D) where squares of the differences overflow."""
+    differences = flat[:, None] - centers  # (N, C, D)
+    largest = differences.abs().amax(dim=(1, 2), keepdim=True)
+    return (differences / largest).square().sum(dim=-1).argmin(dim=1, keepdim=True)

@@ -10,7 +10,7 @@ from lerobot.policies.vqbet.modeling_vqbet import VqVae
 from torch import Tensor, nn
 
 from il_bench.errors import IlBenchError
-from il_bench.tokenizers.base import DTYPES, Tokenizer, full_precision
+from il_bench.tokenizers.base import Tokenizer, full_precision
 from il_bench.tokenizers.residual_tables import DecoderTables, EncoderTables, encode_in_float64
 from il_bench.tokenizers.training import dead_below, own_randomness, train
 
@@ -90,13 +90,12 @@ class ResidualVQTokenizer(Tokenizer):
         batch at hand.
         """
         weight: Tensor = next(self.vqvae.parameters())
+        self._check_weights(weight)
         self._check_chunks(chunks)
-        if not len(chunks):
-            raise IlBenchError("ResidualVQTokenizer: no chunks to fit; give one or more.")
+        self._check_some(chunks)
         with own_randomness(seed, weight.device):
             # In float32 whatever the weights: LeRobot's update of the codebooks takes nothing else.
-            data = chunks.detach().float().clone()
-            self._check_chunks(data)
+            data = self._in_type(chunks.detach(), torch.float32).clone()
             fresh = self._untrained().to(weight.device)
             train(fresh, lambda batch: fresh.vqvae_forward(batch)[0], data, STEPS)
         fresh.discretized.fill_(True)
@@ -122,6 +121,7 @@ class ResidualVQTokenizer(Tokenizer):
 
     def encode(self, chunks: Tensor) -> Tensor:
         """Codes of all stages, (N, G) int64; ``chunks`` (N, W, A) normalised."""
+        self._check_tensor("chunks", chunks)
         if _needs_context(chunks.device):
             with torch.no_grad(), full_precision(chunks.device):
                 return self.encode(chunks)
@@ -130,7 +130,9 @@ class ResidualVQTokenizer(Tokenizer):
         tensors = _tensors(self.vqvae, "encoder")
         flat = chunks.flatten(1)
         if flat.dtype != tensors[0].dtype:
-            flat = self._converted(flat, tensors[0].dtype)
+            self._check_weights(tensors[0])
+            self._check_finite(flat)
+            flat = self._in_type(flat, tensors[0].dtype)
         tables = self._encoder_tables
         if tables is None or not tables.fits(tensors):
             with torch.inference_mode(False), torch.no_grad():  # the tables will be used outside of it too
@@ -145,6 +147,7 @@ class ResidualVQTokenizer(Tokenizer):
 
     def decode(self, indices: Tensor) -> Tensor:
         """Decoder's answer to the sum of the codes ``indices`` (N, G), in the weights' type: (N, W, A)."""
+        self._check_tensor("tokens", indices)
         if _needs_context(indices.device):
             with torch.no_grad(), full_precision(indices.device):
                 return self.decode(indices)
@@ -153,6 +156,7 @@ class ResidualVQTokenizer(Tokenizer):
         tensors = _tensors(self.vqvae, "decoder")
         tables = self._decoder_tables
         if tables is None or not tables.weights.unchanged(tensors):
+            self._check_weights(tensors[0])
             with torch.inference_mode(False), torch.no_grad():
                 tables = self._decoder_tables = DecoderTables.of(tensors, self.num_quantizers)
         chunks: Tensor = tables.decode(indices).unflatten(1, self.chunk_shape)
@@ -167,12 +171,14 @@ class ResidualVQTokenizer(Tokenizer):
         self._check_fitted()
         if self.vqvae.training:
             raise IlBenchError("The residual VQ is in training mode and would change; call eval() first.")
+        self._check_weights(next(self.vqvae.parameters()))
         self._check_chunks(chunks)
         return self.vqvae.get_code(chunks)[1]  # type: ignore[no-any-return]
 
     def reference_decode(self, indices: Tensor) -> Tensor:
         """LeRobot's decoding of the codes ``indices`` (N, G) on the same weights: (N, W, A)."""
         self._check_fitted()
+        self._check_weights(next(self.vqvae.parameters()))
         self._check_indices(indices)
         latent = self.vqvae.get_embeddings_from_code(indices)
         return self.vqvae.get_action_from_latent(latent).detach()  # type: ignore[no-any-return]
@@ -189,14 +195,6 @@ class ResidualVQTokenizer(Tokenizer):
         decoded: Tensor = self.vqvae.decoder(latents)  # (G + 1, N, W * A)
         errors: Tensor = (decoded - chunks.flatten(1)).abs().mean(dim=(1, 2))
         return errors
-
-    def _converted(self, flat: Tensor, dtype: torch.dtype) -> Tensor:
-        if dtype not in DTYPES:
-            raise IlBenchError(f"ResidualVQTokenizer: the weights are {dtype}; convert them by .float().")
-        self._check_finite(flat)
-        converted = flat.to(dtype)
-        self._check_finite(converted)  # a float64 number may be infinite in float32
-        return converted
 
 
 def _needs_context(device: torch.device) -> bool:

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from vector_quantize_pytorch import VectorQuantize
 
-from il_bench.errors import IlBenchError
 from il_bench.tokenizers.autoencoder import AutoencoderTokenizer
 from il_bench.tokenizers.nearest import nearest
 from il_bench.tokenizers.training import BATCH_SIZE, dead_below, train
@@ -66,12 +65,7 @@ class VQVAETokenizer(AutoencoderTokenizer):
         )
 
     def _check_enough(self, chunks: Tensor) -> None:
-        n_different = len(torch.unique(chunks.flatten(1), dim=0))
-        if n_different < self.codebook_size:
-            raise IlBenchError(
-                f"VQVAETokenizer: {n_different} different chunks cannot fill {self.codebook_size} codes; "
-                "give more data or a smaller codebook_size."
-            )
+        self._check_different(chunks)
 
     def _train_on(self, chunks: Tensor) -> None:
         def reconstruction(batch: Tensor) -> Tensor:

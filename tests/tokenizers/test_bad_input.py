@@ -112,6 +112,30 @@ def test_tokens_of_another_shape_are_refused(kind: str) -> None:
             tokenizer.decode(torch.zeros(shape, dtype=torch.int64))
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 2), (3, 3, 1), (3, 6), (3, 2, 3), (1, 3, 2), (2, 3, 2), (3, 2), ()])
+def test_offsets_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    """Those that would broadcast move all chunks by the same offset."""
+    tokenizer: Any = fitted("kmeans")
+    with pytest.raises(IlBenchError, match=r"^KMeansTokenizer: (offsets have|there are \d offsets)"):
+        tokenizer.decode(torch.zeros(3, 1, dtype=torch.int64), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_offsets_that_are_no_numbers_are_refused(value: float) -> None:
+    tokenizer: Any = fitted("kmeans")
+    tokens, offsets = tokenizer.encode_with_offset(demonstrations(4))
+    offsets[2, 1, 0] = value
+    with pytest.raises(IlBenchError, match=r"^KMeansTokenizer: offset 2 holds NaN or infinity"):
+        tokenizer.decode(tokens, offsets)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64, torch.complex64])
+def test_offsets_of_another_type_are_refused(dtype: torch.dtype) -> None:
+    tokenizer: Any = fitted("kmeans")
+    with pytest.raises(IlBenchError, match=rf"^KMeansTokenizer: offsets are {dtype}; give torch\.float32 or"):
+        tokenizer.decode(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, *CHUNK, dtype=dtype))
+
+
 @every_kind
 def test_nothing_is_encoded_or_decoded_before_it_is_fitted(kind: str) -> None:
     tokenizer = MAKERS[kind]()

@@ -7,7 +7,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from fitted import CHUNK, KINDS, LEARNED, demonstrations, fitted, own_copy
+from fitted import CHUNK, KINDS, LEARNED, demonstrations, fitted, own_copy, same_state, state
 from hypothesis import given
 from oracles import EPS, check_same_tokens
 from strategies import chunks_of, examples
@@ -82,8 +82,31 @@ def test_float64_that_float32_cannot_hold_is_refused(kind: str) -> None:
     if kind in ("bins", "kmeans"):  # computed in float64
         assert fitted(kind).encode(chunks).shape[0] == 3
         return
-    with pytest.raises(IlBenchError, match="chunk 1 holds NaN or infinity"):
+    with pytest.raises(IlBenchError, match=r"chunk 1 is too large for torch\.float32; scale it down"):
         fitted(kind).encode(chunks)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fit_takes_nothing_that_float32_cannot_hold(kind: str) -> None:
+    """Infinite centres or an infinite range would be the answer; nothing changes."""
+    tokenizer, chunks = own_copy(kind), demonstrations(20).double()
+    chunks[3, 2, 0] = 1e39
+    before = state(tokenizer)
+    trained_in_float64 = kind in ("vqvae", "fsq")
+    for each in (tokenizer,) if trained_in_float64 else (tokenizer, own_copy(kind).double()):
+        with pytest.raises(IlBenchError, match=r"chunk 3 is too large for torch\.float32; scale it down"):
+            each.fit(chunks)
+    assert same_state(state(tokenizer), before)
+
+
+@pytest.mark.parametrize("kind", ["bins", "kmeans"])
+def test_a_fit_takes_what_float32_can_hold(kind: str) -> None:
+    tokenizer, chunks = own_copy(kind), demonstrations(20).double()
+    chunks[3, 2, 0], chunks[4, 2, 0] = 3e38, -3e38
+    tokenizer.fit(chunks)
+    decoded = tokenizer.decode(tokenizer.encode(chunks))
+    assert torch.isfinite(decoded).all()
+    assert decoded[3, 2, 0] > 2e38 and decoded[4, 2, 0] < -2e38
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64, torch.bool, torch.complex64])

@@ -69,18 +69,23 @@ def test_what_is_said_of_sizes() -> None:
 
 
 def test_what_is_said_of_a_fit() -> None:
-    for kind in ("bins", "residual_vq", "vqvae", "fsq"):
+    for kind in KINDS:
         tokenizer = MAKERS[kind]()
         assert words(lambda: tokenizer.fit(torch.empty(0, *CHUNK))) == (  # noqa: B023
             f"{type(tokenizer).__name__}: no chunks to fit; give one or more."
         )
     few = demonstrations(5).repeat(4, 1, 1)
-    assert words(lambda: MAKERS["kmeans"]().fit(few)) == (
-        "k-means: 5 different chunks cannot fill 8 clusters; give more data or a smaller codebook_size."
-    )
-    assert words(lambda: MAKERS["vqvae"]().fit(few)) == (
-        "VQVAETokenizer: 5 different chunks cannot fill 8 codes; give more data or a smaller codebook_size."
-    )
+    for kind, name in (("kmeans", "KMeansTokenizer"), ("vqvae", "VQVAETokenizer")):
+        assert words(lambda: MAKERS[kind]().fit(few)) == (  # noqa: B023
+            f"{name}: 5 different chunks cannot fill 8 codes; give more data or a smaller codebook_size."
+        )
+    huge = demonstrations(20).double()
+    huge[7, 1, 1] = -1e300
+    for kind in KINDS:
+        tokenizer = MAKERS[kind]()
+        assert words(lambda: tokenizer.fit(huge)) == (  # noqa: B023
+            f"{type(tokenizer).__name__}: chunk 7 is too large for torch.float32; scale it down."
+        )
 
 
 def test_what_is_said_of_encoding() -> None:
@@ -112,6 +117,74 @@ def test_what_is_said_of_decoding() -> None:
     assert words(lambda: own_copy("residual_vq").decode(torch.tensor([[-1, 9]]))) == (
         "ResidualVQTokenizer: tokens run from -1 to 9; the codebook has 0 to 7."
     )
+
+
+def test_what_is_said_of_offsets() -> None:
+    tokenizer, tokens = own_copy("kmeans"), torch.zeros(2, 1, dtype=torch.int64)
+    broken = torch.zeros(2, *CHUNK)
+    broken[1, 0, 1] = torch.nan
+    given: list[tuple[Any, str]] = [
+        (torch.zeros(2, 6), "offsets have shape (2, 6); give (N, 3, 2)."),
+        (torch.zeros(1, *CHUNK), "there are 1 offsets for 2 tokens; give one for each."),
+        (torch.zeros(2, *CHUNK).half(), "offsets are torch.float16; give torch.float32 or torch.float64."),
+        (broken, "offset 1 holds NaN or infinity; drop or mend it."),
+        (broken.numpy(), "offsets are numpy.ndarray; give a torch.Tensor."),
+    ]
+    for offsets, said in given:
+        assert words(lambda: tokenizer.decode(tokens, offsets)) == f"KMeansTokenizer: {said}"  # noqa: B023
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_said_of_what_is_no_tensor(kind: str) -> None:
+    tokenizer = own_copy(kind)
+    chunks, tokens = demonstrations(2), torch.zeros(2, tokenizer.num_quantizers, dtype=torch.int64)
+    calls: list[tuple[Callable[[Any], object], str, Any]] = [
+        (tokenizer.encode, "chunks", chunks),
+        (tokenizer.fit, "chunks", chunks),
+        (tokenizer.decode, "tokens", tokens),
+    ]
+    if kind == "residual_vq":
+        calls += [
+            (tokenizer.reference_encode, "chunks", chunks),
+            (tokenizer.reference_decode, "tokens", tokens),
+        ]
+    for call, name, values in calls:
+        for given, said in ((values.numpy(), "numpy.ndarray"), (values.tolist(), "list"), (None, "NoneType")):
+            assert words(lambda: call(given)) == (  # noqa: B023
+                f"{type(tokenizer).__name__}: {name} are {said}; give a torch.Tensor."
+            )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_said_of_weights_in_16_bits(kind: str, dtype: torch.dtype) -> None:
+    """Also where the tokenizer was in use before, so that tables of other weights are at hand."""
+    tokenizer, chunks = own_copy(kind), demonstrations(20)
+    tokens = tokenizer.encode(chunks)
+    tokenizer.decode(tokens)
+    tokenizer.to(dtype)
+    said = f"{type(tokenizer).__name__}: the weights are {dtype}; convert them by .float()."
+    calls = [
+        lambda: tokenizer.encode(chunks),
+        lambda: tokenizer.encode(chunks.double()),
+        lambda: tokenizer.decode(tokens),
+        lambda: tokenizer.fit(chunks),
+    ]
+    if kind == "kmeans":
+        calls += [
+            lambda: tokenizer.encode_with_offset(chunks),
+            lambda: tokenizer.decode(tokens, torch.zeros(20, *CHUNK)),
+        ]
+    if kind == "residual_vq":
+        calls += [
+            lambda: tokenizer.reference_encode(chunks),
+            lambda: tokenizer.reference_decode(tokens),
+            lambda: tokenizer.stage_errors(chunks),
+        ]
+    for call in calls:
+        assert words(call) == said
+    tokenizer.float()
+    assert tokenizer.decode(tokenizer.encode(chunks)).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -146,9 +219,8 @@ def test_errors_begin_with_the_tokenizers_name(kind: str) -> None:
         if kind in ("bins", "kmeans"):
             with pytest.raises(IlBenchError, match=f"^{type(tokenizer).__name__}: .* 1 or more"):
                 type(tokenizer)(*arguments)
-    if kind != "kmeans":
-        with pytest.raises(IlBenchError, match=f"^{type(tokenizer).__name__}: no chunks to fit; give one"):
-            unfitted.fit(torch.empty(0, *CHUNK))
+    with pytest.raises(IlBenchError, match=f"^{type(tokenizer).__name__}: no chunks to fit; give one"):
+        unfitted.fit(torch.empty(0, *CHUNK))
 
 
 @pytest.mark.parametrize("kind", ["vqvae", "fsq"])

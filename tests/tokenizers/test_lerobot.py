@@ -7,8 +7,6 @@ test_frozen.py.
 
 from typing import Any
 
-import numpy as np
-import oracles
 import pytest
 import torch
 import vector_quantize_pytorch as library
@@ -58,7 +56,10 @@ def test_lerobots_distances_are_numbers() -> None:
     assert torch.isfinite(cdist(codes, codes)).all()
 
 
-@broken("lerobot 0.6.1, vqbet_utils.py:932 cdist, as above: 16 of 16 codes have another code's token.")
+@broken(
+    "lerobot 0.6.1, vqbet_utils.py:932 cdist, the NaN of unclamped squares: 16 of 16 codes have another "
+    "code's token. VQ-BeT's code heads learn such tokens as labels, and decode them to another movement."
+)
 def test_a_code_is_its_own_token_in_lerobot() -> None:
     codes = close_codes()
     quantizer = VectorQuantize(dim=8, codebook_size=16).eval()
@@ -141,7 +142,11 @@ def norms_after(vqvae: VqVae, steps: int) -> Any:
     return reach(vqvae).max()
 
 
-@broken("lerobot 0.6.1, vqbet_utils.py:1209, as above, in VQ-BeT's VqVae: codes at 1e4 times the latents.")
+@broken(
+    "lerobot 0.6.1, vqbet_utils.py:1209, counts that start at 0, in VQ-BeT's VqVae: codes at 1e4 times the "
+    "latents. What decodes from them is no movement until they have come back, and most stay unused: the "
+    "policy has a few tokens to say everything with."
+)
 def test_lerobots_first_phase_keeps_codes_among_the_latents() -> None:
     torch.manual_seed(0)
     assert norms_after(VqVae(vqvae_config(CHUNK, N_CODES, 8, 32)), 3) < 10
@@ -170,7 +175,10 @@ def in_use(tokenizer: Any) -> list[int]:
     return [len(column.unique()) for column in tokenizer.encode(demonstrations()).T]
 
 
-@broken("lerobot 0.6.1, vqbet_utils.py:1209, as above, through our fit: codes at 1e4 times the latents.")
+@broken(
+    "lerobot 0.6.1, vqbet_utils.py:1209, counts that start at 0, through our fit: codes at 1e4 times the "
+    "latents. A tokenizer fitted so on its own data uses a few codes, at several times the error of ours."
+)
 def test_lerobots_fit_keeps_codes_among_the_latents() -> None:
     assert (reach(fit_of(FittedAsLeRobotTrains, 3).vqvae) < 10).all()
 
@@ -264,7 +272,8 @@ def test_lerobot_works_in_float64() -> None:
 
 @broken(
     "vector-quantize-pytorch 1.32.0, vector_quantize_pytorch.py:716: computes in float32 whatever it is "
-    "given, and says so nowhere: 0.5 + 1e-9 is nearer to 1 than to 0, and goes to 0."
+    "given, and says so nowhere: 0.5 + 1e-9 is nearer to 1 than to 0, and goes to 0. Whoever converts by "
+    ".double() to have the same tokens on two machines still gets float32's, which differ in near ties."
 )
 def test_the_library_works_in_float64() -> None:
     quantizer = library.VectorQuantize(dim=1, codebook_size=2).eval().double()
@@ -322,7 +331,8 @@ def test_ours_never_places_codes_when_encoding() -> None:
 
 @broken(
     "vector-quantize-pytorch 1.32.0, finite_scalar_quantization.py:152: levels are stretched by 0.1 %, "
-    "which for 1,001 levels and more makes one too many: index -1, and one beyond the codebook."
+    "which for 1,001 levels and more makes one too many: index -1, and one beyond the codebook. As a label "
+    "the one is taken for another code or stops the loss, and the other is out of an embedding's range."
 )
 def test_the_librarys_fsq_stays_in_range() -> None:
     indices = library.FSQ([1001])(torch.tensor([[[-50.0], [50.0]]]))[1]
@@ -336,21 +346,3 @@ def test_our_fsq_refuses_so_many_levels_and_stays_in_range_below() -> None:
         plain_fsq((1001,))
     tokens = plain_fsq((1000,)).encode(torch.tensor([[[-50.0]], [[50.0]]]))
     assert tokens.tolist() == [[0], [999]]
-
-
-# What holds, and is easily taken for granted
-
-
-def test_lerobot_encodes_the_same_alone_and_among_others_outside_near_ties() -> None:
-    """Matrix products of other sizes round otherwise, so its tokens depend on the batch within the margin."""
-    generator = torch.Generator().manual_seed(0)
-    codebooks = torch.randn(2, 16, 6, generator=generator)
-    vqvae = frozen_vqvae(codebooks, VqVae)
-    chunks = torch.randn(200, 1, 6, generator=generator)
-    left, exempt = oracles.array(chunks)[:, 0], np.zeros(200, dtype=bool)
-    for codebook in oracles.array(codebooks):
-        error = oracles.expanded_error(left, codebook, oracles.EPS[torch.float32])
-        exempt |= oracles.near_tie(oracles.squared_distances(left, codebook), error)
-        left = left - codebook[oracles.nearest(left, codebook)]
-    alone = torch.cat([vqvae.get_code(chunk[None])[1] for chunk in chunks])
-    oracles.check_same_tokens(vqvae.get_code(chunks)[1], alone, exempt)

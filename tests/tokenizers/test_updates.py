@@ -32,6 +32,7 @@ from strategies import examples, problems, smooth, two_stages
 from il_bench.policies.modeling_vqbet import ResumableVqVae
 from il_bench.tokenizers import ResidualVQTokenizer
 from il_bench.tokenizers.nearest import nearest
+from il_bench.tokenizers.training import train
 
 F32 = EPS[torch.float32]
 QUANTIZERS = {
@@ -263,6 +264,18 @@ def test_our_vqvae_learns_from_reconstruction_first_and_then_from_commitment_too
     (first, reconstruction), (second, with_commitment) = losses
     assert first == pytest.approx(reconstruction, rel=1e-5)
     assert second == pytest.approx(with_commitment, rel=1e-5)
+
+
+def test_one_step_of_a_fit_by_formula() -> None:
+    """AdamW, 1e-3 and 1e-4: what nothing pulls decays by their product, what is pulled moves by the rate."""
+    module = torch.nn.Module()
+    module.idle = torch.nn.Parameter(torch.full((3,), 2.0, dtype=torch.float64))
+    module.pulled = torch.nn.Parameter(torch.full((3,), 2.0, dtype=torch.float64))
+    loss_of = lambda batch: 0.0 * module.idle.sum() + batch.mean() * module.pulled.sum()  # noqa: E731
+    train(module, loss_of, torch.ones(4, 1, 1, dtype=torch.float64), steps=1)
+    decayed = 2.0 * (1 - 1e-3 * 1e-4)
+    np.testing.assert_allclose(oracles.array(module.idle), decayed, rtol=1e-12)
+    np.testing.assert_allclose(oracles.array(module.pulled), decayed - 1e-3, rtol=1e-9)
 
 
 # Revival of dead codes
