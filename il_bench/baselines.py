@@ -8,8 +8,6 @@ be asked for the same episodes to the bit.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +19,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from il_bench.environment import EPISODE_FIELDS
-from il_bench.errors import IlBenchError
+from il_bench.errors import IlBenchError, wrong_field
+from il_bench.files import write_whole
 from il_bench.gate import MAX_EPISODES, Metric
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ class Measured(_Model):
                 **gate,
             )
         except ValidationError as error:
-            raise IlBenchError(f"measured baseline: {_first(error)}") from None
+            raise IlBenchError(f"measured baseline: {wrong_field(error)}") from None
 
     @property
     def seeds(self) -> range:
@@ -246,7 +245,7 @@ def save(path: str | Path, baselines: Baselines) -> None:
     """Write the file, all of it or nothing: a failure or a crash leaves the old one as it was."""
     path = Path(path).resolve()
     with _locked(path):
-        _write(path, baselines)
+        write_whole(path, _text(baselines))
 
 
 def update(path: str | Path, measured: Mapping[tuple[str, str], Measured]) -> Baselines:
@@ -258,7 +257,7 @@ def update(path: str | Path, measured: Mapping[tuple[str, str], Measured]) -> Ba
     with _locked(path):
         before = load(path) if path.exists() else Baselines()
         after = before.with_measured(measured)
-        _write(path, after)
+        write_whole(path, _text(after))
     return after
 
 
@@ -292,7 +291,7 @@ def _parse(text: str, path: Path) -> Baselines:
     try:
         return Baselines.model_validate_json(text)
     except ValidationError as error:
-        raise IlBenchError(f"{path}: {_first(error)}; {_way_out(error)}") from None
+        raise IlBenchError(f"{path}: {wrong_field(error)}; {_way_out(error)}") from None
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -303,21 +302,6 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise IlBenchError(f"{twice!r} is there twice in one object; delete one of the two")
     return found
-
-
-def _first(error: ValidationError) -> str:
-    """Return 'field = value: what is wrong' for the first error, and how many more there are."""
-    errors = error.errors()
-    kind, message = errors[0]["type"], errors[0]["msg"].removeprefix("Value error, ")
-    field = ".".join(str(part) for part in errors[0]["loc"]) or "the file"
-    value = repr(errors[0]["input"])
-    if kind == "extra_forbidden":
-        said = f"{field} = {value:.60}: unknown field"
-    elif kind in ("missing", "value_error"):  # the value would be the whole object that holds the field
-        said = f"{field}: {message}"
-    else:
-        said = f"{field} = {value:.60}: {message}"
-    return said if len(errors) == 1 else f"{said} (and {len(errors) - 1} more)"
 
 
 def _way_out(error: ValidationError) -> str:
@@ -340,19 +324,8 @@ def _locked(path: Path) -> Iterator[None]:
         raise IlBenchError(f"{path}: cannot be written ({error.strerror}); name another file") from None
 
 
-def _write(path: Path, baselines: Baselines) -> None:
-    text = _dump(baselines.model_dump(by_alias=True)) + "\n"
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def _text(baselines: Baselines) -> bytes:
+    return (_dump(baselines.model_dump(by_alias=True)) + "\n").encode()
 
 
 def _dump(value: Any, indent: str = "") -> str:

@@ -186,8 +186,8 @@ def evaluate(
     try:
         from il_bench import environment
         from il_bench.baselines import Baselines
+        from il_bench.files import write_whole
         from il_bench.policies.loading import PolicyLoader
-        from il_bench.report.schema import write_whole
         from il_bench.report.success import judge
         from il_bench.rollout import BLOCK_SIZE, rollout
 

@@ -29,13 +29,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from il_bench.errors import IlBenchError
+from il_bench.errors import IlBenchError, wrong_field
+from il_bench.files import writing
 from il_bench.outcomes import Outcomes
 
 SCHEMA = 1
 FOLDER = "journal"
 _LONGEST_NAME = 150
 _AGAIN = "run without --il-resume to start over"
+_ELSEWHERE = "use another folder with --il-report"
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Journal:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         content = json.dumps(line, allow_nan=False).encode() + b"\n"
-        with _named(self._path):
+        with writing(self._path, _ELSEWHERE):
             if self._file.write(content) < len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
@@ -132,16 +134,16 @@ def opened(path: Path, conditions: Conditions, *, resume: bool) -> Iterator[Jour
         IlBenchError: it is of other weights, seeds or versions (names the field and both values); damaged
             (names the line); in use by another process; or it cannot be written.
     """
-    with _named(path):
+    with writing(path, _ELSEWHERE):
         path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path):
-        with _named(path):
+        with writing(path, _ELSEWHERE):
             file = FileIO(
                 path, "ab"
             )  # unbuffered: a line that cannot be written is not tried again on closing
         with file:
             whole, blocks = _read(path, conditions) if resume else (0, [])
-            with _named(path):
+            with writing(path, _ELSEWHERE):
                 file.truncate(whole)
             journal = Journal(path, file, blocks)
             if not whole:
@@ -153,7 +155,7 @@ def opened(path: Path, conditions: Conditions, *, resume: bool) -> Iterator[Jour
 def _locked(path: Path) -> Iterator[None]:
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
     try:
-        with _named(path):
+        with writing(path, _ELSEWHERE):
             lock.acquire()
     except filelock.Timeout:
         raise IlBenchError(
@@ -164,19 +166,6 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Name the journal and the way out in errors of the file system."""
-    try:
-        yield
-    except filelock.Timeout:  # an OSError too, with a sentence of its own
-        raise
-    except OSError as error:
-        raise IlBenchError(
-            f"{path}: cannot be written ({error.strerror}); use another folder with --il-report"
-        ) from error
 
 
 def _read(path: Path, conditions: Conditions) -> tuple[int, list[Outcomes]]:
@@ -218,7 +207,7 @@ def _check(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any], wi
         elif was != now:
             raise IlBenchError(
                 f"{path}: this journal is of {within}{name} = {was!r}, this run is of {now!r}, so its "
-                f"episodes are not this run's; {_AGAIN}, or use another folder with --il-report"
+                f"episodes are not this run's; {_AGAIN}, or {_ELSEWHERE}"
             )
 
 
@@ -226,8 +215,7 @@ def _block(path: Path, number: int, line: bytes) -> Outcomes:
     try:
         block = _Block.model_validate(json.loads(line))
     except ValidationError as error:
-        first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        what = wrong_field(error)
     except ValueError as error:
         what = f"broken JSON: {error}"
     else:

@@ -2,10 +2,9 @@
 
 import io
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from il_bench import checkpoint
 from il_bench.dataset import Windows, open_dataset
 from il_bench.ema import AveragedPolicy
 from il_bench.errors import IlBenchError
+from il_bench.interrupts import asked_to_stop
 from il_bench.policies import pusht_features
 from il_bench.recipes import Recipe
 from il_bench.threads import one_thread
@@ -113,7 +113,7 @@ class Trainer:
     ) -> bool:
         """Train to the end. Ctrl-C (or SIGTERM) finishes the step, saves, and returns False."""
         losses: list[Tensor] = []
-        with _interruptible() as interrupted, one_thread() if self.device == "cpu" else nullcontext():
+        with asked_to_stop() as interrupted, one_thread() if self.device == "cpu" else nullcontext():
             while self.step < self.settings.steps and not interrupted():
                 losses.append(self.train_step())
                 if self.step % LOG_EVERY == 0 or self.step == self.settings.steps:
@@ -285,20 +285,3 @@ def _check_keypoints(dataset: LeRobotDataset, source: str | Path) -> None:
             f"{source}: holds no keypoints ({OBS_ENV_STATE}), but {others}; to train on images, add "
             "--track pixels"
         )
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into an answer, so that the step at hand is finished and saved."""
-    asked = False
-
-    def ask(*_: Any) -> None:
-        nonlocal asked
-        asked = True
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,6 +12,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # What a part of the package may know besides itself and `errors`; parts not named are free.
 MAY_KNOW: dict[str, set[str]] = {
     "errors": set(),
+    "files": set(),
+    "interrupts": set(),
     "stats": set(),
     "tokenizers": set(),
     "pusht": set(),
@@ -20,12 +22,12 @@ MAY_KNOW: dict[str, set[str]] = {
     "policy_gates": {"baselines", "gate", "outcomes"},
     "executors": set(),
     "threads": set(),
-    "journal": {"outcomes"},
+    "journal": {"files", "outcomes"},
     "rollout": {"executors", "journal", "outcomes", "pusht", "threads"},
     "policies": {"options", "pusht", "tokenizers"},
     "dataset": {"options", "pusht"},
-    "latency": {"command", "environment", "policies", "pusht", "report", "threads"},
-    "train": {"checkpoint", "dataset", "ema", "policies", "recipes", "rollout", "threads"},
+    "latency": {"command", "environment", "files", "policies", "pusht", "report", "threads"},
+    "train": {"checkpoint", "dataset", "ema", "interrupts", "policies", "recipes", "rollout", "threads"},
 }
 MAY_IMPORT_PYTEST = {"plugin", "fixtures", "suite"}
 

@@ -332,7 +332,7 @@ def test_human_data_without_its_variable_says_how_to_name_it(
 def test_recipes_name_the_field_that_is_wrong() -> None:
     good = {"policy": {"type": "il_bc"}, "training": {"steps": 1, "batch_size": 1, "lr": 0.1}}
     recipes.parse(good, "mine.toml")
-    with pytest.raises(IlBenchError, match=r"mine.toml: training.steps: .* \(it is 0\)"):
+    with pytest.raises(IlBenchError, match=r"mine.toml: training.steps = 0: "):
         recipes.parse(good, "mine.toml", {"steps": 0})
     with pytest.raises(IlBenchError, match=r"mine.toml: training.stesp"):
         recipes.parse(good, "mine.toml", {"stesp": 5})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from il_bench.report.schema import write_whole
+from il_bench.files import write_whole
 
 _LEVEL = 12  # of zstd; higher levels save another 1 %
 

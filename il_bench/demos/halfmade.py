@@ -21,9 +21,10 @@ from pydantic import TypeAdapter, ValidationError
 from il_bench.demos.provenance import Conditions, Episode
 from il_bench.demos.record import Recording
 from il_bench.errors import IlBenchError
-from il_bench.report.schema import write_whole
+from il_bench.files import write_whole, writing
 
 _MADE = "made.json"
+_ELSEWHERE = "give another --output"
 _EPISODES = TypeAdapter(list[Episode])
 
 
@@ -69,7 +70,7 @@ class Halfmade:
         arrays["episodes"] = np.array(_EPISODES.dump_json(block.episodes).decode())
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, **arrays)
-        with _named(self.folder):
+        with writing(self.folder, _ELSEWHERE):
             write_whole(self._path(first), content.getvalue())
 
     def remove(self) -> None:
@@ -89,11 +90,11 @@ def opened(output: Path, made: Conditions) -> Iterator[Halfmade]:
             cannot be written.
     """
     folder = output.with_name(f"{output.name}.partial")
-    with _named(folder):
+    with writing(folder, _ELSEWHERE):
         folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / "lock", timeout=0)
     try:
-        with _named(folder):
+        with writing(folder, _ELSEWHERE):
             lock.acquire()
     except filelock.Timeout:
         raise IlBenchError(
@@ -115,7 +116,7 @@ def _check(folder: Path, made: Conditions) -> None:
                 f"{folder}: holds {foreign[0]}, which no `il-bench demos` command left there; move it away, "
                 "or give another --output"
             )
-        with _named(folder):
+        with writing(folder, _ELSEWHERE):
             write_whole(path, made.model_dump_json(indent=1).encode())
         return
     try:
@@ -129,16 +130,3 @@ def _check(folder: Path, made: Conditions) -> None:
             f"{folder}: half made by another command ({', '.join(differing)}); repeat that one to go on, "
             "remove the folder to start again, or give another --output"
         )
-
-
-@contextmanager
-def _named(folder: Path) -> Iterator[None]:
-    """Name the folder and the way out in errors of the file system."""
-    try:
-        yield
-    except filelock.Timeout:  # an OSError too, with a sentence of its own
-        raise
-    except OSError as error:
-        raise IlBenchError(
-            f"{folder}: cannot be written ({error.strerror}); give another --output"
-        ) from error

@@ -20,9 +20,9 @@ from il_bench.demos.maker import Maker, load_maker
 from il_bench.demos.provenance import Episode, Made, Part, Provenance
 from il_bench.errors import IlBenchError
 from il_bench.executors import run_in_processes, run_inline
+from il_bench.files import write_whole
 from il_bench.pusht.geometry import block_keypoints
 from il_bench.pusht.simulator import MAX_STEPS
-from il_bench.report.schema import write_whole
 from il_bench.rollout import BLOCK_SIZE
 
 LAST_SEED = 99_999  # seeds above are for evaluations

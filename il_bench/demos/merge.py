@@ -14,7 +14,7 @@ from il_bench.demos import provenance
 from il_bench.demos.compact import compact
 from il_bench.demos.provenance import Part, Provenance
 from il_bench.errors import IlBenchError
-from il_bench.report.schema import write_whole
+from il_bench.files import write_whole
 
 #: What LeRobot wants equal of the features of datasets that it merges.
 _ASPECTS = ("dtype", "shape", "names")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from il_bench.errors import IlBenchError
+from il_bench.errors import IlBenchError, wrong_field
 
 FILE = Path("meta") / "il_bench.json"
 
@@ -93,10 +93,8 @@ def read(root: Path, n_episodes: int | None = None) -> Provenance | None:
     try:
         found = Provenance.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise IlBenchError(
-            f"{path}: {where}: {first['msg']}; make the data again, or remove this file to do without it"
+            f"{path}: {wrong_field(error)}; make the data again, or remove this file to do without it"
         ) from None
     if n_episodes not in (None, len(found.episodes)):
         raise IlBenchError(

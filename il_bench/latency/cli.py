@@ -129,7 +129,7 @@ def compare(
 
 
 def _write(result: "Result", path: Path) -> None:
-    from il_bench.report.schema import write_whole
+    from il_bench.files import write_whole
 
     try:
         write_whole(path, (json.dumps(result.to_dict(), indent=2) + "\n").encode())

@@ -2,7 +2,7 @@
 
 The one table behind the translation of older lines and the README's. Sources for 0.4.4 (tag v0.4.4, commit
 8fff0fde7c79f23a93d845d1a50e985de01f8b8a) and the changes since, all in huggingface/lerobot: the configuration
-of VQ-BeT at 1d6bc9ddfda85be1bd041ecbc58798bcd1c81f1b, pull requests 2685, 3046 and 3202, issue 2918 and the
+of VQ-BeT at 1d6bc9ddfda85be1bd041ecbc58798bcd1c81f1b, lerobot#2685, #2918, #3046 and #3202, and the
 breaking changes that the release of 0.6.0 names; for 0.6.1 the package itself.
 """
 
@@ -62,8 +62,8 @@ IMAGENET = "ResNet18_Weights.IMAGENET1K_V1"
 _ENCODER = "the image encoder starts from ImageNet's weights, which have to be downloaded, not from nothing"
 _NORM = "BatchNorm instead of GroupNorm in the image encoder: what it sees depends on the rest of the batch"
 DEFAULTS = (
-    Default("policy.pretrained_backbone_weights", "vqbet", "null", IMAGENET, _ENCODER, "#3202"),
-    Default("policy.use_group_norm", "vqbet", True, False, _NORM, "#3202"),
+    Default("policy.pretrained_backbone_weights", "vqbet", "null", IMAGENET, _ENCODER, "lerobot#3202"),
+    Default("policy.use_group_norm", "vqbet", True, False, _NORM, "lerobot#3202"),
     Default(
         "policy.horizon",
         "diffusion",
@@ -71,7 +71,7 @@ DEFAULTS = (
         64,
         "plans 6.4 s of PushT instead of 1.6 s; about half of the windows reach past their episode's end, "
         "since drop_n_last_frames is still the 7 that fits 16 and 8",
-        "#3202",
+        "lerobot#3202",
     ),
     Default(
         "policy.n_action_steps",
@@ -79,17 +79,24 @@ DEFAULTS = (
         8,
         32,
         "executes 3.2 s open loop instead of 0.8 s",
-        "#3202",
+        "lerobot#3202",
     ),
-    Default("policy.pretrained_backbone_weights", "diffusion", "null", IMAGENET, _ENCODER, "#3202"),
-    Default("policy.use_group_norm", "diffusion", True, False, _NORM, "#3202"),
+    Default(
+        "policy.pretrained_backbone_weights",
+        "diffusion",
+        "null",
+        IMAGENET,
+        _ENCODER,
+        "lerobot#3202",
+    ),
+    Default("policy.use_group_norm", "diffusion", True, False, _NORM, "lerobot#3202"),
     Default(
         "policy.use_separate_rgb_encoder_per_camera",
         "diffusion",
         False,
         True,
         "nothing with PushT's one camera but other names of the weights",
-        "#3202",
+        "lerobot#3202",
     ),
     Default(
         "policy.crop_shape",
@@ -98,7 +105,7 @@ DEFAULTS = (
         "null",
         "no random crops, the only augmentation there is (84 x 84 up to 0.4.3 and in the published run; the "
         "change is of the day 0.4.4 came out)",
-        "#2685, #3046",
+        "lerobot#2685, lerobot#3046",
     ),
     Default(
         "eval.batch_size",

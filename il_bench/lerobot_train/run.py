@@ -11,14 +11,14 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import typer
 
 from il_bench.errors import IlBenchError
+from il_bench.interrupts import asked_to_stop
 from il_bench.lerobot_train.plan import Plan
 from il_bench.lerobot_train.watch import Seen, Watcher
 from il_bench.training_log import LogFile
@@ -50,7 +50,7 @@ def run(plan: Plan, *, start_step: int = 0) -> bool:
             env=_environment(),
             start_new_session=True,
         ) as process,
-        _ended_by_ctrl_c(process) as interrupted,
+        asked_to_stop(lambda: os.killpg(process.pid, signal.SIGTERM)) as interrupted,
     ):
         assert process.stdout is not None
         for line in _lines(process.stdout):
@@ -134,21 +134,3 @@ def _lines(stream: IO[str]) -> Iterator[str]:
             rest = rest[bar.end() :]
         if rest or line == "\n":
             yield rest
-
-
-@contextmanager
-def _ended_by_ctrl_c(process: "subprocess.Popen[str]") -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into the end of ``process`` and an answer."""
-    asked = False
-
-    def ask(*_: object) -> None:
-        nonlocal asked
-        asked = True
-        os.killpg(process.pid, signal.SIGTERM)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -6,9 +6,9 @@ configuration had no ``type``, and ``input_shapes`` and ``input_normalization_mo
 
 LeRobot 0.6.1's ``lerobot.processor.migrate_policy_normalization`` makes new folders out of old ones, but not
 of the published PushT policies: of ``diffusion_pusht`` it writes an empty ``config.json`` and no weights
-(huggingface/lerobot#4649), it stops at ``vqbet_pusht`` (#4655), and it takes every underscore of a buffer's
-name for a dot, so that ``observation.environment_state`` would stay as it is, in px (#4460). So they are read
-as they are.
+(huggingface/lerobot#4649), it stops at ``vqbet_pusht`` (lerobot#4655), and it takes every underscore of a
+buffer's name for a dot, so that ``observation.environment_state`` would stay as it is, in px (lerobot#4460).
+So they are read as they are.
 """
 
 from pathlib import Path

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from il_bench.errors import IlBenchError
+from il_bench.errors import IlBenchError, wrong_field
 from il_bench.recipes import pixel_recipe
 
 
@@ -140,6 +140,4 @@ def parse(data: dict[str, Any], source: str, overrides: dict[str, Any] | None = 
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise IlBenchError(f"{source}: {field}: {first['msg']} (it is {first['input']!r}).") from None
+        raise IlBenchError(f"{source}: {wrong_field(error)}.") from None

@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from il_bench.errors import IlBenchError
+from il_bench.errors import IlBenchError, wrong_field
 
 TRACK = "pixels"
 
@@ -63,10 +63,8 @@ def parse(data: dict[str, Any], source: str, overrides: dict[str, Any]) -> Pixel
     """
     try:
         return PixelRecipe.model_validate({**data, "train": {**data.get("train", {}), **overrides}})
-    except ValueError as error:  # pydantic's is one
-        first = error.errors()[0]  # type: ignore[attr-defined]
-        field = ".".join(str(part) for part in first["loc"])
-        raise IlBenchError(f"{source}: {field}: {first['msg']} (it is {first['input']!r}).") from None
+    except ValidationError as error:
+        raise IlBenchError(f"{source}: {wrong_field(error)}.") from None
 
 
 def spell(value: Any) -> str:

@@ -13,6 +13,7 @@ import typer
 
 from il_bench.command import DATA_HELP, fail, resolve_data
 from il_bench.errors import IlBenchError
+from il_bench.files import write_whole
 
 if TYPE_CHECKING:
     from il_bench.report.schema import Tokenizer
@@ -84,7 +85,7 @@ def vocabulary(
     except IlBenchError as error:
         fail(error)
     try:
-        schema.write_whole(file, picture)
+        write_whole(file, picture)
     except OSError as error:
         fail(IlBenchError(f"{output}: cannot be written ({error.strerror}); give another --output"))
     found = schema.Report(created=datetime.now(UTC), environment={}, tokenizers=(row,))

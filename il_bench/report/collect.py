@@ -13,6 +13,7 @@ from il_bench import baselines as baselines_file
 from il_bench import environment
 from il_bench.baselines import TEST_SEEDS, Measured
 from il_bench.errors import IlBenchError
+from il_bench.files import write_whole
 from il_bench.gate import exit_status
 from il_bench.outcomes import Outcomes
 from il_bench.report import declared, schema, table
@@ -135,7 +136,7 @@ def write(report: schema.Report, folder: Path) -> list[Path]:
     single = [pictures.get(name) for name in ("tokenizers.png", "latency.png")]
     html = page.render(report, pictures["report.png"], single[0], drawn, single[1])
     for name, content in (pictures | {"report.html": html.encode()}).items():
-        schema.write_whole(folder / name, content)
+        write_whole(folder / name, content)
     return [folder / name for name in ("report.json", *pictures, "report.html")]
 
 

@@ -1,15 +1,14 @@
 """report.json: the machine's view of a run. Every other view is made from it."""
 
 import json
-import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from il_bench.errors import IlBenchError
+from il_bench.errors import IlBenchError, wrong_field
+from il_bench.files import write_whole
 from il_bench.gate import Decision, Metric
 
 SCHEMA: Final[Literal[1]] = 1
@@ -309,27 +308,9 @@ def load(path: Path) -> Report:
     try:
         return Report.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise IlBenchError(f"{path}: {where}: {first['msg']}; make the report again") from error
+        raise IlBenchError(f"{path}: {wrong_field(error)}; make the report again") from error
 
 
 def save(path: Path, report: Report) -> None:
     """Write report.json whole or not at all, whatever interrupts it."""
     write_whole(path, report.model_dump_json(indent=1).encode() + b"\n")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file by renaming a finished one into place, making its folder first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

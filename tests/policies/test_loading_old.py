@@ -174,7 +174,10 @@ def test_the_coordinates_of_an_old_policys_chunks_are_known(tmp_path: Path) -> N
     )
 
 
-@pytest.mark.xfail(strict=True, reason="LeRobot 0.6.1 takes every underscore of a buffer for a dot (#4460)")
+@pytest.mark.xfail(
+    strict=True,
+    reason="LeRobot 0.6.1 takes every underscore of a buffer for a dot (lerobot#4460)",
+)
 def test_lerobots_migration_keeps_the_name_of_the_keypoints() -> None:
     buffer = "normalize_inputs.buffer_observation_environment_state.min"
     assert "observation.environment_state" in extract_normalization_stats({buffer: torch.zeros(16)})
