@@ -169,7 +169,7 @@ def _policies(
 
 def _policy(label: str, zoo: Sequence[str], folder: Path, registered: Sequence[str]) -> PolicyChoice:
     name, equals, source = label.partition("=")
-    if not equals or (folder / label).exists():
+    if not equals or os.path.exists(folder / label):
         name, source = "", label
     elif not re.fullmatch(r"[\w.-]+", name):
         raise IlBenchError(
@@ -182,8 +182,9 @@ def _policy(label: str, zoo: Sequence[str], folder: Path, registered: Sequence[s
         )
     if source in (*zoo, EXPERT):
         return PolicyChoice(label, source, name or None)
-    path = folder / Path(source).expanduser()
-    if path.exists():
+    # Unlike Path's methods, os.path's answer for names that no file and no user can have.
+    path = folder / os.path.expanduser(source)
+    if os.path.exists(path):
         return PolicyChoice(label, str(path), name or None)
     # One slash and plain characters could be a Hub id: only loading it tells.
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", source):

@@ -98,6 +98,8 @@ def test_a_target_is_a_metric_and_a_value(zoo: Path, tmp_path: Path) -> None:
             r"'atc' is no embedded policy \(act, vqbet, expert\), no folder below",
         ),
         ({"il_policy": ["./gone/act"]}, r"--il-policy: './gone/act' is no embedded policy"),
+        ({"il_policy": [300 * "x"]}, r"--il-policy: 'x{300}' is no embedded policy"),
+        ({"il_policy": ["~nobody-here/act"]}, r"--il-policy: '~nobody-here/act' is no embedded policy"),
         ({"il_policy": ["expert=act"]}, r"--il-policy: 'expert=act': expert is a row of il_bench's own"),
         ({"il_policy": ["untrained"]}, r"--il-policy: 'untrained': untrained is a row of il_bench's own"),
         ({"il_policy": ["act", "act=vqbet"]}, r"--il-policy: act and act=vqbet would both be called act"),

@@ -3,6 +3,7 @@
 Nothing is read here but names: what may be read of a checkpoint is JSON and safetensors, never a pickle.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -55,12 +56,13 @@ def locate(spec: str, names: Sequence[str] | None = None) -> Located:
     Raises:
         IlBenchError: it names nothing, a file instead of a folder, or a pickle.
     """
-    if (ZOO / spec / WEIGHTS).exists() and "/" not in spec:
+    if spec in zoo_names():
         return Located(ZOO / spec, f"zoo/{spec}")
-    path = Path(spec).expanduser()
-    if path.is_file():
+    # Unlike Path's methods, os.path's answer for names that no file and no user can have.
+    path = Path(os.path.expanduser(spec))
+    if os.path.isfile(path):
         raise _is_file(path)
-    if path.exists():
+    if os.path.exists(path):
         return Located(_in_folder(path), spec)
     found = _HUB_ID.fullmatch(spec)
     if found:

@@ -1,7 +1,6 @@
 """Checkpoints by folder, run or name: loaded whole, refused by name."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +94,11 @@ def test_a_feature_that_is_not_pushts_is_named(saved: Path) -> None:
         load_policy(saved)
 
 
-def test_a_name_that_is_nothing_lists_the_zoo(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["definitely-not-here", 300 * "x", "~nobody-here/act", "a\0b"])
+def test_a_name_that_is_nothing_lists_the_zoo(name: str) -> None:
+    """Also one that no file can have."""
     with pytest.raises(IlBenchError, match=r"no such policy\. Give one of"):
-        find_checkpoint("definitely-not-here")
-    shutil.rmtree(tmp_path)
+        find_checkpoint(name)
 
 
 def test_a_hub_id_offline_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
