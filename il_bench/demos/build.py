@@ -97,6 +97,15 @@ def build_pixels(
     return output
 
 
+def is_built(states: States, output: str | Path, *, video: bool = False) -> bool:
+    """Whether the same call of `build_pixels` has made `output` before.
+
+    Raises:
+        IlBenchError: `output` is something else's.
+    """
+    return _is_finished(Path(output).expanduser().resolve(), _built(states, video))
+
+
 def _built(states: States, video: bool) -> Built:
     versions = {name: metadata.version(name) for name in _VERSIONS}
     return Built(

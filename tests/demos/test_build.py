@@ -367,13 +367,18 @@ def test_the_command_says_what_it_takes_and_what_came_out(
 ) -> None:
     frames = originals(played, tmp_path / "frames.npz")
     output = tmp_path / "pixels"
-    result = invoke("build", "--track", "pixels", "--from", source, "--frames", frames, "--output", output)
+    command = ("build", "--track", "pixels", "--from", source, "--frames", frames, "--output", output)
+    result = invoke(*command)
     assert result.exit_code == 0, result.output
-    assert "MB of disk while it is written" in result.output
+    assert "MB of disk while written" in result.output
     assert "Reward and success are computed from the block's poses" in result.output
     assert "demonstrations: 2 of 2 episodes" in result.output
-    assert "100.000% of the pixels of 5 frames identical on average" in result.output
+    findings = "100.000% of the pixels of 5 frames identical on average"
+    assert findings in result.output
     assert contents(output) == contents(built)
+    again = invoke(*command)
+    assert "is there already, by the same command; only checked again" in again.output
+    assert findings in again.output and "demonstrations: " not in again.output
 
 
 def test_a_check_notices_other_frames(built: Path, played: Played, tmp_path: Path) -> None:
