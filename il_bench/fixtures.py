@@ -140,6 +140,13 @@ def il_bench_record(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]]
     return records.append
 
 
+@pytest.fixture
+def il_bench_whole_table(pytestconfig: pytest.Config) -> None:
+    """Skip a row of the suite that is not about a policy, where some were asked for."""
+    if pytestconfig.stash[SETTINGS].chosen:
+        pytest.skip("belongs to the whole table; --il-policy asks for some rows")
+
+
 def parametrize_policy(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for our `policy` once for each selected one.
 

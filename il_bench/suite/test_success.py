@@ -38,20 +38,18 @@ def test_success(policy: "LoadedPolicy", measure: "Measure", il_bench_record: Re
 
 
 @pytest.mark.success
-def test_untrained(pytestconfig: pytest.Config, measure: "Measure", il_bench_record: Record) -> None:
+@pytest.mark.usefixtures("il_bench_whole_table")
+def test_untrained(measure: "Measure", il_bench_record: Record) -> None:
     """Roll out fresh weights: the floor that the table shows every policy against."""
-    if pytestconfig.stash[SETTINGS].chosen:
-        pytest.skip("the floor belongs to the whole table; --il-policy asks for some rows")
     with in_one_line():
         record = measure.floor()
     il_bench_record(record.to_dict())
 
 
 @pytest.mark.success
-def test_expert(pytestconfig: pytest.Config, measure: "Measure", il_bench_record: Record) -> None:
+@pytest.mark.usefixtures("il_bench_whole_table")
+def test_expert(measure: "Measure", il_bench_record: Record) -> None:
     """Roll out the planner that knows the simulator: the ceiling of the table."""
-    if pytestconfig.stash[SETTINGS].chosen:
-        pytest.skip("the ceiling belongs to the whole table; --il-policy asks for some rows")
     with in_one_line():
         record = measure.ceiling()
     il_bench_record(record.to_dict())

@@ -75,13 +75,6 @@ def timed(
     return time
 
 
-@pytest.fixture
-def whole_table(pytestconfig: pytest.Config) -> None:
-    """Skip what is not about a policy where some were asked for."""
-    if pytestconfig.stash[SETTINGS].chosen:
-        pytest.skip("these belong to the whole table; --il-policy asks for some rows")
-
-
 @pytest.mark.throughput
 @pytest.mark.parametrize("batch", [1, BLOCK])
 def test_actions(policy: "LoadedPolicy", batch: int, timed: Timed) -> None:
@@ -113,7 +106,7 @@ def test_chunks(
 
 
 @pytest.mark.throughput
-@pytest.mark.usefixtures("whole_table")
+@pytest.mark.usefixtures("il_bench_whole_table")
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("way", ["encode", "decode"])
 def test_fitted_chunks(name: str, way: str, batch: int, timed: Timed, pytestconfig: pytest.Config) -> None:
@@ -129,7 +122,7 @@ def test_fitted_chunks(name: str, way: str, batch: int, timed: Timed, pytestconf
 
 
 @pytest.mark.throughput
-@pytest.mark.usefixtures("whole_table")
+@pytest.mark.usefixtures("il_bench_whole_table")
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("what", ["windows", "normalise", "unnormalise"])
 def test_batches(what: str, batch: int, timed: Timed, pytestconfig: pytest.Config) -> None:

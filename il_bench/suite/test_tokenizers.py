@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from il_bench.fixtures import SETTINGS
 from il_bench.suite import choice
 
 if TYPE_CHECKING:
@@ -59,10 +58,9 @@ def test_tokenizer(policy: "LoadedPolicy", tokenizer: "Tokenizer", report: Repor
 
 
 @pytest.mark.success
+@pytest.mark.usefixtures("il_bench_whole_table")
 def test_fitted(pytestconfig: pytest.Config, name: str, data: tuple[str, str], report: Report) -> None:
     """What a tokenizer loses that is fitted on the other episodes of the same demonstrations."""
-    if pytestconfig.stash[SETTINGS].chosen:
-        pytest.skip("these belong to the whole table; --il-policy asks for some rows")
     from il_bench.suite.tokenizers import fitted
 
     report(fitted(name, data[1], choice.factory(pytestconfig, name)))
