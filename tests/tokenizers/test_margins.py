@@ -113,7 +113,7 @@ def test_codes_that_rounding_cannot_tell_apart_are_decided_in_float64(kind: Any)
     assert wrong_in_float32 > 5
 
 
-@pytest.mark.parametrize(("kind", "spread"), zip(KINDS, (1.0, 1.0, 1e4, 2000.0), strict=True))
+@pytest.mark.parametrize(("kind", "spread"), list(zip(KINDS, (1.0, 1.0, 1e4, 2000.0), strict=True)))
 def test_codes_that_rounding_can_tell_apart_are_not_decided_in_float64(kind: Any, spread: float) -> None:
     """The same networks, the codes at other distances that differ by far more than rounding."""
     decided = 0
