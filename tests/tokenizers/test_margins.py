@@ -15,9 +15,10 @@ from il_bench.tokenizers import ResidualVQTokenizer
 from il_bench.tokenizers import residual_vq as residual_vq_module
 
 DIM, N_CODES = 8, 16
-#: Weights and biases of the encoder, the codes' distance from the latent, and the second stage's place as a
-#: share of the latent: half way to it |x.e - |e|^2 / 2| and e_i.e_k are about as large, at 0 both are small.
-Layers = tuple[list[Tensor], float, float]
+#: Weights and biases of the encoder, the codes' distance from the latent, the second stage's place as a share
+#: of the latent (half way to it |x.e - |e|^2 / 2| and e_i.e_k are about as large, at 0 both are small), and how
+#: far about that place its codes lie.
+Layers = tuple[list[Tensor], float, float, float]
 
 
 def uniform(*shape: int, generator: torch.Generator) -> Tensor:
@@ -31,23 +32,26 @@ def constant_decides(generator: torch.Generator) -> Layers:
     hidden = 0.01 * uniform(width, generator=generator)
     bias = torch.randn(DIM, generator=generator)
     layers = [torch.zeros(width, 4), torch.zeros(width), torch.zeros(width, width), hidden, weight, bias]
-    return layers, 1.0, 0.0
+    return layers, 1.0, 0.0, 1e-3
 
 
 def cross_decides(generator: torch.Generator) -> Layers:
     """The same, and the second stage's scores change by as much where the first's code is taken away."""
-    layers, radius, _ = constant_decides(generator)
-    return layers, radius, 0.49
+    layers, radius, *_ = constant_decides(generator)
+    return layers, radius, 0.49, 0.1
 
 
 def last_product_decides(generator: torch.Generator) -> Layers:
-    """The latent is twice its bias, so that the codes' constant scores x.e - |e|^2 / 2 cancel."""
+    """The latent is twice its bias, so that the codes' constant scores x.e - |e|^2 / 2 cancel.
+
+    The second stage's codes are far enough apart not to be in doubt themselves.
+    """
     width = 64
     weight = 100.0 * (0.5 + uniform(DIM, width, generator=generator))
     hidden = 0.01 * (0.5 + uniform(width, generator=generator))
     bias = (weight.double() @ hidden.double()).float()
     layers = [torch.zeros(width, 4), torch.zeros(width), torch.zeros(width, width), hidden, weight, bias]
-    return layers, 0.01, 0.0
+    return layers, 0.01, 0.0, 0.3
 
 
 def hidden_layers_decide(generator: torch.Generator) -> Layers:
@@ -58,7 +62,7 @@ def hidden_layers_decide(generator: torch.Generator) -> Layers:
     taken = -(second.double() @ (first.double().sum(dim=1) + first_bias.double()))
     bias = (taken + uniform(width, generator=generator)).float()
     weight = torch.randn(DIM, width, generator=generator) / width**0.5
-    return [first, first_bias, second, bias, weight, torch.zeros(DIM)], 0.3, 0.0
+    return [first, first_bias, second, bias, weight, torch.zeros(DIM)], 0.3, 0.0, 3e-4
 
 
 KINDS = (constant_decides, cross_decides, last_product_decides, hidden_layers_decide)
@@ -70,7 +74,7 @@ def network(kind: Any, seed: int, spread: float = 0.0) -> tuple[ResidualVQTokeni
     On a sphere, or at distances ``spread`` times as large that differ.
     """
     generator = torch.Generator().manual_seed(seed)
-    layers, radius, share = kind(generator)
+    layers, radius, share, reach = kind(generator)
     tokenizer = ResidualVQTokenizer.new(N_CODES, (2, 2), embedding_dim=DIM, hidden_dim=len(layers[1]))
     vqvae = tokenizer.vqvae
     latent = torch.ones(4, dtype=torch.float64)
@@ -82,7 +86,7 @@ def network(kind: Any, seed: int, spread: float = 0.0) -> tuple[ResidualVQTokeni
     ways = torch.randn(2, N_CODES, DIM, generator=generator)
     away = spread * ways[0] if spread else ways[0] / ways[0].norm(dim=1, keepdim=True)
     around = (latent + radius * away).float()
-    second = (share * latent + (0.1 if share else 1e-3) * (spread or 1.0) * radius * ways[1]).float()
+    second = (share * latent + reach * (spread or 1.0) * ways[1]).float()
     for stage, codes in zip(vqvae.vq_layer.layers, (around, second), strict=True):
         stage._codebook.embed.copy_(codes[None])
     vqvae.discretized.fill_(True)
