@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test test-oldest test-newest suite suite-oldest suite-newest demos train sim-speed render-speed expert-success training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
+.PHONY: help env bench test test-oldest test-newest demos train sim-speed render-speed expert-success training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
 
 # What `make test-oldest` and `make test-newest` set otherwise.
 WANTED := 3.12
@@ -77,20 +77,11 @@ test: $(READY) ## run the unit and property tests (ARGS="-m slow": the slow ones
 	@echo "Running the tests in $(JOBS) processes."
 	@$(BIN)/pytest -n $(JOBS) $(ARGS)
 
-suite: $(READY) ## the success suite alone, against baselines.json
-	@$(BIN)/pytest --benchmark il_bench/suite -m success $(if $(EPISODES),--il-episodes $(EPISODES)) --il-report $(REPORT) $(ARGS)
-
 test-oldest: ## run the tests with the oldest versions that are supported, in .venv-oldest
 	@$(MAKE) --no-print-directory $(oldest) test
 
 test-newest: ## run the tests with the newest Python that is supported, in .venv-newest
 	@$(MAKE) --no-print-directory $(newest) test
-
-suite-oldest: ## the success suite with the oldest versions that are supported
-	@$(MAKE) --no-print-directory $(oldest) suite
-
-suite-newest: ## the success suite with the newest Python that is supported
-	@$(MAKE) --no-print-directory $(newest) suite
 
 # 1,000 clean episodes of the expert and 1,000 disturbed ones.
 $(DEMOS)/expert: | $(READY)

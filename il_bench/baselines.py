@@ -127,7 +127,7 @@ class Measured(_Model):
                 **gate,
             )
         except ValidationError as error:
-            raise IlBenchError(f"measured baseline: {wrong_field(error)}") from None
+            raise IlBenchError(f"{wrong_field(error, 'measured baseline')}") from None
 
     @property
     def seeds(self) -> range:

@@ -186,7 +186,7 @@ def evaluate(
     try:
         from il_bench import environment
         from il_bench.baselines import Baselines
-        from il_bench.files import write_whole
+        from il_bench.files import write_whole, writing
         from il_bench.policies.loading import PolicyLoader
         from il_bench.report.success import judge
         from il_bench.rollout import BLOCK_SIZE, rollout
@@ -210,7 +210,8 @@ def evaluate(
         if output is not None:
             facts = row.model_dump(mode="json", exclude={"decision", "target", "baseline", "episodes"})
             facts |= {"seeds": [start, start + episodes - 1], "environment": environment.describe()}
-            write_whole(output, (json.dumps(facts, indent=2) + "\n").encode())
+            with writing(output, "give another --output"):
+                write_whole(output, (json.dumps(facts, indent=2) + "\n").encode())
     except IlBenchError as error:
         fail(error)
 

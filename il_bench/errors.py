@@ -1,5 +1,6 @@
 """The one error users see."""
 
+import sysconfig
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,17 +16,28 @@ class IlBenchError(ValueError):
 def place_of(error: BaseException) -> str:
     """Where in the user's code a caught ``error`` came from, "conftest.py, line 12"; else where at all."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = (str(Path(__file__).parent), "site-packages")
-    own = [frame for frame in frames if not any(part in frame.filename for part in ours)]
-    frame = (own or frames)[-1]
+    frame = ([frame for frame in frames if _is_users(frame.filename)] or frames)[-1]
     return f"{Path(frame.filename).name}, line {frame.lineno}"
 
 
-def wrong_field(error: "ValidationError") -> str:
-    """'field = value: what is wrong' of the first error that pydantic found, and how many more there are."""
+def _is_users(file: str) -> bool:
+    """Neither il_bench's nor a library's, the standard one included, nor made by `exec` ("<string>")."""
+    path, libraries = Path(file), (Path(__file__).parent, Path(sysconfig.get_path("stdlib")))
+    return (
+        not file.startswith("<")
+        and not any(path.is_relative_to(library) for library in libraries)
+        and "site-packages" not in path.parts
+    )
+
+
+def wrong_field(error: "ValidationError", whole: str = "the file") -> str:
+    """'field = value: what is wrong' of the first error that pydantic found, and how many more there are.
+
+    whole: what an error of no single field is of.
+    """
     errors = error.errors()
     kind, message = errors[0]["type"], errors[0]["msg"].removeprefix("Value error, ")
-    field = ".".join(str(part) for part in errors[0]["loc"]) or "the file"
+    field = ".".join(str(part) for part in errors[0]["loc"]) or whole
     value = repr(errors[0]["input"])
     if kind == "extra_forbidden":
         said = f"{field} = {value:.60}: unknown field"

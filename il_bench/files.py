@@ -14,7 +14,11 @@ from il_bench.errors import IlBenchError
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file by renaming a finished one into place, making its folder first.
 
-    A failure or a crash leaves the old file, whose permissions the new one keeps.
+    A failure or a crash leaves the old file, whose permissions the new one keeps. A link is replaced, not
+    what it leads to.
+
+    Raises:
+        OSError: it cannot be written; `writing` makes a sentence of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -7,7 +7,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def asked_to_stop(also: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:
-    """Within, neither signal ends this process; each calls ``also``. Yields whether one came."""
+    """Within, neither signal ends this process; each calls ``also``. Yields whether one came.
+
+    Raises:
+        ValueError: not in the main thread, the only one that Python lets handle signals.
+    """
     asked = False
 
     def ask(*_: object) -> None:

@@ -215,7 +215,7 @@ def _block(path: Path, number: int, line: bytes) -> Outcomes:
     try:
         block = _Block.model_validate(json.loads(line))
     except ValidationError as error:
-        what = wrong_field(error)
+        what = wrong_field(error, "the line")
     except ValueError as error:
         what = f"broken JSON: {error}"
     else:

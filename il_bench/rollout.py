@@ -250,9 +250,12 @@ def _reset(policy: Policy, seeds: NDArray[np.int64]) -> None:
     try:
         policy.reset()
     except Exception as error:
-        raise IlBenchError(
-            f"policy failed in reset(), seeds {seeds[0]}-{seeds[-1]}: {type(error).__name__}: {error}"
-        ) from error
+        raise _failed(f"in reset(), seeds {seeds[0]}-{seeds[-1]}", error) from error
+
+
+def _failed(where: str, error: Exception) -> IlBenchError:
+    said = f"{type(error).__name__}: {error} ({place_of(error)})"
+    return IlBenchError(f"policy failed {where}: {said}")
 
 
 def _actions(
@@ -266,8 +269,7 @@ def _actions(
         with torch.inference_mode():
             action = policy.select_action(batch)
     except Exception as error:
-        said = f"{type(error).__name__}: {error} ({place_of(error)})"
-        raise IlBenchError(f"policy failed {where}: {said}") from error
+        raise _failed(where, error) from error
     if not isinstance(action, torch.Tensor):
         raise IlBenchError(
             f"policy returned {action!r} {where}, expected a tensor of shape ({len(seeds)}, 2)"

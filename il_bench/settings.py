@@ -197,8 +197,8 @@ def _policy(label: str, zoo: Sequence[str], folder: Path, registered: Sequence[s
 
 def _located(choice: PolicyChoice, folder: Path) -> PolicyChoice:
     """A registered policy whose checkpoint, if it is one that exists, is found from everywhere."""
-    path = folder / Path(choice.source).expanduser()
-    return replace(choice, source=str(path)) if path.exists() and not choice.in_process else choice
+    path = folder / os.path.expanduser(choice.source)
+    return replace(choice, source=str(path)) if os.path.exists(path) and not choice.in_process else choice
 
 
 def _check_device(device: str) -> str:

@@ -90,7 +90,7 @@ class Trainer:
         self.windows = Windows(dataset, delta_timestamps(config, dataset.fps))
         self.preprocessor, self.postprocessor = _processors(recipe, config, self.windows)
         self.frames = _usable_frames(self.windows, getattr(config, "drop_n_last_frames", 0))
-        self.data = checkpoint.describe_data(dataset, data_name or Path(source).stem, self.windows)
+        self.data = checkpoint.describe_data(dataset, data_name or Path(source).name, self.windows)
         if hasattr(self.policy, "fit_tokenizer"):
             self.policy.fit_tokenizer(self._batch(self.frames), seed=seed)
         self.optimizer = torch.optim.AdamW(

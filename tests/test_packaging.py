@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import il_bench
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+OLDEST = ROOT / ".ci" / "oldest.lock"
+each_lock = pytest.mark.parametrize("lock", [ROOT / "requirements.lock", OLDEST], ids=["locked", "oldest"])
 
 
 @pytest.fixture(scope="module")
@@ -84,28 +86,52 @@ def test_suite_runs_from_the_wheel_in_an_empty_folder(wheel: zipfile.ZipFile, tm
     assert row["n_episodes"] == 50
 
 
-def locked_versions() -> dict[str, str]:
+def locked_versions(lock: Path) -> dict[str, str]:
     """Package name -> pinned version, for every line of the lock."""
-    pins = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", LOCK, flags=re.MULTILINE)
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {canonicalize_name(name): version for name, version in pins}
 
 
-def test_lock_pins_every_package() -> None:
-    lines = [line for line in LOCK.splitlines() if line and not line.lstrip().startswith("#")]
+def declared() -> list[Requirement]:
+    """Every requirement of pyproject.toml, its extras and its build."""
+    project = PYPROJECT["project"]
+    lines = [*project["dependencies"], *PYPROJECT["build-system"]["requires"]]
+    lines += [line for extra in project["optional-dependencies"].values() for line in extra]
+    return [found for found in map(Requirement, lines) if found.name != project["name"]]
+
+
+@each_lock
+def test_lock_pins_every_package(lock: Path) -> None:
+    lines = [line for line in lock.read_text().splitlines() if line and not line.lstrip().startswith("#")]
     assert [line for line in lines if not re.match(r"[A-Za-z0-9._-]+==\d", line)] == []
 
 
-def test_lock_names_no_index_and_no_folder() -> None:
-    assert re.findall(r"https?://\S*|file:\S*|--\S*(?:index|find-links)\S*|(?:^|\s)/\S+", LOCK) == []
+@each_lock
+def test_lock_names_no_index_and_no_folder(lock: Path) -> None:
+    address = r"https?://\S*|file:\S*|--\S*(?:index|find-links)\S*|(?:^|\s)/\S+"
+    assert re.findall(address, lock.read_text(encoding="utf-8")) == []
 
 
-def test_lock_satisfies_pyproject() -> None:
-    project, locked = PYPROJECT["project"], locked_versions()
-    lines = [*project["dependencies"], *PYPROJECT["build-system"]["requires"]]
-    lines += [line for extra in project["optional-dependencies"].values() for line in extra]
-    unmet = []
-    for requirement in map(Requirement, lines):
+@each_lock
+def test_lock_satisfies_pyproject(lock: Path) -> None:
+    locked, unmet = locked_versions(lock), []
+    for requirement in declared():
         pinned = locked.get(canonicalize_name(requirement.name))
-        if requirement.name != project["name"] and not (pinned and requirement.specifier.contains(pinned)):
+        if not (pinned and requirement.specifier.contains(pinned)):
             unmet.append(str(requirement))
     assert unmet == [], "run `make lock`"
+
+
+def test_the_oldest_versions_are_the_least_that_pyproject_allows() -> None:
+    """And the lock holds them: 8.1.1 for `>=8.1`, say, where 8.1.0 was withdrawn."""
+    wanted, locked = locked_versions(ROOT / ".ci" / "oldest.in"), locked_versions(OLDEST)
+    assert {name: locked.get(name) for name in wanted} == wanted
+    floors = {
+        canonicalize_name(requirement.name): Version(bound.version).release
+        for requirement in declared()
+        for bound in requirement.specifier
+        if bound.operator == ">=" and canonicalize_name(requirement.name) in wanted
+    }
+    assert len(floors) == len(wanted) - 1, "all but torchcodec, which goes with torch"
+    for name, floor in floors.items():
+        assert Version(wanted[name]).release[: len(floor)] == floor, name

@@ -145,8 +145,8 @@ LONG = "a" * 300
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([LONG], f"{LONG}: cannot be read (File name too long); give bet, vqbet or"),
-        (["bet", "--data", LONG], f"{LONG}: cannot be read (File name too long); give other --data."),
+        ([LONG], f"{LONG}: no such policy. Give one of bet, vqbet, a pretrained_model"),
+        (["bet", "--data", LONG], f"{LONG}: no such file or folder; expected a Hub id"),
         (["expert"], "expert: the planner has no action tokenizer; give"),
         (["nothing"], "nothing: no such policy. Give one of bet, vqbet, a pretrained_model"),
         (["broken"], "broken/model.safetensors: not a file; a pretrained_model folder holds its weights"),

@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import os
 import signal
@@ -422,6 +423,8 @@ def breaks(batch: Batch, step: int, *, at: int, how: str) -> Any:
         return action
     if how == "raise":
         raise RuntimeError("out of ideas")
+    if how == "parse":  # an error raised by the standard library
+        json.loads("no JSON")
     if how == "nan":
         action[12, 1] = torch.nan
     return {"nan": action, "shape": action[:, None], "list": action.tolist(), "inf": action / 0}[how]
@@ -434,6 +437,7 @@ def breaks(batch: Batch, step: int, *, at: int, how: str) -> Any:
             "raise",
             r"at seeds 200000-200049, step 3: RuntimeError: out of ideas \(test_rollout.py, line \d+\)",
         ),
+        ("parse", r"step 3: JSONDecodeError: .*\(test_rollout.py, line \d+\)"),
         ("nan", r"action \[\d+\.\d+, nan\] at seed 200012, step 3; expected finite"),
         ("inf", r"action \[inf, inf\] at seed 200000, step 3; expected finite"),
         ("shape", r"shape \(50, 1, 2\) at seeds 200000-200049, step 3, expected \(50, 2\)"),
@@ -450,7 +454,9 @@ def test_a_policy_whose_reset_fails_is_named() -> None:
         def reset(self) -> None:
             raise KeyError("codebook")
 
-    with pytest.raises(IlBenchError, match=r"reset\(\), seeds 200000-200049: KeyError: 'codebook'"):
+    with pytest.raises(
+        IlBenchError, match=r"reset\(\), seeds 200000-200049: KeyError: 'codebook' \(test_rollout"
+    ):
         rollout(Broken(), [FIRST])
 
 

@@ -332,6 +332,8 @@ def test_human_data_without_its_variable_says_how_to_name_it(
 def test_recipes_name_the_field_that_is_wrong() -> None:
     good = {"policy": {"type": "il_bc"}, "training": {"steps": 1, "batch_size": 1, "lr": 0.1}}
     recipes.parse(good, "mine.toml")
+    with pytest.raises(IlBenchError, match=r"mine.toml: training = 3: Input should be"):
+        recipes.parse({**good, "training": 3}, "mine.toml", {"steps": 2})
     with pytest.raises(IlBenchError, match=r"mine.toml: training.steps = 0: "):
         recipes.parse(good, "mine.toml", {"steps": 0})
     with pytest.raises(IlBenchError, match=r"mine.toml: training.stesp"):

@@ -1,5 +1,6 @@
 """Where demonstrations come from: a Hub id, a LeRobot folder, or a replay buffer, told apart by looking."""
 
+import os
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -41,8 +42,9 @@ def open_dataset(source: str | Path, *, cache_dir: str | Path | None = None) -> 
     """
     if source == EXPERT:
         return open_folder(EXPERT_FOLDER)
-    path = Path(source).expanduser()
-    if not path.exists():
+    # Unlike Path's methods, os.path's answer for names that no file and no user can have.
+    path = Path(os.path.expanduser(source))
+    if not os.path.exists(path):
         if isinstance(source, str) and _HUB_ID.fullmatch(source) and path.suffix not in (".npz", ".zarr"):
             return _open_hub(source)
         raise IlBenchError(f"{source}: no such file or folder; expected {ACCEPTED}")

@@ -116,18 +116,15 @@ def describe(
         from il_bench.dataset import open_dataset
         from il_bench.demos.describe import measure
         from il_bench.demos.picture import draw
+        from il_bench.files import writing
 
         measured = measure(open_dataset(where))
         numbers, title = measured.to_dict(), name or Path(source).name
         text = json.dumps(numbers, indent=2)
         if output is not None:
-            try:
+            with writing(output, "give another --output"):
                 draw(measured, title, output / "demos.png")
                 (output / "demos.json").write_text(text + "\n", encoding="utf-8")
-            except OSError as error:
-                raise IlBenchError(
-                    f"{output}: cannot be written ({error.strerror}); give another --output"
-                ) from None
     except IlBenchError as error:
         fail(error)
     if as_json:

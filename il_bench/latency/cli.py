@@ -129,12 +129,10 @@ def compare(
 
 
 def _write(result: "Result", path: Path) -> None:
-    from il_bench.files import write_whole
+    from il_bench.files import write_whole, writing
 
-    try:
+    with writing(path, "give another --output"):
         write_whole(path, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
-    except OSError as error:
-        raise IlBenchError(f"--output: {path} cannot be written ({error.strerror}); give another") from None
 
 
 def _python(given: Path | None, option: str) -> Path | None:

@@ -26,9 +26,9 @@ from il_bench.training_log import LogFile
 TRACEBACK = "Traceback (most recent call last)"
 # tqdm's, which ends without a line's end, so that LeRobot's next line is behind it.
 BAR = re.compile(r".*?\d+%\|[^\[]*\[[^\]]*\]")
-# A hundred lines of LeRobot's about a decoder that no recipe uses: they ask for pyav.
-NO_TORCHCODEC = "Could not load libtorchcodec"
-END_OF_TORCHCODEC = "[end of libtorchcodec loading traceback]"
+# The first and the last of a hundred lines in which LeRobot warns of a decoder that no recipe uses.
+NO_TORCHCODEC, END_OF_TORCHCODEC = "Could not load libtorchcodec", "Falling back to 'pyav'"
+EXCEPTION = re.compile(r"[\w.]*(Error|Exception)\b")
 LOGGED = re.compile(r"(DEBUG|INFO|WARNING|ERROR)\b")
 
 
@@ -79,11 +79,12 @@ class _Output:
 
     @property
     def last_line(self) -> str:
-        return self._last[0] if self._last else "it said nothing"
+        """Of a traceback the exception's: what it says may have more lines."""
+        exceptions = [line for line in self._held if EXCEPTION.match(line)]
+        return [*self._last, *exceptions][-1] if self._last else "it said nothing"
 
     def show(self, line: str, seen: Seen) -> None:
-        if NO_TORCHCODEC in line or self._about_torchcodec:
-            self._about_torchcodec = END_OF_TORCHCODEC not in line
+        if self._is_about_torchcodec(line):
             return
         if seen.is_progress:
             if sys.stderr.isatty():
@@ -103,6 +104,13 @@ class _Output:
             # Not before LeRobot has begun: it refuses an output folder that is there already.
             self._log = self._log or LogFile(self._folder, self._start_step)
             self._log.write(**seen.row.columns())
+
+    def _is_about_torchcodec(self, line: str) -> bool:
+        """Whether ``line`` is of LeRobot's warning of it; in a traceback it is what ended the run."""
+        begins = NO_TORCHCODEC in line and not self._held
+        inside = self._about_torchcodec and not (LOGGED.match(line) or BAR.match(line))
+        self._about_torchcodec = (begins or inside) and END_OF_TORCHCODEC not in line
+        return begins or inside
 
     def flush(self) -> None:
         """Print what was held back."""

@@ -63,7 +63,10 @@ def locate(spec: str, names: Sequence[str] | None = None) -> Located:
     if os.path.isfile(path):
         raise _is_file(path)
     if os.path.exists(path):
-        return Located(_in_folder(path), spec)
+        try:
+            return Located(_in_folder(path), spec)
+        except OSError as error:  # a folder that may not be entered
+            raise IlBenchError(f"{spec}: cannot be read ({error}); give the folder of a checkpoint") from None
     found = _HUB_ID.fullmatch(spec)
     if found:
         return _download(found["repository"], found["revision"])

@@ -82,13 +82,7 @@ def _find(spec: str) -> Path:
         raise IlBenchError(
             f"{spec}: the planner has no action tokenizer; {GIVE}, such as {' or '.join(names)}."
         )
-    try:
-        return find_checkpoint(spec, names)
-    except OSError as error:  # a name too long, a folder that may not be entered
-        reason = error.strerror or error
-        raise IlBenchError(
-            f"{spec}: cannot be read ({reason}); give {', '.join(names)} or the folder of a checkpoint."
-        ) from None
+    return find_checkpoint(spec, names)
 
 
 def _check_finite(weights: Mapping[str, Tensor], where: str) -> None:

@@ -135,9 +135,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def parse(data: dict[str, Any], source: str, overrides: dict[str, Any] | None = None) -> Recipe:
-    """A recipe out of ``data``; ``source`` names it in errors."""
-    data = {**data, "training": {**data.get("training", {}), **(overrides or {})}}
+    """A recipe out of ``data``, ``[training]`` changed by ``overrides``; ``source`` names it in errors.
+
+    Raises:
+        IlBenchError: for a field that is missing, unknown or out of bounds.
+    """
     try:
-        return Recipe.model_validate(data)
+        return Recipe.model_validate(pixel_recipe.changed(data, "training", overrides or {}))
     except ValidationError as error:
         raise IlBenchError(f"{source}: {wrong_field(error)}.") from None

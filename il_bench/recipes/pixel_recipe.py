@@ -62,9 +62,15 @@ def parse(data: dict[str, Any], source: str, overrides: dict[str, Any]) -> Pixel
         IlBenchError: for a field that is missing, unknown or out of bounds.
     """
     try:
-        return PixelRecipe.model_validate({**data, "train": {**data.get("train", {}), **overrides}})
+        return PixelRecipe.model_validate(changed(data, "train", overrides))
     except ValidationError as error:
         raise IlBenchError(f"{source}: {wrong_field(error)}.") from None
+
+
+def changed(data: dict[str, Any], table: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """``data`` with ``overrides`` in one of its tables, if that is one: what it is else, the model says."""
+    before = data.get(table, {})
+    return {**data, table: {**before, **overrides}} if isinstance(before, dict) else data
 
 
 def spell(value: Any) -> str:

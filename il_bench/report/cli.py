@@ -13,7 +13,7 @@ import typer
 
 from il_bench.command import DATA_HELP, fail, resolve_data
 from il_bench.errors import IlBenchError
-from il_bench.files import write_whole
+from il_bench.files import write_whole, writing
 
 if TYPE_CHECKING:
     from il_bench.report.schema import Tokenizer
@@ -82,12 +82,10 @@ def vocabulary(
 
         picture = moves.render(row)
         file = output / f"vocabulary-{re.sub(r'[^\w.-]+', '-', called(policy))}.png"
+        with writing(output, "give another --output"):
+            write_whole(file, picture)
     except IlBenchError as error:
         fail(error)
-    try:
-        write_whole(file, picture)
-    except OSError as error:
-        fail(IlBenchError(f"{output}: cannot be written ({error.strerror}); give another --output"))
     found = schema.Report(created=datetime.now(UTC), environment={}, tokenizers=(row,))
     typer.echo(table.render(found, width=_width(), color=sys.stdout.isatty()))
     typer.echo(f"picture: {file}")

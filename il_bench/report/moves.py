@@ -96,9 +96,8 @@ def _draw_first(axes: Axes, vocabulary: Vocabulary, n_rows: int) -> None:
         label = axes.text(x + 0.08, y + 0.08, _tokens(move), fontsize=6.5, va="top", color="0.3")
         label.set_in_layout(False)
     axes.set(xlim=(0, FIRST_COLUMNS), ylim=(n_rows, 0), aspect="equal")
-    axes.set_title(
-        f"What the first token alone decodes to, the most used first. Cell: {cell_px:.0f} px", fontsize=10
-    )
+    shown = f"the {len(vocabulary.first)} most used"
+    axes.set_title(f"What a first token alone decodes to, {shown}. Cell: {cell_px:.0f} px", fontsize=10)
 
 
 def _draw_cells(

@@ -126,8 +126,8 @@ class Vocabulary(Row):
 
     A move is one sequence of tokens, all that a chunk has. `relative`: whether `moves` begin at the agent;
     else they are places in the arena. `n_moves`: how many different ones occur; `counts`: how often each
-    does; `moves`: their paths. Of the last two only so many as a picture shows. `first`: of a residual VQ,
-    what each first token that occurs decodes to alone, the most used first.
+    does; `moves`: their paths. `first`: of a residual VQ, what each first token that occurs decodes to alone,
+    the most used first. Of the last three only so many as a picture shows.
     """
 
     relative: bool

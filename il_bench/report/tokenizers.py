@@ -15,6 +15,8 @@ from il_bench.tokenizers import ResidualVQTokenizer, Tokenizer
 MOST_MOVES = 64  # so many are drawn
 DECIMALS_PX = 1
 AMONG = ", these episodes among it"
+#: Where all that is known is the name of what somebody's own checkpoint was trained on.
+PERHAPS_AMONG = ", so called as these demonstrations: perhaps these episodes among it"
 #: Other demonstrations that those hold which the zoo was trained on (the Makefile makes them).
 HELD_BY = {"dagger": (EXPERT,)}
 
@@ -24,7 +26,8 @@ class Subject:
     """What is measured.
 
     `fitted_on`: in words; `data`: the demonstrations, by name, all of whose episodes it was fitted on, those
-    too that are held out; `fit_seconds`: None for a tokenizer that came fitted.
+    too that are held out; `among`: what to say where they are measured; `fit_seconds`: None for a tokenizer
+    that came fitted.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Subject:
     fitted_on: str
     fit_seconds: float | None = None
     data: tuple[str, ...] = ()
+    among: str = AMONG
 
 
 def of_policy(policy: LoadedPolicy, tokenizer: Tokenizer) -> Subject:
@@ -61,7 +65,8 @@ def _own(name: str, tokenizer: Tokenizer, coordinates: Coordinates, data: str, i
     """A tokenizer that was trained with its policy, on `data`."""
     names = (data, *HELD_BY.get(data, ())) if is_shipped else (data,)
     fitted_on = f"{name}'s own data: {data}"
-    return Subject(f"{name}: {kind(tokenizer)}", tokenizer, coordinates, fitted_on, data=names)
+    among = AMONG if is_shipped else PERHAPS_AMONG
+    return Subject(f"{name}: {kind(tokenizer)}", tokenizer, coordinates, fitted_on, data=names, among=among)
 
 
 def kind(tokenizer: Tokenizer) -> str:
@@ -97,7 +102,7 @@ def measure(subject: Subject, seen: Chunks, data: str) -> tuple[schema.Tokenizer
         perplexity=perplexity,
         round_trip=float(again.all(dim=1).float().mean()),
         n_chunks=len(indices),
-        fitted_on=subject.fitted_on + (AMONG if data in subject.data else ""),
+        fitted_on=subject.fitted_on + (subject.among if data in subject.data else ""),
         fit_seconds=subject.fit_seconds,
         vocabulary=vocabulary(subject, seen, indices),
     )

@@ -113,13 +113,13 @@ class Tokenizer(nn.Module, ABC):
             )
 
     def _check_finite(self, chunks: Tensor, name: str = "chunk") -> None:
-        if (row := _first_not_finite(chunks)) is not None:
+        if (row := first_not_finite(chunks)) is not None:
             raise IlBenchError(f"{type(self).__name__}: {name} {row} holds NaN or infinity; drop or mend it.")
 
     def _in_type(self, chunks: Tensor, dtype: torch.dtype) -> Tensor:
         """Finite ``chunks`` (N, ...) in another type; raises where it cannot hold them."""
         converted = chunks.to(dtype)
-        if converted.dtype != chunks.dtype and (row := _first_not_finite(converted)) is not None:
+        if converted.dtype != chunks.dtype and (row := first_not_finite(converted)) is not None:
             raise IlBenchError(f"{type(self).__name__}: chunk {row} is too large for {dtype}; scale it down.")
         return converted
 
@@ -152,7 +152,7 @@ class Tokenizer(nn.Module, ABC):
             )
 
 
-def _first_not_finite(values: Tensor) -> int | None:
+def first_not_finite(values: Tensor) -> int | None:
     """Row of the first NaN or infinity in ``values`` (N, ...)."""
     finite = torch.isfinite(values)
     return None if finite.all() else int((~finite).flatten(1).any(dim=1).nonzero()[0])

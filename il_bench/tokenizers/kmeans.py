@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from il_bench.errors import IlBenchError
-from il_bench.tokenizers.base import Tokenizer
+from il_bench.tokenizers.base import Tokenizer, first_not_finite
 
 MOST_ITERATIONS = 1000
 #: Chunks are encoded in blocks of this many differences to the centres, 4 MB of them in float32.
@@ -97,9 +97,18 @@ class KMeansTokenizer(Tokenizer):
         self._check_finite(offsets, "offset")
 
     def encode_with_offset(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (N, 1) of ``chunks`` and what is left of each, ``chunks - decode(tokens)`` (N, W, A)."""
+        """Tokens (N, 1) of ``chunks`` and what is left of each, ``chunks - decode(tokens)`` (N, W, A).
+
+        Raises:
+            IlBenchError: for what ``encode`` refuses, and where that is too large for the chunks' type.
+        """
         indices = self.encode(chunks)
-        return indices, chunks - self.decode(indices)
+        offsets = chunks - self.decode(indices)
+        if (row := first_not_finite(offsets)) is not None:
+            raise IlBenchError(
+                f"KMeansTokenizer: chunk {row} is too far from its centre for {offsets.dtype}; scale it down."
+            )
+        return indices, offsets
 
 
 def _nearest_of_far(flat: Tensor, centers: Tensor) -> Tensor:

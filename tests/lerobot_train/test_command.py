@@ -191,24 +191,51 @@ def test_a_traceback_in_a_warning_does_not_silence_what_follows(
     assert result.output.index("OSError: x") < result.output.index("INFO going on")
 
 
+WITHOUT_FFMPEG = (
+    "Could not load libtorchcodec. Likely causes:",
+    "          1. FFmpeg is not properly installed",
+    "Traceback (most recent call last):",
+    "OSError: libavutil.so.60: cannot open shared object file",
+    "[end of libtorchcodec loading traceback].",
+)
+
+
 def test_what_is_said_of_a_decoder_that_nobody_asked_for_is_left_out(
     lerobot: StandIn, pixels: Path, tmp_path: Path
 ) -> None:
     """LeRobot does not find FFmpeg: a hundred lines before the first that matters."""
     lerobot.says(
         [
-            "WARNING:lerobot.utils.import_utils:Could not load libtorchcodec. Likely causes:",
-            "          1. FFmpeg is not properly installed",
-            "Traceback (most recent call last):",
-            "OSError: libavutil.so.60: cannot open shared object file",
-            "[end of libtorchcodec loading traceback].",
-            "'torchcodec' is installed but cannot be loaded. Falling back to 'pyav' as a default decoder.",
+            f"WARNING:lerobot.utils.import_utils:{WITHOUT_FFMPEG[0]}",
+            *WITHOUT_FFMPEG[1:],
+            "'torchcodec' is installed but cannot be loaded (see the error above). Falling back to 'pyav' as "
+            "a default decoder.",
             "INFO going on",
         ]
     )
     result = il_bench("train", "act", "--track", "pixels", "--data", pixels, "--output", tmp_path / "run")
-    assert "libavutil" not in result.output and "FFmpeg" not in result.output
-    assert "Falling back to 'pyav'" in result.output and "INFO going on" in result.output
+    assert not any(word in result.output for word in ("libavutil", "FFmpeg", "see the error above"))
+    assert "INFO going on" in result.output
+
+
+@pytest.mark.parametrize("warned", [False, True])
+def test_a_decoder_that_somebody_asked_for_is_what_ended_the_run(
+    warned: bool, lerobot: StandIn, pixels: Path, tmp_path: Path
+) -> None:
+    """Also after a warning whose end never comes."""
+    before = [*WITHOUT_FFMPEG, "INFO going on"] if warned else []
+    lerobot.says(
+        [
+            *before,
+            "Traceback (most recent call last):",
+            f"RuntimeError: {WITHOUT_FFMPEG[0]}",
+            *WITHOUT_FFMPEG[1:],
+        ],
+        1,
+    )
+    result = il_bench("train", "act", "--track", "pixels", "--data", pixels, "--output", tmp_path / "run")
+    assert "ended with status 1: OSError: libavutil.so.60: cannot open shared object" in last_error(result)
+    assert ("INFO going on" in result.output) == warned
 
 
 def checkpoint(output: Path, step: int, flags: dict[str, str]) -> None:

@@ -116,6 +116,7 @@ def test_il_benchs_options_replace_the_recipes() -> None:
     [
         ({"policy": {"type": "vqbet"}, "train": {"steps": 0}}, "train.steps"),
         ({"policy": {"type": "vqbet"}}, "train.steps: Field required"),
+        ({"policy": {"type": "vqbet"}, "train": 3}, "mine.toml: train = 3: Input should be"),
     ],
 )
 def test_a_recipe_that_does_not_hold_together_is_named(data: dict[str, Any], message: str) -> None:

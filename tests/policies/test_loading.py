@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from il_bench.errors import IlBenchError
+from il_bench.policies import locating
 from il_bench.policies.loading import PolicyLoader, checkpoint_sha256, find_checkpoint, load_policy, wrap
 
 from .conftest import raw_observations
@@ -99,6 +100,15 @@ def test_a_name_that_is_nothing_lists_the_zoo(name: str) -> None:
     """Also one that no file can have."""
     with pytest.raises(IlBenchError, match=r"no such policy\. Give one of"):
         find_checkpoint(name)
+
+
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Path) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(locating, "_in_folder", refused)
+    with pytest.raises(IlBenchError, match=r"cannot be read \(.*Permission denied\); give the folder"):
+        find_checkpoint(str(tmp_path))
 
 
 def test_a_hub_id_offline_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -116,6 +116,14 @@ def test_the_nearest_centre_is_found_where_squares_overflow(dtype: torch.dtype) 
         assert double.encode(farther[:, None].mul(1.5))[:, 0].tolist() == [0, 1, 2]
 
 
+def test_an_offset_that_overflows_is_refused() -> None:
+    tokenizer = plain_kmeans(torch.tensor([[-3e38], [-2.9e38]]))
+    with pytest.raises(IlBenchError, match=r"^KMeansTokenizer: chunk 1 is too far from its centre for torch"):
+        tokenizer.encode_with_offset(torch.tensor([[[-3e38]], [[3e38]]]))
+    _, offsets = tokenizer.encode_with_offset(torch.tensor([[[3e38]]], dtype=torch.float64))
+    assert float(offsets) == pytest.approx(5.9e38)
+
+
 def test_nan_among_large_numbers_is_refused() -> None:
     tokenizer = plain_kmeans(torch.tensor([[-1.0], [0.0], [1e20]]))
     with pytest.raises(IlBenchError, match="chunk 1 holds NaN or infinity"):

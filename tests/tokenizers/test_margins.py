@@ -16,8 +16,8 @@ from il_bench.tokenizers import residual_vq as residual_vq_module
 
 DIM, N_CODES = 8, 16
 #: Weights and biases of the encoder, the codes' distance from the latent, the second stage's place as a share
-#: of the latent (half way to it |x.e - |e|^2 / 2| and e_i.e_k are about as large, at 0 both are small), and how
-#: far about that place its codes lie.
+#: of the latent (half way to it |x.e - |e|^2 / 2| and e_i.e_k are about as large, at 0 both are small), and
+#: how far about that place its codes lie.
 Layers = tuple[list[Tensor], float, float, float]
 
 
