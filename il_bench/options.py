@@ -3,6 +3,7 @@
 Read by every pytest run of everybody who has il_bench installed: standard library only.
 """
 
+from pathlib import Path
 from typing import Any
 
 TRACKS = ("keypoints", "pixels")
@@ -16,6 +17,13 @@ DEFAULT_EPISODES = 200  # of a policy that meets no gate
 EXPERT, UNTRAINED = "expert", "untrained"
 CONTEXT = (EXPERT, UNTRAINED)
 RESERVED_SEEDS = 1_000_000  # kept for a third evaluation: nothing here ever sees them
+
+
+def data_name(source: str | Path) -> str:
+    """What reports call demonstrations: their folder's or file's own name, without .npz or .zarr."""
+    name = Path(source).name
+    return name if name in ("", "..") else name.removesuffix(".npz").removesuffix(".zarr")
+
 
 GROUP = "il_bench, the benchmark of imitation-learning policies on PushT"
 ALIAS_HELP = "Short for --il-benchmark (set IL_BENCH_NO_ALIAS=1 if your project has its own --benchmark)."

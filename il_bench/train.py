@@ -19,7 +19,7 @@ from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Tensor
 
 import il_bench.policies  # noqa: F401  (registers il_bc, il_bet and il_vqbet)
-from il_bench import checkpoint
+from il_bench import checkpoint, options
 from il_bench.dataset import Windows, open_dataset
 from il_bench.ema import AveragedPolicy
 from il_bench.errors import IlBenchError
@@ -90,7 +90,7 @@ class Trainer:
         self.windows = Windows(dataset, delta_timestamps(config, dataset.fps))
         self.preprocessor, self.postprocessor = _processors(recipe, config, self.windows)
         self.frames = _usable_frames(self.windows, getattr(config, "drop_n_last_frames", 0))
-        self.data = checkpoint.describe_data(dataset, data_name or Path(source).name, self.windows)
+        self.data = checkpoint.describe_data(dataset, data_name or options.data_name(source), self.windows)
         if hasattr(self.policy, "fit_tokenizer"):
             self.policy.fit_tokenizer(self._batch(self.frames), seed=seed)
         self.optimizer = torch.optim.AdamW(

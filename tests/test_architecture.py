@@ -27,7 +27,17 @@ MAY_KNOW: dict[str, set[str]] = {
     "policies": {"options", "pusht", "tokenizers"},
     "dataset": {"options", "pusht"},
     "latency": {"command", "environment", "files", "policies", "pusht", "report", "threads"},
-    "train": {"checkpoint", "dataset", "ema", "interrupts", "policies", "recipes", "rollout", "threads"},
+    "train": {
+        "checkpoint",
+        "dataset",
+        "ema",
+        "interrupts",
+        "options",
+        "policies",
+        "recipes",
+        "rollout",
+        "threads",
+    },
 }
 MAY_IMPORT_PYTEST = {"plugin", "fixtures", "suite"}
 

@@ -426,7 +426,9 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str) -> None:
     assert_named(tmp_path / name, r"not a kind of file that is read here.*expected a Hub id")
 
 
-@pytest.mark.parametrize("source", ["nowhere.npz", "/no/such/folder", "data/nowhere.zarr", "demos"])
+@pytest.mark.parametrize(
+    "source", ["nowhere.npz", "/no/such/folder", "data/nowhere.zarr", "demos", 300 * "x", "~nobody-here/x"]
+)
 def test_a_path_that_is_not_there_is_named(source: str) -> None:
     assert_named(source, r"no such file or folder; expected a Hub id such as lerobot/pusht_keypoints")
 

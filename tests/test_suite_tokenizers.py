@@ -325,11 +325,12 @@ def test_a_policys_row_says_whose_tokenizer_it_is() -> None:
         ("zoo/vqbet", "dagger", "human", False),
         ("runs/mine", "dagger", "expert", False),  # somebody's own
         ("runs/mine", "human", "human", True),
+        ("runs/mine", "demos", "demos", None),  # of the same name
         ("runs/mine", "unknown", "expert", False),
     ],
 )
 def test_a_row_says_whether_its_tokenizer_has_seen_these_episodes(
-    two_moves: Subject, checkpoint: str, trained_on: str, measured_on: str, among: bool
+    two_moves: Subject, checkpoint: str, trained_on: str, measured_on: str, among: bool | None
 ) -> None:
     from il_bench.policies.loading import load_policy
 
@@ -337,4 +338,6 @@ def test_a_row_says_whether_its_tokenizer_has_seen_these_episodes(
     subject = replace(of_policy(policy, two_moves.tokenizer), coordinates=two_moves.coordinates)
     row, _ = measure(subject, seen(RIGHT, DOWN), measured_on)
     expected = f"mine's own data: {trained_on}"
-    assert row.fitted_on == (f"{expected}, these episodes among it" if among else expected)
+    perhaps = ", so called as these demonstrations: perhaps these episodes among it"
+    said = {True: ", these episodes among it", False: "", None: perhaps}[among]
+    assert row.fitted_on == expected + said

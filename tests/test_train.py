@@ -388,6 +388,11 @@ def test_evaluate_prints_and_writes_the_rates(demos: Path, tmp_path: Path) -> No
     )
     assert result.exit_code == 0, result.output
     assert result.output.startswith("success_rate 0.000 [0.000, 0.708]")  # Clopper-Pearson, 0 of 3
+    refused = CliRunner().invoke(
+        app, ["evaluate", str(tmp_path / "run"), "--episodes", "1", "--output", f"{output}/x.json"]
+    )
+    assert refused.exit_code == 2
+    assert "x.json: cannot be written (File exists); give another --output" in refused.output
     facts = json.loads(output.read_text())
     assert facts["seeds"] == [100_000, 100_002] and facts["n_episodes"] == 3
     assert facts["data"] == "demos" and len(facts["sha256"]) == 64

@@ -14,6 +14,7 @@ import typer
 from il_bench.command import DATA_HELP, fail, resolve_data
 from il_bench.errors import IlBenchError
 from il_bench.files import write_whole, writing
+from il_bench.options import data_name
 
 if TYPE_CHECKING:
     from il_bench.report.schema import Tokenizer
@@ -106,7 +107,7 @@ def _measured(policy: str, data: str) -> "Tokenizer":
         subject = of_checkpoint(policy, tokenizer)
     with _reading(source, "other --data"):
         seen = chunks.cut(open_dataset(source), chunk_size, held_out=True)
-    return measure(subject, seen, name or Path(source).name)[0]
+    return measure(subject, seen, name or data_name(source))[0]
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from il_bench.tokenizers import ResidualVQTokenizer, Tokenizer
 MOST_MOVES = 64  # so many are drawn
 DECIMALS_PX = 1
 AMONG = ", these episodes among it"
-#: Where all that is known is the name of what somebody's own checkpoint was trained on.
+#: Where all that is known is what somebody's own checkpoint calls its data, and it is none of these.
+KNOWN = (EXPERT, "human")
 PERHAPS_AMONG = ", so called as these demonstrations: perhaps these episodes among it"
 #: Other demonstrations that those hold which the zoo was trained on (the Makefile makes them).
 HELD_BY = {"dagger": (EXPERT,)}
@@ -65,7 +66,7 @@ def _own(name: str, tokenizer: Tokenizer, coordinates: Coordinates, data: str, i
     """A tokenizer that was trained with its policy, on `data`."""
     names = (data, *HELD_BY.get(data, ())) if is_shipped else (data,)
     fitted_on = f"{name}'s own data: {data}"
-    among = AMONG if is_shipped else PERHAPS_AMONG
+    among = AMONG if is_shipped or data in KNOWN else PERHAPS_AMONG
     return Subject(f"{name}: {kind(tokenizer)}", tokenizer, coordinates, fitted_on, data=names, among=among)
 
 

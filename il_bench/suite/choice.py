@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from il_bench.fixtures import DATA_INI, DATA_VARIABLE, REGISTRY
-from il_bench.options import EXPERT
+from il_bench.options import EXPERT, data_name
 
 if TYPE_CHECKING:
     from il_bench.tokenizers import Tokenizer
@@ -33,7 +32,7 @@ def demonstrations(config: pytest.Config) -> dict[str, str]:
     found = {EXPERT: EXPERT}
     if own := config.getini(DATA_INI):
         path = config.rootpath / own
-        found[Path(own).name] = str(path) if path.exists() else own
+        found[data_name(own)] = str(path) if path.exists() else own
     elif own := os.environ.get(DATA_VARIABLE):
         found["human"] = own
     return found
