@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # before anything imports pygame
 MAX_TRAINING_SEED = 99_999
 PIXELS = "pixels"  # the track that LeRobot's trainer trains
+ON_IMAGES = "On images, a block of {} episodes, the least that is rolled out, takes minutes on a CPU."
 
 
 class SeedRange(StrEnum):
@@ -195,11 +196,7 @@ def evaluate(
         loaded = loader()
         start = SEED_STARTS[seeds.value]
         if loaded.track == PIXELS:
-            typer.echo(
-                f"On images, a block of {BLOCK_SIZE} episodes, which is rolled out whole whatever "
-                "--episodes says, takes minutes on a CPU.",
-                err=True,
-            )
+            typer.echo(ON_IMAGES.format(BLOCK_SIZE), err=True)
         with _episodes_bar(episodes) as on_block:
             outcomes = rollout(loader, range(start, start + episodes), workers=workers, on_block=on_block)
         fingerprint = environment.fingerprint(device)

@@ -15,6 +15,7 @@ from il_bench.errors import IlBenchError
 if TYPE_CHECKING:
     from il_bench.demos.check import Finding
     from il_bench.demos.make import Summary
+    from il_bench.demos.states import States
 
 app = typer.Typer(
     help="Make demonstrations with PushT's expert, merge, draw, check and describe them.",
@@ -166,7 +167,6 @@ def build(
                 f"`il-bench train POLICY --data {source}` takes them as they are"
             )
         where, name = resolve_data(source, "--from")
-        from il_bench.demos.build import build_pixels, bytes_needed, is_built
         from il_bench.demos.check import check_dataset
         from il_bench.demos.published import FRAMES, read_originals
         from il_bench.demos.states import read_states
@@ -174,14 +174,7 @@ def build(
         states = read_states(where, name)
         beside = _beside(where) if frames is None and len(states.pose) == FRAMES else frames
         originals = None if beside is None else read_originals(beside, len(states.pose))
-        if is_built(states, output, video=video):
-            typer.echo(f"{output}: is there already, by the same command; only checked again", err=True)
-        else:
-            most, done = (f"{size / 1e6:.0f} MB" for size in bytes_needed(states, video))
-            typer.echo(f"{output}: takes about {most} of disk while written, {done} in the end", err=True)
-            typer.echo(f"Reward and success are {states.reward_from}", err=True)
-            with _progress(len(states.episode_ends)) as on_episode:
-                build_pixels(states, output, video=video, workers=workers, on_progress=on_episode)
+        _draw(states, output, video, workers)
         findings = check_dataset(output, originals, states if video else None)
     except IlBenchError as error:
         fail(error)
@@ -189,6 +182,19 @@ def build(
         typer.echo("Stopped; finished episodes are kept. To go on: the same command", err=True)
         raise typer.Exit(130) from None
     _conclude(output, findings)
+
+
+def _draw(states: "States", output: Path, video: bool, workers: int) -> None:
+    from il_bench.demos.build import build_pixels, bytes_needed, is_built
+
+    if is_built(states, output, video=video):
+        typer.echo(f"{output}: is there already, by the same command; only checked again", err=True)
+        return
+    most, done = (f"{size / 1e6:.0f} MB" for size in bytes_needed(states, video))
+    typer.echo(f"{output}: takes about {most} of disk while written, {done} in the end", err=True)
+    typer.echo(f"Reward and success are {states.reward_from}", err=True)
+    with _progress(len(states.episode_ends)) as on_episode:
+        build_pixels(states, output, video=video, workers=workers, on_progress=on_episode)
 
 
 @app.command()
