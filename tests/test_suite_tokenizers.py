@@ -247,11 +247,11 @@ def test_windows_run_on_the_cpu_whatever_the_device_is(
     pytester.makepyfile(anydevice=ANY_DEVICE)
     result = pytester.runpytest_subprocess(
         *("-p", "anydevice", "-p", "il_bench", "-p", "benchmark", "--benchmark", "--il-device", "cpu:0"),
-        *("-k", "test_batches and windows", "--pyargs", "il_bench.suite.test_throughput"),
+        *("-k", "windows and not 1024 and not 16384", "--pyargs", "il_bench.suite.test_throughput"),
     )
     assert result.ret == 0
     rows = schema.load(pytester.path / "il-bench-report" / "report.json").throughput
-    assert [(row.batch, row.device) for row in rows] == [(batch, "cpu") for batch in (1, 64, 1024, 16384)]
+    assert [(row.batch, row.device) for row in rows] == [(batch, "cpu") for batch in (1, 64)]
     assert all(row.peak_memory_mb and row.ratio_to_floor and row.floor for row in rows)
 
 
