@@ -468,6 +468,7 @@ def test_a_missing_checkpoint_fails_in_one_line(
     assert "load_policy(" not in result.stdout.str()
 
 
+@pytest.mark.slow
 def test_a_good_policy_stops_early_at_the_same_episode_whatever_the_workers(
     pytester: pytest.Pytester, light: Run, checkpoint: Path
 ) -> None:

@@ -28,6 +28,7 @@ def test_acting_is_one_prediction_and_all_its_actions(
     assert len(calls) == 4
 
 
+@pytest.mark.slow
 def test_speed_is_reported(
     pytester: pytest.Pytester, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

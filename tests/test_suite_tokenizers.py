@@ -237,6 +237,7 @@ settings._check_device = lambda device: device
 """
 
 
+@pytest.mark.slow
 def test_windows_run_on_the_cpu_whatever_the_device_is(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +256,7 @@ def test_windows_run_on_the_cpu_whatever_the_device_is(
     assert all(row.peak_memory_mb and row.ratio_to_floor and row.floor for row in rows)
 
 
+@pytest.mark.slow
 def test_a_run_reports_tokenizers_and_draws_them(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

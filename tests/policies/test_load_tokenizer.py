@@ -125,6 +125,7 @@ def test_it(policy, tokenizer):
 """
 
 
+@pytest.mark.slow
 def test_the_fixture_gives_it_for_lerobots_own_policy_too(
     tmp_path: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
