@@ -127,7 +127,7 @@ class Measured(_Model):
                 **gate,
             )
         except ValidationError as error:
-            raise IlBenchError(f"{wrong_field(error, 'measured baseline')}") from None
+            raise IlBenchError(f"measured baseline: {wrong_field(error, 'its episodes')}") from None
 
     @property
     def seeds(self) -> range:

@@ -269,8 +269,8 @@ def test_the_first_difference_is_found_in_every_column_and_fails_the_gate(column
     [
         (outcomes(0), "consecutive seeds"),
         (Outcomes(*(np.array([200_001, 200_000]), *np.ones((4, 2)))), "consecutive seeds"),
-        (outcomes(50, first=100_000), "first_seed = 100000"),
-        (outcomes(51, first=200_950), "test seeds end at 200999"),
+        (outcomes(50, first=100_000), "measured baseline: first_seed = 100000"),
+        (outcomes(51, first=200_950), "measured baseline: its episodes: .*test seeds end at 200999"),
     ],
 )
 def test_a_baseline_is_of_consecutive_test_seeds(of: Outcomes, message: str) -> None:

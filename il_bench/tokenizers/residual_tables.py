@@ -29,12 +29,10 @@ _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 #: A row is decided in float64 when the scores of its best two codes differ by less than this many eps, times
 #: the sum of the sizes of all that was added up for them, ...
 MARGIN = 8.0
-#: ... and this many times the most that the hidden layers could add up. The two are measured, no bounds:
-#: those that hold for every rounding (Higham 2002, chapter 3) grow with the layers' widths, and would send a
-#: row in twenty to float64 where these send one in a thousand, on the shipped policy's demonstrations. On 400
-#: random networks of 1 to 300 units, with weights, biases and chunks of all sizes, rounding moved two scores
-#: of any row apart by more than half of the two in 9, and by more than all of them in 1, by a sixth: a wide
-#: last layer whose products have one sign. There a row within the rest may get the second best code.
+#: ... and this many times the most that the hidden layers could add up. The two are measured, no bounds: those
+#: that hold for every rounding (Higham 2002, chapter 3) grow with the layers' widths, and would send many more
+#: rows to float64 than these do, of the shipped policy's demonstrations fewer than one in a thousand. A wide
+#: last layer whose products have one sign can round by more: there a row may get the second best code.
 HIDDEN_MARGIN = 0.05
 #: The most combinations of codes that are decoded beforehand.
 MOST_COMBINATIONS = 4096

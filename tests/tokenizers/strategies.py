@@ -13,7 +13,10 @@ Problem = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 def examples(n: int) -> settings:
-    """``n`` examples, the same in every run: a red run is then somebody's change."""
+    """``n`` examples, none at random: a red run is then somebody's change.
+
+    Nearly always: hypothesis also tries constants of the modules that happen to be loaded.
+    """
     return settings(
         deadline=None,
         max_examples=n,
