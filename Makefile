@@ -92,7 +92,7 @@ $(DEMOS)/expert: | $(READY)
 # The same, and what the expert does where a policy trained on them is lost (DAgger).
 $(DEMOS)/dagger: | $(READY) $(DEMOS)/expert
 	@echo "Training the policy that drives before the expert takes over, into runs/driver."
-	@$(BIN)/il-bench train il_bench/recipes/driver.toml --data $(DEMOS)/expert --seed 1 --output runs/driver \
+	@$(BIN)/il-bench train il_bench/train/recipes/driver.toml --data $(DEMOS)/expert --seed 1 --output runs/driver \
 	    --eval-every 0 $$([ -e runs/driver/checkpoints/last ] && echo --resume)
 	@$(BIN)/il-bench demos make --episodes 6000 --seed 10000 --from-policy runs/driver --takeover-max 299 \
 	    --only-unsolved --workers $(JOBS) --output $(DEMOS)/unsolved

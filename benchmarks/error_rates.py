@@ -27,9 +27,8 @@ from rich.progress import Progress
 from rich.table import Table
 from scipy import stats as scipy_stats
 
-from il_bench import baselines, stats
-from il_bench.gate import MAX_EPISODES, Decision, GateResult, Metric, check_baseline, check_target
-from il_bench.rollout import BLOCK_SIZE
+from il_bench.gate import Decision, GateResult, Metric, baselines, check_baseline, check_target, stats
+from il_bench.protocol import BLOCK_SIZE, MAX_EPISODES
 
 TARGETS, REWARD_TARGET, MARGINS = (0.65, 0.85, 0.92), 0.90, (0.05, 0.10)
 ALPHA = BETA = 0.05

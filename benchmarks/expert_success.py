@@ -18,7 +18,7 @@ from rich.table import Table
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
-from il_bench.options import RESERVED_SEEDS  # after the environment variable is set
+from il_bench.protocol import RESERVED_SEEDS  # after the environment variable is set
 
 CHUNK = 10
 

@@ -33,8 +33,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from il_bench import stats
 from il_bench.errors import IlBenchError
+from il_bench.gate import stats
 from il_bench.latency.compare import Rule, compare
 from il_bench.latency.sides import PROCESSES
 from il_bench.latency.workers import BLOCK_SECONDS, Process, Subject, Worker, greet, load, pin_together

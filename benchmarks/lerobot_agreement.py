@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from il_bench.lerobot_eval import rollout_as_lerobot
+from benchmarks.lerobot_eval import rollout_as_lerobot
 from il_bench.policies.loading import LoadedPolicy, PolicyLoader, find_checkpoint, load_policy
 from il_bench.pusht.batch import PushTBatch
 from il_bench.pusht.simulator import Simulator

@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from il_bench.dataset import Windows
-from il_bench.dataset.sources import open_dataset
+from il_bench.data import Windows
+from il_bench.data.sources import open_dataset
 from il_bench.policies.loading import load_policy
 from il_bench.policies.tokenizers import load_tokenizer
 from il_bench.tokenizers import ResidualVQTokenizer
-from il_bench.train import BATCH_KEYS, delta_timestamps
+from il_bench.train.loop import BATCH_KEYS, delta_timestamps
 
 Call = Callable[[], object]
 BATCHES = (1, 64, 1024, 16384)

@@ -46,13 +46,13 @@ from lerobot.scripts import lerobot_train
 from rich.console import Console
 from rich.table import Table
 
-from il_bench import recipes
-from il_bench.dataset import open_dataset
+from il_bench.data import open_dataset
 from il_bench.errors import IlBenchError
 from il_bench.latency.device import device_for
 from il_bench.latency.flops import count
 from il_bench.latency.matmul import MatrixProducts
-from il_bench.train import Trainer, policy_config
+from il_bench.train import recipes
+from il_bench.train.loop import Trainer, policy_config
 
 SEED = 1
 WARM_UP = 5  # steps before the first turn

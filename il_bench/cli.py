@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from il_bench.command import DATA_HELP, fail, resolve_data
 from il_bench.demos.cli import app as demos
-from il_bench.errors import IlBenchError
+from il_bench.errors import IlBenchError, fail
 from il_bench.latency.cli import compare
-from il_bench.lerobot_train.options import Options
-from il_bench.options import MAX_EPISODES, SEED_STARTS
+from il_bench.protocol import DATA_HELP, MAX_EPISODES, SEED_STARTS
 from il_bench.report.cli import app as report
+from il_bench.train.lerobot.options import Options
 
 if TYPE_CHECKING:
-    from il_bench.train import Trainer
+    from il_bench.train.loop import Trainer
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # before anything imports pygame
 MAX_TRAINING_SEED = 99_999
@@ -92,11 +91,13 @@ def train(
         typer.Option("--print-command", help="Print lerobot-train's line, and do not run it (pixels)."),
     ] = False,
 ) -> None:
-    """Train POLICY by its recipe; the shipped ones, with every hyperparameter, are in il_bench/recipes/.
+    """Train POLICY by its recipe; the shipped ones, with every hyperparameter, are in its train/recipes/.
 
     On keypoints il_bench trains; Ctrl-C saves and says how to go on. On pixels LeRobot's lerobot-train does.
     """
     try:
+        from il_bench.data.sources import resolve_data
+
         source, name = (None, None) if data is None else resolve_data(data)
         options = Options(
             data=source,
@@ -122,11 +123,11 @@ def train(
 def _train(words: list[str], track: str, options: Options) -> bool:
     """By the trainer that ``words`` and ``track`` ask for; False if it was interrupted."""
     if words[0].startswith("--") or words[0] == "lerobot-train":
-        from il_bench.lerobot_train.command import train_line
+        from il_bench.train.lerobot.command import train_line
 
         return train_line(words, options)
     if track == PIXELS:
-        from il_bench.lerobot_train.command import train_recipe
+        from il_bench.train.lerobot.command import train_recipe
 
         return train_recipe(words[0], options, words[1:])
     if words[1:]:
@@ -140,8 +141,9 @@ def _train(words: list[str], track: str, options: Options) -> bool:
 
 
 def _train_here(policy: str, track: str, options: Options) -> bool:
-    from il_bench import checkpoint, recipes, training_log
-    from il_bench.train import Trainer
+    from il_bench.train import checkpoint, recipes
+    from il_bench.train import log as training_log
+    from il_bench.train.loop import Trainer
 
     source, output = options.needed()
     if checkpoint.exists(output) and not options.resume:
@@ -185,12 +187,13 @@ def evaluate(
 ) -> None:
     """Roll POLICY out and print its rates with 95 % intervals. Gates are `pytest --benchmark`."""
     try:
-        from il_bench import environment
-        from il_bench.baselines import Baselines
+        from il_bench import machine
         from il_bench.files import write_whole, writing
+        from il_bench.gate.baselines import Baselines
         from il_bench.policies.loading import PolicyLoader
+        from il_bench.protocol import BLOCK_SIZE
         from il_bench.report.success import judge
-        from il_bench.rollout import BLOCK_SIZE, rollout
+        from il_bench.rollout import rollout
 
         loader = PolicyLoader(policy, device)
         loaded = loader()
@@ -199,14 +202,14 @@ def evaluate(
             typer.echo(ON_IMAGES.format(BLOCK_SIZE), err=True)
         with _episodes_bar(episodes) as on_block:
             outcomes = rollout(loader, range(start, start + episodes), workers=workers, on_block=on_block)
-        fingerprint = environment.fingerprint(device)
+        fingerprint = machine.fingerprint(device)
         row = judge(loaded.name, loaded, outcomes, baselines=Baselines(), fingerprint=fingerprint).row
         for name in ("success_rate", "mean_max_reward"):
             value = getattr(row, name)
             typer.echo(f"{name} {value.estimate:.3f} [{value.low:.3f}, {value.high:.3f}]")
         if output is not None:
             facts = row.model_dump(mode="json", exclude={"decision", "target", "baseline", "episodes"})
-            facts |= {"seeds": [start, start + episodes - 1], "environment": environment.describe()}
+            facts |= {"seeds": [start, start + episodes - 1], "environment": machine.describe()}
             with writing(output, "give another --output"):
                 write_whole(output, (json.dumps(facts, indent=2) + "\n").encode())
     except IlBenchError as error:

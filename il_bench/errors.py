@@ -1,9 +1,10 @@
 """The one error users see."""
 
+import sys
 import sysconfig
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -46,3 +47,11 @@ def wrong_field(error: "ValidationError", whole: str = "the file") -> str:
     else:
         said = f"{field} = {value:.60}: {message}"
     return said if len(errors) == 1 else f"{said} (and {len(errors) - 1} more)"
+
+
+def fail(error: IlBenchError) -> NoReturn:
+    """Print what is wrong, in one line, and end with status 2."""
+    import typer
+
+    typer.secho(f"il-bench: {error}", fg="red", err=True)
+    sys.exit(2)

@@ -18,8 +18,8 @@ from il_bench.demos.provenance import Conditions
 from il_bench.demos.shard import ShardWriter, is_finished, load_writer, shard_of
 from il_bench.demos.states import States
 from il_bench.errors import IlBenchError
-from il_bench.executors import run_in_processes, run_inline
 from il_bench.files import write_whole
+from il_bench.rollout.executors import run_in_processes, run_inline
 
 #: In the dataset's folder, where LeRobot leaves it alone.
 FILE = Path("meta") / "il_bench_build.json"

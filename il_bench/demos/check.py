@@ -13,7 +13,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import DEFAULT_FEATURES, OBS_IMAGE
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
-from il_bench.dataset.lerobot_folder import first_line, open_folder, read_column
+from il_bench.data.lerobot_folder import first_line, open_folder, read_column
 from il_bench.demos import published
 from il_bench.demos.draw import Drawer
 from il_bench.demos.published import Likeness, Originals

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from il_bench import progress
-from il_bench.command import DATA_HELP, fail, resolve_data
-from il_bench.errors import IlBenchError
+from il_bench.errors import IlBenchError, fail
+from il_bench.protocol import DATA_HELP
+from il_bench.rollout import progress
 
 if TYPE_CHECKING:
     from il_bench.demos.check import Finding
@@ -93,9 +93,10 @@ def merge(
 ) -> None:
     """Join SOURCES, in this order, into one LeRobotDataset."""
     try:
-        resolved = [resolve_data(source, "merge") for source in sources]
+        from il_bench.data.sources import resolve_data
         from il_bench.demos.merge import merge_demos
 
+        resolved = [resolve_data(source, "merge") for source in sources]
         names = [name or Path(source).name for source, name in resolved]
         merged = merge_demos([source for source, _ in resolved], output, names)
     except IlBenchError as error:
@@ -113,12 +114,13 @@ def describe(
 ) -> None:
     """Say how long, how well solved and how smooth the demonstrations in SOURCE are."""
     try:
-        where, name = resolve_data(source, "describe")
-        from il_bench.dataset import open_dataset
+        from il_bench.data import open_dataset
+        from il_bench.data.sources import resolve_data
         from il_bench.demos.describe import measure
         from il_bench.demos.picture import draw
         from il_bench.files import writing
 
+        where, name = resolve_data(source, "describe")
         measured = measure(open_dataset(where))
         numbers, title = measured.to_dict(), name or Path(source).name
         text = json.dumps(numbers, indent=2)
@@ -166,11 +168,12 @@ def build(
                 f"--track {track}: only pixels have to be drawn; on keypoints, "
                 f"`il-bench train POLICY --data {source}` takes them as they are"
             )
-        where, name = resolve_data(source, "--from")
+        from il_bench.data.sources import resolve_data
         from il_bench.demos.check import check_dataset
         from il_bench.demos.published import FRAMES, read_originals
         from il_bench.demos.states import read_states
 
+        where, name = resolve_data(source, "--from")
         states = read_states(where, name)
         beside = _beside(where) if frames is None and len(states.pose) == FRAMES else frames
         originals = None if beside is None else read_originals(beside, len(states.pose))
@@ -207,7 +210,7 @@ def check(
 ) -> None:
     """Check a data set by LeRobot's own checks, original frames, and the numbers that lerobot/pusht has."""
     try:
-        from il_bench.dataset.lerobot_folder import open_folder
+        from il_bench.data.lerobot_folder import open_folder
         from il_bench.demos.check import check_dataset
         from il_bench.demos.published import read_originals
 

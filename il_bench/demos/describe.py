@@ -9,7 +9,7 @@ import numpy as np
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from numpy.typing import NDArray
 
-from il_bench.dataset.lerobot_folder import read_column
+from il_bench.data.lerobot_folder import read_column
 from il_bench.demos import provenance
 from il_bench.demos.ending import coverage_at_ends
 from il_bench.pusht import SUCCESS_COVERAGE

@@ -21,7 +21,7 @@ from lerobot.datasets.io_utils import load_stats
 from lerobot.datasets.video_utils import concatenate_video_files, get_video_duration_in_s
 from lerobot.utils.constants import OBS_IMAGE
 
-from il_bench.dataset.convert import TASK
+from il_bench.data.convert import TASK
 from il_bench.demos.compact import compact
 from il_bench.demos.shard import DATA, ROBOT_TYPE, VIDEO, features
 from il_bench.pusht import CONTROL_HZ

@@ -11,19 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from il_bench import environment
-from il_bench.dataset.convert import outcome_columns, place_columns, write_columns
+from il_bench import machine
+from il_bench.data.convert import outcome_columns, place_columns, write_columns
 from il_bench.demos import provenance
 from il_bench.demos.compact import compact
 from il_bench.demos.halfmade import Block, Halfmade, join, opened
 from il_bench.demos.maker import Maker, load_maker
 from il_bench.demos.provenance import Episode, Made, Part, Provenance
 from il_bench.errors import IlBenchError
-from il_bench.executors import run_in_processes, run_inline
 from il_bench.files import write_whole
+from il_bench.protocol import BLOCK_SIZE, MAX_STEPS
 from il_bench.pusht.geometry import block_keypoints
-from il_bench.pusht.simulator import MAX_STEPS
-from il_bench.rollout import BLOCK_SIZE
+from il_bench.rollout.executors import run_in_processes, run_inline
 
 LAST_SEED = 99_999  # seeds above are for evaluations
 TAKEOVER_MAX = 200
@@ -137,7 +136,7 @@ def _made(
         noise=float(noise),
         expert=provenance.expert_sha256(),
         policy=policy,
-        fingerprint=environment.fingerprint(),
+        fingerprint=machine.fingerprint(),
     )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from lerobot.datasets.aggregate import aggregate_datasets
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from il_bench.dataset import open_dataset
-from il_bench.dataset.lerobot_folder import first_line, open_folder
+from il_bench.data import open_dataset
+from il_bench.data.lerobot_folder import first_line, open_folder
 from il_bench.demos import provenance
 from il_bench.demos.compact import compact
 from il_bench.demos.provenance import Part, Provenance

@@ -7,9 +7,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from il_bench.pusht.simulator import MAX_STEPS, SUCCESS_COVERAGE, Simulator
+from il_bench.protocol import ACTION_HIGH, ACTION_LOW, MAX_STEPS, SUCCESS_COVERAGE
+from il_bench.pusht.simulator import Simulator
 
-ACTION_LOW, ACTION_HIGH = 0.0, 512.0
 #: How much of the disturbance of a step is left in the next.
 NOISE_COEFFICIENT = 0.9
 # Second word of an episode's seed sequence, so that no two of its random numbers are the same stream.

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 
-from il_bench.dataset.convert import TASK
-from il_bench.dataset.lerobot_folder import VIDEO_BACKEND
+from il_bench.data.convert import TASK
+from il_bench.data.lerobot_folder import VIDEO_BACKEND
 from il_bench.demos.draw import SIZE, Drawer
 from il_bench.demos.states import REWARD, SUCCESS, States
 from il_bench.pusht import CONTROL_HZ

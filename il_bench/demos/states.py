@@ -12,10 +12,10 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from numpy.typing import NDArray
 
-from il_bench.dataset.convert import frame_columns, outcome_columns
-from il_bench.dataset.lerobot_folder import read_column
-from il_bench.dataset.replay_buffer import ReplayBuffer, read_replay_buffer
-from il_bench.dataset.sources import find_replay_buffer, open_dataset
+from il_bench.data.convert import frame_columns, outcome_columns
+from il_bench.data.lerobot_folder import read_column
+from il_bench.data.replay_buffer import ReplayBuffer, read_replay_buffer
+from il_bench.data.sources import find_replay_buffer, open_dataset
 from il_bench.demos import provenance
 from il_bench.demos.provenance import Part, Provenance
 from il_bench.errors import IlBenchError

@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from il_bench.demos.record import TAKEOVER_STREAM, stream
+from il_bench.protocol import BLOCK_SIZE
 from il_bench.pusht.simulator import Simulator
-from il_bench.rollout import BLOCK_SIZE, Policy, run_block
+from il_bench.rollout import Policy, run_block
 
 
 @dataclass(frozen=True)

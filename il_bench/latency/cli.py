@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from il_bench.command import fail
-from il_bench.errors import IlBenchError
+from il_bench.errors import IlBenchError, fail
 
 if TYPE_CHECKING:
     from il_bench.latency.compare import Comparison, OnRound

@@ -1,7 +1,6 @@
 """Devices as a timer sees them: when they are done, what they hold, and in which state they are."""
 
 import os
-import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import Any, Protocol, override
 import torch
 
 from il_bench.errors import IlBenchError
-from il_bench.threads import one_thread
+from il_bench.machine import arithmetic, gpu, nvidia_smi, one_thread
 
 #: Bits of NVML's clocks-event reasons that mean a GPU runs slower than it could (nvml.h).
 SLOWED_BY = {
@@ -20,10 +19,6 @@ SLOWED_BY = {
     0x040: "hardware thermal slowdown",
     0x080: "hardware power brake",
 }
-_SMI_FIELDS = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "temperature.gpu", "power.draw")
-# One name since driver 535, the other before.
-_SMI_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
-
 Values = dict[str, Any]
 Replay = Callable[[], object]
 
@@ -145,20 +140,11 @@ class CudaDevice(Device):
 
     @override
     def identity(self) -> Values:
-        properties = torch.cuda.get_device_properties(self._index)
-        return {
-            **super().identity(),
-            "gpu": properties.name,
-            "gpu_memory_mb": round(properties.total_memory / 1e6),
-            "compute_capability": f"{properties.major}.{properties.minor}",
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-            "driver": self._smi().get("driver_version"),
-        }
+        return super().identity() | gpu(self._index)
 
     @override
     def state(self) -> Values:
-        found = self._smi()
+        found = nvidia_smi(self._index)
         reasons = found.get("reasons")
         return {
             **super().state(),
@@ -189,16 +175,6 @@ class CudaDevice(Device):
             ) from None
         return result, graph.replay
 
-    def _smi(self) -> dict[str, str]:
-        """What nvidia-smi says of this GPU; empty where it is missing or refuses."""
-        uuid = getattr(torch.cuda.get_device_properties(self._index), "uuid", None)
-        which = str(self._index) if uuid is None else f"GPU-{uuid}"
-        for reasons in _SMI_REASONS:
-            text = _run("nvidia-smi", "-i", which, f"--query-gpu={','.join((*_SMI_FIELDS, reasons))}")
-            if text is not None:
-                return parse_smi(text)
-        return {}
-
 
 def device_for(name: str) -> Device:
     """The device that torch calls `name`.
@@ -216,26 +192,9 @@ def device_for(name: str) -> Device:
     return makers[kind](name)
 
 
-def arithmetic(kind: str) -> Values:
-    """The settings of torch that trade exactness for speed on devices of this kind."""
-    return {
-        "float32_matmul_precision": torch.get_float32_matmul_precision(),
-        "tf32": torch.backends.cuda.matmul.allow_tf32 if kind == "cuda" else None,
-        "cudnn_tf32": torch.backends.cudnn.allow_tf32 if kind == "cuda" else None,
-        "autocast": str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else None,
-    }
-
-
 def slowed_by(reasons: int) -> str:
     """NVML's bits in words, those that slow the GPU down; ``nothing`` where none does."""
     return ", ".join(word for bit, word in SLOWED_BY.items() if reasons & bit) or "nothing"
-
-
-def parse_smi(text: str) -> dict[str, str]:
-    """The one line of nvidia-smi's CSV by field; what the GPU does not tell (`[N/A]`) is left out."""
-    values = [value.strip() for value in text.strip().split(",")]
-    pairs = zip((*_SMI_FIELDS, "reasons"), values, strict=False)
-    return {name: value for name, value in pairs if value and not value.startswith("[")}
 
 
 @contextmanager
@@ -243,21 +202,6 @@ def inference_on_one_thread() -> Iterator[None]:
     """Run torch on one thread, and without gradients."""
     with one_thread(), torch.inference_mode():
         yield
-
-
-def _run(*command: str) -> str | None:
-    """What nvidia-smi prints, None where it is missing or refuses."""
-    try:
-        done = subprocess.run(
-            [*command, "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
 
 
 def _number(text: str | None) -> float | None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from il_bench.errors import IlBenchError
 from il_bench.latency.device import Device
 
-CONTROL_HZ = 10.0  # PushT's, and that of its demonstrations
 COVERAGE = 0.95  # of an order statistics' interval around a percentile
 WINDOW = 5  # calls whose median is compared with that of the WINDOW before
 DRIFT = 0.05  # by how much the two may differ

@@ -17,8 +17,8 @@ import numpy as np
 
 from il_bench.errors import IlBenchError
 from il_bench.latency.compare import Array, Comparison, Rule, Verdict, judge
-from il_bench.latency.machine import differences
 from il_bench.latency.workers import Process
+from il_bench.machine import differences
 from il_bench.report import schema
 
 PROCESSES = 6

@@ -128,7 +128,7 @@ class PolicySubject:
     def __init__(self, subject: Message) -> None:
         import torch
 
-        from il_bench.latency import machine
+        from il_bench import machine
         from il_bench.latency.calls import policy_call
         from il_bench.latency.device import device_for
         from il_bench.latency.variants import sampler_of, with_sampler
@@ -151,7 +151,7 @@ class PolicySubject:
         self.steps = timed.steps
         self.prepare()
         self.call()  # what a library or a compiler does once
-        facts = {"machine": machine.fingerprint(device), "versions": machine.versions()}
+        facts = {"machine": machine.hardware() | device.identity(), "versions": machine.versions()}
         self.facts = {"policy": policy.name, "sha256": policy.sha256, "sampler": sampler_of(policy), **facts}
 
     def prepare(self) -> None:

@@ -5,9 +5,9 @@ import torch
 from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 from numpy.typing import NDArray
 
+from il_bench.protocol import SUCCESS_COVERAGE
 from il_bench.pusht.expert import Expert
 from il_bench.pusht.geometry import BAR, STEM, coverage
-from il_bench.pusht.simulator import SUCCESS_COVERAGE
 
 _CORNERS = np.array(BAR + STEM)
 

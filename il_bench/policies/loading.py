@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from il_bench.errors import IlBenchError
-from il_bench.options import EXPERT
 from il_bench.policies import old_format, pusht_features
 from il_bench.policies.expert import ExpertPolicy
 from il_bench.policies.locating import (
@@ -32,6 +31,7 @@ from il_bench.policies.locating import (
 )
 from il_bench.policies.processors import check_statistics, load_processors
 from il_bench.policies.reading import read_config, track_of
+from il_bench.protocol import EXPERT
 from il_bench.pusht.camera import Camera
 
 __all__ = [

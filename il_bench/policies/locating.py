@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from il_bench.errors import IlBenchError
-from il_bench.options import EXPERT
+from il_bench.protocol import EXPERT
 
 ZOO = Path(str(files("il_bench") / "zoo"))
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

@@ -1,21 +1,33 @@
 """The action tokenizer inside a policy, or inside a checkpoint without the rest of its policy."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.vqbet.configuration_vqbet import VQBeTConfig
 from lerobot.policies.vqbet.modeling_vqbet import VQBeTPolicy, VqVae
+from lerobot.utils.constants import ACTION, OBS_STATE
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from il_bench.data.chunks import Chunks
 from il_bench.errors import IlBenchError
-from il_bench.options import EXPERT
 from il_bench.policies.configuration_bet import ILBeTConfig
 from il_bench.policies.configuration_vqbet import ILVQBeTConfig
-from il_bench.policies.loading import WEIGHTS, ZOO, find_checkpoint, read_config, zoo_names
+from il_bench.policies.loading import (
+    WEIGHTS,
+    ZOO,
+    LoadedPolicy,
+    find_checkpoint,
+    load_processors,
+    read_config,
+    zoo_names,
+)
 from il_bench.policies.modeling_vqbet import ResumableVqVae
+from il_bench.protocol import EXPERT
 from il_bench.tokenizers import KMeansTokenizer, ResidualVQTokenizer, Tokenizer
 
 TYPES = ("il_vqbet", "vqbet", "il_bet")  # of policies that have a tokenizer
@@ -123,3 +135,52 @@ def _weights(path: Path, prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise IlBenchError(f"{path}: not readable as safetensors ({error}); fetch it again.") from None
+
+
+@dataclass(frozen=True, eq=False)
+class OfPolicy:
+    """Chunks as a policy's training gave them to its tokenizer: normalised, relative where it says so.
+
+    Attributes:
+        preprocessor, postprocessor: the policy's, of LeRobot.
+        relative: whether chunks are relative to the agent where each begins.
+    """
+
+    preprocessor: Any
+    postprocessor: Any
+    relative: bool
+
+    @staticmethod
+    def of(policy: LoadedPolicy) -> "OfPolicy":
+        """Of a policy in memory."""
+        return OfPolicy(policy.preprocessor, policy.postprocessor, _is_relative(policy.policy.config))
+
+    @staticmethod
+    def load(spec: str) -> "OfPolicy":
+        """Of a checkpoint, whatever the policy sees; `spec` as `load_policy` takes it.
+
+        Raises:
+            IlBenchError: no such checkpoint, or it does not say how it normalises.
+        """
+        folder = find_checkpoint(spec)
+        config = read_config(folder, "cpu")
+        pre, post = load_processors(folder, config, "cpu")
+        return OfPolicy(pre, post, _is_relative(config))
+
+    def chunks(self, seen: Chunks) -> Tensor:
+        """As `Coordinates.chunks`, on the policy's device."""
+        batch = self.preprocessor({ACTION: seen.actions, OBS_STATE: seen.agents})
+        chunks: Tensor = batch[ACTION]
+        return chunks - batch[OBS_STATE][:, None] if self.relative else chunks
+
+    def pixels(self, chunks: Tensor, agents: Tensor) -> Tensor:
+        """As `Coordinates.pixels`."""
+        if self.relative:
+            batch = self.preprocessor({ACTION: torch.zeros(len(agents), 1, 2), OBS_STATE: agents})
+            chunks = chunks + batch[OBS_STATE][:, None]
+        pixels: Tensor = self.postprocessor(chunks).cpu()
+        return pixels
+
+
+def _is_relative(config: PreTrainedConfig) -> bool:
+    return bool(getattr(config, "relative_actions", False))

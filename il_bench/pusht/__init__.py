@@ -5,7 +5,7 @@ Importing this package registers `il_bench/PushT-v0` with gymnasium.
 
 from gymnasium.envs.registration import register
 
-from il_bench.pusht.simulator import CONTROL_HZ, MAX_STEPS, SUCCESS_COVERAGE
+from il_bench.protocol import CONTROL_HZ, MAX_STEPS, SUCCESS_COVERAGE
 
 register(
     id="il_bench/PushT-v0",

@@ -10,8 +10,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from il_bench.errors import IlBenchError
+from il_bench.protocol import CONTROL_HZ, SUCCESS_COVERAGE
 from il_bench.pusht import geometry
-from il_bench.pusht.simulator import CONTROL_HZ, SUCCESS_COVERAGE, Simulator, start_state
+from il_bench.pusht.simulator import Simulator, start_state
 
 OBS_TYPES = ("state", "environment_state_agent_pos", "pixels", "pixels_agent_pos")
 _CONTACT_SUBSTEPS = 1000  # gym-pusht divides by control_hz / dt, not by its ten substeps

@@ -21,10 +21,6 @@ from pymunk._chipmunk_cffi import ffi, lib
 from il_bench.errors import IlBenchError
 from il_bench.pusht import geometry
 
-SUCCESS_COVERAGE = 0.95
-MAX_STEPS = 300
-CONTROL_HZ = 10
-
 N_SUBSTEPS = 10
 DT = 0.01
 K_P, K_V = 100.0, 20.0

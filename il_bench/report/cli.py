@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from il_bench.command import DATA_HELP, fail, resolve_data
-from il_bench.errors import IlBenchError
+from il_bench.errors import IlBenchError, fail
 from il_bench.files import write_whole, writing
-from il_bench.options import data_name
+from il_bench.protocol import DATA_HELP, data_name
 
 if TYPE_CHECKING:
     from il_bench.report.schema import Tokenizer
@@ -32,11 +31,11 @@ def show(
 ) -> None:
     """Print the tables of a report and make its page and pictures again, beside it."""
     try:
-        from il_bench.report import collect, schema, table
+        from il_bench.report import schema, table, views
 
         report = schema.load(path)
         typer.echo(table.render(report, width=_width(), color=sys.stdout.isatty()))
-        made = collect.write(report, path.parent)
+        made = views.write(report, path.parent)
     except IlBenchError as error:
         fail(error)
     except OSError as error:
@@ -93,9 +92,10 @@ def vocabulary(
 
 
 def _measured(policy: str, data: str) -> "Tokenizer":
+    from il_bench.data.sources import resolve_data
+
     source, name = resolve_data(data)
-    from il_bench import chunks
-    from il_bench.dataset import open_dataset
+    from il_bench.data import chunks, open_dataset
     from il_bench.policies.tokenizers import load_tokenizer
     from il_bench.report.tokenizers import measure, of_checkpoint
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from il_bench.gate import Decision
-from il_bench.options import CONTEXT, TRACKS
+from il_bench.protocol import CONTEXT, TRACKS
 from il_bench.report.schema import PRODUCTS, Baseline, Interval, Report, Success, Target
 
 COLUMNS = (

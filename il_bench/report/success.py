@@ -6,13 +6,13 @@ from typing import Protocol
 
 import numpy as np
 
-from il_bench import stats
-from il_bench.baselines import TEST_SEEDS, Baselines, Scalar
-from il_bench.baselines import Target as Declared
-from il_bench.gate import Decision, GateResult
-from il_bench.outcomes import Outcomes
-from il_bench.policy_gates import PolicyGates
+from il_bench.gate import Decision, GateResult, stats
+from il_bench.gate.baselines import Baselines
+from il_bench.gate.baselines import Target as Declared
+from il_bench.gate.verdict import PolicyGates
+from il_bench.protocol import TEST_SEEDS, Scalar
 from il_bench.report.schema import Baseline, Episode, Interval, IntervalKind, Success, Target
+from il_bench.rollout.outcomes import Outcomes
 
 CONFIDENCE = 0.95
 

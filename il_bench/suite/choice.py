@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from il_bench.fixtures import DATA_INI, DATA_VARIABLE, REGISTRY
-from il_bench.options import EXPERT, data_name
+from il_bench.plugin.fixtures import DATA_INI, REGISTRY
+from il_bench.protocol import EXPERT, HUMAN_DATA, data_name
 
 if TYPE_CHECKING:
     from il_bench.tokenizers import Tokenizer
@@ -33,7 +33,7 @@ def demonstrations(config: pytest.Config) -> dict[str, str]:
     if own := config.getini(DATA_INI):
         path = config.rootpath / own
         found[data_name(own)] = str(path) if path.exists() else own
-    elif own := os.environ.get(DATA_VARIABLE):
+    elif own := os.environ.get(HUMAN_DATA):
         found["human"] = own
     return found
 

@@ -8,14 +8,14 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from il_bench.chunks import Chunks
-from il_bench.dataset import Windows
+from il_bench.data import Windows
+from il_bench.data.chunks import Chunks
 from il_bench.policies.loading import LoadedPolicy
 from il_bench.report.schema import PRODUCTS
 from il_bench.report.tokenizers import Subject
 from il_bench.suite.timing import Work, waited_for
 from il_bench.tokenizers import ResidualVQTokenizer, Tokenizer
-from il_bench.train import BATCH_KEYS, delta_timestamps
+from il_bench.train.loop import BATCH_KEYS, delta_timestamps
 
 MOST_SAMPLES = 64  # of LeRobot's dataset at once: 2 ms each
 LEROBOT = {"encode": "LeRobot's get_code", "decode": "LeRobot's decode"}

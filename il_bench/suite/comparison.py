@@ -7,8 +7,8 @@ import numpy as np
 
 from il_bench.latency import stored
 from il_bench.latency.workers import Process, Subject, Worker, greet, load, pin_together
+from il_bench.plugin.settings import Settings
 from il_bench.report import schema
-from il_bench.settings import Settings
 
 YARDSTICK = "yardstick"
 

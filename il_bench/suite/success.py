@@ -5,18 +5,18 @@ from typing import Any
 
 import torch
 
-from il_bench import environment, journal
-from il_bench.baselines import Baselines, Scalar, Target
-from il_bench.evaluation import Evaluate
-from il_bench.options import EXPERT, UNTRAINED
+from il_bench import machine
+from il_bench.gate.baselines import Baselines, Target
+from il_bench.gate.verdict import PolicyGates
+from il_bench.plugin import collect, declared
+from il_bench.plugin.evaluation import Evaluate
+from il_bench.plugin.registry import Registry
+from il_bench.plugin.settings import Settings
 from il_bench.policies.loading import LoadedPolicy, load_policy
-from il_bench.policy_gates import PolicyGates
-from il_bench.registry import Registry
-from il_bench.report import collect, declared
+from il_bench.protocol import EXPERT, UNTRAINED, Scalar
 from il_bench.report.success import judge
-from il_bench.rollout import Outcomes, RunBlock
-from il_bench.settings import Settings
-from il_bench.task import Task
+from il_bench.rollout import Outcomes, RunBlock, journal
+from il_bench.rollout.environments import Task
 
 UNTRAINED_SEED = 0
 
@@ -30,7 +30,7 @@ class Measure:
         self._environments = registry.environments
         found = declared.load(settings)
         self._baselines = found if settings.seeds == "test" else Baselines()  # gates are of test seeds only
-        self._fingerprint = environment.fingerprint(settings.device)
+        self._fingerprint = machine.fingerprint(settings.device)
 
     def policy(self, policy: LoadedPolicy) -> tuple[collect.Record, tuple[str, ...]]:
         """Roll a policy out: its row, and a sentence for each gate that fails the run.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from il_bench.errors import IlBenchError
-from il_bench.fixtures import SETTINGS
+from il_bench.plugin.fixtures import SETTINGS
 
 if TYPE_CHECKING:
     from il_bench.policies.loading import LoadedPolicy
@@ -34,7 +34,7 @@ def test_against_stored_run(
 ) -> None:
     """The wait for a new chunk, in several processes, beside that of --il-compare."""
     from il_bench.latency.stored import problem
-    from il_bench.report.collect import Record
+    from il_bench.plugin.collect import Record
 
     choices = pytestconfig.stash[SETTINGS].policies
     (choice,) = (each for each in choices if each.gate_name == policy.name)

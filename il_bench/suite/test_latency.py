@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from il_bench.errors import IlBenchError
-from il_bench.fixtures import SETTINGS
+from il_bench.plugin.fixtures import SETTINGS
 
 if TYPE_CHECKING:
     from il_bench.policies.loading import LoadedPolicy
@@ -134,6 +134,6 @@ def _skip_if_nothing_is_timed(config: pytest.Config) -> None:
 
 
 def _report(row: "Latency", record: Record) -> None:
-    from il_bench.report.collect import Record as Reported
+    from il_bench.plugin.collect import Record as Reported
 
     record(Reported("latency", row).to_dict())

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from il_bench.errors import IlBenchError
-from il_bench.fixtures import REGISTRY, SETTINGS, any_environment
+from il_bench.plugin.fixtures import REGISTRY, SETTINGS, any_environment
 
 if TYPE_CHECKING:
-    from il_bench.evaluation import Evaluate
+    from il_bench.plugin.evaluation import Evaluate
     from il_bench.policies.loading import LoadedPolicy
     from il_bench.suite.success import Measure
 

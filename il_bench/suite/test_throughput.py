@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from il_bench.fixtures import SETTINGS
-from il_bench.options import EXPERT
+from il_bench.plugin.fixtures import SETTINGS
+from il_bench.protocol import EXPERT
 from il_bench.suite import choice
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def timed(
     def time(what: str, work: "Work", batch: int, seconds: float) -> None:
         from il_bench.latency.device import inference_on_one_thread
         from il_bench.latency.memory import peak_memory_mb
-        from il_bench.report.collect import Record
+        from il_bench.plugin.collect import Record
         from il_bench.report.schema import Throughput
         from il_bench.suite.timing import Turns, rounds
 

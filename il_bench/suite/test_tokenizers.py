@@ -35,7 +35,7 @@ def report(data: tuple[str, str], il_bench_record: Callable[[dict[str, Any]], No
     """Put a tokenizer's row into the report; fail if its tokens say no more than the mean chunk does."""
 
     def measured(subject: "Subject") -> None:
-        from il_bench.report.collect import Record
+        from il_bench.plugin.collect import Record
         from il_bench.report.tokenizers import measure
         from il_bench.suite.tokenizers import held_out
 

@@ -1,7 +1,7 @@
 """The tokenizers that test_tokenizers.py and test_throughput.py measure: the policies' own, and fitted ones.
 
-Fitted ones learn from the demonstrations that are not held out (see `il_bench.chunks`), the same for all, and
-know nothing of a policy. A policy's own tokenizer learned from whatever that policy was trained on.
+Fitted ones learn from the demonstrations that are not held out (see `il_bench.data.chunks`), the same for
+all, and know nothing of a policy. A policy's own tokenizer learned from whatever that policy was trained on.
 """
 
 import time
@@ -12,10 +12,9 @@ import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.vqbet.modeling_vqbet import VqVae
 
-from il_bench import chunks
-from il_bench.dataset import open_dataset
+from il_bench.data import chunks, open_dataset
+from il_bench.machine import one_thread
 from il_bench.report.tokenizers import Subject
-from il_bench.threads import one_thread
 from il_bench.tokenizers import (
     FSQTokenizer,
     KMeansTokenizer,

@@ -23,9 +23,9 @@ from lerobot.scripts.lerobot_edit_dataset import EditDatasetConfig, InfoConfig, 
 from typer.testing import CliRunner
 
 from il_bench.cli import app
-from il_bench.dataset import open_dataset
-from il_bench.dataset.convert import write_columns
-from il_bench.dataset.lerobot_folder import read_column
+from il_bench.data import open_dataset
+from il_bench.data.convert import write_columns
+from il_bench.data.lerobot_folder import read_column
 from il_bench.demos import build as build_module
 from il_bench.demos import join, shard
 from il_bench.demos.build import build_pixels
@@ -303,7 +303,7 @@ def test_too_little_room_is_said_before_anything_is_written(
 
 def keypoint_copy(states: States, output: Path, **changed: np.ndarray | None) -> Path:
     """The states as a data set of keypoints, some of its columns changed."""
-    from il_bench.dataset import convert
+    from il_bench.data import convert
 
     columns = {
         "observation.state": states.agent,

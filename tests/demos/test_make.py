@@ -13,8 +13,8 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from typer.testing import CliRunner
 
 from il_bench.cli import app
-from il_bench.dataset import Windows, open_dataset
-from il_bench.dataset.lerobot_folder import read_column
+from il_bench.data import Windows, open_dataset
+from il_bench.data.lerobot_folder import read_column
 from il_bench.demos import maker
 from il_bench.demos.halfmade import Block, Halfmade
 from il_bench.demos.make import make_demos

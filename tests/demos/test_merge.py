@@ -10,9 +10,9 @@ import torch
 from typer.testing import CliRunner
 
 from il_bench.cli import app
-from il_bench.dataset import Windows, open_dataset
-from il_bench.dataset.convert import write_columns
-from il_bench.dataset.lerobot_folder import read_column
+from il_bench.data import Windows, open_dataset
+from il_bench.data.convert import write_columns
+from il_bench.data.lerobot_folder import read_column
 from il_bench.demos.describe import measure
 from il_bench.demos.make import make_demos
 from il_bench.demos.merge import merge_demos

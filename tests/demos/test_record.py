@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from il_bench.demos.record import Noise, record
-from il_bench.pusht.simulator import MAX_STEPS, Simulator
+from il_bench.protocol import MAX_STEPS
+from il_bench.pusht.simulator import Simulator
 
 SEED = 7
 

@@ -3,15 +3,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from il_bench import environment
+from il_bench import machine
 from il_bench.errors import IlBenchError
-from il_bench.latency import device as devices
 from il_bench.latency.device import (
     CudaDevice,
     MpsDevice,
     device_for,
     inference_on_one_thread,
-    parse_smi,
     slowed_by,
 )
 
@@ -49,7 +47,7 @@ def test_what_slows_a_gpu_down_is_said_in_words() -> None:
 
 
 def test_what_nvidia_smi_does_not_tell_is_left_out() -> None:
-    found = parse_smi("570.86.10, 1980, 2619, 1980, 41, [N/A], 0x0000000000000004\n")
+    found = machine.parse_smi("570.86.10, 1980, 2619, 1980, 41, [N/A], 0x0000000000000004\n")
     assert found == {
         "driver_version": "570.86.10",
         "clocks.sm": "1980",
@@ -75,7 +73,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> CudaDevice:
         assert command[:3] == ("nvidia-smi", "-i", "GPU-abc")
         return "470.1, 1200, 2619, 1980, 84, 690.5, 0x0000000000000028"
 
-    monkeypatch.setattr(devices, "_run", smi)
+    monkeypatch.setattr(machine, "_run", smi)
     return CudaDevice("cuda:0")
 
 
@@ -92,15 +90,15 @@ def test_a_gpus_clocks_and_throttling_are_recorded(gpu: CudaDevice) -> None:
 
 
 def test_a_gpu_without_nvidia_smi_has_gaps(gpu: CudaDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "_run", lambda *command: None)
+    monkeypatch.setattr(machine, "_run", lambda *command: None)
     assert gpu.identity()["driver"] is None
     assert gpu.state()["slowed_by"] is None and gpu.state()["clock_mhz"] is None
 
 
 def test_the_fingerprint_of_episodes_names_driver_and_capability(gpu: CudaDevice) -> None:
-    found = environment.fingerprint("cuda")
+    found = machine.fingerprint("cuda")
     assert (found["gpu"], found["driver"], found["compute_capability"]) == ("GPU X", "470.1", "9.0")
-    assert "driver" not in environment.fingerprint("cpu")
+    assert "driver" not in machine.fingerprint("cpu")
 
 
 def test_synchronising_asks_torch_for_the_right_device(monkeypatch: pytest.MonkeyPatch) -> None:

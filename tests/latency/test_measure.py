@@ -3,7 +3,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from fakes import FakeClock, FakeDevice
 from scipy import stats
 
 from il_bench.errors import IlBenchError
@@ -21,6 +20,8 @@ from il_bench.latency.measure import (
     settled,
     warm_up,
 )
+
+from .fakes import FakeClock, FakeDevice
 
 WORK, LAUNCH = 0.010, 1e-5
 

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import FakeClock, FakeDevice
 from torch import nn
 
 from il_bench.errors import IlBenchError
@@ -10,6 +9,8 @@ from il_bench.latency.calls import NEW_CHUNK, policy_call
 from il_bench.latency.device import device_for
 from il_bench.latency.variants import Recorded, in_mode, modes_of, networks, sampler_of, with_sampler
 from il_bench.policies.loading import LoadedPolicy, load_policy
+
+from .fakes import FakeClock, FakeDevice
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from lerobot.policies.factory import get_policy_class, make_policy_config, make_
 from lerobot.processor.migrate_policy_normalization import extract_normalization_stats
 from safetensors.torch import load_file, save_file
 
-from il_bench.chunks import OfPolicy
 from il_bench.errors import IlBenchError
 from il_bench.policies.loading import load_policy, read_config
+from il_bench.policies.tokenizers import OfPolicy
 
 from .conftest import raw_observations, statistics
 

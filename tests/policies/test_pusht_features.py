@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lerobot.policies.factory import make_pre_post_processors
 
-from il_bench import checkpoint, recipes
 from il_bench.errors import IlBenchError
 from il_bench.policies import pusht_features
 from il_bench.policies.loading import load_policy
 from il_bench.pusht.geometry import GOAL_POSE, block_keypoints
 from il_bench.pusht.shape import into_frame
-from il_bench.train import Trainer
+from il_bench.train import checkpoint, recipes
+from il_bench.train.loop import Trainer
 
 poses = st.tuples(st.floats(0, 512), st.floats(0, 512), st.floats(0, 2 * math.pi))
 places = st.tuples(st.floats(0, 512), st.floats(0, 512))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from il_bench.registry import Registry
+    from il_bench.plugin.registry import Registry
 
 
 @pytest.hookimpl(optionalhook=True)  # the project's tests run without il_bench too

@@ -1,0 +1,91 @@
+"""Checks on PushT demonstrations: each failure is one line naming the place, the value and the way out."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from il_bench.errors import IlBenchError
+
+# The walls stand at 5 and 506 px. Nothing holds the agent back from leaving a little, so give it some room.
+POSITION_LOW, POSITION_HIGH = -100.0, 612.0
+# Four turns: real demonstrations keep the block's angle in [0, 2 pi), an unwrapped angle may pass that.
+ANGLE_LIMIT = 8 * np.pi
+
+
+def check_numbers(where: str, array: NDArray[Any], columns: int) -> None:
+    """Check that ``array`` is (N, columns) with N > 0, real numbers, all of them finite.
+
+    Raises:
+        IlBenchError: naming ``where`` (file and array), and the first bad row.
+    """
+    if array.dtype.kind not in "fiu":
+        raise IlBenchError(f"{where}: dtype {array.dtype}, expected real numbers such as float32")
+    if array.ndim != 2 or array.shape[1] != columns:
+        raise IlBenchError(f"{where}: shape {array.shape}, expected (number of frames, {columns})")
+    if len(array) == 0:
+        raise IlBenchError(f"{where}: no frames; a dataset needs at least one episode with one frame")
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        row, column = bad[0]
+        raise IlBenchError(
+            f"{where}: {array[row, column]} at frame {row}, column {column} ({len(bad)} such values);"
+            " remove or repair those episodes"
+        )
+
+
+def check_range(where: str, array: NDArray[Any], low: float, high: float, unit: str) -> None:
+    """Check that every value of a (N, columns) array lies in [low, high].
+
+    Raises:
+        IlBenchError: naming ``where``, the first bad frame and value, and the unit that is expected.
+    """
+    bad = np.argwhere((array < low) | (array > high))
+    if len(bad):
+        row, column = bad[0]
+        raise IlBenchError(
+            f"{where}: {array[row, column]:g} at frame {row}, column {column}, outside [{low:g}, {high:g}]"
+            f" ({len(bad)} such values); expected {unit}"
+        )
+
+
+def check_pixels(where: str, array: NDArray[Any], low: float, high: float) -> None:
+    """Check positions in px, (N, columns), and catch data that somebody normalised to [0, 1] or [-1, 1].
+
+    Raises:
+        IlBenchError: naming ``where`` and the value.
+    """
+    check_range(where, array, low, high, "px, as in the 512 x 512 px task")
+    if np.abs(array).max() <= 1.0:
+        raise IlBenchError(
+            f"{where}: all values within [{array.min():g}, {array.max():g}], which looks normalised;"
+            " give positions in px, 0 to 512"
+        )
+
+
+def check_episode_ends(where: str, ends: NDArray[Any], n_frames: int) -> None:
+    """Check that ``ends`` (episodes,) are rising integers > 0 and that the last one is ``n_frames``.
+
+    Raises:
+        IlBenchError: naming ``where`` and the first bad episode.
+    """
+    if ends.dtype.kind not in "iu" or ends.ndim != 1:
+        raise IlBenchError(
+            f"{where}: shape {ends.shape} and dtype {ends.dtype}, expected (number of episodes,) integers"
+        )
+    if len(ends) == 0:
+        raise IlBenchError(f"{where}: no episodes; each entry is one past the last frame of an episode")
+    lengths = np.diff(ends.astype(np.int64), prepend=0)
+    falling = np.flatnonzero(lengths <= 0)
+    if len(falling):
+        episode = int(falling[0])
+        before = int(ends[episode - 1]) if episode else 0
+        raise IlBenchError(
+            f"{where}: entry {episode} is {ends[episode]} after {before}; episode ends must rise,"
+            " each is one past the last frame of its episode"
+        )
+    if ends[-1] != n_frames:
+        raise IlBenchError(
+            f"{where}: the last entry is {ends[-1]}, but there are {n_frames} frames;"
+            " the file is incomplete or the arrays come from different datasets"
+        )

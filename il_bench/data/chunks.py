@@ -1,0 +1,87 @@
+"""Demonstrations as action tokenizers see them: whole chunks, some episodes held out, and back to px."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.utils.constants import ACTION, OBS_STATE
+from torch import Tensor
+
+from il_bench.data import Windows
+from il_bench.errors import IlBenchError
+
+#: The last of every so many episodes, in the dataset's order, is held out: 4, 9, 14, ...
+HELD_OUT_EVERY = 5
+#: Half the arena's width, so that no chunk is longer than about 1.
+UNIT_PX = 256.0
+CENTRE_PX = 256.0
+
+
+@dataclass(frozen=True, eq=False)
+class Chunks:
+    """N chunks of W actions that lie within their episodes.
+
+    Attributes:
+        actions: (N, W, 2) px.
+        agents: (N, 2) px, where the agent is when each chunk begins.
+        episodes: (N,) int64, which episode each is of.
+        frames: (N,) int64, at which frame of its episode each begins.
+    """
+
+    actions: Tensor
+    agents: Tensor
+    episodes: Tensor
+    frames: Tensor
+
+
+class Coordinates(Protocol):
+    """Between px and the numbers that a tokenizer codes; `relative` to the agent or not."""
+
+    @property
+    def relative(self) -> bool:
+        """Whether chunks are relative to the agent where each begins."""
+
+    def chunks(self, seen: Chunks) -> Tensor:
+        """What the tokenizer codes, (N, W, 2)."""
+
+    def pixels(self, chunks: Tensor, agents: Tensor) -> Tensor:
+        """Actions (N, W, 2) in px, on the CPU, out of a tokenizer's `chunks` and `agents` (N, 2) px."""
+
+
+@dataclass(frozen=True)
+class FromTheAgent:
+    """Chunks relative to the agent in halves of the arena: what tokenizers without a policy are fitted on."""
+
+    relative: bool = True
+
+    def chunks(self, seen: Chunks) -> Tensor:
+        """As `Coordinates.chunks`."""
+        return (seen.actions - seen.agents[:, None]) / UNIT_PX
+
+    def pixels(self, chunks: Tensor, agents: Tensor) -> Tensor:
+        """As `Coordinates.pixels`."""
+        return chunks.cpu() * UNIT_PX + agents[:, None]
+
+
+def cut(dataset: LeRobotDataset, chunk_size: int, *, held_out: bool) -> Chunks:
+    """Every whole chunk of `chunk_size` actions in the held-out episodes, or in all the others.
+
+    Raises:
+        IlBenchError: the dataset has too few episodes to hold one out, or none is as long as a chunk.
+    """
+    n_episodes = dataset.meta.total_episodes
+    if n_episodes < HELD_OUT_EVERY:
+        raise IlBenchError(
+            f"{dataset.repo_id}: {n_episodes} episodes; one in {HELD_OUT_EVERY} is held out, so give at "
+            f"least {HELD_OUT_EVERY}."
+        )
+    chosen = [i for i in range(n_episodes) if (i % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out]
+    seconds = [step / dataset.fps for step in range(chunk_size)]
+    windows = Windows(dataset, {ACTION: seconds}, episodes=chosen)
+    raw = windows.batch(torch.arange(len(windows)))
+    whole = ~raw[f"{ACTION}_is_pad"].any(dim=1)
+    if not whole.any():
+        raise IlBenchError(f"{dataset.repo_id}: no episode is {chunk_size} steps long, as a chunk is.")
+    keys = (ACTION, OBS_STATE, "episode_index", "frame_index")
+    return Chunks(*(raw[key][whole] for key in keys))

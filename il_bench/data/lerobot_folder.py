@@ -1,0 +1,161 @@
+"""Open a local LeRobotDataset v3 folder, checked first: for a damaged one LeRobot would turn to the Hub."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from lerobot.datasets.io_utils import get_parquet_num_frames
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from numpy.typing import NDArray
+
+from il_bench.data import checks
+from il_bench.errors import IlBenchError
+from il_bench.protocol import ACTION_HIGH, ACTION_LOW
+from il_bench.pusht import CONTROL_HZ
+
+# What a PushT dataset holds. `observation.environment_state` is asked for by the policies that read it.
+COLUMNS = {"observation.state": 2, "action": 2}
+OBSERVATIONS = ("observation.environment_state", "observation.image")
+KEYPOINTS = 16
+# Keypoints need no video, and LeRobot's first choice complains at length where FFmpeg is not installed.
+VIDEO_BACKEND = "pyav"
+
+
+def open_folder(root: Path) -> LeRobotDataset:
+    """Open the LeRobotDataset v3 in the folder ``root``.
+
+    Raises:
+        IlBenchError: a file is missing or damaged, the format is not v3, or the data are not PushT's.
+    """
+    info = _read_info(root)
+    _check_files(root, info)
+    try:
+        dataset = LeRobotDataset(f"local/{root.resolve().name}", root=root, video_backend=VIDEO_BACKEND)
+    except Exception as error:  # LeRobot, datasets, pandas and pyarrow have a dozen types for "damaged"
+        raise IlBenchError(f"{root}: LeRobot cannot read this dataset ({first_line(error)})") from error
+    check_dataset(str(root), dataset)
+    return dataset
+
+
+def check_dataset(where: str, dataset: LeRobotDataset) -> None:
+    """Check that an opened LeRobotDataset holds PushT demonstrations.
+
+    Raises:
+        IlBenchError: naming ``where`` (folder or Hub id), the feature and the value.
+    """
+    _check_features(where, dataset)
+    columns = dataset.hf_dataset.with_format("numpy")
+    widths = COLUMNS | ({OBSERVATIONS[0]: KEYPOINTS} if OBSERVATIONS[0] in dataset.features else {})
+    for key, width in widths.items():
+        values = read_column(columns, key)
+        checks.check_numbers(f"{where}: {key}", values, width)
+        low, high = (
+            (ACTION_LOW, ACTION_HIGH) if key == "action" else (checks.POSITION_LOW, checks.POSITION_HIGH)
+        )
+        checks.check_pixels(f"{where}: {key}", values, low, high)
+    _check_episodes(where, dataset, columns)
+
+
+def read_column(columns: Any, key: str) -> NDArray[Any]:
+    """Read one whole column of a `datasets.Dataset` in numpy format, as (N,) or (N, ...)."""
+    return np.asarray(columns.select_columns([key])[:][key])
+
+
+def _read_info(root: Path) -> dict[str, Any]:
+    path = root / "meta" / "info.json"
+    if not path.exists():
+        what = "no LeRobotDataset in it" if root.is_dir() else "no such folder"
+        raise IlBenchError(f"{root}: {what} ({path} is missing); give the folder that holds meta/")
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        version = str(info["codebase_version"])
+        info["video_keys"] = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = first_line(error)
+        raise IlBenchError(f"{path}: not a LeRobot info file, copy it again ({reason})") from error
+    if not version.startswith("v3."):
+        raise IlBenchError(
+            f"{path}: codebase_version {version}, expected v3.0;"
+            " convert it with `python -m lerobot.scripts.convert_dataset_v21_to_v30`"
+        )
+    return dict(info)
+
+
+def _check_files(root: Path, info: dict[str, Any]) -> None:
+    found = {
+        "meta/tasks.parquet": sorted(root.glob("meta/tasks.parquet")),
+        "meta/episodes/*/*.parquet": sorted(root.glob("meta/episodes/*/*.parquet")),
+        "data/*/*.parquet": sorted(root.glob("data/*/*.parquet")),
+    }
+    rows = {}
+    for pattern, paths in found.items():
+        if not paths:
+            raise IlBenchError(f"{root}: no {pattern}; the dataset is empty or incomplete, copy it again")
+        rows[pattern] = sum(_count_rows(path) for path in paths)
+    totals = {"data/*/*.parquet": "total_frames", "meta/episodes/*/*.parquet": "total_episodes"}
+    for pattern, field in totals.items():
+        if rows[pattern] != info.get(field):
+            raise IlBenchError(
+                f"{root}: {pattern} hold {rows[pattern]} rows but meta/info.json says {field} ="
+                f" {info.get(field)}; a file is missing, copy the folder again"
+            )
+    _check_episodes_present(root, found["data/*/*.parquet"], rows["meta/episodes/*/*.parquet"])
+    for key in info["video_keys"]:
+        if not any(root.glob(f"videos/{key}/*/*.mp4")):
+            raise IlBenchError(f"{root}: no videos/{key}/*/*.mp4 for the video feature {key}")
+
+
+def _check_episodes_present(root: Path, data_files: list[Path], n_episodes: int) -> None:
+    try:
+        column = pd.concat([pd.read_parquet(path, columns=["episode_index"]) for path in data_files])
+    except Exception as error:  # pyarrow's own types, OSError
+        raise IlBenchError(f"{root}: data/*/*.parquet are damaged ({first_line(error)})") from error
+    absent = sorted(set(range(n_episodes)) - set(column["episode_index"].tolist()))
+    if absent:  # LeRobot would look for them on the Hub
+        raise IlBenchError(
+            f"{root}: data/*/*.parquet lack episodes {absent[:5]} of the {n_episodes} in meta/episodes;"
+            " a file is missing or belongs to another dataset, copy the folder again"
+        )
+
+
+def _count_rows(path: Path) -> int:
+    try:
+        return int(get_parquet_num_frames(path))
+    except Exception as error:  # pyarrow's own types, OSError
+        raise IlBenchError(f"{path}: damaged parquet file, copy it again ({first_line(error)})") from error
+
+
+def _check_features(where: str, dataset: LeRobotDataset) -> None:
+    missing = [key for key in COLUMNS if key not in dataset.features]
+    if missing:
+        raise IlBenchError(
+            f"{where}: no feature {', '.join(missing)} (found: {', '.join(sorted(dataset.features))});"
+            f" PushT data have {' and '.join(COLUMNS)}"
+        )
+    if not any(key in dataset.features for key in OBSERVATIONS):
+        raise IlBenchError(f"{where}: neither {' nor '.join(OBSERVATIONS)}; the block would be unseen")
+    if dataset.fps != CONTROL_HZ:
+        raise IlBenchError(
+            f"{where}: fps {dataset.fps}, PushT is controlled at {CONTROL_HZ} Hz; resample the data"
+        )
+
+
+def _check_episodes(where: str, dataset: LeRobotDataset, columns: Any) -> None:
+    ends = np.asarray(dataset.meta.episodes["dataset_to_index"])
+    checks.check_episode_ends(f"{where}: dataset_to_index of meta/episodes", ends, len(columns))
+    expected = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+    for key, values in (("episode_index", expected), ("index", np.arange(len(expected)))):
+        wrong = np.flatnonzero(read_column(columns, key) != values)
+        if len(wrong):
+            raise IlBenchError(
+                f"{where}: {key} at row {wrong[0]} is not {values[wrong[0]]}, as meta/episodes says;"
+                " the data files and meta/ come from different datasets"
+            )
+
+
+def first_line(error: BaseException) -> str:
+    """Name of an exception and the first line of what it says, for use inside a one-line message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__

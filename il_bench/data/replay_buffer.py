@@ -1,0 +1,126 @@
+"""Diffusion Policy's replay buffer (Chi et al., 2023), as ``.npz`` or as the original ``.zarr`` folder."""
+
+import hashlib
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from il_bench.data import checks
+from il_bench.errors import IlBenchError
+from il_bench.protocol import ACTION_HIGH, ACTION_LOW
+
+ARRAYS = ("action", "state", "episode_ends")
+ZARR_PATHS = {"action": "data/action", "state": "data/state", "episode_ends": "meta/episode_ends"}
+
+
+@dataclass(frozen=True)
+class ReplayBuffer:
+    """The low-dimensional arrays of a replay buffer, checked.
+
+    action:       (N, 2) float32, target of the agent in px, x then y
+    state:        (N, 5) float32, agent x, agent y, block x, block y in px, block angle in rad, seen before
+                  the action
+    episode_ends: (E,) int64, one past the last frame of each episode
+    """
+
+    action: NDArray[np.float32]
+    state: NDArray[np.float32]
+    episode_ends: NDArray[np.int64]
+
+    def content_hash(self) -> str:
+        """Sha256 of what the buffer holds, the same for every file format."""
+        digest = hashlib.sha256()
+        for name in ARRAYS:
+            array = np.ascontiguousarray(getattr(self, name))
+            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+
+def read_replay_buffer(path: Path) -> ReplayBuffer:
+    """Read and check a replay buffer.
+
+    Args:
+        path: a ``.npz`` file with action, state and episode_ends, or a zarr folder (format 2 or 3) with
+            data/action, data/state and meta/episode_ends.
+
+    Raises:
+        IlBenchError: the file is of another type, truncated, or an array of it is missing or wrong.
+    """
+    raw = _read_zarr(path) if path.is_dir() else _read_npz(path)
+    action, state, ends = (raw[name] for name in ARRAYS)
+    places = {name: f"{path}: {name}" for name in ARRAYS}
+    checks.check_numbers(places["action"], action, columns=2)
+    checks.check_numbers(places["state"], state, columns=5)
+    if len(action) != len(state):
+        raise IlBenchError(
+            f"{path}: {len(action)} rows of action but {len(state)} of state; both need one row a frame"
+        )
+    checks.check_episode_ends(places["episode_ends"], ends, len(action))
+    checks.check_pixels(places["action"], action, ACTION_LOW, ACTION_HIGH)
+    checks.check_pixels(places["state"], state[:, :4], checks.POSITION_LOW, checks.POSITION_HIGH)
+    angle = f"{path}: block angle (column 4 of state)"
+    checks.check_range(angle, state[:, 4:], -checks.ANGLE_LIMIT, checks.ANGLE_LIMIT, "an angle in rad")
+    return ReplayBuffer(action.astype(np.float32), state.astype(np.float32), ends.astype(np.int64))
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    if not zipfile.is_zipfile(path):
+        hint = "it is truncated; copy it again" if _starts_like_zip(path) else "a .npz file is a zip archive"
+        raise IlBenchError(f"{path}: not a readable .npz file ({hint})")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            _check_names(path, ARRAYS, archive.files)
+            return {name: archive[name] for name in ARRAYS}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise IlBenchError(f"{path}: damaged, copy it again ({error})") from error
+    except IlBenchError:
+        raise
+    except ValueError as error:  # numpy's words for object arrays and for headers that make no sense
+        raise IlBenchError(f"{path}: cannot be read as plain number arrays ({error})") from error
+
+
+def _starts_like_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _read_zarr(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        import zarr
+    except ImportError as error:
+        raise IlBenchError(f"{path}: to read zarr, `pip install 'il-bench[zarr]'`") from error
+    try:
+        root = zarr.open_group(path, mode="r")
+        found = [name for name in ARRAYS if isinstance(root.get(ZARR_PATHS[name]), zarr.Array)]
+    except Exception as error:  # zarr raises its own, KeyError, JSONDecodeError: all mean the same here
+        raise IlBenchError(f"{path}: not a readable zarr group ({error})") from error
+    _check_names(path, tuple(ZARR_PATHS.values()), [ZARR_PATHS[name] for name in found])
+    return {name: _read_zarr_array(path, ZARR_PATHS[name], root[ZARR_PATHS[name]]) for name in ARRAYS}
+
+
+def _read_zarr_array(path: Path, name: str, array: Any) -> NDArray[Any]:
+    # zarr reads a missing chunk as zeros without a word, so count them first.
+    if array.nchunks_initialized < array.nchunks:
+        raise IlBenchError(
+            f"{path}: {name} has {array.nchunks_initialized} of its {array.nchunks} chunks;"
+            " the folder is incomplete, copy it again"
+        )
+    try:
+        return np.asarray(array[...])
+    except Exception as error:  # the decompressors raise whatever they like
+        raise IlBenchError(f"{path}: {name} cannot be decoded, copy the folder again ({error})") from error
+
+
+def _check_names(path: Path, expected: tuple[str, ...], found: list[str]) -> None:
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise IlBenchError(
+            f"{path}: no array {', '.join(missing)} (found: {', '.join(sorted(found)) or 'none'});"
+            f" a replay buffer has {', '.join(expected)}"
+        )

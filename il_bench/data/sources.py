@@ -1,0 +1,108 @@
+"""Where demonstrations come from: a Hub id, a LeRobot folder, or a replay buffer, told apart by looking."""
+
+import os
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from il_bench.data.convert import convert_cached
+from il_bench.data.lerobot_folder import VIDEO_BACKEND, check_dataset, first_line, open_folder
+from il_bench.data.replay_buffer import read_replay_buffer
+from il_bench.errors import IlBenchError
+from il_bench.protocol import EXPERT, HUMAN_DATA
+
+#: The folder of the demonstrations that il_bench carries.
+EXPERT_FOLDER = Path(str(files("il_bench") / "data" / EXPERT))
+ACCEPTED = (
+    "a Hub id such as lerobot/pusht_keypoints, a LeRobot v3 folder, 'expert', a replay buffer (.npz or .zarr)"
+)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def open_dataset(source: str | Path, *, cache_dir: str | Path | None = None) -> LeRobotDataset:
+    """Open PushT demonstrations, checked, as a LeRobotDataset v3.
+
+    Args:
+        source: one of
+            - ``expert``: the demonstrations by PushT's expert that il_bench carries (a folder of that name is
+              ``./expert``);
+            - a Hub id such as ``lerobot/pusht_keypoints`` (a local path of that name comes first);
+            - a folder with a LeRobotDataset v3 (it holds ``meta/info.json``);
+            - a replay buffer of Diffusion Policy: a ``.npz`` file with the arrays action, state and
+              episode_ends, a ``.zarr`` folder, or a folder that holds ``human_demos.npz`` or one of the two.
+        cache_dir: where converted replay buffers are kept; by default $IL_BENCH_CACHE or ~/.cache/il_bench.
+
+    Returns:
+        The dataset. Converted sources have the features of ``lerobot/pusht_keypoints``.
+
+    Raises:
+        IlBenchError: one line that names the file, array and value at fault, and the way out.
+    """
+    if source == EXPERT:
+        return open_folder(EXPERT_FOLDER)
+    # Unlike Path's methods, os.path's answer for names that no file and no user can have.
+    path = Path(os.path.expanduser(source))
+    if not os.path.exists(path):
+        if isinstance(source, str) and _HUB_ID.fullmatch(source) and path.suffix not in (".npz", ".zarr"):
+            return _open_hub(source)
+        raise IlBenchError(f"{source}: no such file or folder; expected {ACCEPTED}")
+    if (path / "meta" / "info.json").exists():
+        return open_folder(path)
+    buffer = read_replay_buffer(find_replay_buffer(path))
+    return convert_cached(buffer, Path(cache_dir).expanduser() if cache_dir is not None else None)
+
+
+def find_replay_buffer(path: Path) -> Path:
+    """The replay buffer that `path` means: itself, or the one in the folder `path`.
+
+    Raises:
+        IlBenchError: there is none, or more than one.
+    """
+    if path.is_file():
+        if path.suffix == ".npz":
+            return path
+        hint = "; unpack it first" if path.suffix == ".zip" else ""
+        raise IlBenchError(f"{path}: not a kind of file that is read here{hint}; expected {ACCEPTED}")
+    if _is_zarr(path):
+        return path
+    if (path / "human_demos.npz").exists():
+        return path / "human_demos.npz"
+    inside = sorted([*path.glob("*.npz"), *(child for child in path.glob("*.zarr") if _is_zarr(child))])
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        names = ", ".join(child.name for child in inside)
+        raise IlBenchError(f"{path}: holds {len(inside)} replay buffers ({names}); name the one you mean")
+    raise IlBenchError(f"{path}: a folder with no meta/info.json, .npz or .zarr in it; expected {ACCEPTED}")
+
+
+def _is_zarr(path: Path) -> bool:
+    marks = (".zgroup", ".zattrs", "zarr.json")
+    return path.is_dir() and (path.suffix == ".zarr" or any((path / mark).exists() for mark in marks))
+
+
+def _open_hub(repo_id: str) -> LeRobotDataset:
+    try:
+        dataset = LeRobotDataset(repo_id, video_backend=VIDEO_BACKEND)
+    except Exception as error:  # offline, no such repository, old format: many types, one answer
+        raise IlBenchError(
+            f"{repo_id}: no such path here, and the Hugging Face Hub did not give it ({first_line(error)});"
+            f" check the name and the network, or pass {ACCEPTED.split(', ', 1)[1]}"
+        ) from error
+    check_dataset(repo_id, dataset)
+    return dataset
+
+
+def resolve_data(data: str, option: str = "--data") -> tuple[str, str | None]:
+    """The source that ``--data`` means, and what reports call it (None: by its own name)."""
+    if data != "human":
+        return data, None
+    folder = os.environ.get(HUMAN_DATA)
+    if not folder:
+        raise IlBenchError(
+            f"{option} human: the environment variable {HUMAN_DATA} is not set. Point it at the folder with "
+            f"human_demos.npz, or give {option} lerobot/pusht_keypoints to fetch the same data from the Hub."
+        )
+    return folder, "human"

@@ -1,0 +1,335 @@
+"""baselines.json: what is asked of every policy (targets), and what was measured of it (baselines).
+
+    {"schema": 1, "gates": {"<policy>": {"<track>": {"target": {..} or null, "baseline": {..} or null}}}}
+
+Targets are declared by people, baselines are written by `pytest --benchmark --il-update-baselines` alone. A
+baseline keeps every episode, so that later runs are compared seed by seed, and so that the same weights can
+be asked for the same episodes to the bit.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import filelock
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from il_bench.errors import IlBenchError, wrong_field
+from il_bench.files import write_whole
+from il_bench.gate.sequential import Metric
+from il_bench.protocol import EPISODE_FIELDS, MAX_EPISODES, TEST_SEEDS, Scalar
+
+if TYPE_CHECKING:
+    from il_bench.rollout import Outcomes
+
+SCHEMA = 1
+#: Reported numbers, gates and baselines use these seeds and no others.
+
+#: Of PushT keypoints or pixels, else the name of a project's environment.
+Track = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+
+_Share = Annotated[float, Field(gt=0, lt=1)]
+_UPDATE = "`pytest --benchmark --il-update-baselines`"
+_LOCK_SECONDS = 30
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Target(_Model):
+    """A declared requirement: the true mean of `metric` is at least `value`.
+
+    alpha: risk of FAIL for a policy at `value`, before it is divided over all gates (`Baselines.alpha`).
+    beta: risk of PASS for a policy at `value - margin`.
+    required: whether missing it fails the run; if not, it shows BELOW TARGET.
+    """
+
+    metric: Metric = "success_rate"
+    value: _Share
+    margin: _Share = 0.05
+    alpha: _Share = 0.05
+    beta: _Share = 0.05
+    cap: Annotated[int, Field(ge=1, le=MAX_EPISODES)] = MAX_EPISODES
+    required: bool = False
+
+    @model_validator(mode="after")
+    def _margin_below_value(self) -> Self:
+        if self.margin >= self.value:
+            raise ValueError(f"margin {self.margin} must be below value {self.value}")
+        return self
+
+
+class Measured(_Model):
+    """A measured baseline: which weights gave which episodes, under which conditions.
+
+    margin: the loss that PASS rules out. alpha, beta: as in `Target`.
+    data: what the weights were trained on, for example "human". sha256: of the weights.
+    fingerprint: `environment.fingerprint()` of the run.
+    success, max_reward, n_steps: (N,), entry i of the episode with seed `first_seed + i`.
+    """
+
+    metric: Metric = "success_rate"
+    margin: _Share = 0.05
+    alpha: _Share = 0.05
+    beta: _Share = 0.05
+    data: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    fingerprint: dict[str, Scalar]
+    first_seed: Annotated[int, Field(ge=TEST_SEEDS.start, lt=TEST_SEEDS.stop)]
+    success: tuple[Annotated[int, Field(ge=0, le=1)], ...]
+    max_reward: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+    n_steps: tuple[Annotated[int, Field(ge=1)], ...]
+
+    @model_validator(mode="after")
+    def _episodes_fit(self) -> Self:
+        n = len(self.success)
+        if not n:
+            raise ValueError("success holds no episodes")
+        for name, column in (("max_reward", self.max_reward), ("n_steps", self.n_steps)):
+            if len(column) != n:
+                raise ValueError(f"{name} holds {len(column)} episodes, success holds {n}")
+        if self.seeds.stop > TEST_SEEDS.stop:
+            raise ValueError(f"{n} episodes end at seed {self.seeds[-1]}; test seeds end at {TEST_SEEDS[-1]}")
+        for seed, success, reward in zip(self.seeds, self.success, self.max_reward, strict=True):
+            if success and reward < 1.0:
+                raise ValueError(f"seed {seed} is a success with max_reward {reward}; a success has 1.0")
+        for name in EPISODE_FIELDS:
+            if name not in self.fingerprint:
+                raise ValueError(f"fingerprint lacks {name!r}")
+        return self
+
+    @classmethod
+    def from_outcomes(
+        cls, outcomes: "Outcomes", *, data: str, sha256: str, fingerprint: Mapping[str, Scalar], **gate: Any
+    ) -> "Measured":
+        """Build a baseline; `gate` may hold metric, margin, alpha, beta.
+
+        Raises IlBenchError for seeds that are not consecutive or no test seeds, and for a field out of range.
+        """
+        if not len(outcomes.seeds) or (np.diff(outcomes.seeds) != 1).any():
+            raise IlBenchError("a baseline needs consecutive seeds in rising order: run it without gaps")
+        try:
+            return cls(
+                data=data,
+                sha256=sha256,
+                fingerprint=dict(fingerprint),
+                first_seed=int(outcomes.seeds[0]),
+                success=tuple(map(int, outcomes.success)),
+                max_reward=tuple(map(float, outcomes.max_reward)),
+                n_steps=tuple(map(int, outcomes.n_steps)),
+                **gate,
+            )
+        except ValidationError as error:
+            raise IlBenchError(f"measured baseline: {wrong_field(error, 'its episodes')}") from None
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of its episodes."""
+        return range(self.first_seed, self.first_seed + len(self.success))
+
+    def pairs(self, outcomes: "Outcomes", *, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return (new, old), (N,) each: the baseline's metric of the new episodes and of its own, same seeds.
+
+        Raises IlBenchError naming the first seed that the baseline does not have; `name` says whose it is.
+        """
+        at = self._positions(outcomes, name)
+        if self.metric == "success_rate":
+            return outcomes.success.astype(np.float64), np.asarray(self.success, np.float64)[at]
+        return outcomes.max_reward, np.asarray(self.max_reward)[at]
+
+    def first_difference(self, outcomes: "Outcomes", *, name: str) -> int | None:
+        """Return the first seed whose success, max_reward (to the bit) or n_steps differ, None if none."""
+        at = self._positions(outcomes, name)
+        differs = (
+            (outcomes.success != np.asarray(self.success)[at])
+            | (outcomes.max_reward != np.asarray(self.max_reward)[at])
+            | (outcomes.n_steps != np.asarray(self.n_steps)[at])
+        )
+        return int(outcomes.seeds[differs.argmax()]) if differs.any() else None
+
+    def same(self, *, sha256: str, fingerprint: Mapping[str, Scalar], name: str) -> bool:
+        """Return whether weights and conditions are the baseline's, so that episodes must be equal to the
+        bit.
+
+        Raises IlBenchError if a field of the fingerprint that defines the episodes differs: the seeds then
+        mean another task, and comparing, in pairs or not, says nothing.
+        """
+        for field in EPISODE_FIELDS:
+            was, now = self.fingerprint[field], fingerprint.get(field)
+            if was != now:
+                raise IlBenchError(
+                    f"baseline of {name}: fingerprint.{field} was {was!r} when measured and is {now!r} now,"
+                    f" so its episodes are of another task; measure it again with {_UPDATE}"
+                )
+        return self.sha256 == sha256 and self.fingerprint == dict(fingerprint)
+
+    def _positions(self, outcomes: "Outcomes", name: str) -> NDArray[np.int64]:
+        at = outcomes.seeds - self.first_seed
+        outside = np.flatnonzero((at < 0) | (at >= len(self.success)))
+        if outside.size:
+            raise IlBenchError(
+                f"baseline of {name}: it has seeds {self.seeds[0]} to {self.seeds[-1]}, not"
+                f" {outcomes.seeds[outside[0]]}; compare fewer episodes, or measure it again with {_UPDATE}"
+            )
+        return at
+
+
+class Entry(_Model):
+    """The two gates of one policy on one track."""
+
+    target: Target | None = None
+    baseline: Measured | None = None
+
+
+class Baselines(_Model):
+    """The whole file: `gates[policy][track]`, in names of the zoo."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    gates: dict[str, dict[Track, Entry]] = {}
+
+    def entry(self, policy: str, track: str) -> Entry:
+        """Return the gates of a policy on a track; both None where the file says nothing of it."""
+        return self.gates.get(policy, {}).get(track, Entry())
+
+    @property
+    def n_gates(self) -> int:
+        """All gates declared, targets and baselines, selected in a run or not."""
+        entries = [entry for tracks in self.gates.values() for entry in tracks.values()]
+        return sum((entry.target is not None) + (entry.baseline is not None) for entry in entries)
+
+    def alpha(self, gate: Target | Measured) -> float:
+        """Return the alpha to test a gate at: its own, divided over all gates declared (Bonferroni).
+
+        So policies that are all as good as declared see any FAIL with probability at most the largest alpha.
+        """
+        return gate.alpha / max(1, self.n_gates)
+
+    def with_measured(self, measured: Mapping[tuple[str, str], Measured]) -> "Baselines":
+        """Return a copy in which the baselines of these (policy, track) are replaced; targets stay."""
+        gates = {policy: dict(tracks) for policy, tracks in self.gates.items()}
+        for (policy, track), baseline in measured.items():
+            target = self.entry(policy, track).target
+            gates.setdefault(policy, {})[track] = Entry(target=target, baseline=baseline)
+        return Baselines(gates=gates)
+
+
+def default_path() -> Path:
+    """Return the baselines.json at the root of a checkout, or the one that an installed il_bench carries."""
+    package = Path(__file__).parents[1]
+    in_checkout = (package.parent / "pyproject.toml").is_file()
+    return (package.parent if in_checkout else package) / "baselines.json"
+
+
+def load(path: str | Path) -> Baselines:
+    """Read and check the file. Raises IlBenchError naming file, field, value and the way out."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise IlBenchError(
+            f"{path}: cannot be read ({reason}); name another with --il-baselines FILE, or write a new"
+            f" one with {_UPDATE}"
+        ) from None
+    return _parse(text, path)
+
+
+def save(path: str | Path, baselines: Baselines) -> None:
+    """Write the file, all of it or nothing: a failure or a crash leaves the old one as it was."""
+    path = Path(path).resolve()
+    with _locked(path):
+        write_whole(path, _text(baselines))
+
+
+def update(path: str | Path, measured: Mapping[tuple[str, str], Measured]) -> Baselines:
+    """Replace measured baselines in the file (made if missing) and return the result.
+
+    Reading and writing happen under one lock, so two runs that measure different policies lose nothing.
+    """
+    path = Path(path).resolve()
+    with _locked(path):
+        before = load(path) if path.exists() else Baselines()
+        after = before.with_measured(measured)
+        write_whole(path, _text(after))
+    return after
+
+
+def check_stale(baselines: Baselines, known: Mapping[str, Collection[str]], *, path: str | Path) -> None:
+    """Raise IlBenchError for an entry whose policy or track is not (any more) in known: {policy: tracks}."""
+    for policy, tracks in baselines.gates.items():
+        for track in tracks:
+            if track not in known.get(policy, ()):
+                raise IlBenchError(
+                    f"{path}: gates.{policy}.{track} is stale, the zoo has no such weights (it has"
+                    f" {', '.join(sorted(known)) or 'none'}); delete the entry, or restore the weights"
+                )
+
+
+def _parse(text: str, path: Path) -> Baselines:
+    try:
+        content = json.loads(text, object_pairs_hook=_without_duplicates)
+    except json.JSONDecodeError as error:
+        raise IlBenchError(
+            f"{path}: broken JSON at line {error.lineno}, column {error.colno} ({error.msg}); restore it from"
+            f" version control, or move it away and write a new one with {_UPDATE}"
+        ) from None
+    except IlBenchError as error:
+        raise IlBenchError(f"{path}: {error}") from None
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA:
+        raise IlBenchError(
+            f"{path}: schema = {found!r}, but this il_bench reads schema {SCHEMA}; use the il_bench that"
+            f" wrote it, or move it away and write a new one with {_UPDATE}"
+        )
+    try:
+        return Baselines.model_validate_json(text)
+    except ValidationError as error:
+        raise IlBenchError(f"{path}: {wrong_field(error)}; {_way_out(error)}") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key given twice: merges of branches produce them, and JSON readers drop one in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise IlBenchError(f"{twice!r} is there twice in one object; delete one of the two")
+    return found
+
+
+def _way_out(error: ValidationError) -> str:
+    if "baseline" in error.errors()[0]["loc"]:
+        return f"baselines are not edited by hand: make it null and measure it again with {_UPDATE}"
+    return "correct the field, or restore the file from version control"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        with filelock.FileLock(lock, timeout=_LOCK_SECONDS):
+            yield
+    except filelock.Timeout:
+        raise IlBenchError(
+            f"{path}: another process has held {lock.name} for {_LOCK_SECONDS} s; try again later"
+        ) from None
+    except OSError as error:
+        raise IlBenchError(f"{path}: cannot be written ({error.strerror}); name another file") from None
+
+
+def _text(baselines: Baselines) -> bytes:
+    return (_dump(baselines.model_dump(by_alias=True)) + "\n").encode()
+
+
+def _dump(value: Any, indent: str = "") -> str:
+    """Return JSON with a field a line and every array, thus every column of episodes, on one line."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+    deeper = indent + " "
+    fields = (f"{deeper}{json.dumps(name)}: {_dump(field, deeper)}" for name, field in value.items())
+    return "{\n" + ",\n".join(fields) + f"\n{indent}}}"

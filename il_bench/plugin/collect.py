@@ -1,0 +1,151 @@
+"""What a run leaves behind: rows arrive from tests, wherever those ran, and become files at the end.
+
+Only the process that reports calls `finish`; workers send records.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from il_bench import machine
+from il_bench.errors import IlBenchError
+from il_bench.gate import baselines as baselines_file
+from il_bench.gate import exit_status
+from il_bench.gate.baselines import Measured
+from il_bench.plugin import declared
+from il_bench.plugin.settings import Settings
+from il_bench.protocol import TEST_SEEDS
+from il_bench.report import schema, table, views
+from il_bench.rollout.outcomes import Outcomes
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row on its way to the report. `fingerprint`: the conditions a success row was measured under."""
+
+    section: str
+    row: schema.Row
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as pytest-xdist can carry them."""
+        return {
+            "section": self.section,
+            "row": self.row.model_dump(mode="json"),
+            "fingerprint": dict(self.fingerprint),
+        }
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Record":
+        """Read what `to_dict` wrote."""
+        row = schema.SECTIONS[values["section"]].model_validate(values["row"])
+        return Record(values["section"], row, values["fingerprint"])
+
+
+class Run:
+    """The records of one pytest run, in whatever order they come."""
+
+    def __init__(self, values: Iterable[Mapping[str, Any]]) -> None:
+        """Take what `Record.to_dict` gave; of rows for the same thing, as after a rerun, the last counts."""
+        records = [Record.from_dict(each) for each in values]
+        self._records = list({(record.section, _order(record.row)): record for record in records}.values())
+
+    @property
+    def exit_status(self) -> int:
+        """1, 6 or 0, see `gate.exit_status`."""
+        return exit_status(record.row.model_dump() for record in self._records if record.section == "success")
+
+    def report(self) -> schema.Report:
+        """Return the whole run; rows in an order that does not depend on who finished first."""
+        sections = {
+            name: tuple(
+                sorted((record.row for record in self._records if record.section == name), key=_order)
+            )
+            for name in schema.SECTIONS
+        }
+        return schema.Report.model_validate(
+            {"created": datetime.now(UTC), "environment": machine.describe(), **sections}
+        )
+
+    def measured(self, known: baselines_file.Baselines) -> dict[tuple[str, str], Measured]:
+        """Return the new baselines this run gives: of rows that ran on consecutive test seeds from the first.
+
+        Metric, margin and risks of a baseline that is there already stay.
+        """
+        found: dict[tuple[str, str], Measured] = {}
+        for record in self._records:
+            row = record.row
+            if not isinstance(row, schema.Success) or row.sha256 is None:
+                continue
+            if [episode.seed for episode in row.episodes] != list(TEST_SEEDS[: row.n_episodes]):
+                continue
+            old = known.entry(row.policy, row.track).baseline
+            kept = {name: getattr(old, name) for name in ("metric", "margin", "alpha", "beta")} if old else {}
+            found[row.policy, row.track] = Measured.from_outcomes(
+                Outcomes.from_records([episode.model_dump() for episode in row.episodes]),
+                data=row.data,
+                sha256=row.sha256,
+                fingerprint=record.fingerprint,
+                **kept,
+            )
+        return found
+
+
+def finish(
+    records: Iterable[Mapping[str, Any]], settings: Settings, *, width: int | None, color: bool
+) -> tuple[str, int]:
+    """Write the report, and the baselines if asked to; return the terminal's summary and the exit status."""
+    run = Run(records)
+    report = run.report()
+    text = table.render(report, width=width, color=color)
+    try:
+        paths = views.write(report, settings.report)
+        text += f"report: {paths[0]} (and {', '.join(path.name for path in paths[1:])})\n"
+        if settings.update_baselines:
+            path = declared.path(settings)
+            text += f"baselines: {path}\n"
+            text += "".join(f"  {line}\n" for line in update_baselines(run, path) or ["nothing to update"])
+    except (OSError, IlBenchError) as error:
+        return f"{text}NOT WRITTEN: {error}\n", 1
+    if run.exit_status == 6:
+        text += "exit status 6: a required gate is INCONCLUSIVE: nothing failed, too little is shown\n"
+    return text, run.exit_status
+
+
+def update_baselines(run: Run, path: Path) -> list[str]:
+    """Make this run's rows the measured baselines in the file; return what to say of each policy.
+
+    A baseline of more episodes than the run has is left alone.
+    """
+    before = baselines_file.load(path) if path.exists() else baselines_file.Baselines()
+    changes, kept = [], {}
+    for (policy, track), new in sorted(run.measured(before).items()):
+        old = before.entry(policy, track).baseline
+        if old is None:
+            said = f"new, {_rate(new)}"
+        elif old == new:
+            said = f"unchanged, {_rate(new)}"
+        elif len(new.success) < len(old.success):
+            few = f"{len(new.success)} of {len(old.success)} episodes"
+            changes.append(f"{policy} ({track}): kept as it is, the run has only {few}")
+            continue
+        else:
+            said = f"{_rate(new)}; it was {_rate(old)}"
+        kept[policy, track] = new
+        changes.append(f"{policy} ({track}): {said}")
+    if kept:
+        baselines_file.update(path, kept)
+    return changes
+
+
+def _rate(measured: Measured) -> str:
+    n = len(measured.success)
+    return f"success_rate {sum(measured.success) / n:.3f} ({n} episodes, sha256 {measured.sha256[:12]})"
+
+
+def _order(row: schema.Row) -> tuple[str, ...]:
+    names = row.ORDER or tuple(type(row).model_fields)[:3]
+    values = [getattr(row, name) for name in names]
+    return tuple(f"{value:09d}" if isinstance(value, int) else str(value) for value in values)

@@ -1,0 +1,134 @@
+"""Policy x seeds -> Outcomes for whatever a user calls a policy."""
+
+import pickle
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from il_bench.errors import IlBenchError
+from il_bench.plugin.settings import Settings
+from il_bench.policies.loading import LoadedPolicy, load_policy
+from il_bench.protocol import RESERVED_SEEDS
+from il_bench.rollout import Outcomes, Policy, RunBlock, Stop, rollout
+from il_bench.rollout.journal import Journal
+from il_bench.rollout.progress import OnBlock
+
+#: `progress(title, n_episodes)` gives a context whose value a rollout calls after each block.
+Progress = Callable[[str, int], AbstractContextManager[OnBlock | None]]
+#: Looks at all episodes so far, in seed order: whether they are enough, and what to say of them.
+Look = Callable[[Outcomes], tuple[bool, str]]
+
+
+class Evaluate:
+    """Rolls policies out as the settings of a run say: seeds, device, number of processes."""
+
+    def __init__(self, settings: Settings, progress: Progress = lambda title, n: nullcontext()) -> None:
+        self._settings = settings
+        self._progress = progress
+
+    def __call__(
+        self,
+        policy: str | Path | LoadedPolicy | Policy,
+        *,
+        n: int | None = None,
+        seeds: Iterable[int] | None = None,
+    ) -> Outcomes:
+        """Roll `policy` out and return its outcomes in seed order.
+
+        policy: a name of the zoo, a `pretrained_model` folder, a Hub id, a loaded policy, or any object with
+            LeRobot's `reset()` and `select_action(batch)`, which runs in this process, not in the workers.
+        n: run the first n of the selected seeds (default: as many as --il-episodes says, 200 without it).
+        seeds: run these instead.
+
+        Raises:
+            IlBenchError: no such policy, a policy that misbehaves, bad seeds, or n and seeds together.
+        """
+        return self.run(policy, _seeds(self._settings, n, seeds))
+
+    def run(
+        self,
+        policy: str | Path | LoadedPolicy | Policy,
+        seeds: ArrayLike,
+        *,
+        journal: Journal | None = None,
+        look: Look | None = None,
+        block: RunBlock | None = None,
+    ) -> Outcomes:
+        """Roll `policy` out on these seeds; blocks that the journal holds are taken from there.
+
+        look: asked after every block, in seed order; the rollout ends when it says that it has seen enough.
+        block: runs a block where it is not PushT, in this process.
+        """
+        settings = self._settings
+        chosen = np.asarray(seeds)
+        loaded = load_policy(policy, device=settings.device) if isinstance(policy, str | Path) else policy
+        if isinstance(loaded, LoadedPolicy):
+            title = loaded.name
+        elif isinstance(loaded, Policy):
+            title = type(loaded).__name__
+        else:
+            raise IlBenchError(
+                f"evaluate: {policy!r} is no policy; give a name, a path, a Hub id, or an object with "
+                "reset() and select_action(batch)"
+            )
+        copies = _copies(loaded) if settings.workers > 1 and block is None else None
+        source, workers = (loaded, 1) if copies is None else (copies, settings.workers)
+        with self._progress(title, len(chosen)) as on_block:
+            stop, shown = (None, on_block) if look is None else _looking(look, on_block)
+            return rollout(
+                source, chosen, workers=workers, on_block=shown, journal=journal, stop=stop, block=block
+            )
+
+
+def _looking(look: Look, on_block: OnBlock | None) -> tuple[Stop, Callable[[int, int], None]]:
+    """Return what asks `look` whether to stop, and what shows its last answer after each block."""
+    said = ""
+
+    def stop(so_far: Outcomes) -> bool:
+        nonlocal said
+        enough, said = look(so_far)
+        return enough
+
+    def show(done: int, total: int) -> None:
+        if on_block is not None:
+            on_block(done, total, said)
+
+    return stop, show
+
+
+@dataclass(frozen=True)
+class _Copies:
+    """A call that gives a copy of a policy, weights as they are now: what worker processes are sent."""
+
+    pickled: bytes
+
+    def __call__(self) -> Any:
+        return pickle.loads(self.pickled)
+
+
+def _copies(policy: LoadedPolicy | Policy) -> _Copies | None:
+    """None for what cannot be copied into another process: a class of a test may live in its module only."""
+    if not isinstance(policy, LoadedPolicy) or not policy.copyable:
+        return None
+    try:
+        return _Copies(pickle.dumps(policy))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
+
+
+def _seeds(settings: Settings, n: int | None, seeds: Iterable[int] | None) -> NDArray[Any]:
+    if seeds is None:
+        return np.array(settings.seed_range if n is None else settings.first_seeds(n))
+    if n is not None:
+        raise IlBenchError(f"evaluate: n={n} and seeds together; give one of them")
+    chosen = np.asarray(list(seeds))
+    if chosen.dtype.kind in "iu" and chosen.size and chosen.max() >= RESERVED_SEEDS:
+        raise IlBenchError(
+            f"evaluate: seed {chosen.max()} is kept for a third evaluation; use seeds below {RESERVED_SEEDS}"
+        )
+    return chosen

@@ -1,0 +1,204 @@
+"""What a test asks for by name. Everything heavy is imported when a fixture is first used, not before."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from il_bench.errors import IlBenchError
+from il_bench.plugin.registry import Registry
+from il_bench.plugin.settings import PolicyChoice, Settings
+from il_bench.protocol import HUMAN_DATA, MARGIN
+
+if TYPE_CHECKING:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    from il_bench.gate import GateResult
+    from il_bench.plugin.evaluation import Evaluate
+    from il_bench.policies.expert import ExpertPolicy
+    from il_bench.policies.loading import LoadedPolicy
+    from il_bench.pusht.env import PushTEnv
+    from il_bench.rollout import Outcomes
+    from il_bench.rollout.progress import OnBlock
+    from il_bench.tokenizers import Tokenizer
+
+SETTINGS = pytest.StashKey[Settings]()
+REGISTRY = pytest.StashKey[Registry]()
+#: What the tests of this process have recorded for the report, by item.
+RECORDS = pytest.StashKey[list[dict[str, Any]]]()
+DATA_INI = "il_bench_data"
+ANY_ENVIRONMENT = "il_bench_any_environment"
+
+
+class Gate(Protocol):
+    """What the `gate` fixture gives."""
+
+    def __call__(
+        self, outcomes: "Outcomes", *, target: float | None = None, margin: float = MARGIN
+    ) -> "GateResult":
+        """Test a success rate against a target, see the fixture."""
+
+
+@pytest.fixture(scope="session")
+def evaluate(pytestconfig: pytest.Config) -> "Evaluate":
+    """Roll a policy out in PushT: `evaluate(policy, *, n=None, seeds=None) -> Outcomes`.
+
+    policy: an embedded policy's name, a pretrained_model folder, a Hub id, or an object with reset() and
+    select_action(batch). Runs the seeds of --il-seeds, as many as --il-episodes (200 without it); or the
+    first n; or `seeds`.
+    """
+    from il_bench.plugin.evaluation import Evaluate
+
+    return Evaluate(pytestconfig.stash[SETTINGS], progress_of(pytestconfig))
+
+
+@pytest.fixture(scope="session")
+def gate() -> Gate:
+    """Test a success rate: `gate(outcomes, *, target=None, margin=0.05) -> GateResult`.
+
+    `.passed` only if a success rate above target - margin is shown with 95 % confidence; without a target the
+    decision is NOT GATED.
+    """
+    from il_bench.gate import check_target
+
+    def decide(outcomes: "Outcomes", *, target: float | None = None, margin: float = MARGIN) -> "GateResult":
+        return check_target(outcomes.sorted().success, target=target, margin=margin)
+
+    return decide
+
+
+@pytest.fixture(scope="session")
+def policy(request: pytest.FixtureRequest) -> "LoadedPolicy":
+    """Each policy selected with --il-policy, loaded, in turn; every embedded and registered one by default.
+
+    Of the registered ones only those for PushT.
+    """
+    from il_bench.plugin.registered import load
+
+    choice = request.param
+    chosen = choice if isinstance(choice, PolicyChoice) else PolicyChoice(str(choice), str(choice))
+    try:
+        return load(chosen, request.config.stash[REGISTRY], request.config.stash[SETTINGS].device)
+    except IlBenchError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+@pytest.fixture(scope="session")
+def expert() -> "ExpertPolicy":
+    """The planner that solves PushT, as a policy for `evaluate`: it answers any state, and is the ceiling."""
+    from il_bench.policies.expert import ExpertPolicy
+
+    return ExpertPolicy()
+
+
+@pytest.fixture(scope="session")
+def tokenizer(policy: "LoadedPolicy") -> "Tokenizer":
+    """The action tokenizer inside each selected policy, LeRobot's vqbet among them; skips where none is."""
+    from il_bench.policies.tokenizers import tokenizer_of
+
+    try:
+        found = tokenizer_of(policy.policy, policy.name)
+    except IlBenchError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+    if found is None:
+        pytest.skip(f"{policy.name} has no action tokenizer")
+    return found
+
+
+@pytest.fixture
+def pusht_env(pytestconfig: pytest.Config) -> "Iterator[PushTEnv]":
+    """A PushT environment with the observations of --il-track, closed after the test."""
+    from il_bench.pusht.env import PushTEnv
+
+    pixels = pytestconfig.stash[SETTINGS].track == "pixels"
+    env = PushTEnv(obs_type="pixels_agent_pos" if pixels else "environment_state_agent_pos")
+    yield env
+    env.close()
+
+
+@pytest.fixture(scope="session")
+def pusht_dataset(pytestconfig: pytest.Config) -> "LeRobotDataset":
+    """Demonstrations, as a LeRobotDataset: what the ini option il_bench_data or IL_BENCH_HUMAN_DATA names.
+
+    A Hub id, a LeRobot folder or a replay buffer; without either the expert's 200 episodes that come with
+    il_bench.
+    """
+    source = pytestconfig.getini(DATA_INI) or os.environ.get(HUMAN_DATA) or "expert"
+    from il_bench.data import open_dataset
+
+    local = pytestconfig.rootpath / source
+    return open_dataset(local if local.exists() else source)
+
+
+@pytest.fixture
+def il_bench_record(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]], None]:
+    """Hand a row to the report, in the form that `il_bench.plugin.collect.Record.to_dict` gives."""
+    records: list[dict[str, Any]] = request.node.stash.setdefault(RECORDS, [])
+    return records.append
+
+
+@pytest.fixture
+def il_bench_whole_table(pytestconfig: pytest.Config) -> None:
+    """Skip a row of the suite that is not about a policy, where some were asked for."""
+    if pytestconfig.stash[SETTINGS].chosen:
+        pytest.skip("belongs to the whole table; --il-policy asks for some rows")
+
+
+def parametrize_policy(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for our `policy` once for each selected one.
+
+    Not if a project has a fixture or a parameter of that name itself. Policies for other environments than
+    PushT are for tests that say by `any_environment` that they can roll them out.
+    """
+    definitions = metafunc._arg2fixturedefs.get("policy", ())
+    if not definitions or definitions[-1].func.__module__ != __name__:
+        return
+    if any("policy" in _names(mark) for mark in metafunc.definition.iter_markers("parametrize")):
+        return
+    selected = metafunc.config.stash[SETTINGS].policies
+    is_for_all = getattr(metafunc.function, ANY_ENVIRONMENT, False)
+    choices = [choice for choice in selected if is_for_all or choice.environment is None]
+    labels = [choice.label for choice in choices]
+    metafunc.parametrize("policy", choices, indirect=True, ids=labels, scope="session")
+
+
+def any_environment[F: Callable[..., object]](test: F) -> F:
+    """Mark a test that rolls a `policy` out wherever it belongs, in PushT or in a project's environment."""
+    setattr(test, ANY_ENVIRONMENT, True)
+    return test
+
+
+def uses_ours(item: pytest.Item) -> bool:
+    """Whether a test asks for a fixture of this module."""
+    info = getattr(item, "_fixtureinfo", None)
+    definitions = info.name2fixturedefs.values() if info is not None else ()
+    return any(each[-1].func.__module__ == __name__ for each in definitions if each)
+
+
+def _names(mark: pytest.Mark) -> list[str]:
+    names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+
+
+def progress_of(config: pytest.Config) -> "Callable[[str, int], AbstractContextManager[OnBlock | None]]":
+    """How to show a rollout's progress in this run; a worker of pytest-xdist shows nothing."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or config.get_verbosity() < 0:
+        return lambda title, n_episodes: nullcontext()
+    from il_bench.rollout import progress
+
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    uncaptured = capture.global_and_fixture_disabled if capture is not None else nullcontext
+    terminal = config.get_terminal_writer()._file
+    with uncaptured():  # while a test runs, a file stands in for the terminal
+        is_terminal = terminal.isatty()
+    if is_terminal:
+        return lambda title, n_episodes: progress.bar(title, n_episodes, terminal, uncaptured)
+
+    def write_line(text: str) -> None:
+        reporter.ensure_newline()
+        reporter.write_line(text)
+
+    return lambda title, n_episodes: progress.log(title, n_episodes, write_line, uncaptured)

@@ -1,0 +1,44 @@
+"""The evaluation protocol: how PushT is played, from which start states, and what counts; each constant once.
+
+Read by every pytest run of everybody who has il_bench installed: standard library only.
+"""
+
+from pathlib import Path
+
+#: The dynamics that the simulator repeats to the bit.
+SIMULATOR = "gym-pusht 0.1.8"
+SUCCESS_COVERAGE = 0.95
+MAX_STEPS = 300
+CONTROL_HZ = 10
+#: Actions are places for the agent to go to, in px of the 512 x 512 px world.
+ACTION_LOW, ACTION_HIGH = 0.0, 512.0
+#: Consecutive seeds that are rolled out as one batch.
+BLOCK_SIZE = 50
+#: A value of a fingerprint.
+Scalar = str | int | float | bool | None
+#: Fields of a fingerprint that say which task the episodes are of. The others say whose arithmetic ran it.
+EPISODE_FIELDS = ("task", "simulator", "max_steps", "success_coverage", "block_size")
+
+TRACKS = ("keypoints", "pixels")
+METRICS = ("success_rate", "mean_max_reward")
+MARGIN = 0.05  # how far below a target a policy must be told apart from it
+SEED_STARTS = {"test": 200_000, "validation": 100_000}
+MAX_EPISODES = 1_000  # both ranges hold 1,000 seeds
+TEST_SEEDS = range(SEED_STARTS["test"], SEED_STARTS["test"] + MAX_EPISODES)
+DEFAULT_EPISODES = 200  # of a policy that meets no gate
+RESERVED_SEEDS = 1_000_000  # kept for a third evaluation: nothing here ever sees them
+#: Names of the ceiling (the planner) and the floor (a policy never trained), rolled out like the others.
+EXPERT, UNTRAINED = "expert", "untrained"
+CONTEXT = (EXPERT, UNTRAINED)
+#: The environment variable that names the folder of the human demonstrations.
+HUMAN_DATA = "IL_BENCH_HUMAN_DATA"
+DATA_HELP = (
+    "Demonstrations: 'expert', which il_bench carries; a Hub id; a LeRobot folder; a replay buffer (.npz, "
+    f".zarr); or 'human', the folder that the environment variable {HUMAN_DATA} names."
+)
+
+
+def data_name(source: str | Path) -> str:
+    """What reports call demonstrations: their folder's or file's own name, without .npz or .zarr."""
+    name = Path(source).name
+    return name if name in ("", "..") else name.removesuffix(".npz").removesuffix(".zarr")

@@ -1,0 +1,284 @@
+"""Policy x seeds -> episodes, in fixed blocks: the same result whatever the workers, order or selection.
+
+Seeds with the same `seed // BLOCK_SIZE` are one block. A block always runs as one batch of all its seeds,
+wanted or not, so that the policy sees the same shapes and draws the same random numbers whichever episodes
+were asked for; episodes nobody wanted are dropped. Worlds that are done leave the physics and keep their last
+observation.
+
+Blocks finish in any order and are consumed in seed order, results and a policy's errors alike; only a block
+that kills its worker three times ends a rollout at once. So a rollout that stops
+early stops at the same block whatever the number of workers; what others had finished beyond it is dropped.
+"""
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from il_bench.errors import IlBenchError, place_of
+from il_bench.machine import one_thread
+from il_bench.protocol import ACTION_HIGH, ACTION_LOW, BLOCK_SIZE, MAX_STEPS, SUCCESS_COVERAGE
+from il_bench.pusht.batch import PushTBatch
+from il_bench.rollout.executors import run_in_processes, run_inline
+from il_bench.rollout.journal import Journal
+from il_bench.rollout.outcomes import DTYPES, Outcomes
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """What can be rolled out: LeRobot's two methods, on raw observations and actions in px.
+
+    One with an attribute `camera`, a `pusht.camera.Camera`, sees an image in the place of the keypoints.
+    """
+
+    def reset(self) -> None:
+        """Forget the last episode."""
+
+    def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Map what `PushTBatch.observations` gives, as tensors, to actions (B, 2) px."""
+
+
+PolicyLoader = Callable[[], Policy]
+#: Runs the wanted seeds of one block in this process.
+RunBlock = Callable[[Policy, NDArray[np.int64]], Outcomes]
+#: Given all episodes so far, in seed order: whether they are enough.
+Stop = Callable[[Outcomes], bool]
+
+
+def rollout(
+    policy_or_loader: Policy | PolicyLoader,
+    seeds: ArrayLike,
+    *,
+    workers: int = 1,
+    on_block: Callable[[int, int], None] | None = None,
+    journal: Journal | None = None,
+    stop: Stop | None = None,
+    block: RunBlock | None = None,
+) -> Outcomes:
+    """Run one episode of PushT per seed, or fewer: until `stop` says that they are enough.
+
+    Args:
+        policy_or_loader: a policy, which runs in this process; or a callable without arguments that returns
+            one, picklable if `workers` > 1: each worker process (spawned) calls it once.
+        seeds: distinct integers >= 0, in any order.
+        workers: number of processes; 1 is this process itself. The outcomes do not depend on it.
+        on_block: called as `on_block(n_done_blocks, n_blocks)` after each block, for progress bars; with
+            `stop`, blocks that are done ahead of their turn do not count yet.
+        journal: open, and of this policy: blocks it holds are not run, and blocks that finish are added to
+            it, also when a later one fails. The outcomes do not depend on it.
+        stop: asked after every block, the blocks taken in seed order; once it says yes the rest is not run.
+        block: runs a block, picklable if `workers` > 1; None: `run_block`, PushT.
+
+    Returns:
+        The outcomes in seed order. `seconds` is the time this call took, plus what the blocks from the
+        journal took when they ran.
+
+    Raises:
+        IlBenchError: bad seeds or workers; a policy that raises, or returns the wrong shape or a value that
+            is not finite (names seed, step and value); a block whose worker process died three times.
+    """
+    start = time.perf_counter()
+    blocks = _blocks(seeds)
+    load = _loader(policy_or_loader, workers)
+    queue = _Queue([int(wanted[0]) for wanted in blocks], stop)
+
+    def done(first: int, result: Outcomes | IlBenchError) -> None:
+        queue.take(first, result)
+        if on_block is not None:
+            on_block(queue.n_finished if stop is None else len(queue.consumed), len(blocks))
+
+    missing, recalled = [], set[int]()
+    for wanted in blocks:
+        known = journal.recall(wanted) if journal is not None else None
+        if known is None:
+            missing.append(wanted)
+        elif not queue.stopped:
+            recalled.add(int(wanted[0]))
+            done(int(wanted[0]), known)
+    if not queue.stopped:
+        # Closing ends the workers at once, also when an error or Ctrl-C gets in between two blocks.
+        with closing(_run(load, missing, min(workers, len(missing)), block)) as results:
+            for first, result in results:
+                if journal is not None and isinstance(result, Outcomes):
+                    journal.append(result)
+                done(first, result)
+                if queue.stopped:
+                    break
+    before = sum(part.seconds for part in queue.consumed if int(part.seeds[0]) in recalled)
+    return replace(Outcomes.concatenate(queue.consumed), seconds=before + time.perf_counter() - start)
+
+
+class _Queue:
+    """Blocks in whatever order they finish, consumed in seed order until `stop` has had enough.
+
+    order: the first wanted seed of every block.
+    """
+
+    def __init__(self, order: list[int], stop: Stop | None) -> None:
+        self._order = order
+        self._stop = stop
+        self._waiting: dict[int, Outcomes | IlBenchError] = {}
+        self.consumed: list[Outcomes] = []
+        self.n_finished = 0
+        self.stopped = False
+
+    def take(self, first: int, result: Outcomes | IlBenchError) -> None:
+        """Add a finished block. Raises the error of a block when it is that block's turn, not before."""
+        self._waiting[first] = result
+        self.n_finished += 1
+        while not self.stopped and len(self.consumed) < len(self._order):
+            part = self._waiting.pop(self._order[len(self.consumed)], None)
+            if part is None:
+                return
+            if isinstance(part, IlBenchError):
+                raise part
+            self.consumed.append(part)
+            self.stopped = self._stop is not None and self._stop(Outcomes.concatenate(self.consumed))
+
+
+def _loader(policy_or_loader: Policy | PolicyLoader, workers: int) -> PolicyLoader:
+    """Return what gives the policy, after checks that need no rollout to fail."""
+    if workers < 1:
+        raise IlBenchError(f"workers must be at least 1, got {workers}")
+    if isinstance(policy_or_loader, Policy) and not isinstance(policy_or_loader, type):  # a class loads one
+        if workers > 1:
+            raise IlBenchError(
+                f"workers={workers} needs a picklable callable that returns the policy, such as "
+                f"PolicyLoader(path), got a policy ({type(policy_or_loader).__name__}); or use workers=1"
+            )
+        policy = policy_or_loader
+        return lambda: policy
+    if not callable(policy_or_loader):
+        raise IlBenchError(
+            "expected a policy (reset, select_action) or a callable that returns one, "
+            f"got {policy_or_loader!r}"
+        )
+    return policy_or_loader
+
+
+def _run(
+    load: PolicyLoader, blocks: list[NDArray[np.int64]], workers: int, block: RunBlock | None
+) -> Generator[tuple[int, Outcomes | IlBenchError], None, None]:
+    """Choose the executor; without blocks, nothing is loaded. Yields what `_attempt` returns."""
+    if not blocks:
+        return
+    attempt = partial(_attempt, block=block)
+    if workers == 1:
+        yield from run_inline(load, attempt, blocks)
+    else:
+        yield from run_in_processes(load, attempt, blocks, workers, name=_name)
+
+
+def _attempt(
+    policy: Policy, wanted: NDArray[np.int64], block: RunBlock | None
+) -> tuple[int, Outcomes | IlBenchError]:
+    """Return the first wanted seed, and the block's episodes or why there are none.
+
+    A value and not raised: it counts only if the blocks before it do not end the rollout.
+    """
+    try:
+        return int(wanted[0]), (block or run_block)(policy, wanted)
+    except IlBenchError as error:
+        return int(wanted[0]), error
+
+
+def _name(wanted: NDArray[np.int64]) -> str:
+    return f"seeds {wanted[0]}-{wanted[-1]}"
+
+
+def _blocks(seeds: ArrayLike) -> list[NDArray[np.int64]]:
+    """Group seeds into blocks: the wanted seeds of each, in seed order."""
+    given = np.asarray(seeds)
+    if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "iu" or given.min() < 0:
+        raise IlBenchError(f"seeds must be a non-empty list of integers >= 0, got {seeds!r}")
+    unique, counts = np.unique(given.astype(np.int64), return_counts=True)
+    if len(unique) != len(given):
+        raise IlBenchError(f"seeds must be distinct: seed {unique[counts > 1][0]} is there more than once")
+    edges = np.flatnonzero(np.diff(unique // BLOCK_SIZE)) + 1
+    return np.split(unique, edges)
+
+
+def run_block(policy: Policy, wanted: NDArray[np.int64]) -> Outcomes:
+    """Run one block in this process, torch on one thread, and return the wanted episodes of it.
+
+    Args:
+        policy: the policy; torch's global generators are seeded with the block's first seed, and restored.
+        wanted: (n,) distinct seeds in rising order, all of one block.
+    """
+    start = time.perf_counter()
+    first = int(wanted[0]) // BLOCK_SIZE * BLOCK_SIZE
+    with one_thread(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(first)
+        whole = _simulate(policy, np.arange(first, first + BLOCK_SIZE), wanted - first)
+    kept = {name: getattr(whole, name)[wanted - first] for name in DTYPES}
+    return Outcomes(**kept, seconds=time.perf_counter() - start)
+
+
+def _simulate(policy: Policy, seeds: NDArray[np.int64], wanted: NDArray[np.int64]) -> Outcomes:
+    """Run a batch until the wanted rows are done; only their rows of the result are whole."""
+    worlds = PushTBatch()
+    worlds.reset(seeds)
+    best = np.zeros(len(seeds))
+    n_steps, outside = np.zeros((2, len(seeds)), np.int64)
+    active = np.ones(len(seeds), np.bool_)
+    _reset(policy, seeds)
+    for step in range(MAX_STEPS):
+        actions = _actions(policy, worlds, seeds, active, step)
+        coverage = worlds.step(actions, active)
+        best = np.maximum(best, np.where(active, coverage, 0.0))
+        n_steps += active
+        outside += active & ((actions < ACTION_LOW) | (actions > ACTION_HIGH)).any(axis=1)
+        active &= ~(coverage > SUCCESS_COVERAGE)
+        if not active[wanted].any():
+            break
+    max_reward = np.clip(best / SUCCESS_COVERAGE, 0.0, 1.0)
+    return Outcomes(seeds, best > SUCCESS_COVERAGE, max_reward, n_steps, outside)
+
+
+def _reset(policy: Policy, seeds: NDArray[np.int64]) -> None:
+    try:
+        policy.reset()
+    except Exception as error:
+        raise _failed(f"in reset(), seeds {seeds[0]}-{seeds[-1]}", error) from error
+
+
+def _failed(where: str, error: Exception) -> IlBenchError:
+    said = f"{type(error).__name__}: {error} ({place_of(error)})"
+    return IlBenchError(f"policy failed {where}: {said}")
+
+
+def _actions(
+    policy: Policy, worlds: PushTBatch, seeds: NDArray[np.int64], active: NDArray[np.bool_], step: int
+) -> NDArray[np.float32]:
+    """Ask the policy for actions (B, 2) and check them; they pass unclipped, as in LeRobot."""
+    where = f"at seeds {seeds[0]}-{seeds[-1]}, step {step}"
+    seen = worlds.observations(getattr(policy, "camera", None))
+    batch = {key: torch.from_numpy(value) for key, value in seen.items()}
+    try:
+        with torch.inference_mode():
+            action = policy.select_action(batch)
+    except Exception as error:
+        raise _failed(where, error) from error
+    if not isinstance(action, torch.Tensor):
+        raise IlBenchError(
+            f"policy returned {action!r} {where}, expected a tensor of shape ({len(seeds)}, 2)"
+        )
+    if action.shape != (len(seeds), 2):
+        raise IlBenchError(
+            f"policy returned actions of shape {tuple(action.shape)} {where}, expected ({len(seeds)}, 2)"
+        )
+    actions: NDArray[np.float32] = action.to("cpu", torch.float32).numpy()
+    bad = active & ~np.isfinite(actions).all(axis=1)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise IlBenchError(
+            f"policy returned action {actions[row].tolist()} at seed {seeds[row]}, step {step}; "
+            "expected finite numbers"
+        )
+    return actions

@@ -1,0 +1,1 @@
+"""Training: one loop and recipes as data here, LeRobot's own trainer in `lerobot`."""

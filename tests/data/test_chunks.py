@@ -1,0 +1,95 @@
+"""Demonstrations as tokenizers see them: which chunks there are, and that what was coded comes back in px."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from il_bench.data import chunks, open_dataset
+from il_bench.data.convert import write_dataset
+from il_bench.data.replay_buffer import ReplayBuffer
+from il_bench.errors import IlBenchError
+from il_bench.policies.loading import load_policy
+from il_bench.policies.tokenizers import OfPolicy
+
+
+@pytest.fixture(scope="module")
+def expert() -> LeRobotDataset:
+    return open_dataset("expert")
+
+
+def test_every_fifth_episode_is_held_out_and_none_is_lost(expert: LeRobotDataset) -> None:
+    held, others = (chunks.cut(expert, 5, held_out=way) for way in (True, False))
+    assert set(held.episodes.tolist()) == set(range(4, 200, 5))
+    assert set(others.episodes.tolist()) == set(range(200)) - set(range(4, 200, 5))
+    # An episode of L frames has L - 4 chunks of 5.
+    assert len(held.actions) + len(others.actions) == expert.meta.total_frames - 4 * 200
+
+
+def test_a_chunk_is_what_was_done_from_its_frame_on(expert: LeRobotDataset) -> None:
+    held = chunks.cut(expert, 5, held_out=True)
+    table = expert.hf_dataset.with_format("numpy")[:]
+    actions, states = table["action"], table["observation.state"]
+    episodes, frames = table["episode_index"], table["frame_index"]
+    for row in (0, 100, len(held.frames) - 1):
+        (start,) = np.flatnonzero(
+            (episodes == held.episodes[row].item()) & (frames == held.frames[row].item())
+        )
+        assert (episodes[start : start + 5] == episodes[start]).all()
+        np.testing.assert_array_equal(held.actions[row], actions[start : start + 5])
+        np.testing.assert_array_equal(held.agents[row], states[start])
+
+
+def test_chunks_from_the_agent_by_hand() -> None:
+    where = chunks.FromTheAgent()
+    seen = chunks.Chunks(
+        actions=torch.tensor([[[356.0, 100.0], [100.0, 228.0]]]),
+        agents=torch.tensor([[100.0, 100.0]]),
+        episodes=torch.tensor([4]),
+        frames=torch.tensor([0]),
+    )
+    coded = where.chunks(seen)
+    assert coded.tolist() == [[[1.0, 0.0], [0.0, 0.5]]]
+    assert torch.equal(where.pixels(coded, seen.agents), seen.actions)
+
+
+def test_a_policys_tokenizer_is_measured_on_what_its_training_saw(expert: LeRobotDataset) -> None:
+    policy = load_policy("bet")
+    held = chunks.cut(expert, 5, held_out=True)
+    where = OfPolicy.of(policy)
+    raw = {"action": held.actions, "observation.state": held.agents}
+    batch = policy.preprocessor(raw)
+    in_training = policy.policy.chunks({**batch, "observation.state": batch["observation.state"][:, None]})
+    assert where.relative
+    assert torch.equal(where.chunks(held), in_training)
+    back = where.pixels(where.chunks(held), held.agents)
+    torch.testing.assert_close(back, held.actions, atol=1e-3, rtol=0)
+
+
+def test_a_policy_that_codes_places_is_not_relative(checkpoint: Path, expert: LeRobotDataset) -> None:
+    where = OfPolicy.load(str(checkpoint))
+    held = chunks.cut(expert, 5, held_out=True)
+    assert not where.relative
+    torch.testing.assert_close(
+        where.chunks(held), (held.actions - 256) / 100
+    )  # mean and std of the checkpoint
+    torch.testing.assert_close(where.pixels(where.chunks(held), held.agents), held.actions)
+
+
+@pytest.mark.parametrize(
+    ("n_episodes", "length", "said"),
+    [(4, 9, "4 episodes; one in 5 is held out"), (5, 3, "no episode is 5 steps long, as a chunk is")],
+)
+def test_too_little_is_refused(tmp_path: Path, n_episodes: int, length: int, said: str) -> None:
+    n = n_episodes * length
+    place = np.linspace(100.0, 400.0, n, dtype=np.float32)[:, None]
+    buffer = ReplayBuffer(
+        action=np.repeat(place, 2, axis=1),
+        state=np.concatenate([np.repeat(place, 4, axis=1), np.ones((n, 1), np.float32)], axis=1),
+        episode_ends=np.arange(1, n_episodes + 1) * length,
+    )
+    write_dataset(buffer, tmp_path / "few")
+    with pytest.raises(IlBenchError, match=said):
+        chunks.cut(open_dataset(tmp_path / "few"), 5, held_out=True)

@@ -1,0 +1,346 @@
+"""baselines.json: what it refuses and how it says so, round trips to the bit, updates that lose nothing."""
+
+import json
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from il_bench.errors import IlBenchError
+from il_bench.gate import baselines, check_baseline
+from il_bench.gate.baselines import Baselines, Entry, Measured, Target
+from il_bench.rollout import Outcomes
+
+FINGERPRINT = {
+    "task": "PushT",
+    "simulator": "gym-pusht 0.1.8",
+    "max_steps": 300,
+    "success_coverage": 0.95,
+    "block_size": 50,
+    "torch": "2.11.0+cpu",
+    "instruction_set": "AVX2",
+}
+SHA = "0123456789abcdef" * 4
+
+
+def outcomes(n: int = 100, first: int = 200_000, seed: int = 0) -> Outcomes:
+    generator = np.random.default_rng(seed)
+    success = generator.random(n) < 0.7
+    return Outcomes(
+        seeds=np.arange(first, first + n),
+        success=success,
+        max_reward=np.where(success, 1.0, generator.random(n)),
+        n_steps=np.where(success, generator.integers(50, 300, n), 300),
+        outside=np.zeros(n, np.int64),
+    )
+
+
+def measured(of: Outcomes | None = None, **gate) -> Measured:
+    of = outcomes() if of is None else of
+    return Measured.from_outcomes(of, data="human", sha256=SHA, fingerprint=FINGERPRINT, **gate)
+
+
+def example() -> Baselines:
+    vqbet = Entry(target=Target(value=0.85, required=True), baseline=measured())
+    return Baselines(gates={"vqbet": {"keypoints": vqbet}, "bc": {"keypoints": Entry()}})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "baselines.json"
+    baselines.save(path, example())
+    return path
+
+
+def edit(path: Path, field: str, value: object) -> None:
+    """Set a dotted field of the file, as somebody with an editor would."""
+    content = json.loads(path.read_text())
+    *parents, last = field.split(".")
+    inner = content
+    for name in parents:
+        inner = inner[name]
+    inner[last] = value
+    path.write_text(json.dumps(content))
+
+
+def test_the_shipped_file_declares_the_targets() -> None:
+    shipped = baselines.load(baselines.default_path())
+    targets = {
+        (policy, track): (entry.target.metric, entry.target.value, entry.target.margin)
+        for policy, tracks in shipped.gates.items()
+        for track, entry in tracks.items()
+        if entry.target is not None
+    }
+    assert targets == {
+        ("vqbet", "keypoints"): ("success_rate", 0.85, 0.05),
+        ("diffusion", "keypoints"): ("success_rate", 0.92, 0.05),
+        ("act", "keypoints"): ("success_rate", 0.65, 0.05),
+    }
+    assert set(shipped.gates) == {"act", "bc", "bet", "diffusion", "vqbet"}
+
+
+def test_what_is_saved_is_loaded(path: Path) -> None:
+    assert baselines.load(path) == example()
+
+
+reward = st.floats(0, 1) | st.sampled_from([1 / 3, 0.1 + 0.2, np.nextafter(1.0, 0), 5e-324])
+
+
+@settings(deadline=None, max_examples=50)
+@given(rewards=st.lists(reward, min_size=1, max_size=20))
+def test_rewards_survive_the_file_to_the_bit(
+    tmp_path_factory: pytest.TempPathFactory, rewards: list[float]
+) -> None:
+    n = len(rewards)
+    of = Outcomes(
+        np.arange(200_000, 200_000 + n), np.zeros(n), np.array(rewards), np.full(n, 300), np.zeros(n)
+    )
+    path = tmp_path_factory.getbasetemp() / "rewards.json"
+    baselines.save(path, Baselines(gates={"bc": {"pixels": Entry(baseline=measured(of))}}))
+    back = baselines.load(path).entry("bc", "pixels").baseline
+    assert back is not None
+    assert np.array(back.max_reward).tobytes() == np.array(rewards).tobytes()
+    assert back.first_difference(of, name="bc") is None
+
+
+def test_the_file_is_readable_and_stable(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert max(i for i, _ in enumerate(lines)) < 60  # a field a line, whatever the number of episodes
+    assert sum(line.strip().startswith('"max_reward": [') and line.endswith("],") for line in lines) == 1
+    again = path.with_name("again.json")
+    baselines.save(again, baselines.load(path))
+    assert again.read_text() == path.read_text()
+
+
+TARGET, BASELINE = "gates.vqbet.keypoints.target", "gates.vqbet.keypoints.baseline"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("alpha", 0.05, "alpha = 0.05: unknown field"),
+        (f"{TARGET}.goal", 0.9, "goal = 0.9: unknown field"),
+        (f"{TARGET}.value", 1.5, "value = 1.5: Input should be less than 1"),
+        (f"{TARGET}.value", "0.85", "value = '0.85': Input should be a valid number"),
+        (f"{TARGET}.value", float("nan"), "value = nan"),
+        (f"{TARGET}.margin", 0.9, "margin 0.9 must be below value 0.85"),
+        (f"{TARGET}.cap", 1001, "cap = 1001: Input should be less than or equal to 1000"),
+        (f"{TARGET}.cap", 0, "cap = 0"),
+        (f"{TARGET}.alpha", 0, "alpha = 0"),
+        (f"{TARGET}.required", "yes", "required = 'yes'"),
+        (f"{TARGET}.metric", "avg_max_reward", "metric = 'avg_max_reward'"),
+        ("gates.vqbet.li dar", {}, "li dar"),
+        (f"{BASELINE}.first_seed", 100_000, "first_seed = 100000"),
+        (f"{BASELINE}.first_seed", 200_950, "end at seed 201049; test seeds end at 200999"),
+        (f"{BASELINE}.sha256", "abc", "sha256 = 'abc'"),
+        (f"{BASELINE}.success", [], "success holds no episodes"),
+        (f"{BASELINE}.success", [2] * 100, "success.0 = 2"),
+        (f"{BASELINE}.n_steps", [300] * 99, "n_steps holds 99 episodes, success holds 100"),
+        (f"{BASELINE}.max_reward", [1.0] * 99 + [1.25], "max_reward.99 = 1.25"),
+        (f"{BASELINE}.max_reward", [0.5] * 100, "is a success with max_reward 0.5"),
+        (f"{BASELINE}.fingerprint", {"task": "PushT"}, "fingerprint lacks 'simulator'"),
+        (f"{BASELINE}.fingerprint", FINGERPRINT | {"clock": float("inf")}, "fingerprint.clock"),
+        (f"{BASELINE}.checkpoint", "zoo/vqbet", "unknown field"),
+        ("schema", 2, "schema = 2, but this il_bench reads schema 1"),
+    ],
+)
+def test_one_error_names_file_field_value_and_way_out(
+    path: Path, field: str, value: object, message: str
+) -> None:
+    edit(path, field, value)
+    with pytest.raises(IlBenchError) as caught:
+        baselines.load(path)
+    said = str(caught.value)
+    assert str(path) in said and message in said
+    if field.startswith(BASELINE):
+        assert BASELINE in said and "make it null and measure it again" in said
+    else:
+        assert "correct the field" in said or "--il-update-baselines" in said
+    assert len(said) < 500 and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"schema": 1,', "broken JSON at line 1, column 14"),
+        (b"<<<<<<< HEAD\n{}", "broken JSON at line 1, column 1"),
+        (b"", "broken JSON"),
+        (b"[]", "schema = None"),
+        (b'{"gates": {}}', "schema = None"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b'{"schema": 1, "gates": {"bc": {}, "bc": {}}}', "'bc' is there twice"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_baselines_file(path: Path, content: bytes | None, message: str) -> None:
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(IlBenchError) as caught:
+        baselines.load(path)
+    assert message in str(caught.value) and path.name in str(caught.value)
+
+
+def test_alpha_is_divided_over_all_gates_declared() -> None:
+    gates = example()  # one target, one baseline, and an entry that declares nothing
+    assert gates.n_gates == 2
+    entry = gates.entry("vqbet", "keypoints")
+    assert gates.alpha(entry.target) == gates.alpha(entry.baseline) == 0.025
+    assert gates.entry("vqbet", "pixels") == gates.entry("nobody", "keypoints") == Entry()
+
+
+def test_stale_entries_are_named(path: Path) -> None:
+    gates = baselines.load(path)
+    baselines.check_stale(gates, {"vqbet": {"keypoints": SHA}, "bc": {"keypoints": SHA}}, path=path)
+    with pytest.raises(
+        IlBenchError, match=r"gates\.bc\.keypoints is stale.*it has act, vqbet.*delete the entry"
+    ):
+        baselines.check_stale(gates, {"vqbet": {"keypoints": SHA}, "act": {"keypoints": SHA}}, path=path)
+    with pytest.raises(IlBenchError, match=r"gates\.vqbet\.keypoints is stale"):
+        baselines.check_stale(gates, {"vqbet": {"pixels": SHA}, "bc": {"keypoints": SHA}}, path=path)
+
+
+def test_same_needs_the_same_weights_and_the_same_conditions() -> None:
+    base = measured()
+    assert base.same(sha256=SHA, fingerprint=FINGERPRINT, name="vqbet")
+    assert not base.same(sha256="f" * 64, fingerprint=FINGERPRINT, name="vqbet")
+    assert not base.same(sha256=SHA, fingerprint=FINGERPRINT | {"torch": "2.10.0"}, name="vqbet")
+    assert not base.same(sha256=SHA, fingerprint=FINGERPRINT | {"gpu": "a new field"}, name="vqbet")
+
+
+@pytest.mark.parametrize(
+    "change", [{"block_size": 25}, {"max_steps": 200}, {"simulator": "gym-pusht 0.2.0"}, {"task": "PushL"}]
+)
+def test_episodes_of_another_task_are_refused(change: dict[str, object]) -> None:
+    (field, value), *_ = change.items()
+    with pytest.raises(IlBenchError) as caught:
+        measured().same(sha256=SHA, fingerprint=FINGERPRINT | change, name="vqbet on keypoints")
+    for part in (
+        "vqbet on keypoints",
+        f"fingerprint.{field}",
+        repr(FINGERPRINT[field]),
+        repr(value),
+        "--il-update",
+    ):
+        assert part in str(caught.value)
+
+
+def test_pairs_are_of_the_same_seeds() -> None:
+    base, now = measured(), outcomes(20, first=200_030, seed=1)
+    new, old = base.pairs(now, name="vqbet")
+    assert new.tolist() == now.success.tolist()
+    assert old.tolist() == outcomes().success[30:50].tolist()
+    new, old = measured(metric="mean_max_reward").pairs(now, name="vqbet")
+    assert new.tolist() == now.max_reward.tolist()
+    assert old.tolist() == outcomes().max_reward[30:50].tolist()
+    with pytest.raises(IlBenchError, match="has seeds 200000 to 200099, not 200100"):
+        base.pairs(outcomes(51, first=200_050), name="vqbet")
+    with pytest.raises(IlBenchError, match="has seeds 200050 to 200149, not 200000"):
+        measured(outcomes(first=200_050)).pairs(outcomes(60), name="vqbet")
+
+
+@pytest.mark.parametrize("column", ["success", "max_reward", "n_steps"])
+def test_the_first_difference_is_found_in_every_column_and_fails_the_gate(column: str) -> None:
+    base, now = measured(), outcomes()
+    assert base.first_difference(now, name="vqbet") is None
+    for i in (42, 60):
+        x = getattr(now, column)
+        x[i] = (
+            np.nextafter(x[i], 0.5)
+            if column == "max_reward"
+            else not x[i]
+            if column == "success"
+            else x[i] - 1
+        )
+    seed = base.first_difference(now, name="vqbet")
+    assert seed == 200_042
+    result = check_baseline(
+        *base.pairs(now, name="vqbet"), margin=0.05, alpha=0.05, beta=0.05, same=True, differs_at=seed
+    )
+    assert result.decision == "FAIL" and "seed 200042" in result.shown
+
+
+@pytest.mark.parametrize(
+    ("of", "message"),
+    [
+        (outcomes(0), "consecutive seeds"),
+        (Outcomes(*(np.array([200_001, 200_000]), *np.ones((4, 2)))), "consecutive seeds"),
+        (outcomes(50, first=100_000), "measured baseline: first_seed = 100000"),
+        (outcomes(51, first=200_950), "measured baseline: its episodes: .*test seeds end at 200999"),
+    ],
+)
+def test_a_baseline_is_of_consecutive_test_seeds(of: Outcomes, message: str) -> None:
+    with pytest.raises(IlBenchError, match=message):
+        measured(of)
+
+
+def test_update_replaces_baselines_and_keeps_everything_else(path: Path) -> None:
+    new = measured(outcomes(50, seed=3))
+    after = baselines.update(path, {("vqbet", "keypoints"): new, ("act", "pixels"): new})
+    assert after == baselines.load(path)
+    assert after.entry("vqbet", "keypoints") == Entry(target=Target(value=0.85, required=True), baseline=new)
+    assert after.entry("act", "pixels") == Entry(baseline=new)
+    assert "bc" in after.gates
+
+
+def test_update_makes_a_missing_file_and_refuses_a_broken_one(path: Path) -> None:
+    fresh = path.with_name("fresh.json")
+    baselines.update(fresh, {("bc", "keypoints"): measured()})
+    assert baselines.load(fresh).entry("bc", "keypoints").baseline == measured()
+    path.write_text("{")
+    with pytest.raises(IlBenchError, match="broken JSON"):
+        baselines.update(path, {("bc", "keypoints"): measured()})
+    assert path.read_text() == "{"
+
+
+def test_updates_at_the_same_time_lose_nothing(path: Path) -> None:
+    policies = [f"policy{i}" for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: baselines.update(path, {(name, "keypoints"): measured()}), policies))
+    assert set(baselines.load(path).gates) == {"vqbet", "bc", *policies}
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_no_litter(
+    path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, broken, full)
+    with pytest.raises(IlBenchError, match=r"cannot be written \(No space left on device\)"):
+        baselines.save(path, Baselines())
+    assert path.read_bytes() == before
+    assert {file.name for file in path.parent.iterdir()} <= {path.name, f".{path.name}.lock"}
+
+
+def test_a_held_lock_is_waited_for_and_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "_LOCK_SECONDS", 0.1)
+    with baselines._locked(path), pytest.raises(IlBenchError, match=r"another process has held \.baselines"):
+        baselines.save(path, Baselines())
+
+
+def test_permissions_and_links_survive(path: Path) -> None:
+    path.chmod(0o664)
+    link = path.with_name("link.json")
+    link.symlink_to(path)
+    baselines.save(link, Baselines())
+    assert link.is_symlink()
+    assert baselines.load(path) == Baselines()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o664
+    new = path.with_name("new.json")
+    baselines.save(new, Baselines())
+    assert stat.S_IMODE(new.stat().st_mode) == 0o644
+
+
+def test_the_default_is_the_checkouts_or_the_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "il_bench"
+    monkeypatch.setattr(baselines, "__file__", str(package / "gate" / "baselines.py"))
+    assert baselines.default_path() == package / "baselines.json"
+    (tmp_path / "pyproject.toml").touch()
+    assert baselines.default_path() == tmp_path / "baselines.json"

@@ -1,0 +1,234 @@
+"""Decisions: worked out by hand, for every kind of answer, and their error rates by simulation."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from il_bench.errors import IlBenchError
+from il_bench.gate import Decision, GateResult, check_baseline, check_target, exit_status
+from il_bench.gate.stats import clopper_pearson
+
+TARGET = {"target": 0.85, "margin": 0.05, "alpha": 0.05, "beta": 0.05, "cap": 1000}
+BASELINE = {"margin": 0.05, "alpha": 0.05, "beta": 0.05}
+
+
+def test_pass_by_hand() -> None:
+    # Every success multiplies the evidence against p <= 0.80 by 0.85 / 0.80; 1 / 0.05 = 20 takes 50 of them.
+    assert (0.85 / 0.80) ** 49 < 20 <= (0.85 / 0.80) ** 50
+    assert check_target(np.ones(49), **TARGET).decision == "INCONCLUSIVE"
+    result = check_target(np.ones(200), **TARGET)
+    assert (result.decision, result.n, result.passed) == ("PASS", 50, True)
+    assert result.shown == "> 0.80 shown"
+    assert str(result) == "PASS (> 0.80 shown, 50 episodes)"
+    assert result.evidence == {
+        "mean": 1.0,
+        "fail": pytest.approx(-50 * math.log(0.85 / 0.80)),
+        "pass": pytest.approx(50 * math.log(0.85 / 0.80)),
+        "fail_at": pytest.approx(math.log(20)),
+        "pass_at": pytest.approx(math.log(20)),
+    }
+
+
+def test_fail_by_hand() -> None:
+    # Every failure multiplies the evidence against p >= 0.85 by 0.20 / 0.15: eleven for 20.
+    assert (0.20 / 0.15) ** 10 < 20 <= (0.20 / 0.15) ** 11
+    result = check_target(np.zeros(60), **TARGET)
+    assert (result.decision, result.n, result.passed, result.shown) == ("FAIL", 11, False, "< 0.85 shown")
+
+
+def test_a_target_that_is_not_required_is_below_target_and_never_passed() -> None:
+    result = check_target(np.zeros(60), **TARGET, required=False)
+    assert (result.decision, result.passed) == ("BELOW TARGET", False)
+    assert check_target(np.ones(60), **TARGET, required=False).decision == "PASS"
+    assert check_target(np.ones(10), **TARGET, required=False).decision == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize("values", [[], [1], [0], np.tile([1, 1, 1, 1, 0], 60)])
+def test_too_little_to_tell_is_inconclusive_and_never_passed(values) -> None:
+    result = check_target(values, **TARGET)
+    assert (result.decision, result.passed, result.n) == ("INCONCLUSIVE", False, len(values))
+    assert "neither < 0.85 nor > 0.80 shown; the cap is 1000" in str(result)
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_without_a_target_nothing_is_gated() -> None:
+    result = check_target(np.ones(60), **TARGET | {"target": None})
+    assert (result.decision, result.passed, result.evidence) == ("NOT GATED", False, {})
+
+
+def test_the_first_crossing_decides_whatever_comes_after() -> None:
+    assert check_target(np.r_[np.ones(50), np.zeros(900)], **TARGET).decision == "PASS"
+    assert check_target(np.r_[np.zeros(11), np.ones(900)], **TARGET).decision == "FAIL"
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["success_rate", "mean_max_reward"]), st.integers(1, 60))
+def test_blocks_give_the_decision_of_the_whole_sequence(seed: int, metric: str, block: int) -> None:
+    values = (np.random.default_rng(seed).random(600) < 0.88).astype(float)
+    whole = check_target(values, **TARGET, metric=metric)
+    for end in range(block, 600 + block, block):
+        grown = check_target(values[:end], **TARGET, metric=metric)
+        if grown.decision != "INCONCLUSIVE":
+            break
+    assert (grown.decision, grown.n) == (whole.decision, whole.n)
+
+
+def test_mean_max_reward_is_gated_on_the_mean_not_on_successes() -> None:
+    rewards = np.tile([0.99, 0.87], 200)  # no episode is a success
+    assert check_target(rewards, **TARGET, metric="mean_max_reward").decision == "PASS"
+    assert check_target(rewards - 0.3, **TARGET, metric="mean_max_reward").decision == "FAIL"
+
+
+def simulate(p: float, runs: int = 300) -> list[str]:
+    draws = np.random.default_rng(3).random((runs, 1000)) < p
+    return [check_target(values, **TARGET).decision for values in draws]
+
+
+def test_error_rates_of_the_decisions() -> None:
+    fails = simulate(0.85).count("FAIL")
+    assert clopper_pearson(fails, 300, 0.998)[0] <= 0.05
+    passes = simulate(0.80).count("PASS")
+    assert clopper_pearson(passes, 300, 0.998)[0] <= 0.05
+    assert simulate(0.90).count("PASS") == 300
+    assert simulate(0.75).count("FAIL") == 300
+
+
+def test_the_same_episodes_of_other_weights_pass_the_baseline() -> None:
+    episodes = np.tile([1.0, 1.0, 1.0, 0.0], 50)
+    result = check_baseline(episodes, episodes, **BASELINE)
+    assert (result.decision, result.passed, result.shown) == ("PASS", True, "> baseline - 0.05 shown")
+
+
+def test_a_loss_against_the_baseline_fails_and_a_gain_passes() -> None:
+    generator = np.random.default_rng(0)
+    old = (generator.random(1000) < 0.85).astype(float)
+    worse = np.where(generator.random(1000) < 0.12, 0.0, old)  # ten points
+    assert check_baseline(worse, old, **BASELINE).decision == "FAIL"
+    assert check_baseline(old, worse, **BASELINE).decision == "PASS"
+    assert check_baseline(worse[:20], old[:20], **BASELINE).decision == "INCONCLUSIVE"
+
+
+def test_error_rates_against_a_baseline_of_equal_and_of_worse_policies() -> None:
+    generator = np.random.default_rng(1)
+    old, equal = (generator.random((2, 200, 1000)) < 0.85).astype(float)
+    fails = [check_baseline(*pair, **BASELINE).decision for pair in zip(equal, old, strict=True)].count(
+        "FAIL"
+    )
+    assert clopper_pearson(fails, 200, 0.998)[0] <= 0.05
+    worse = (generator.random((200, 1000)) < 0.80).astype(float)
+    passes = [check_baseline(*pair, **BASELINE).decision for pair in zip(worse, old, strict=True)].count(
+        "PASS"
+    )
+    assert clopper_pearson(passes, 200, 0.998)[0] <= 0.05
+
+
+def test_the_same_weights_are_unchanged_only_to_the_bit() -> None:
+    old = np.random.default_rng(0).random(50)
+    result = check_baseline(old, old.copy(), **BASELINE, same=True)
+    assert (result.decision, result.passed, result.n) == ("UNCHANGED", True, 50)
+    new = old.copy()
+    new[17] = np.nextafter(new[17], 2)
+    result = check_baseline(new, old, **BASELINE, same=True)
+    assert (result.decision, result.passed) == ("FAIL", False)
+    assert "did not reproduce episode 17" in result.shown
+    # Equal in the gated number, but not in another that was recorded.
+    result = check_baseline(old, old, **BASELINE, same=True, differs_at=200_031)
+    assert result.decision == "FAIL"
+    assert "did not reproduce seed 200031" in result.shown
+    assert "--il-update-baselines" in result.shown
+
+
+def test_the_same_weights_without_an_episode_are_not_unchanged() -> None:
+    assert check_baseline([], [], **BASELINE, same=True).decision == "INCONCLUSIVE"
+
+
+def test_a_result_has_no_truth_value() -> None:
+    with pytest.raises(TypeError, match=r"\.passed"):
+        assert check_target(np.zeros(60), **TARGET)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 1), max_size=300), st.booleans())
+def test_results_are_plain_json(values: list[int], required: bool) -> None:
+    result = check_target(values, **TARGET, required=required)
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
+    assert type(result.to_dict()["decision"]) is str
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "message"),
+    [
+        ([0, 1, np.nan], {}, r"values\[2\] = nan"),
+        ([0, 0.5], {}, r"values\[1\] = 0.5"),
+        ([0.2, 1.5], {"metric": "mean_max_reward"}, r"values\[1\] = 1.5"),
+        ([1], {"metric": "reward"}, "metric = 'reward'"),
+        ([[1, 0]], {}, "one number an episode"),
+        (np.ones(11), {"cap": 10}, "11 episodes, but the cap is 10"),
+        ([1], {"cap": 1001}, "cap = 1001: need 1 to 1000"),
+        ([1], {"cap": 0}, "cap = 0"),
+        ([1], {"target": 1.0}, "target = 1.0"),
+        ([1], {"target": math.nan}, "target = nan"),
+        ([1], {"margin": 0.0}, "margin = 0.0"),
+        ([1], {"margin": 0.85}, "margin = 0.85"),
+        ([1], {"alpha": 0.0}, "alpha = 0.0"),
+        ([1], {"beta": 5}, "beta = 5"),
+    ],
+)
+def test_bad_input_to_a_target_is_named(values, changes, message: str) -> None:
+    with pytest.raises(IlBenchError, match=message):
+        check_target(values, **TARGET | changes)
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "changes", "message"),
+    [
+        ([1, 0], [1, 0, 1], {}, "2 new episodes, 3 of the baseline"),
+        ([1, np.nan], [1, 0], {}, r"new\[1\] = nan"),
+        ([1, 0], [1, -1], {}, r"old\[1\] = -1.0"),
+        ([1], [1], {"margin": 1.0}, "margin = 1.0"),
+        ([1], [1], {"alpha": 1.0}, "alpha = 1.0"),
+    ],
+)
+def test_bad_input_to_a_baseline_is_named(new, old, changes, message: str) -> None:
+    with pytest.raises(IlBenchError, match=message):
+        check_baseline(new, old, **BASELINE | changes)
+
+
+def row(target: str | None = None, required: bool = True, baseline: str | None = None) -> dict:
+    return {
+        "target": None if target is None else {"decision": target, "required": required},
+        "baseline": None if baseline is None else {"decision": baseline},
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "status"),
+    [
+        ([], 0),
+        ([row("PASS", baseline="UNCHANGED"), row("NOT GATED"), row()], 0),
+        ([row("PASS"), row("FAIL")], 1),
+        ([row("PASS", baseline="FAIL")], 1),
+        ([row("BELOW TARGET", required=False, baseline="PASS")], 0),
+        ([row("BELOW TARGET", required=False, baseline="FAIL")], 1),
+        ([row("INCONCLUSIVE")], 6),
+        ([row("INCONCLUSIVE", required=False)], 0),
+        ([row("PASS", baseline="INCONCLUSIVE")], 0),
+        ([row("INCONCLUSIVE"), row("FAIL")], 1),
+    ],
+)
+def test_exit_status(rows: list[dict], status: int) -> None:
+    assert exit_status(rows) == status
+
+
+def test_exit_status_refuses_words_it_does_not_know() -> None:
+    with pytest.raises(IlBenchError, match="decision = 'FAILED'"):
+        exit_status([row("FAILED")])
+
+
+def test_passed_is_true_for_pass_and_unchanged_alone() -> None:
+    passed = {decision for decision in Decision if GateResult(decision, "", 0).passed}
+    assert passed == {Decision.PASS, Decision.UNCHANGED}

@@ -1,0 +1,493 @@
+"""Real pytest runs, each in a process of its own."""
+
+import json
+import os
+import pty
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from il_bench.plugin.options import OPTIONS
+
+REPOSITORY = Path(__file__).parents[2]
+SUITE = REPOSITORY / "il_bench" / "suite"
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PYTEST_ADDOPTS", "IL_BENCH_NO_ALIAS", "PYTEST_XDIST_WORKER", "IL_BENCH_HUMAN_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "110")
+
+
+@pytest.fixture
+def light(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run pytest with our plugin and none of the others installed here, which take seconds to load."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    return lambda *arguments: pytester.runpytest_subprocess("-p", "il_bench", *arguments)
+
+
+@pytest.fixture
+def short(pytester: pytest.Pytester) -> None:
+    """Let episodes end after three steps."""
+    pytester.makeconftest("import il_bench.rollout.blocks\n\nil_bench.rollout.blocks.MAX_STEPS = 3\n")
+
+
+def collected(result: pytest.RunResult) -> list[str]:
+    return [line for line in result.outlines if "::" in line]
+
+
+def until_closed(terminal: int) -> Iterator[bytes]:
+    """What programs write to a terminal, until the last of them has ended."""
+    with suppress(OSError):  # Linux calls that an input/output error
+        while piece := os.read(terminal, 4096):
+            yield piece
+
+
+# ---- options
+
+
+@pytest.mark.parametrize("plugins", [(), ("-p", "benchmark"), ("-p", "benchmark", "-p", "xdist")])
+def test_help_explains_every_option_in_one_group(light: Run, plugins: tuple[str, ...]) -> None:
+    result = light(*plugins, "--help")
+    assert result.ret == 0
+    start = next(i for i, line in enumerate(result.outlines) if line.startswith("il_bench"))
+    end = next(i for i in range(start + 1, len(result.outlines)) if result.outlines[i] == "")
+    ours = [line.split()[0].split("=")[0] for line in result.outlines[start:end] if line.startswith("  --")]
+    assert ours == [*(flag for flag, _ in OPTIONS), "--benchmark"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--il-episodes", "many"), "argument --il-episodes: invalid int value: 'many'"),
+        (("--il-seeds", "train"), "argument --il-seeds: invalid choice: 'train'"),
+        (("--il-target", "0.8"), "--il-target: '0.8' is not METRIC=VALUE"),
+        (("--benchmark", "--il-policy", "nowhere"), "--il-policy: 'nowhere' is no embedded policy"),
+        (("--benchmark", "--il-policy", ".", "--il-baselines", "broken.json"), "broken JSON at line 1"),
+    ],
+)
+def test_malformed_options_are_usage_errors_in_one_line(
+    pytester: pytest.Pytester, light: Run, arguments: tuple[str, ...], said: str
+) -> None:
+    pytester.makefile(".json", broken="{")
+    result = light(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*ERROR: *{said}*" if "argument" not in said else f"*error: {said}*"])
+    assert "Traceback" not in result.stderr.str()
+
+
+def test_benchmark_is_an_alias_unless_switched_off(light: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IL_BENCH_NO_ALIAS", "1")
+    result = light("--benchmark")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*unrecognized arguments: --benchmark*"])
+
+
+def test_a_projects_own_benchmark_option_stays_its_own(pytester: pytest.Pytester, light: Run) -> None:
+    pytester.makeconftest(
+        """
+        def pytest_addoption(parser):
+            parser.addoption("--benchmark", metavar="FILE")
+        """
+    )
+    pytester.makepyfile(
+        """
+        def test_options(pytestconfig):
+            assert pytestconfig.getoption("benchmark") == "mine.json"
+            assert not pytestconfig.getoption("il_benchmark")
+        """
+    )
+    light("--benchmark", "mine.json").assert_outcomes(passed=1)
+
+
+def test_pytest_benchmarks_options_are_not_mistaken_for_ours(pytester: pytest.Pytester, light: Run) -> None:
+    pytester.makepyfile("def test_asks(pytestconfig): assert not pytestconfig.getoption('il_benchmark')")
+    light("-p", "benchmark", "--benchmark-skip", "--benchmark-min-rounds=2").assert_outcomes(passed=1)
+
+
+# ---- what other projects notice
+
+
+def test_an_empty_project_imports_nothing_heavy(pytester: pytest.Pytester, light: Run) -> None:
+    pytester.makeconftest(
+        """
+        import sys
+        from pathlib import Path
+
+        def pytest_unconfigure(config):
+            Path(config.invocation_params.dir, "modules.txt").write_text("\\n".join(sys.modules))
+        """
+    )
+    pytester.makepyfile("def test_nothing(): pass")
+
+    def modules(result: pytest.RunResult) -> set[str]:
+        result.assert_outcomes(passed=1)
+        return set((pytester.path / "modules.txt").read_text().split())
+
+    without = modules(pytester.runpytest_subprocess("-p", "no:il_bench"))
+    added = {name.partition(".")[0] for name in modules(light()) - without}
+    assert "il_bench" in added
+    assert added - {"il_bench"} <= sys.stdlib_module_names
+
+
+def test_an_empty_project_runs_as_fast_as_without(tmp_path: Path) -> None:
+    """Processor time, in turns; other programs on the machine disturb some: the median, and patience."""
+    (tmp_path / "test_nothing.py").write_text("def test_nothing(): pass\n")
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users compile il_bench once, not in every run
+    others = {entry.name for entry in metadata.entry_points(group="pytest11")} - {"il_bench"}
+    without = [argument for name in ("cacheprovider", *others) for argument in ("-p", f"no:{name}")]
+    base = [sys.executable, "-m", "pytest", "-q", *without, str(tmp_path)]
+
+    def seconds(*arguments: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*base, *arguments], env=environment, stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    seconds()
+    turns: list[float] = []
+    for _ in range(5):
+        turns += [seconds() / seconds("-p", "no:il_bench") for _ in range(5)]
+        if median(turns) < 1.1:
+            return
+    pytest.fail(f"{median(turns):.2f} times as long as without: {turns}")
+
+
+def test_other_projects_markers_and_fixtures_stay_theirs(pytester: pytest.Pytester, light: Run) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def policy():
+            return "a policy of insurance"
+
+        @pytest.mark.latency
+        def test_own_fixture(policy):
+            assert policy == "a policy of insurance"
+
+        @pytest.mark.success
+        @pytest.mark.parametrize("policy", ["fire", "flood"])
+        def test_own_parameter(policy):
+            assert policy in ("fire", "flood")
+        """
+    )
+    light("--strict-markers").assert_outcomes(passed=3)
+
+
+# ---- what is collected, and what runs
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> pytest.Pytester:
+    """Somebody's repository with a test file of its own, named like one of ours."""
+    (pytester.path / "policy").mkdir()
+    pytester.makepyfile(test_success="def test_mine(): pass")
+    return pytester
+
+
+CHOICE = ("--il-policy", "policy", "--il-baselines", "none.json", "--il-update-baselines")
+LIST = ("--collect-only", "-q", "--benchmark", *CHOICE)
+OURS = [
+    f"il_bench/suite/test_success.py::{name}"
+    for name in ("test_success[policy]", "test_untrained", "test_expert")
+]
+
+
+def test_without_benchmark_the_suite_is_not_collected(project: pytest.Pytester, light: Run) -> None:
+    assert collected(light("--collect-only", "-q")) == ["test_success.py::test_mine"]
+
+
+def test_with_benchmark_the_suite_is_collected_too(project: pytest.Pytester, light: Run) -> None:
+    found = collected(light(*LIST))
+    assert found[0] == "test_success.py::test_mine"
+    assert [name for name in found if name.startswith("il_bench/suite/test_success.py")] == OURS
+    assert all(name.startswith("il_bench/suite/") for name in found[1:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--pyargs", "il_bench.suite.test_success"), OURS),
+        (("--pyargs", "il_bench.suite.test_success", "il_bench.suite.test_success"), OURS),
+        (("--keep-duplicates", "--pyargs", *["il_bench.suite.test_success"] * 2), OURS),
+        (("--pyargs", "il_bench.suite.test_success::test_untrained"), OURS[1:2]),
+        (("test_success.py",), ["test_success.py::test_mine"]),
+    ],
+)
+def test_files_that_are_named_are_all_that_runs_and_once(
+    project: pytest.Pytester, light: Run, arguments: tuple[str, ...], expected: list[str]
+) -> None:
+    assert collected(light(*LIST, *arguments)) == expected
+
+
+@pytest.mark.parametrize("ini", ["", "python_files = check_*.py\npython_functions = check_*"])
+def test_from_an_unrelated_folder_the_whole_suite_is_one_argument(
+    project: pytest.Pytester, light: Run, ini: str
+) -> None:
+    """Also where the project's own tests are called differently."""
+    project.makeini(f"[pytest]\n{ini}")
+    found = collected(light(*LIST, "--pyargs", "il_bench.suite"))
+    files = {f"il_bench/suite/{path.name}" for path in SUITE.glob("test_*.py")}
+    assert {name.partition("::")[0] for name in found} == files
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    "testpaths", ["tests/test_architecture.py", "il_bench/suite tests/test_architecture.py"]
+)
+def test_in_a_checkout_benchmark_means_tests_and_suite(
+    pytester: pytest.Pytester, light: Run, monkeypatch: pytest.MonkeyPatch, testpaths: str
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    policy = str(pytester.path)
+    command = (
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--benchmark",
+        "-o",
+        f"testpaths={testpaths}",
+    )
+    found = collected(light(*command, "--il-policy", policy, "--il-baselines", "baselines.json"))
+    assert any(name.startswith("tests/test_architecture.py::") for name in found)
+    assert sum(name.startswith("il_bench/suite/test_success.py::test_success[") for name in found) == 1
+
+
+def test_without_benchmark_marked_tests_are_skipped_with_a_reason(
+    pytester: pytest.Pytester, light: Run
+) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.success
+        def test_marked(gate): raise RuntimeError("ran")
+
+        def test_not_marked(gate): pass
+        """
+    )
+    result = light("-rs", "--strict-markers")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*a benchmark: run it with --benchmark"])
+    light(
+        "--benchmark",
+        "--il-policy",
+        ".",
+        "--il-baselines",
+        "n.json",
+        "--il-update-baselines",
+        "test_without_benchmark_marked_tests_are_skipped_with_a_reason.py",
+    ).assert_outcomes(passed=1, failed=1)
+
+
+def test_policy_is_each_selected_one(pytester: pytest.Pytester, light: Run) -> None:
+    for name in ("one", "two"):
+        (pytester.path / "runs" / name).mkdir(parents=True)
+    pytester.makepyfile(
+        """
+        import pytest
+
+        def test_selected(policy): pass
+
+        @pytest.mark.parametrize("policy", ["three"], indirect=True)
+        def test_own_choice(policy): pass
+        """
+    )
+    found = collected(light("--collect-only", "-q", "--il-policy", "runs/one", "--il-policy", "act=runs/two"))
+    assert {name.partition("::")[2] for name in found} == {
+        "test_selected[runs/one]",
+        "test_selected[act=runs/two]",
+        "test_own_choice[three]",
+    }
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(pytester: pytest.Pytester, light: Run) -> None:
+    path = pytester.makepyfile(
+        """
+        from il_bench.plugin.fixtures import progress_of
+
+        def test_slow(pytestconfig):
+            with progress_of(pytestconfig)("act", 100) as on_block:
+                on_block(1, 2)
+                on_block(2, 2)
+        """
+    )
+    light().stdout.fnmatch_lines(["act: 100 of 100 episodes, 0 s"])
+    controller, terminal = pty.openpty()
+    command = [sys.executable, "-m", "pytest", "-p", "il_bench", str(path)]
+    with subprocess.Popen(command, stdout=terminal, cwd=pytester.path) as running:
+        os.close(terminal)
+        shown = b"".join(until_closed(controller))
+    os.close(controller)
+    assert running.returncode == 0
+    assert b"50/100" in shown
+    assert b"act: 100" not in shown
+
+
+# ---- whole runs
+
+
+ROW: dict[str, Any] = {
+    "track": "keypoints",
+    "data": "none",
+    "checkpoint": "none",
+    "sha256": None,
+    "parameters": 1,
+    "baseline": None,
+    "n_episodes": 1,
+    "success_rate": {"estimate": 1.0, "low": 0.1, "high": 1.0},
+    "mean_max_reward": {"estimate": 1.0, "low": 0.1, "high": 1.0},
+    "interval": "confidence sequence",
+    "share_outside": 0.0,
+    "seconds": 1.0,
+    "episodes": [{"seed": 200_000, "success": True, "max_reward": 1.0, "n_steps": 9, "outside": 0}],
+}
+
+
+def row(policy: str, decision: str, *, required: bool) -> dict[str, Any]:
+    target = {"metric": "success_rate", "value": 0.85, "margin": 0.05, "required": required, "evidence": {}}
+    return {**ROW, "policy": policy, "decision": decision, "target": {**target, "decision": decision}}
+
+
+RECORDS = """
+    import pytest
+
+    @pytest.mark.parametrize("row", {rows!r}, ids=lambda row: row["policy"])
+    def test_row(row, il_bench_record, pytestconfig):
+        reports = pytestconfig.pluginmanager.has_plugin("il_bench_reporter")
+        assert reports is not hasattr(pytestconfig, "workerinput")
+        il_bench_record({{"section": "success", "row": row, "fingerprint": {{}}}})
+"""
+
+
+def test_one_of_several_processes_writes_the_report_and_says_what_is_undecided(
+    pytester: pytest.Pytester, light: Run
+) -> None:
+    rows = [
+        row("undecided", "INCONCLUSIVE", required=True),
+        row("good", "PASS", required=True),
+        row("not-yet", "BELOW TARGET", required=False),
+    ]
+    path = pytester.makepyfile(RECORDS.format(rows=rows))
+    arguments = ("--benchmark", *CHOICE, "--il-report", "out", path.name)
+    (pytester.path / "policy").mkdir()
+    result = light("-p", "xdist", "-p", "xdist.looponfail", "-n", "2", *arguments)
+    result.assert_outcomes(passed=3)
+    assert result.ret == 6
+    result.stdout.fnmatch_lines(["il_bench *: device cpu, track keypoints, test seeds 200000-200999, *"])
+    result.stdout.fnmatch_lines_random(
+        [
+            "good * PASS (> 0.80 shown) *",
+            "not-yet * BELOW TARGET (< 0.85 shown) *",
+            "undecided * INCONCLUSIVE (target 0.85) *",
+        ]
+    )
+    assert result.stdout.str().count("report: ") == 1
+    report = json.loads((pytester.path / "out" / "report.json").read_text())
+    assert [each["policy"] for each in report["success"]] == ["good", "not-yet", "undecided"]
+    assert report["success"][0] == rows[1]
+    assert sorted(path.name for path in (pytester.path / "out").iterdir()) == [
+        "report.html",
+        "report.json",
+        "report.png",
+    ]
+
+
+def test_an_undecided_gate_hides_no_failure(pytester: pytest.Pytester, light: Run) -> None:
+    text = RECORDS.format(rows=[row("undecided", "INCONCLUSIVE", required=True)])
+    path = pytester.makepyfile(text + "\n    def test_wrong(): assert False\n")
+    (pytester.path / "policy").mkdir()
+    assert light("--benchmark", *CHOICE, path.name).ret == 1
+
+
+def test_the_suite_from_first_baseline_to_missed_target(
+    pytester: pytest.Pytester, short: None, checkpoint: Path
+) -> None:
+    """Through the entry point, without the plugins that il_bench can do without."""
+
+    def suite(*arguments: str) -> pytest.RunResult:
+        return pytester.runpytest_subprocess(
+            *("-p", "no:xdist", "-p", "no:benchmark", "-p", "no:zarr", "-p", "no:anyio", "-rs"),
+            *("--benchmark", "--pyargs", "il_bench.suite", "-m", "success or throughput"),
+            *("--il-policy", f"mine={checkpoint}", "--il-workers", "1", "--il-baselines", "mine.json"),
+            *("--il-episodes", "50"),
+            *arguments,
+        )
+
+    first = suite("--il-update-baselines")
+    assert first.ret == 0
+    first.stdout.fnmatch_lines_random(
+        [
+            "*mine: 50 of 50 episodes*",
+            "mine * NOT GATED *none *50*",
+            "  mine (keypoints): new, success_rate 0.000 *",
+            "SKIPPED*timed by pytest-benchmark, which is switched off",
+        ]
+    )
+    report = json.loads((pytester.path / "il-bench-report" / "report.json").read_text())
+    sections = {"success", "tokenizers", "throughput", "latency", "comparisons"}
+    assert set(report) == {"schema", "created", "environment"} | sections
+    described = {"packages", "cpu", "instruction_set", "blas", "gpu", "threads", "commit"}
+    assert described <= set(report["environment"])
+    assert report["tokenizers"] == [], "those without a policy belong to the whole table"
+    (only,) = report["success"]
+    assert (only["policy"], only["decision"], only["target"]) == ("mine", "NOT GATED", None)
+    assert [episode["seed"] for episode in only["episodes"]] == list(range(200_000, 200_050))
+
+    pytester.makeconftest(
+        "import il_bench.rollout.blocks\n\nil_bench.rollout.blocks.run_block = None  # nothing runs again\n"
+    )
+    second = suite("--il-target", "success_rate=0.8", "--il-resume")
+    second.stdout.fnmatch_lines(["mine: required success_rate of 0.8: FAIL (< 0.80 shown, * episodes)"])
+    second.stdout.fnmatch_lines(["mine * FAIL (< 0.80 shown) *UNCHANGED *50 *"])
+    assert second.ret == 1
+    assert "in_one_line" not in second.stdout.str(), "a traceback through il_bench"
+
+
+def test_a_missing_checkpoint_fails_in_one_line(
+    pytester: pytest.Pytester, light: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    pytester.makepyfile("def test_asks(policy): pass")
+    result = light("--il-policy", "no/such-policy")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["no/such-policy: not a local folder, and not to be had from the Hub*"])
+    assert "load_policy(" not in result.stdout.str()
+
+
+@pytest.mark.slow
+def test_a_good_policy_stops_early_at_the_same_episode_whatever_the_workers(
+    pytester: pytest.Pytester, light: Run, checkpoint: Path
+) -> None:
+    """Good enough for its target: its mean_max_reward is about 0.1."""
+    (pytester.path / "none.json").write_text('{"schema": 1, "gates": {}}')
+
+    def row(workers: str) -> dict[str, Any]:
+        result = light(
+            *("--benchmark", "--pyargs", "il_bench.suite.test_success", "--il-policy", f"mine={checkpoint}"),
+            *("--il-baselines", "none.json", "--il-target", "mean_max_reward=0.08", "--il-workers", workers),
+        )
+        assert result.ret == 0
+        result.stdout.fnmatch_lines(["il_bench *, episodes until a policy's gates are decided, *"])
+        result.stdout.fnmatch_lines(["mine: * of at most 1000 episodes, target PASS, *"])
+        result.stdout.fnmatch_lines(["95 % confidence sequences, as the episodes ended *: mine"])
+        (only,) = json.loads((pytester.path / "il-bench-report" / "report.json").read_text())["success"]
+        return {key: value for key, value in only.items() if key != "seconds"}
+
+    alone = row("1")
+    assert (alone["decision"], alone["interval"]) == ("PASS", "confidence sequence")
+    assert alone["n_episodes"] == len(alone["episodes"]) < 1000
+    assert row("2") == alone

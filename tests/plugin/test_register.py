@@ -1,0 +1,316 @@
+"""What a project adds by `pytest_il_bench_register`, as the package in tests/example_project does it."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from il_bench.errors import IlBenchError
+from il_bench.plugin import declared, settings
+from il_bench.plugin.options import OPTIONS
+from il_bench.plugin.registered import load
+from il_bench.plugin.registry import RegisteredEnvironment, Registry
+from il_bench.rollout.environments import Task
+
+EXAMPLE = Path(__file__).parents[1] / "example_project"
+FIRST = 200_000
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the suite with our plugin and the example's, as if installed; PushT ends after 3 steps."""
+    for name in ("PYTEST_ADDOPTS", "IL_BENCH_NO_ALIAS", "PYTEST_XDIST_WORKER", "IL_BENCH_HUMAN_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLE), prepend=os.pathsep)
+    pytester.makeconftest("import il_bench.rollout.blocks\n\nil_bench.rollout.blocks.MAX_STEPS = 3\n")
+    return lambda *arguments: pytester.runpytest_subprocess(
+        *("-p", "il_bench", "-p", "reach.plugin", "-p", "no:cacheprovider"), *arguments
+    )
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """What the example registers."""
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    from reach.plugin import pytest_il_bench_register
+
+    registry = Registry()
+    pytest_il_bench_register(registry)
+    registry.check()
+    yield registry
+    for name in [name for name in sys.modules if name.partition(".")[0] == "reach"]:
+        del sys.modules[name]
+
+
+def rows(pytester: pytest.Pytester, section: str) -> list[dict[str, Any]]:
+    report = json.loads((pytester.path / "il-bench-report" / "report.json").read_text())
+    return report[section]
+
+
+# ---- the suite
+
+
+def test_what_a_project_adds_is_collected_beside_il_benchs_own(pytester: pytest.Pytester, run: Run) -> None:
+    result = run("--benchmark", "--pyargs", "il_bench.suite", "--collect-only", "-q")
+    found = {line.rpartition("::")[2] for line in result.outlines if "::" in line}
+    assert {f"test_success[{name}]" for name in ("act", "vqbet", "pusher", "reacher")} <= found
+    assert {"test_actions[pusher-1]", "test_fitted[grid 16-expert]"} <= found
+    assert not [name for name in found if "reacher" in name and not name.startswith("test_success")]
+
+
+@pytest.mark.slow
+def test_a_projects_policies_and_tokenizers_are_rows_of_the_report(
+    pytester: pytest.Pytester, run: Run
+) -> None:
+    result = run(
+        *("--benchmark", "--pyargs", "il_bench.suite", "-m", "success", "-k", "pusher or reacher or grid"),
+        *("--il-episodes", "6", "--il-target", "success_rate=0.5", "--il-workers", "1"),
+    )
+    success = {(row["policy"], row["track"]): row for row in rows(pytester, "success")}
+    assert set(success) == {("pusher", "keypoints"), ("reacher", "reach")}
+    reacher, pusher = success["reacher", "reach"], success["pusher", "keypoints"]
+    solved = [episode["success"] for episode in reacher["episodes"]]
+    assert solved == [(FIRST + i) % 3 != 0 for i in range(6)], "the far goals are not reached"
+    assert [episode["n_steps"] for episode in reacher["episodes"]] == [9 if one else 20 for one in solved]
+    assert reacher["mean_max_reward"]["estimate"] == reacher["success_rate"]["estimate"] == 4 / 6
+    assert reacher["target"]["decision"] == "INCONCLUSIVE" and reacher["parameters"] == 1
+    assert reacher["checkpoint"] == "reach.plugin.reacher" and reacher["data"] == "none"
+    assert len(reacher["sha256"]) == 64 and pusher["sha256"] is None
+    assert pusher["success_rate"]["estimate"] == 0 and pusher["n_episodes"] == 6
+    (row,) = rows(pytester, "tokenizers")
+    assert (row["tokenizer"], row["codebook_size"], row["num_quantizers"]) == ("grid 16", 16, 8)
+    assert 0 < row["l1_px"] < 8 and row["round_trip"] == 1
+    result.stdout.fnmatch_lines(["reacher (reach)*", "pusher *"])
+
+
+@pytest.mark.slow
+def test_a_projects_environment_has_gates_and_a_journal(pytester: pytest.Pytester, run: Run) -> None:
+    """A baseline of its own, UNCHANGED when run again, also gone on with, and a FAIL when it got slower."""
+    suite = ("--benchmark", "--pyargs", "il_bench.suite", "-m", "success", "--il-policy", "reacher")
+    suite += ("--il-baselines", "mine.json", "--il-episodes", "50", "--il-workers", "2")
+    assert run(*suite, "--il-update-baselines").ret == 0
+    kept = json.loads((pytester.path / "mine.json").read_text())["gates"]["reacher"]["reach"]["baseline"]
+    assert kept["fingerprint"]["task"] == "reach" and kept["fingerprint"]["max_steps"] == 20
+    assert kept["fingerprint"]["simulator"] == "reach.environment.Reach"
+    assert kept["success"] == [int((FIRST + i) % 3 != 0) for i in range(50)]
+    assert run(*suite).ret == 0
+    assert rows(pytester, "success")[0]["baseline"]["decision"] == "UNCHANGED"
+    assert run(*suite, "--il-resume").ret == 0
+    pytester.makepyfile(
+        slow="from reach import policies\n\npolicies.Reacher.__init__.__defaults__ = (0.02,)\n"
+    )
+    result = run("-p", "slow", *suite)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*reacher: worse than its measured baseline: FAIL*"])
+
+
+@pytest.mark.slow
+def test_a_projects_policies_and_tokenizers_are_timed(pytester: pytest.Pytester, run: Run) -> None:
+    result = run(
+        *("-p", "benchmark", "--benchmark", "--pyargs", "il_bench.suite", "-m", "throughput or latency"),
+        *("-k", "(pusher or reacher or grid) and not 16384", "-rs", "--il-keep-blocks"),
+    )
+    assert result.ret == 0
+    timed = {row["what"] for row in rows(pytester, "throughput")}
+    assert timed == {"pusher: select_action", "grid 16: encode", "grid 16: decode"}
+    assert {row["policy"] for row in rows(pytester, "latency")} == {"pusher"}
+    result.stdout.fnmatch_lines(["SKIPPED*another process cannot make*"])
+
+
+@pytest.mark.slow
+def test_a_projects_policy_is_the_policy_of_its_own_tests(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        def test_selected(policy):
+            assert policy.name == "pusher" and policy.track == "keypoints"
+
+        @pytest.mark.parametrize("policy", ["reacher"], indirect=True)
+        def test_named(policy):
+            assert policy.track == "reach" and policy.parameters == 1
+        """
+    )
+    run("--il-policy", "pusher", "--il-policy", "reacher").assert_outcomes(passed=2)
+
+
+def test_what_cannot_be_registered_is_a_usage_error(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makeconftest(
+        """
+        def pytest_il_bench_register(registry):
+            registry.policy("mine", print, environment="sea")
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "il_bench")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: pytest_il_bench_register: policy 'mine': no environment 'sea' was added*"]
+    )
+
+
+def test_a_track_in_a_baselines_file_is_pushts_or_a_registered_environment(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    options = {flag.lstrip("-").replace("-", "_"): words.get("default", False) for flag, words in OPTIONS}
+    registry = Registry()
+    registry.environment("reach", print, max_steps=20)
+    registry.policy("reacher", print, environment="reach")
+
+    def check(track: str) -> None:
+        path.write_text(json.dumps({"schema": 1, "gates": {"reacher": {track: {"target": {"value": 0.5}}}}}))
+        choices = [each.choice for each in registry.policies.values()]
+        values = {**options, "il_baselines": str(path)}
+        declared.check(settings.read(values.__getitem__, folder=tmp_path, registered=choices))
+
+    check("reach")
+    with pytest.raises(
+        IlBenchError, match=r"gates\.reacher\.rech: no such track; .* keypoints, pixels, reach"
+    ):
+        check("rech")
+
+
+# ---- the registry
+
+
+@pytest.mark.parametrize(
+    ("add", "said"),
+    [
+        (lambda r: r.policy("a b", print), "policy 'a b' is no usable name"),
+        (lambda r: r.policy("expert", print), "'expert' is a row of il_bench's own"),
+        (lambda r: r.policy("mine", 3), "policy 'mine': 3 is neither a checkpoint nor a call"),
+        (lambda r: [r.policy("mine", print), r.policy("mine", print)], "policy 'mine' is added twice"),
+        (lambda r: r.tokenizer("grid", 16), "tokenizer 'grid': 16 cannot be called"),
+        (lambda r: r.environment("pixels", print, max_steps=9), "environment 'pixels' is a track of PushT"),
+        (lambda r: r.environment("sea", print, max_steps=0), "environment 'sea': max_steps 0 is no number"),
+    ],
+)
+def test_unusable_names_and_things_are_refused(add: Callable[[Registry], Any], said: str) -> None:
+    with pytest.raises(IlBenchError) as raised:
+        add(Registry())
+    assert said in str(raised.value)
+
+
+def test_a_call_that_gives_no_policy_is_named() -> None:
+    registry = Registry()
+    registry.policy("mine", lambda device: 3)
+    with pytest.raises(IlBenchError, match=r"policy 'mine': .*<lambda> gave 3, which has no reset\(\)"):
+        load(registry.policies["mine"].choice, registry, "cpu")
+
+
+def test_a_checkpoint_can_be_registered(checkpoint: Path) -> None:
+    registry = Registry()
+    registry.policy("mine", checkpoint, data="a robot of ours")
+    loaded = load(registry.policies["mine"].choice, registry, "cpu")
+    assert (loaded.name, loaded.track, loaded.data) == ("mine", "keypoints", "a robot of ours")
+    assert not registry.policies["mine"].choice.in_process
+
+
+# ---- episodes in an environment
+
+
+class Broken(gymnasium.Env[Any, Any]):
+    """An environment with a fault of choice."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space: gymnasium.spaces.Space[Any] = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+        if fault == "discrete":
+            self.action_space = gymnasium.spaces.Discrete(4)
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        self.n_steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self.fault == "step":
+            raise ValueError("a motor is stuck")
+        self.n_steps += 1
+        info = {} if self.fault == "silent" else {"is_success": self.n_steps == 1}
+        return np.zeros(2, np.float32), 0.0, self.fault != "passing", False, info
+
+
+class Still:
+    def __init__(self, shape: tuple[int, ...] = (1, 2)) -> None:
+        self.shape = shape
+
+    def reset(self) -> None: ...
+
+    def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        assert batch["observation.state"].shape == (1, 2)
+        return torch.zeros(self.shape)
+
+
+def test_an_episode_is_the_same_whichever_others_run(example: Registry) -> None:
+    policy = load(example.policies["reacher"].choice, example, "cpu")
+    with Task(example.environments["reach"]) as task:
+        alone = task.run_block(policy, np.array([FIRST + 4]))
+        among = task.run_block(policy, np.arange(FIRST, FIRST + 6))
+    assert among.to_records()[4] == alone.to_records()[0]
+    assert among.success.tolist() == [(FIRST + i) % 3 != 0 for i in range(6)]
+    assert among.max_reward.tolist() == among.success.tolist()
+
+
+class Noisy(Still):
+    def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.rand(1, 2) - 0.5
+
+
+def test_what_a_policy_draws_depends_on_the_seed_alone(example: Registry) -> None:
+    with Task(example.environments["reach"]) as task:
+        alone = task.run_block(Noisy(), np.array([FIRST + 4]))
+        among = task.run_block(Noisy(), np.arange(FIRST, FIRST + 6))
+    assert 0 < alone.outside[0] < 20 and len(set(among.outside.tolist())) > 1
+    assert among.to_records()[4] == alone.to_records()[0]
+
+
+def test_actions_outside_the_space_are_counted_and_pass(example: Registry) -> None:
+    from reach.policies import Reacher
+
+    with Task(example.environments["reach"]) as task:
+        fast = task.run_block(Reacher(speed=5.0), np.array([FIRST]))
+    assert fast.outside[0] > 0 and fast.n_steps[0] <= 20
+
+
+@pytest.mark.parametrize(
+    ("fault", "policy", "said"),
+    [
+        ("silent", Still(), "at seed 7, step 0: the episode ended, and no info had 'is_success'"),
+        (
+            "step",
+            Still(),
+            "in environment 'sea' at seed 7, step 0: ValueError: a motor is stuck (test_register.py, line ",
+        ),
+        (
+            "none",
+            Still((2, 2)),
+            "policy returned (2, 2) at seed 7, step 0, expected a tensor of shape (1, 2)",
+        ),
+        ("discrete", Still(), "environment 'sea': its actions are Discrete(4)"),
+    ],
+)
+def test_what_goes_wrong_in_an_environment_is_one_sentence(fault: str, policy: Still, said: str) -> None:
+    registered = RegisteredEnvironment("sea", lambda: Broken(fault), max_steps=3, observe=None)
+    with pytest.raises(IlBenchError) as raised, Task(registered) as task:
+        task.run_block(policy, np.array([7]))
+    assert said in str(raised.value)
+    with Task(RegisteredEnvironment("sea", lambda: Broken("none"), 3, None)) as task:
+        assert task.run_block(Still(), np.array([7])).success.all()
+
+
+def test_a_success_at_one_step_is_enough() -> None:
+    with Task(RegisteredEnvironment("sea", lambda: Broken("passing"), 3, None)) as task:
+        outcomes = task.run_block(Still(), np.array([7]))
+    assert outcomes.success.all() and outcomes.n_steps.tolist() == [1]

@@ -1,0 +1,150 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from il_bench.errors import IlBenchError
+from il_bench.plugin import settings as module
+from il_bench.plugin.options import OPTIONS
+from il_bench.plugin.settings import Settings, read
+
+DEFAULTS: dict[str, Any] = {
+    flag.lstrip("-").replace("-", "_"): keywords.get("default", False) for flag, keywords in OPTIONS
+}
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A zoo of act and vqbet on keypoints, and cam on pixels."""
+    folder = tmp_path / "zoo"
+    for name, feature in (("vqbet", "environment_state"), ("act", "environment_state"), ("cam", "image")):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "model.safetensors").touch()
+        (folder / name / "config.json").write_text(f'{{"input_features": {{"observation.{feature}": {{}}}}}}')
+    monkeypatch.setattr(module, "ZOO", folder)
+    return folder
+
+
+def given(folder: Path, one_of_many: bool = False, **values: Any) -> Settings:
+    assert set(values) <= set(DEFAULTS)
+    return read({**DEFAULTS, **values}.__getitem__, folder=folder, one_of_many=one_of_many)
+
+
+def test_defaults_are_every_embedded_policy_of_the_track_until_its_gates_are_decided(
+    zoo: Path, tmp_path: Path
+) -> None:
+    found = given(tmp_path)
+    assert [choice.label for choice in found.policies] == ["act", "vqbet"]
+    assert found.episodes is None
+    assert found.seed_range == range(200_000, 200_200), "of a policy without a gate"
+    assert found.report == tmp_path / "il-bench-report"
+    assert not found.benchmark
+    assert [choice.label for choice in given(tmp_path, il_track="pixels").policies] == ["cam"]
+
+
+def test_validation_seeds_start_at_100000(zoo: Path, tmp_path: Path) -> None:
+    assert given(tmp_path, il_seeds="validation", il_episodes=7).seed_range == range(100_000, 100_007)
+
+
+def test_a_new_baseline_is_of_every_test_seed(zoo: Path, tmp_path: Path) -> None:
+    update = {"il_update_baselines": True, "il_benchmark": True}
+    assert given(tmp_path, **update).episodes == 1000
+    assert given(tmp_path, **update, il_episodes=50).episodes == 50
+
+
+def test_workers_are_the_cores_but_one_under_xdist(zoo: Path, tmp_path: Path) -> None:
+    assert given(tmp_path).workers >= 1
+    assert given(tmp_path, one_of_many=True).workers == 1
+    assert given(tmp_path, one_of_many=True, il_workers=3).workers == 3
+
+
+def test_a_policy_meets_the_gates_of_its_own_name_only(zoo: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "runs" / "act"
+    mine.mkdir(parents=True)
+    chosen = ["vqbet", "runs/act", "act=runs/act", "best=vqbet", "someone/act", "vqbet"]
+    found = given(tmp_path, il_policy=chosen).policies
+    assert [choice.gate_name for choice in found] == ["vqbet", "runs/act", "act", "best", "someone/act"]
+    assert [choice.source for choice in found] == ["vqbet", str(mine), str(mine), "vqbet", "someone/act"]
+
+
+def test_the_expert_can_be_asked_for(zoo: Path, tmp_path: Path) -> None:
+    assert [choice.source for choice in given(tmp_path, il_policy=["expert"]).policies] == ["expert"]
+
+
+def test_a_folder_with_an_equals_sign_in_its_name_is_a_folder(zoo: Path, tmp_path: Path) -> None:
+    (tmp_path / "lr=0.1").mkdir()
+    assert given(tmp_path, il_policy=["lr=0.1"]).policies[0].gate_name == "lr=0.1"
+
+
+def test_a_target_is_a_metric_and_a_value(zoo: Path, tmp_path: Path) -> None:
+    assert given(tmp_path, il_target=["mean_max_reward=0.9"]).target == ("mean_max_reward", 0.9)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"il_episodes": 0}, r"--il-episodes: 0 .* 1 to 1000"),
+        ({"il_episodes": 1001}, r"--il-episodes: 1001 .* 1 to 1000"),
+        ({"il_workers": 0}, r"--il-workers: 0 .* 1 or more"),
+        ({"il_device": "gpu"}, r"--il-device: unknown device 'gpu'; use cpu, cuda"),
+        ({"il_device": "cuda:99"}, r"--il-device: torch finds no cuda:99 here"),
+        ({"il_target": ["success_rate"]}, r"--il-target: 'success_rate' is not METRIC=VALUE"),
+        ({"il_target": ["pc_success=80"]}, r"--il-target: .* success_rate or mean_max_reward"),
+        ({"il_target": ["success_rate=80"]}, r"--il-target: .* between 0.05 and 1"),
+        ({"il_target": ["success_rate=nan"]}, r"--il-target: .* between 0.05 and 1"),
+        ({"il_target": ["success_rate=0.8", "success_rate=0.9"]}, r"--il-target: one target a run, not 2"),
+        (
+            {"il_policy": ["atc"]},
+            r"'atc' is no embedded policy \(act, vqbet, expert\), no folder below",
+        ),
+        ({"il_policy": ["./gone/act"]}, r"--il-policy: './gone/act' is no embedded policy"),
+        ({"il_policy": [300 * "x"]}, r"--il-policy: 'x{300}' is no embedded policy"),
+        ({"il_policy": ["~nobody-here/act"]}, r"--il-policy: '~nobody-here/act' is no embedded policy"),
+        ({"il_policy": ["expert=act"]}, r"--il-policy: 'expert=act': expert is a row of il_bench's own"),
+        ({"il_policy": ["untrained"]}, r"--il-policy: 'untrained': untrained is a row of il_bench's own"),
+        ({"il_policy": ["act", "act=vqbet"]}, r"--il-policy: act and act=vqbet would both be called act"),
+        ({"il_policy": ["=runs/act"]}, r"--il-policy: '=runs/act': no usable name before '='"),
+        ({"il_baselines": "gone.json"}, r"--il-baselines: no such file: .*gone.json"),
+        ({"il_report": "a_file"}, r"--il-report: .*a_file is a file"),
+        ({"il_update_baselines": True}, r"--il-update-baselines: nothing is measured without --benchmark"),
+        (
+            {"il_update_baselines": True, "il_benchmark": True, "il_seeds": "validation"},
+            r"--il-update-baselines: baselines are measured on test seeds, not on --il-seeds validation",
+        ),
+        (
+            {"il_update_baselines": True, "il_benchmark": True, "il_policy": ["someone/act"]},
+            r"--il-update-baselines: .* not someone/act; keep yours in a file of your own with",
+        ),
+    ],
+)
+def test_bad_values_name_the_option_and_the_way_out(
+    zoo: Path, tmp_path: Path, values: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "a_file").touch()
+    with pytest.raises(IlBenchError, match=said):
+        given(tmp_path, **values)
+
+
+def test_a_benchmark_without_any_policy_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ZOO", tmp_path / "nothing")
+    assert given(tmp_path).policies == ()
+    with pytest.raises(IlBenchError, match="--il-track keypoints: il_bench embeds no policy"):
+        given(tmp_path, il_benchmark=True)
+
+
+def test_samplers_are_timed_once_each_and_checked(zoo: Path, tmp_path: Path) -> None:
+    assert (given(tmp_path).latency, given(tmp_path).samplers) == ("short", ())
+    found = given(tmp_path, il_sampler=["DDIM-16", "DDPM-50", "DDIM-16"], il_latency="full")
+    assert (found.latency, found.samplers) == ("full", ("DDIM-16", "DDPM-50"))
+    for wrong in ("DDIM", "DDIM-0", "euler-10", "DDIM-10 "):
+        with pytest.raises(IlBenchError, match="--il-sampler"):
+            given(tmp_path, il_sampler=[wrong])
+
+
+def test_a_stored_run_must_be_there_and_something_must_be_timed(zoo: Path, tmp_path: Path) -> None:
+    with pytest.raises(IlBenchError, match=r"--il-compare: no such file: .*old.json; give the report.json"):
+        given(tmp_path, il_compare="old.json", il_benchmark=True)
+    (tmp_path / "old.json").touch()
+    assert given(tmp_path, il_compare="old.json", il_benchmark=True).compare == tmp_path / "old.json"
+    with pytest.raises(IlBenchError, match="--il-compare: nothing is timed without --benchmark; add it"):
+        given(tmp_path, il_compare="old.json")

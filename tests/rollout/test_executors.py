@@ -1,0 +1,166 @@
+"""Worker processes, with tasks that need no torch: a process is up in a fraction of a second."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from il_bench.errors import IlBenchError
+from il_bench.rollout.executors import run_in_processes, run_inline
+
+TASKS = list(range(6))
+
+
+def name(task: Any) -> str:
+    return f"task {task}"
+
+
+def load() -> int:
+    return 100
+
+
+def add(policy: int, task: int) -> int:
+    return policy + task
+
+
+def wait_until(condition: Any, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+def test_every_task_is_run_once_whatever_the_number_of_workers(workers: int) -> None:
+    expected = list(run_inline(load, add, TASKS))
+    assert expected == [100, 101, 102, 103, 104, 105]
+    assert sorted(run_in_processes(load, add, TASKS, workers, name=name)) == expected
+
+
+def noted(folder: Path, policy: int, task: int) -> tuple[int, int]:
+    """Leave a file for every time a task is started; task 2 is killed the first time, while others work."""
+    n_before = len(list(folder.glob(f"{task}-*")))
+    (folder / f"{task}-{n_before}").touch()
+    if task == 2 and n_before == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.2)
+    return task, os.getpid()
+
+
+def test_a_killed_worker_costs_its_own_task_and_nothing_else(tmp_path: Path) -> None:
+    found = dict(run_in_processes(load, partial(noted, tmp_path), TASKS, 3, name=name))
+    assert sorted(found) == TASKS
+    # The others were not disturbed: nothing else was started twice.
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("0-0", "1-0", "2-0", "2-1", "3-0", "4-0", "5-0")
+    ]
+    assert len(set(found.values())) <= 3
+    assert not multiprocessing.active_children()
+
+
+def dies(how: str, policy: int, task: int) -> int:
+    if task != 1:
+        return task
+    if how == "exit":
+        os._exit(7)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+@pytest.mark.parametrize(("how", "said"), [("exit", "exit code 7"), ("kill", "signal 9: too little memory")])
+def test_a_task_that_kills_every_worker_is_named_after_three(how: str, said: str) -> None:
+    done = []
+    with pytest.raises(IlBenchError, match=f"^task 1: 3 worker processes died over this block .{said}"):
+        for result in run_in_processes(load, partial(dies, how), TASKS, 2, name=name):
+            done.append(result)
+    assert 0 in done
+    assert not multiprocessing.active_children()
+
+
+class OddError(Exception):
+    """Cannot be unpickled: pickle calls it with one argument."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def fails(error: Exception, *_: Any) -> Any:
+    raise error
+
+
+def fails_oddly(*_: Any) -> Any:
+    raise OddError("this", "that")
+
+
+@pytest.mark.parametrize(
+    ("load", "run", "kind", "said"),
+    [
+        (partial(fails, IlBenchError("runs/mine: no weights")), add, IlBenchError, "^runs/mine: no weights$"),
+        (load, partial(fails, ZeroDivisionError("by zero")), ZeroDivisionError, "^by zero"),
+        (load, fails_oddly, IlBenchError, "^OddError: this and that$"),
+    ],
+)
+def test_what_a_worker_raises_is_raised_here(load: Any, run: Any, kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind, match=said) as caught:
+        list(run_in_processes(load, run, TASKS, 2, name=name))
+    if kind is not IlBenchError:  # which is the user's to mend: one sentence
+        assert "in fails" in "".join(caught.value.__notes__), "where in the worker it was raised"
+
+
+def test_what_cannot_be_sent_to_a_worker_is_named() -> None:
+    with pytest.raises(
+        IlBenchError, match=r"workers=2: .*<lambda>.* cannot be sent .* top level of a module"
+    ):
+        list(run_in_processes(lambda: 1, add, TASKS, 2, name=name))
+
+
+def slow(policy: int, task: int) -> int:
+    time.sleep(600 if task else 0)
+    return task
+
+
+def test_a_caller_that_stops_does_not_wait_for_busy_workers() -> None:
+    results = run_in_processes(load, slow, TASKS, 2, name=name)
+    assert next(results) == 0
+    start = time.monotonic()
+    results.close()
+    assert time.monotonic() - start < 60
+    assert not multiprocessing.active_children()
+
+
+def pid_then_nap(folder: Path, policy: int, task: int) -> int:
+    (folder / str(os.getpid())).touch()
+    time.sleep(0.3)
+    return task
+
+
+def run_long(folder: str) -> None:
+    list(run_in_processes(load, partial(pid_then_nap, Path(folder)), list(range(10_000)), 2, name=name))
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or ") Z " not in status.read_text()
+
+
+def test_workers_end_when_the_process_that_waits_for_them_is_killed(tmp_path: Path) -> None:
+    code = f"import test_executors as this; this.run_long({str(tmp_path)!r})"
+    waiting = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent)
+    try:
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+    finally:
+        waiting.kill()
+        waiting.wait()
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    wait_until(lambda: not any(alive(pid) for pid in pids))

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from il_bench.errors import IlBenchError
+from il_bench.rollout.outcomes import Outcomes
+
+
+def outcomes_of(seeds: list[int], seconds: float = 1.0) -> Outcomes:
+    n = len(seeds)
+    rewards = np.linspace(0.25, 1.0, n) if n else np.zeros(0)
+    return Outcomes(np.array(seeds), rewards >= 1, rewards, np.arange(n) + 1, np.arange(n) * 2, seconds)
+
+
+def test_outcomes_sum_up_and_join_in_seed_order() -> None:
+    joined = Outcomes.concatenate([outcomes_of([7, 5]), outcomes_of([6, 1], 2.0)])
+    assert joined.seeds.tolist() == [1, 5, 6, 7]
+    assert joined.max_reward.tolist() == [1.0, 1.0, 0.25, 0.25]
+    assert joined.success.tolist() == [True, True, False, False]
+    assert (joined.n, len(joined), joined.seconds) == (4, 4, 3.0)
+    assert (joined.success_rate, joined.mean_max_reward) == (0.5, 0.625)
+    assert Outcomes.concatenate([]).n == 0
+    assert np.isnan(Outcomes.concatenate([]).success_rate)
+    assert np.isnan(Outcomes.concatenate([]).share_outside)
+
+
+def test_outcomes_survive_as_records() -> None:
+    outcomes = outcomes_of([3, 4, 9])
+    records = outcomes.to_records()
+    assert records[1] == {"seed": 4, "success": False, "max_reward": 0.625, "n_steps": 2, "outside": 2}
+    again = Outcomes.from_records(records, seconds=2.5)
+    assert again.to_records() == records
+    assert (again.seconds, again.success.dtype, again.seeds.dtype) == (2.5, np.bool_, np.int64)
+    del records[2]["n_steps"]
+    with pytest.raises(IlBenchError, match="record 2 has no field 'n_steps'"):
+        Outcomes.from_records(records)
+
+
+def test_outcomes_of_unequal_length_are_refused() -> None:
+    with pytest.raises(IlBenchError, match=r"success must have shape \(2,\) as seeds, got \(1,\)"):
+        Outcomes(np.arange(2), np.ones(1), np.ones(2), np.ones(2), np.ones(2))

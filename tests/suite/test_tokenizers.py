@@ -1,0 +1,345 @@
+"""What the suite says of tokenizers: rows worked out by hand, fair timing, and a whole run."""
+
+import json
+import math
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from il_bench.data.chunks import Chunks, FromTheAgent
+from il_bench.report import schema
+from il_bench.report.tokenizers import Subject, measure, of_policy, use_of_codes
+from il_bench.suite import choice, coding, timing
+from il_bench.suite import tokenizers as suite_tokenizers
+from il_bench.tokenizers import KMeansTokenizer, ResidualVQTokenizer, UniformBinsTokenizer
+
+CHUNK = (2, 2)
+
+
+def seen(*chunks: list[list[float]]) -> Chunks:
+    """Chunks in px from an agent at (100, 100), all of episode 4, each where the last one ended."""
+    actions = 100.0 + torch.tensor(chunks)
+    n, length = actions.shape[:2]
+    return Chunks(
+        actions, torch.full((n, 2), 100.0), torch.full((n,), 4), torch.arange(0, n * length, step=length)
+    )
+
+
+RIGHT, DOWN = [[64.0, 0.0], [128.0, 0.0]], [[0.0, 128.0], [0.0, 256.0]]
+NEARLY_RIGHT = [[64.0, 8.0], [128.0, 0.0]]
+
+
+@pytest.fixture
+def two_moves() -> Subject:
+    """k-means of two centres: 0 is down, 1 is right."""
+    tokenizer = KMeansTokenizer(2, CHUNK)
+    where = FromTheAgent()
+    tokenizer.fit(where.chunks(seen(RIGHT, DOWN)))
+    tokenizer.centers.copy_(where.chunks(seen(DOWN, RIGHT)).flatten(1))
+    return Subject("two moves", tokenizer, where, "nothing", 0.5)
+
+
+def test_a_row_by_hand(two_moves: Subject) -> None:
+    """Of three chunks, each four numbers, one number is 8 px off."""
+    row, mean_px = measure(two_moves, seen(RIGHT, DOWN, NEARLY_RIGHT), "mine")
+    assert (row.tokenizer, row.data, row.fitted_on, row.fit_seconds) == ("two moves", "mine", "nothing", 0.5)
+    assert (row.codebook_size, row.num_quantizers, row.bits_per_chunk) == (2, 1, 1.0)
+    assert (row.n_chunks, row.usage, row.round_trip, row.stage_l1_px) == (3, 1.0, 1.0, None)
+    assert math.isclose(row.l1_px, 8 / 12, rel_tol=1e-6)
+    assert math.isclose(row.perplexity, 3 / 2 ** (2 / 3), rel_tol=1e-6)  # shares 1/3 and 2/3
+    # The mean chunk is two thirds of RIGHT and a third of DOWN, and 8/3 px down in the first step.
+    mean = (2 * 64 / 3, (128 + 8) / 3, 2 * 128 / 3, 256 / 3)
+    chunks = [[x for step in chunk for x in step] for chunk in (RIGHT, DOWN, NEARLY_RIGHT)]
+    off = [abs(x - m) for chunk in chunks for x, m in zip(chunk, mean, strict=True)]
+    assert math.isclose(mean_px, sum(off) / 12, rel_tol=1e-5)
+
+
+def test_moves_are_ordered_by_use_and_drawn_from_the_agent(two_moves: Subject) -> None:
+    vocabulary = measure(two_moves, seen(DOWN, RIGHT, NEARLY_RIGHT), "mine")[0].vocabulary
+    assert vocabulary is not None
+    assert (vocabulary.relative, vocabulary.n_moves, vocabulary.counts) == (True, 2, (2, 1))
+    assert [move.indices for move in vocabulary.moves] == [(1,), (0,)]
+    assert [list(map(list, move.path)) for move in vocabulary.moves] == [RIGHT, DOWN]
+    shown = vocabulary.demonstration
+    assert (shown.episode, shown.indices) == (4, ((0,), (1,), (1,)))
+    assert shown.path[4:] == ((164.0, 108.0), (228.0, 100.0))
+    assert shown.decoded[4:] == ((164.0, 100.0), (228.0, 100.0))
+
+
+def test_a_demonstration_is_chunks_that_follow_each_other(two_moves: Subject) -> None:
+    """Of windows at every frame only each second one, and only of one episode."""
+    given = seen(DOWN, RIGHT, DOWN, RIGHT)
+    given.frames.copy_(torch.tensor([0, 1, 2, 0]))
+    given.episodes.copy_(torch.tensor([4, 4, 4, 9]))
+    vocabulary = measure(two_moves, given, "mine")[0].vocabulary
+    assert vocabulary is not None
+    assert vocabulary.demonstration.indices == ((0,), (0,))
+
+
+def test_use_of_codes_by_hand() -> None:
+    """Codes 0, 0, 1 and 3 of four: three are used, and shares 1/2, 1/4, 1/4 have entropy 1.5 ln 2."""
+    usage, perplexity = use_of_codes(torch.tensor([[0], [0], [1], [3]]), 4)
+    assert usage == 0.75
+    assert math.isclose(perplexity, 2**1.5, rel_tol=1e-6)
+    usage, perplexity = use_of_codes(torch.tensor([[0, 0], [0, 1]]), 2)  # the mean over both codebooks
+    assert (usage, perplexity) == (0.75, 1.5)
+
+
+@pytest.fixture(scope="module")
+def residual() -> ResidualVQTokenizer:
+    torch.manual_seed(0)
+    tokenizer = ResidualVQTokenizer.new(4, CHUNK, embedding_dim=8, hidden_dim=16)
+    tokenizer.vqvae.discretized.fill_(True)
+    return tokenizer.eval()
+
+
+def test_a_residual_vq_has_an_error_after_each_stage(residual: ResidualVQTokenizer) -> None:
+    given = seen(RIGHT, DOWN, NEARLY_RIGHT)
+    where = FromTheAgent()
+    row, _ = measure(Subject("rvq", residual, where, "nothing"), given, "mine")
+    assert row.stage_l1_px is not None
+    first, second = row.stage_l1_px
+    assert math.isclose(second, row.l1_px, rel_tol=1e-5)
+    codes = residual.vqvae.vq_layer.codebooks[0][residual.encode(where.chunks(given))[:, 0]]
+    decoded = residual.vqvae.decoder(codes).detach().view(3, *CHUNK) * 256 + 100
+    assert math.isclose(first, float((decoded - given.actions).abs().mean()), rel_tol=1e-5)
+
+
+def test_what_first_tokens_alone_decode_to_is_kept_by_use(residual: ResidualVQTokenizer) -> None:
+    given = seen(*[NEARLY_RIGHT] * 3, DOWN, *[[[-x, -y] for x, y in DOWN]] * 2)
+    where = FromTheAgent()
+    vocabulary = measure(Subject("rvq", residual, where, "nothing"), given, "mine")[0].vocabulary
+    assert vocabulary is not None
+    tokens = Counter(residual.encode(where.chunks(given))[:, 0].tolist())
+    assert len(tokens) > 1, "else there is no order"
+    kept = [move.indices for move in vocabulary.first]
+    assert sorted(kept) == sorted((token,) for token in tokens)
+    uses = [tokens[token] for (token,) in kept]
+    assert uses == sorted(uses, reverse=True)
+    for move in vocabulary.first:
+        code = residual.vqvae.vq_layer.codebooks[0][move.indices[0]]
+        alone = residual.vqvae.decoder(code).detach().view(*CHUNK) * 256
+        torch.testing.assert_close(torch.tensor(move.path), alone, atol=0.06, rtol=0.0)
+
+
+def test_only_a_residual_vq_has_first_tokens(two_moves: Subject) -> None:
+    vocabulary = measure(two_moves, seen(DOWN, RIGHT), "mine")[0].vocabulary
+    assert vocabulary is not None and vocabulary.first == ()
+
+
+def test_the_suite_can_make_every_tokenizer_it_names() -> None:
+    assert tuple(suite_tokenizers.NEW) == choice.QUICK + choice.TRAINED
+    assert set(choice.TIMED) <= set(suite_tokenizers.NEW)
+    for name, new in suite_tokenizers.NEW.items():
+        tokenizer = new()
+        assert tokenizer.chunk_shape == suite_tokenizers.CHUNK_SHAPE
+        assert not tokenizer.fitted
+        sizes = [int(number) for number in re.findall(r"\d+", name)]
+        expected = {"FSQ": math.prod(sizes), "residual": sizes[0]}.get(name.split()[0], sizes[-1])
+        assert tokenizer.codebook_size == expected, name
+
+
+# ---- timing
+
+
+def test_all_are_timed_in_turns_and_compared_by_items_a_second() -> None:
+    calls: list[str] = []
+
+    def note(name: str) -> Callable[[], None]:
+        return lambda: calls.append(name)
+
+    work = timing.Work(note("ours"), 10, reference=note("theirs"), reference_n=2, floor=note("floor"))
+    ticks = iter(range(100))
+    turns = timing.Turns(work, lambda: float(next(ticks)), warm=False)
+    turns()
+    assert calls == ["theirs", "floor"]
+    calls.clear()
+    timing.Turns(work, time.perf_counter, warm=True)()
+    assert calls == ["theirs", "theirs", "floor", "floor", "ours"], "each once before it is timed"
+    # By this clock each call takes a second: theirs does 2 in it, the floor 10; ours 2.5.
+    assert turns.ratios(4.0) == (1.25, 0.25)
+    turns._seconds["reference"] += [9.0, 2.0]
+    assert turns.ratios(4.0)[0] == 2.5, "the median"
+    assert timing.Turns(timing.Work(note("ours"), 1), time.perf_counter, warm=False).ratios(1.0) == (
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize("way", ["encode", "decode"])
+def test_a_residual_vq_is_compared_with_lerobot_on_the_same_weights(
+    residual: ResidualVQTokenizer, way: str
+) -> None:
+    subject = Subject("rvq", residual, FromTheAgent(), "nothing")
+    work = coding.coding(subject, seen(RIGHT, DOWN, NEARLY_RIGHT), way, 7, "cpu")
+    assert work.reference is not None and work.floor is not None
+    with timing.inference_on_one_thread():
+        ours, theirs, products = work.call(), work.reference(), work.floor()
+    assert isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor)
+    torch.testing.assert_close(ours, theirs)
+    assert isinstance(products, torch.Tensor)
+    assert products.shape == {"encode": (7, 8), "decode": (7, 4)}[way]
+
+
+def test_what_has_no_network_has_no_floor() -> None:
+    tokenizer = UniformBinsTokenizer(4, CHUNK)
+    tokenizer.fit(torch.randn(9, *CHUNK))
+    work = coding.coding(
+        Subject("bins", tokenizer, FromTheAgent(), "nothing"), seen(RIGHT), "encode", 3, "cpu"
+    )
+    assert (work.reference, work.floor, work.n) == (None, None, 3)
+
+
+def test_windows_are_those_of_lerobots_dataset() -> None:
+    from il_bench.data import open_dataset
+    from il_bench.policies.loading import load_policy
+
+    work = coding.windowing(load_policy("vqbet"), open_dataset("expert"), 3)
+    assert work.reference is not None and work.reference_n == 3
+    ours, theirs = work.call(), work.reference()
+    assert isinstance(ours, dict) and isinstance(theirs, dict)
+    for key in ("action", "observation.state", "action_is_pad"):
+        torch.testing.assert_close(ours[key], theirs[key])
+    assert work.floor is not None and work.floor_name == "indexing as many rows"
+    copies = work.floor()
+    assert isinstance(copies, list)
+    held = [each for each in ours.values() if isinstance(each, torch.Tensor)]
+    assert [each.shape for each in copies] == [each.shape for each in held], "every row of every tensor"
+
+
+@pytest.mark.parametrize(("way", "n_tensors"), [("normalise", 3), ("unnormalise", 1)])
+def test_normalising_is_compared_with_one_pass_over_the_same_numbers(way: str, n_tensors: int) -> None:
+    from il_bench.data import open_dataset
+    from il_bench.policies.loading import load_policy
+
+    work = coding.normalising(load_policy("vqbet"), open_dataset("expert"), way, 3, "cpu")
+    assert work.floor is not None and work.floor_name == "one multiplication of the same numbers"
+    changed, passed = work.call(), work.floor()
+    given = list(changed.values()) if isinstance(changed, dict) else [changed]
+    shapes = {each.shape for each in given if isinstance(each, torch.Tensor) and each.is_floating_point()}
+    floor = passed if isinstance(passed, list) else [passed]
+    assert len(floor) == n_tensors and {each.shape for each in floor} <= shapes
+
+
+# ---- as a user runs it
+
+
+ANY_DEVICE = """
+from il_bench.plugin import settings
+
+settings._check_device = lambda device: device
+"""
+
+
+@pytest.mark.slow
+def test_windows_run_on_the_cpu_whatever_the_device_is(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cpu:0` for want of another one that torch tells from `cpu`."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # it would be taken for a run with -n
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
+    pytester.makepyfile(anydevice=ANY_DEVICE)
+    result = pytester.runpytest_subprocess(
+        *("-p", "anydevice", "-p", "il_bench", "-p", "benchmark", "--benchmark", "--il-device", "cpu:0"),
+        *("-k", "windows and not 1024 and not 16384", "--pyargs", "il_bench.suite.test_throughput"),
+    )
+    assert result.ret == 0
+    rows = schema.load(pytester.path / "il-bench-report" / "report.json").throughput
+    assert [(row.batch, row.device) for row in rows] == [(batch, "cpu") for batch in (1, 64)]
+    assert all(row.peak_memory_mb and row.ratio_to_floor and row.floor for row in rows)
+
+
+@pytest.mark.slow
+def test_a_run_reports_tokenizers_and_draws_them(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IL_BENCH_HUMAN_DATA", raising=False)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    result = pytester.runpytest_subprocess(
+        *("-p", "il_bench", "--benchmark", "--pyargs", "il_bench.suite.test_tokenizers"),
+        *("-k", "bins or 64 or (test_tokenizer and bet and not vqbet)"),
+    )
+    assert result.ret == 0
+    folder = pytester.path / "il-bench-report"
+    report = schema.load(folder / "report.json")
+    rows = {row.tokenizer: row for row in report.tokenizers}
+    assert set(rows) == {"bet: KMeans", "uniform bins 256", "k-means 64"}
+    assert {(row.data, row.n_chunks) for row in rows.values()} == {("expert", 3281)}
+    assert rows["uniform bins 256"].l1_px < 1.0 < rows["k-means 64"].l1_px < 10.0
+    assert rows["bet: KMeans"].fitted_on == "bet's own data: expert, these episodes among it"
+    assert rows["k-means 64"].fitted_on == "160 other episodes"
+    assert (folder / "tokenizers.png").read_bytes().startswith(b"\x89PNG")
+    page = (folder / "report.html").read_text()
+    assert page.count("<details>") == 3
+    assert "k-means 64, expert demonstrations" in page
+
+
+def test_what_takes_long_is_fitted_on_your_demonstrations_only(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("IL_BENCH_HUMAN_DATA", raising=False)
+
+    def collected() -> set[str]:
+        result = pytester.runpytest_subprocess(
+            *("-p", "il_bench", "--benchmark", "--pyargs", "il_bench.suite.test_tokenizers"),
+            *("--collect-only", "-q", "--il-policy", "bet"),
+        )
+        return {line.partition("::")[2] for line in result.outlines if "::" in line}
+
+    quick = {f"test_fitted[{name}-expert]" for name in choice.QUICK}
+    trained = {f"test_fitted[{name}-expert]" for name in choice.TRAINED}
+    assert collected() == quick | trained | {"test_tokenizer[expert-bet]"}
+    pytester.makeini("[pytest]\nil_bench_data = somewhere/mine")
+    expected = quick | {name.replace("expert", "mine") for name in quick | trained}
+    assert collected() == expected | {"test_tokenizer[expert-bet]", "test_tokenizer[mine-bet]"}
+
+
+def test_rows_of_two_data_sets_stand_side_by_side(two_moves: Subject) -> None:
+    from il_bench.plugin.collect import Record, Run
+
+    given = seen(RIGHT, DOWN)
+    records = [Record("tokenizers", measure(two_moves, given, data)[0]).to_dict() for data in ("one", "two")]
+    report = Run(json.loads(json.dumps(records))).report()
+    assert [row.data for row in report.tokenizers] == ["one", "two"]
+
+
+def test_a_policys_row_says_whose_tokenizer_it_is() -> None:
+    from il_bench.policies.loading import load_policy
+
+    policy = load_policy("bet")
+    subject = of_policy(policy, policy.policy.tokenizer)
+    assert (subject.name, subject.fit_seconds) == ("bet: KMeans", None)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "trained_on", "measured_on", "among"),
+    [
+        ("zoo/bet", "expert", "expert", True),
+        ("zoo/vqbet", "dagger", "expert", True),
+        ("zoo/vqbet", "dagger", "human", False),
+        ("runs/mine", "dagger", "expert", False),  # somebody's own
+        ("runs/mine", "human", "human", True),
+        ("runs/mine", "demos", "demos", None),  # of the same name
+        ("runs/mine", "unknown", "expert", False),
+    ],
+)
+def test_a_row_says_whether_its_tokenizer_has_seen_these_episodes(
+    two_moves: Subject, checkpoint: str, trained_on: str, measured_on: str, among: bool | None
+) -> None:
+    from il_bench.policies.loading import load_policy
+
+    policy = replace(load_policy("bet"), name="mine", checkpoint=checkpoint, data=trained_on)
+    subject = replace(of_policy(policy, two_moves.tokenizer), coordinates=two_moves.coordinates)
+    row, _ = measure(subject, seen(RIGHT, DOWN), measured_on)
+    expected = f"mine's own data: {trained_on}"
+    perhaps = ", so called as these demonstrations: perhaps these episodes among it"
+    said = {True: ", these episodes among it", False: "", None: perhaps}[among]
+    assert row.fitted_on == expected + said

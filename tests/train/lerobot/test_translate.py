@@ -1,0 +1,110 @@
+"""Lines of an older lerobot-train: renamed, pinned and noted, or refused in one sentence."""
+
+import shlex
+
+import pytest
+
+from il_bench.errors import IlBenchError
+from il_bench.train.lerobot import installed
+from il_bench.train.lerobot.changes import DEFAULTS, RENAMED
+from il_bench.train.lerobot.plan import from_line
+from il_bench.train.lerobot.translate import split, translate
+from il_bench.train.recipes.pixel_recipe import spell
+
+COURSE = (
+    "--policy.type=vqbet --dataset.repo_id=lerobot/pusht --env.type=pusht --env.task=PushT-v0 "
+    "--batch_size=16 --steps=100000 --eval_freq=10000 --output_dir=runs/vqbet_pusht --seed=1"
+)
+
+
+def note_on(flag: str, notes: list[str]) -> str:
+    return next(note for note in notes if note.startswith(f"--{flag}"))
+
+
+def test_the_courses_line_becomes_one_that_the_installed_lerobot_reads() -> None:
+    plan = from_line(shlex.split(COURSE), {})
+    config = installed.read(plan.flags)
+    assert (config.policy.type, config.batch_size, config.steps, config.seed) == ("vqbet", 16, 100_000, 1)
+    assert config.env_eval_freq == 10_000 and config.env.task == "PushT-v0"
+    assert not config.policy.push_to_hub  # else LeRobot asks where to
+    assert "--env_eval_freq" in note_on("eval_freq", plan.notes)
+    assert plan.first_phase_steps == 20_000
+
+
+@pytest.mark.parametrize("policy", ["vqbet", "diffusion", "act"])
+def test_every_default_that_changed_is_put_back_and_named(policy: str) -> None:
+    line = translate(split(shlex.split(COURSE.replace("vqbet", policy))))
+    changed = [change for change in DEFAULTS if change.policy in (None, policy)]
+    for change in changed:
+        assert line.flags[change.flag] == spell(change.before)
+        assert change.effect in note_on(change.flag, line.notes)
+    config = installed.read(line.flags)
+    if policy == "diffusion":
+        assert (config.policy.horizon, config.policy.n_action_steps) == (16, 8)
+        assert tuple(config.policy.crop_shape) == (84, 84)
+    if policy != "act":
+        assert config.policy.use_group_norm and config.policy.pretrained_backbone_weights is None
+    assert config.eval.batch_size == 50 and not config.eval.use_async_envs
+
+
+def test_the_table_is_true_of_the_installed_lerobot() -> None:
+    for change in DEFAULTS:
+        flags = {"policy.type": change.policy} if change.policy else {}
+        value = installed.defaults(flags)[change.flag]
+        assert (list(value) if isinstance(value, tuple) else value) == (
+            None if change.now == "null" else change.now
+        ), change.flag
+    known = installed.defaults({})
+    for change in RENAMED:
+        assert change.before not in known and (change.now is None or change.now in known)
+
+
+def test_what_the_line_says_itself_is_left_as_it_says() -> None:
+    line = translate(split(["--policy.type=diffusion", "--policy.horizon=32", "--policy.repo_id=me/mine"]))
+    assert line.flags["policy.horizon"] == "32" and "policy.push_to_hub" not in line.flags
+    assert not [note for note in line.notes if "horizon" in note]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--policy.type=vqbet --evall_freq=3", "--evall_freq: LeRobot .* no such flag; the nearest is --"),
+        ("--policy.type=vqbet --policy.horizon=3", "with --policy.type=vqbet"),
+        ("--policy.type=bc", "il-bench train bc --track pixels"),
+        ("--policy.type=bet", "--policy.type=il_bet"),
+        ("--policy.type=vqbet --use_rabc=true", "--sample_weighting.type=rabc"),
+        ("--policy.type=vqbet --eval_freq=1 --env_eval_freq=2", "are one flag"),
+        ("--policy.type=vqbet --steps", "--steps has no value"),
+        ("--policy.type=vqbet runs/mine", "'runs/mine' is no flag"),
+        ("--steps=1 --steps=2 --policy.type=vqbet", "given twice"),
+        ("--policy.type=vqbet --dataset.repo_id=a/b --steps=many", "many"),
+        (
+            "--policy.type=diffusion --dataset.repo_id=a/b --policy.horizon=9",
+            "horizon should be an integer multiple",
+        ),
+        ("--policy.type=vqbtt --dataset.repo_id=a/b", "vqbtt"),
+        ("--policy.type=vqbet", "names no data"),
+        ("--dataset.repo_id=a/b", "names no policy"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence_with_a_way_out(words: str, message: str) -> None:
+    with pytest.raises(IlBenchError, match=message) as raised:
+        from_line(shlex.split(words), {})
+    assert "\n" not in str(raised.value)
+
+
+def test_the_two_spellings_of_a_flag_and_the_command_itself_are_understood() -> None:
+    assert split(["lerobot-train", "--steps", "3", "--seed=1"]) == {"steps": "3", "seed": "1"}
+
+
+def test_our_own_policies_are_found_by_lerobot() -> None:
+    plan = from_line(shlex.split("--policy.type=il_vqbet --dataset.repo_id=a/b"), {})
+    assert plan.arguments()[0] == "--policy.discover_packages_path=il_bench.policies"
+    assert plan.first_phase_steps == installed.policy_fields("il_vqbet")["n_vqvae_training_steps"]
+
+
+def test_il_benchs_options_are_added_and_not_said_twice() -> None:
+    plan = from_line(shlex.split(COURSE), {"dataset.root": "data/pusht"})
+    assert plan.flags["dataset.root"] == "data/pusht"
+    with pytest.raises(IlBenchError, match="--seed is in lerobot-train's line"):
+        from_line(shlex.split(COURSE), {"seed": "2"})

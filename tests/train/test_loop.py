@@ -1,0 +1,398 @@
+"""Training: a run interrupted and resumed equals one that was not; averages, schedules, logs, refusals."""
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from typer.testing import CliRunner
+
+from il_bench.cli import app
+from il_bench.errors import IlBenchError
+from il_bench.train import checkpoint, recipes
+from il_bench.train.ema import AveragedPolicy
+from il_bench.train.loop import Progress, Trainer
+
+SMALL_GPT = {
+    "gpt_input_dim": 16,
+    "gpt_hidden_dim": 16,
+    "gpt_output_dim": 16,
+    "gpt_n_layer": 1,
+    "gpt_n_head": 2,
+}
+SMALL: dict[str, dict[str, Any]] = {
+    "bc": {"hidden_dim": 16, "n_layers": 1},
+    "bet": {"codebook_size": 4, **SMALL_GPT},
+    "vqbet": {"n_vqvae_training_steps": 4, "vqvae_n_embed": 4, "vqvae_embedding_dim": 8, **SMALL_GPT},
+    "act": {"dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "n_encoder_layers": 1},
+    "diffusion": {"down_dims": [8, 16], "n_groups": 2, "diffusion_step_embed_dim": 8},
+}
+STEPS = 10
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A replay buffer of three short episodes; its conversion is kept in the same folder."""
+    folder = tmp_path_factory.mktemp("demos")
+    rng = np.random.default_rng(0)
+    ends = np.array([40, 70, 120])
+    state = np.column_stack([rng.uniform(100, 400, (120, 4)), rng.uniform(0, 6, 120)])
+    action = rng.uniform(100, 400, (120, 2))
+    np.savez(
+        folder / "demos.npz",
+        action=action.astype(np.float32),
+        state=state.astype(np.float32),
+        episode_ends=ends,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IL_BENCH_CACHE", str(folder / "cache"))
+        yield folder / "demos.npz"
+
+
+def small_recipe(name: str, steps: int = STEPS) -> recipes.Recipe:
+    """The recipe of ``name`` with a tiny network and a short run."""
+    recipe = recipes.load(name, "keypoints", {"steps": steps, "batch_size": 16, "warmup_steps": 2})
+    return recipe.model_copy(update={"policy": {**recipe.policy, **SMALL[name]}})
+
+
+def make(name: str, demos: Path, output: Path, seed: int = 1, steps: int = STEPS) -> Trainer:
+    return Trainer(small_recipe(name, steps), str(demos), seed=seed, output=output)
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    raw = {f"raw.{key}": value for key, value in trainer.policy.state_dict().items()}
+    return raw | {f"average.{key}": value for key, value in trainer.average.policy.state_dict().items()}
+
+
+def run_to(trainer: Trainer, step: int) -> None:
+    while trainer.step < step:
+        trainer.train_step()
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_resumed_equals_uninterrupted(name: str, demos: Path, tmp_path: Path) -> None:
+    """Stopped in VQ-BeT's first phase (step 2 of 4) and after it, across an epoch's end."""
+    whole = make(name, demos, tmp_path / "whole")
+    run_to(whole, STEPS)
+    for stop in (2, 7):
+        output = tmp_path / f"stopped-{stop}"
+        first = make(name, demos, output)
+        run_to(first, stop)
+        checkpoint.save(first)
+        torch.manual_seed(12345)  # another process starts with another generator
+        second = make(name, demos, output)
+        checkpoint.restore(second)
+        assert (second.step, second.core_seconds) == (stop, first.core_seconds)
+        assert first.core_seconds > 0.0
+        run_to(second, STEPS)
+        expected, found = weights(whole), weights(second)
+        different = [key for key in expected if not torch.equal(expected[key], found[key])]
+        assert not different, f"stopped at {stop}: {different}"
+
+
+def test_another_seed_gives_another_policy(demos: Path, tmp_path: Path) -> None:
+    one, two = make("bc", demos, tmp_path / "1"), make("bc", demos, tmp_path / "2", seed=2)
+    assert not torch.equal(one.policy.net[0].weight, two.policy.net[0].weight)
+    assert not torch.equal(one._epoch_order(0), two._epoch_order(0))
+
+
+def test_each_epoch_visits_every_batch_once(demos: Path, tmp_path: Path) -> None:
+    trainer = make("bc", demos, tmp_path)
+    rows = []
+    for step in range(len(trainer.frames) // 16):
+        trainer.step = step
+        rows += trainer._batch_rows().tolist()
+    assert len(rows) == len(set(rows)) == 112  # 120 frames, batches of 16
+
+
+def test_drop_n_last_frames_leaves_out_the_last_frames_of_each_episode(demos: Path, tmp_path: Path) -> None:
+    recipe = small_recipe("diffusion")
+    recipe = recipe.model_copy(update={"policy": {**recipe.policy, "drop_n_last_frames": 7}})
+    frames = set(Trainer(recipe, str(demos), seed=1, output=tmp_path).frames.tolist())
+    assert frames == set(range(120)) - set(range(33, 40)) - set(range(63, 70)) - set(range(113, 120))
+
+
+def test_learning_rate_rises_and_falls_after_the_first_phase(demos: Path, tmp_path: Path) -> None:
+    trainer = make("vqbet", demos, tmp_path, steps=24)
+    factors = []
+    for step in range(24):
+        trainer.step = step
+        factors.append(trainer._lr_factor())
+    assert factors[:4] == [1.0] * 4  # residual VQ, at its own constant rate
+    assert factors[4] == 0.5 and factors[5] > 0.9  # two steps of warm-up
+    assert factors[14] == pytest.approx(0.5)  # half-way down the cosine
+    assert factors[23] < 0.02
+
+
+def test_a_cooldown_ends_a_longer_cosine(demos: Path, tmp_path: Path) -> None:
+    whole = small_recipe("bc", steps=20)
+    training = whole.training.model_copy(
+        update={"warmup_steps": 0, "cosine_steps": 40, "cooldown_steps": 10, "final_lr_fraction": 0.0}
+    )
+    trainer = Trainer(whole.model_copy(update={"training": training}), str(demos), seed=1, output=tmp_path)
+    factors = []
+    for step in (0, 10, 15, 20):
+        trainer.step = step
+        factors.append(trainer._lr_factor())
+    cosine = [0.5 * (1 + np.cos(np.pi * step / 40)) for step in (10, 15)]
+    assert factors == pytest.approx([1.0, cosine[0], cosine[1] / 2, 0.0])
+
+
+def test_average_starts_again_when_the_first_phase_ends(demos: Path, tmp_path: Path) -> None:
+    trainer = make("vqbet", demos, tmp_path)
+    run_to(trainer, 4)
+    raw, averaged = trainer.policy.state_dict(), trainer.average.policy.state_dict()
+    assert all(torch.equal(raw[key], averaged[key]) for key in raw)
+    run_to(trainer, 6)
+    raw, averaged = trainer.policy.state_dict(), trainer.average.policy.state_dict()
+    assert any(not torch.equal(raw[key], averaged[key]) for key in raw)
+    books = [key for key in raw if "vq_layer" in key]
+    assert books and all(torch.equal(raw[key], averaged[key]) for key in books)
+
+
+def test_average_is_worked_out_by_hand() -> None:
+    class Two(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor([0.0]))
+            self.register_buffer("codes", torch.tensor([0.0]))
+
+    policy: Any = Two()
+    average = AveragedPolicy(policy, decay=0.15)
+    for value in (1.0, 3.0):
+        policy.weight.data.fill_(value)
+        policy.codes.fill_(value)
+        average.update(policy)
+    # decay min(0.15, 1/10) and then min(0.15, 2/11): 0.9 * 1, and 0.15 * 0.9 + 0.85 * 3
+    assert average.policy.weight.item() == pytest.approx(0.15 * 0.9 + 0.85 * 3.0)
+    assert average.policy.codes.item() == 3.0
+
+
+def test_the_folder_holds_the_average_and_the_state_the_raw_weights(demos: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    trainer = make("bc", demos, tmp_path)
+    run_to(trainer, 3)
+    folder = checkpoint.save(trainer)
+    averaged = load_file(folder / "pretrained_model" / "model.safetensors")
+    raw = load_file(folder / "training_state" / "raw.safetensors")
+    assert torch.equal(averaged["net.0.weight"], trainer.average.policy.net[0].weight)
+    assert torch.equal(raw["net.0.weight"], trainer.policy.net[0].weight)
+    assert not torch.equal(averaged["net.0.weight"], raw["net.0.weight"])
+
+
+def test_a_checkpoint_says_what_made_it(demos: Path, tmp_path: Path) -> None:
+    trainer = make("act", demos, tmp_path)
+    run_to(trainer, 1)
+    facts = json.loads((checkpoint.save(trainer) / "pretrained_model" / "training.json").read_text())
+    assert facts["seed"] == 1 and facts["step"] == 1
+    assert facts["recipe"]["policy"]["chunk_size"] == 8
+    assert facts["data"]["name"] == "demos" and facts["data"]["frames"] == 120
+    assert len(facts["data"]["sha256"]) == 64
+
+
+def test_a_run_with_other_settings_is_not_resumed(demos: Path, tmp_path: Path) -> None:
+    trainer = make("bc", demos, tmp_path)
+    run_to(trainer, 1)
+    checkpoint.save(trainer)
+    with pytest.raises(IlBenchError, match=r"another seed \(1 then, 2 now\)"):
+        checkpoint.restore(make("bc", demos, tmp_path, seed=2))
+    with pytest.raises(IlBenchError, match=r"another recipe \(training: steps: 10 then, 20 now\)"):
+        checkpoint.restore(make("bc", demos, tmp_path, steps=20))
+
+
+def test_a_damaged_checkpoint_is_named(demos: Path, tmp_path: Path) -> None:
+    trainer = make("bc", demos, tmp_path)
+    run_to(trainer, 1)
+    raw = checkpoint.save(trainer) / "training_state" / "raw.safetensors"
+    raw.write_bytes(raw.read_bytes()[:100])
+    with pytest.raises(IlBenchError, match="the checkpoint is damaged"):
+        checkpoint.restore(make("bc", demos, tmp_path))
+
+
+def test_images_in_the_place_of_keypoints_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    dims = {"observation.state": (2,), "action": (2,)}
+    features: dict[str, Any] = {
+        key: {"dtype": "float32", "shape": shape, "names": None} for key, shape in dims.items()
+    }
+    features["observation.image"] = {"dtype": "image", "shape": (96, 96, 3), "names": ["h", "w", "c"]}
+    root = tmp_path / "images"
+    dataset = LeRobotDataset.create("local/images", fps=10, features=features, root=root, use_videos=False)
+    frame = {key: np.full(shape, 256, np.float32) for key, shape in dims.items()}
+    dataset.add_frame({**frame, "observation.image": np.zeros((96, 96, 3), np.uint8), "task": "push"})
+    dataset.save_episode()
+    dataset.finalize()
+    with pytest.raises(IlBenchError, match=r"no keypoints .*, but .*observation\.image.*add --track pixels"):
+        Trainer(small_recipe("act"), root, seed=1, output=tmp_path / "run")
+
+
+def test_only_the_last_checkpoint_is_kept(demos: Path, tmp_path: Path) -> None:
+    trainer = make("bc", demos, tmp_path)
+    trainer.run(save_every=4, on_progress=lambda _: None)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000010", "last"]
+    assert (tmp_path / "checkpoints" / "last").resolve().name == "000010"
+
+
+def test_ctrl_c_finishes_the_step_saves_and_returns(demos: Path, tmp_path: Path) -> None:
+    trainer = make("bc", demos, tmp_path, steps=2000)
+    ticks: list[Progress] = []
+
+    def press_ctrl_c(progress: Progress) -> None:
+        ticks.append(progress)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert trainer.run(save_every=1000, on_progress=press_ctrl_c) is False
+    assert ticks[0].step == trainer.step == 50
+    again = make("bc", demos, tmp_path, steps=2000)
+    checkpoint.restore(again)
+    assert again.step == 50
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(demos: Path, tmp_path: Path) -> None:
+    trainer = make("bc", demos, tmp_path)
+    with torch.no_grad():
+        trainer.policy.net[0].weight.fill_(torch.nan)
+    with pytest.raises(IlBenchError, match="step 0: the loss is nan"):
+        trainer.train_step()
+
+
+def test_training_lowers_the_loss(demos: Path, tmp_path: Path) -> None:
+    trainer = make("bc", demos, tmp_path, steps=60)
+    losses = [float(trainer.train_step()) for _ in range(60)]
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["train", *arguments])
+
+
+def test_the_command_trains_logs_and_resumes(
+    demos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small_recipe("bc", 60)
+    monkeypatch.setattr(recipes, "load", lambda *_: recipe)
+    output = str(tmp_path / "run")
+    common = ("bc", "--data", str(demos), "--output", output, "--eval-every", "0")
+    result = invoke(*common)
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader((tmp_path / "run" / "train_log.csv").open()))
+    assert [int(row["step"]) for row in rows] == [50, 60]
+    again = invoke(*common)
+    assert again.exit_code == 2 and "holds a run already. Add --resume" in again.output
+    resumed = invoke(*common, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+
+
+def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    from il_bench.train.log import TrainingLog
+
+    def tick(step: int) -> Progress:
+        return Progress(step, 300, "policy", 1.0, 1e-3, 1.0, 0.01, 10.0)
+
+    with TrainingLog(tmp_path, 0) as log:
+        for step in (50, 100, 150):
+            log.progress(tick(step))
+    with TrainingLog(tmp_path, 100) as log:  # the checkpoint was of step 100
+        log.progress(tick(150))
+    rows = list(csv.DictReader((tmp_path / "train_log.csv").open()))
+    assert [row["step"] for row in rows] == ["50", "100", "150"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing", "--data", "x"], "There is no recipe for policy 'nothing'"),
+        (["bc", "--data", "x", "--track", "sound"], "on track 'sound'"),
+        (["bc", "--data", "no/such/folder"], "no such file or folder"),
+        (["bc", "--data", "x", "--resume"], "holds no checkpoint to resume"),
+    ],
+)
+def test_bad_arguments_get_one_clear_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = invoke(*arguments, "--output", str(tmp_path / "run"))
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
+def test_human_data_without_its_variable_says_how_to_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IL_BENCH_HUMAN_DATA", raising=False)
+    result = invoke("bc", "--data", "human", "--output", str(tmp_path))
+    assert result.exit_code == 2
+    assert "IL_BENCH_HUMAN_DATA is not set" in result.output
+
+
+def test_recipes_name_the_field_that_is_wrong() -> None:
+    good = {"policy": {"type": "il_bc"}, "training": {"steps": 1, "batch_size": 1, "lr": 0.1}}
+    recipes.parse(good, "mine.toml")
+    with pytest.raises(IlBenchError, match=r"mine.toml: training = 3: Input should be"):
+        recipes.parse({**good, "training": 3}, "mine.toml", {"steps": 2})
+    with pytest.raises(IlBenchError, match=r"mine.toml: training.steps = 0: "):
+        recipes.parse(good, "mine.toml", {"steps": 0})
+    with pytest.raises(IlBenchError, match=r"mine.toml: training.stesp"):
+        recipes.parse(good, "mine.toml", {"stesp": 5})
+
+
+def test_a_cosine_shorter_than_the_run_is_refused() -> None:
+    with pytest.raises(IlBenchError, match="cosine_steps 100 is less than steps"):
+        recipes.load("bc", "keypoints", {"cosine_steps": 100})
+
+
+def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[policy]\ntype = "il_bc"\n[training]\nsteps = 7\nbatch_size = 2\nlr = 0.1\n')
+    assert recipes.load(str(path), "keypoints").training.steps == 7
+    assert recipes.load(str(path), "keypoints", {"steps": 9}).training.steps == 9
+    with pytest.raises(IlBenchError, match=r"none.toml: cannot be read \(No such file"):
+        recipes.load(str(tmp_path / "none.toml"), "keypoints")
+    path.write_text("[policy\n")
+    with pytest.raises(IlBenchError, match=r"mine.toml: is no TOML"):
+        recipes.load(str(path), "keypoints")
+    path.write_text("[policy]\n")
+    with pytest.raises(IlBenchError, match=r"mine.toml: training.steps: Field required"):
+        recipes.load(str(path), "keypoints")
+
+
+def test_an_unknown_field_of_a_policy_is_named(demos: Path, tmp_path: Path) -> None:
+    recipe = small_recipe("bc")
+    recipe = recipe.model_copy(update={"policy": {**recipe.policy, "hiden_dim": 5}})
+    with pytest.raises(IlBenchError, match="hiden_dim"):
+        Trainer(recipe, str(demos), seed=1, output=tmp_path)
+
+
+@pytest.mark.parametrize("name", recipes.names("keypoints"))
+def test_every_recipe_normalises_the_keypoints(name: str) -> None:
+    """LeRobot's own defaults leave ENV features in pixels."""
+    from il_bench.train.loop import policy_config
+
+    recipe = recipes.load(name, "keypoints")
+    config = policy_config(recipe, "cpu")
+    normalised = ["IDENTITY"] if recipe.processing.pusht_features else ["MIN_MAX", "MEAN_STD"]
+    assert config.normalization_mapping["ENV"].value in normalised
+
+
+def test_evaluate_prints_and_writes_the_rates(demos: Path, tmp_path: Path) -> None:
+    trainer = make("bc", demos, tmp_path / "run")
+    run_to(trainer, 1)
+    checkpoint.save(trainer)
+    output = tmp_path / "measured.json"
+    result = CliRunner().invoke(
+        app, ["evaluate", str(tmp_path / "run"), "--episodes", "3", "--output", str(output)]
+    )
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("success_rate 0.000 [0.000, 0.708]")  # Clopper-Pearson, 0 of 3
+    refused = CliRunner().invoke(
+        app, ["evaluate", str(tmp_path / "run"), "--episodes", "1", "--output", f"{output}/x.json"]
+    )
+    assert refused.exit_code == 2
+    assert "x.json: cannot be written (File exists); give another --output" in refused.output
+    facts = json.loads(output.read_text())
+    assert facts["seeds"] == [100_000, 100_002] and facts["n_episodes"] == 3
+    assert facts["data"] == "demos" and len(facts["sha256"]) == 64
