@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from il_bench.policies.loading import LoadedPolicy, PolicyLoader, load_policy
+from il_bench.policies.checkpoint import LoadedPolicy, PolicyLoader, load_policy
 from il_bench.rollout import rollout
 
 VALIDATION = range(100_000, 100_500)

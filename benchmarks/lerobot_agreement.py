@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.lerobot_eval import rollout_as_lerobot
-from il_bench.policies.loading import LoadedPolicy, PolicyLoader, find_checkpoint, load_policy
+from il_bench.policies.checkpoint import LoadedPolicy, PolicyLoader, find_checkpoint, load_policy
 from il_bench.pusht.batch import PushTBatch
 from il_bench.pusht.simulator import Simulator
 from il_bench.rollout import rollout

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from il_bench.errors import IlBenchError
 from il_bench.machine import one_thread
-from il_bench.policies.loading import LoadedPolicy
+from il_bench.policies.checkpoint import LoadedPolicy
 from il_bench.protocol import ACTION_HIGH, ACTION_LOW, MAX_STEPS, SUCCESS_COVERAGE
 from il_bench.pusht.camera import Camera, as_images, view_of_each
 from il_bench.pusht.geometry import block_keypoints

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from il_bench.data import Windows
 from il_bench.data.sources import open_dataset
-from il_bench.policies.loading import load_policy
+from il_bench.policies.checkpoint import load_policy
 from il_bench.policies.tokenizers import load_tokenizer
 from il_bench.tokenizers import ResidualVQTokenizer
 from il_bench.train.loop import BATCH_KEYS, delta_timestamps

@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from il_bench.policies.loading import ZOO, zoo_names
+from il_bench.policies.checkpoint import ZOO, zoo_names
 
 LOG = "train_log.csv"
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from il_bench.policies.loading import load_policy as load_policy
+    from il_bench.policies.checkpoint import load_policy as load_policy
 
 __version__ = "0.1.0"
 __all__ = ["load_policy"]
@@ -25,4 +25,4 @@ def lazily(package: str, names: dict[str, str]) -> Callable[[str], Any]:
     return find
 
 
-__getattr__ = lazily(__name__, {"load_policy": "il_bench.policies.loading"})
+__getattr__ = lazily(__name__, {"load_policy": "il_bench.policies.checkpoint"})

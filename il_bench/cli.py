@@ -190,7 +190,7 @@ def evaluate(
         from il_bench import machine
         from il_bench.files import write_whole, writing
         from il_bench.gate.baselines import Baselines
-        from il_bench.policies.loading import PolicyLoader
+        from il_bench.policies.checkpoint import PolicyLoader
         from il_bench.protocol import BLOCK_SIZE
         from il_bench.report.success import judge
         from il_bench.rollout import rollout
@@ -227,7 +227,7 @@ def _episodes_bar(episodes: int) -> Iterator[Callable[[int, int], None] | None]:
 
 def _validate(trainer: "Trainer", n_episodes: int) -> tuple[float, float]:
     """success_rate and mean_max_reward of the averaged policy on validation seeds; NaN in a first phase."""
-    from il_bench.policies.loading import wrap
+    from il_bench.policies.checkpoint import wrap
     from il_bench.rollout import rollout
 
     policy, start = trainer.average.policy, SEED_STARTS["validation"]

@@ -121,7 +121,7 @@ def _made(
 ) -> Made:
     policy = None
     if from_policy is not None:
-        from il_bench.policies.loading import load_policy
+        from il_bench.policies.checkpoint import load_policy
 
         loaded = load_policy(from_policy)
         policy = {

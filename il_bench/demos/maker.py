@@ -50,6 +50,6 @@ def load_maker(made: Made, from_policy: str | None) -> Maker:
     """What a process starts with: `from_policy` as `load_policy` takes it."""
     if from_policy is None:
         return Maker(made, None)
-    from il_bench.policies.loading import load_policy
+    from il_bench.policies.checkpoint import load_policy
 
     return Maker(made, load_policy(from_policy))

@@ -9,7 +9,7 @@ from il_bench.errors import IlBenchError
 from il_bench.latency import calls
 from il_bench.latency.device import Device, device_for, inference_on_one_thread
 from il_bench.latency.memory import resident_peak_mb
-from il_bench.policies.loading import load_policy
+from il_bench.policies.checkpoint import load_policy
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch.utils import _pytree
 
 from il_bench.errors import IlBenchError
 from il_bench.latency.device import Device, Replay
-from il_bench.policies.loading import LoadedPolicy
+from il_bench.policies.checkpoint import LoadedPolicy
 
 EAGER, COMPILE, CUDA_GRAPH = "eager", "compile", "cuda graph"
 MODES = (EAGER, COMPILE, CUDA_GRAPH)

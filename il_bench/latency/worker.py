@@ -132,7 +132,7 @@ class PolicySubject:
         from il_bench.latency.calls import policy_call
         from il_bench.latency.device import device_for
         from il_bench.latency.variants import sampler_of, with_sampler
-        from il_bench.policies.loading import load_policy
+        from il_bench.policies.checkpoint import load_policy
 
         torch.set_num_threads(subject["threads"])
         policy = load_policy(subject["policy"], device=subject["device"])

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from il_bench.errors import IlBenchError
 from il_bench.plugin.settings import Settings
-from il_bench.policies.loading import LoadedPolicy, load_policy
+from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 from il_bench.protocol import RESERVED_SEEDS
 from il_bench.rollout import Outcomes, Policy, RunBlock, Stop, rollout
 from il_bench.rollout.journal import Journal

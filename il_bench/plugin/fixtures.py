@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from il_bench.gate import GateResult
     from il_bench.plugin.evaluation import Evaluate
+    from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.policies.expert import ExpertPolicy
-    from il_bench.policies.loading import LoadedPolicy
     from il_bench.pusht.env import PushTEnv
     from il_bench.rollout import Outcomes
     from il_bench.rollout.progress import OnBlock

@@ -5,7 +5,7 @@ from dataclasses import replace
 from il_bench.errors import IlBenchError
 from il_bench.plugin.registry import RegisteredPolicy, Registry
 from il_bench.plugin.settings import PolicyChoice
-from il_bench.policies.loading import LoadedPolicy, load_policy, wrap_object
+from il_bench.policies.checkpoint import LoadedPolicy, load_policy, wrap_object
 from il_bench.rollout import Policy
 
 

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from il_bench.data.chunks import Chunks
 from il_bench.errors import IlBenchError
-from il_bench.policies.configuration_bet import ILBeTConfig
-from il_bench.policies.configuration_vqbet import ILVQBeTConfig
-from il_bench.policies.loading import (
+from il_bench.policies.bet import ILBeTConfig
+from il_bench.policies.checkpoint import (
     WEIGHTS,
     ZOO,
     LoadedPolicy,
@@ -26,7 +25,7 @@ from il_bench.policies.loading import (
     read_config,
     zoo_names,
 )
-from il_bench.policies.modeling_vqbet import ResumableVqVae
+from il_bench.policies.vqbet import ILVQBeTConfig, ResumableVqVae
 from il_bench.protocol import EXPERT
 from il_bench.tokenizers import KMeansTokenizer, ResidualVQTokenizer, Tokenizer
 

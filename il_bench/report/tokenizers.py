@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from il_bench.data.chunks import CENTRE_PX, Chunks, Coordinates
-from il_bench.policies.loading import ZOO, LoadedPolicy, data_of, find_checkpoint
+from il_bench.policies.checkpoint import ZOO, LoadedPolicy, data_of, find_checkpoint
 from il_bench.policies.tokenizers import OfPolicy
 from il_bench.protocol import EXPERT
 from il_bench.report import schema

@@ -10,7 +10,7 @@ from torch.utils.data import default_collate
 
 from il_bench.data import Windows
 from il_bench.data.chunks import Chunks
-from il_bench.policies.loading import LoadedPolicy
+from il_bench.policies.checkpoint import LoadedPolicy
 from il_bench.report.schema import PRODUCTS
 from il_bench.report.tokenizers import Subject
 from il_bench.suite.timing import Work, waited_for

@@ -10,7 +10,7 @@ from il_bench.latency.flops import count
 from il_bench.latency.matmul import Call, Clock, Floor, MatrixProducts, dtype_of
 from il_bench.latency.measure import Samples, Timed, cross_check, rounds, warm_up
 from il_bench.latency.memory import peak_memory_mb
-from il_bench.policies.loading import LoadedPolicy
+from il_bench.policies.checkpoint import LoadedPolicy
 from il_bench.protocol import CONTROL_HZ
 from il_bench.report.schema import Latency
 

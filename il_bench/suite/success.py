@@ -12,7 +12,7 @@ from il_bench.plugin import collect, declared
 from il_bench.plugin.evaluation import Evaluate
 from il_bench.plugin.registry import Registry
 from il_bench.plugin.settings import Settings
-from il_bench.policies.loading import LoadedPolicy, load_policy
+from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 from il_bench.protocol import EXPERT, UNTRAINED, Scalar
 from il_bench.report.success import judge
 from il_bench.rollout import Outcomes, RunBlock, journal

@@ -9,7 +9,7 @@ from il_bench.errors import IlBenchError
 from il_bench.plugin.fixtures import SETTINGS
 
 if TYPE_CHECKING:
-    from il_bench.policies.loading import LoadedPolicy
+    from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.report.schema import Latency
     from il_bench.suite.latency import Subject
 

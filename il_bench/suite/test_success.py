@@ -11,7 +11,7 @@ from il_bench.plugin.fixtures import REGISTRY, SETTINGS, any_environment
 
 if TYPE_CHECKING:
     from il_bench.plugin.evaluation import Evaluate
-    from il_bench.policies.loading import LoadedPolicy
+    from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.suite.success import Measure
 
 Record = Callable[[dict[str, Any]], None]

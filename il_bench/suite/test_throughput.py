@@ -10,7 +10,7 @@ from il_bench.protocol import EXPERT
 from il_bench.suite import choice
 
 if TYPE_CHECKING:
-    from il_bench.policies.loading import LoadedPolicy
+    from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.suite.timing import Work
     from il_bench.tokenizers import Tokenizer
 
@@ -127,7 +127,7 @@ def test_fitted_chunks(name: str, way: str, batch: int, timed: Timed, pytestconf
 @pytest.mark.parametrize("what", ["windows", "normalise", "unnormalise"])
 def test_batches(what: str, batch: int, timed: Timed, pytestconfig: pytest.Config) -> None:
     """Training windows a second of the embedded vqbet: gathered, normalised, and actions back in px."""
-    from il_bench.policies.loading import load_policy
+    from il_bench.policies.checkpoint import load_policy
     from il_bench.suite.coding import normalising, windowing
     from il_bench.suite.tokenizers import demonstrations
 

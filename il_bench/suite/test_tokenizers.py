@@ -11,7 +11,7 @@ import pytest
 from il_bench.suite import choice
 
 if TYPE_CHECKING:
-    from il_bench.policies.loading import LoadedPolicy
+    from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.report.tokenizers import Subject
     from il_bench.tokenizers import Tokenizer
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from il_bench.latency.calls import actions_per_prediction, observations
 from il_bench.latency.device import device_for, inference_on_one_thread
-from il_bench.policies.loading import LoadedPolicy
+from il_bench.policies.checkpoint import LoadedPolicy
 
 MOST_CALLS, FEWEST_CALLS = 100, 20
 WARM_UP = 3

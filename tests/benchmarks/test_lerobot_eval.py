@@ -16,7 +16,7 @@ import torch
 from benchmarks import lerobot_eval
 from benchmarks.lerobot_eval import LeRobotOutcomes, rollout_as_lerobot
 from il_bench.errors import IlBenchError
-from il_bench.policies.loading import LoadedPolicy, find_checkpoint, load_policy
+from il_bench.policies.checkpoint import LoadedPolicy, find_checkpoint, load_policy
 
 SEED = 100_020
 EASY = 0.15  # a share of the goal that policies without training reach now and then

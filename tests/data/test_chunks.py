@@ -11,7 +11,7 @@ from il_bench.data import chunks, open_dataset
 from il_bench.data.convert import write_dataset
 from il_bench.data.replay_buffer import ReplayBuffer
 from il_bench.errors import IlBenchError
-from il_bench.policies.loading import load_policy
+from il_bench.policies.checkpoint import load_policy
 from il_bench.policies.tokenizers import OfPolicy
 
 

@@ -22,7 +22,7 @@ from il_bench.demos.provenance import Episode
 from il_bench.demos.record import Recording
 from il_bench.demos.takeover import draw_takeover
 from il_bench.errors import IlBenchError
-from il_bench.policies.loading import load_policy
+from il_bench.policies.checkpoint import load_policy
 from il_bench.pusht.batch import PushTBatch
 from il_bench.pusht.simulator import Simulator
 from il_bench.rollout import run_block

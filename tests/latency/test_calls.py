@@ -7,7 +7,7 @@ import torch
 from il_bench.errors import IlBenchError
 from il_bench.latency import calls
 from il_bench.latency.calls import CONTROL_STEP, NEW_CHUNK, PREDICT, QUEUED_ACTION, WHAT, policy_call
-from il_bench.policies.loading import LoadedPolicy, load_policy
+from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from torch import nn
 
 from il_bench.latency.calls import policy_call
 from il_bench.latency.flops import count
-from il_bench.policies.loading import load_policy
+from il_bench.policies.checkpoint import load_policy
 
 BATCH = 3
 

@@ -15,7 +15,7 @@ from il_bench.latency.device import device_for
 from il_bench.latency.fresh import fresh_process
 from il_bench.latency.matmul import Floor
 from il_bench.latency.measure import Samples, WarmUp
-from il_bench.policies.loading import LoadedPolicy, load_policy
+from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 from il_bench.suite import latency
 from il_bench.suite.latency import Subject, row_of, timed
 

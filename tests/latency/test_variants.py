@@ -8,7 +8,7 @@ from il_bench.errors import IlBenchError
 from il_bench.latency.calls import NEW_CHUNK, policy_call
 from il_bench.latency.device import device_for
 from il_bench.latency.variants import Recorded, in_mode, modes_of, networks, sampler_of, with_sampler
-from il_bench.policies.loading import LoadedPolicy, load_policy
+from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 
 from .fakes import FakeClock, FakeDevice
 

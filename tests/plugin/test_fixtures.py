@@ -12,7 +12,7 @@ from il_bench.gate import Decision
 from il_bench.plugin import evaluation
 from il_bench.plugin.evaluation import Evaluate
 from il_bench.plugin.fixtures import SETTINGS, Gate
-from il_bench.policies.loading import load_policy
+from il_bench.policies.checkpoint import load_policy
 from il_bench.protocol import BLOCK_SIZE, HUMAN_DATA
 from il_bench.pusht.env import PushTEnv
 from il_bench.rollout import Outcomes, blocks

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from il_bench.policies.checkpoint import load_policy
 from il_bench.policies.expert import ExpertPolicy, poses_of
-from il_bench.policies.loading import load_policy
 from il_bench.pusht.batch import PushTBatch
 from il_bench.pusht.geometry import block_keypoints
 from il_bench.rollout import Policy

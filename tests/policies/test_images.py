@@ -89,13 +89,12 @@ class Meta:
 
 
 def test_bet_fits_its_centres_on_the_whole_data_set_it_is_built_for(tmp_path: Path) -> None:
-    from il_bench.policies.chunk_data import whole_dataset
-    from il_bench.policies.modeling_bet import ILBeTPolicy
+    from il_bench.policies.bet import ILBeTPolicy, whole_dataset
 
     actions = np.arange(14.0).reshape(7, 2)
     meta = Meta(tmp_path, actions, [4, 3])
     config = small_policy("il_bet", chunk_size=3, n_action_steps=3, relative_actions=False).config
-    seen = whole_dataset(meta, config, 3)
+    seen = whole_dataset(meta, config)
     chunks = (seen["action"] + 1) * 5  # back to px: [-1, 1] was [0, 10]
     assert torch.allclose(chunks[2, :, 0], torch.tensor([4.0, 6.0, 6.0]))  # the last of its episode, repeated
     assert torch.allclose(chunks[4, :, 0], torch.tensor([8.0, 10.0, 12.0]))

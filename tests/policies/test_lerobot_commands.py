@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from il_bench.data import open_dataset
-from il_bench.policies.loading import PolicyLoader, load_policy
+from il_bench.policies.checkpoint import PolicyLoader, load_policy
 from il_bench.rollout import rollout
 
 pytestmark = pytest.mark.slow

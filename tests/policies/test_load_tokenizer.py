@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from il_bench.errors import IlBenchError
-from il_bench.policies.loading import load_policy
+from il_bench.policies.checkpoint import load_policy
 from il_bench.policies.tokenizers import load_tokenizer, tokenizer_of
 from il_bench.tokenizers import KMeansTokenizer, ResidualVQTokenizer
 

@@ -8,8 +8,14 @@ import pytest
 import torch
 
 from il_bench.errors import IlBenchError
-from il_bench.policies import locating
-from il_bench.policies.loading import PolicyLoader, checkpoint_sha256, find_checkpoint, load_policy, wrap
+from il_bench.policies.checkpoint import (
+    PolicyLoader,
+    checkpoint_sha256,
+    find_checkpoint,
+    load_policy,
+    locating,
+    wrap,
+)
 
 from .conftest import raw_observations
 

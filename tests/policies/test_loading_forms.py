@@ -14,8 +14,7 @@ from lerobot.policies.factory import get_policy_class, make_policy_config, make_
 from safetensors.torch import load_file, save_file
 
 from il_bench.errors import IlBenchError
-from il_bench.policies import locating
-from il_bench.policies.loading import find_checkpoint, load_policy
+from il_bench.policies.checkpoint import find_checkpoint, load_policy, locating
 
 from .conftest import raw_observations, statistics
 
@@ -241,7 +240,7 @@ MODULES = {
             sideways: bool = True
     """,
     "modeling_crab": f"""
-        from il_bench.policies.modeling_bc import ILBCPolicy
+        from il_bench.policies.bc import ILBCPolicy
         from {PACKAGE}.configuration_crab import CrabConfig
 
         class CrabPolicy(ILBCPolicy):

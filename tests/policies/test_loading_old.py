@@ -17,7 +17,7 @@ from lerobot.processor.migrate_policy_normalization import extract_normalization
 from safetensors.torch import load_file, save_file
 
 from il_bench.errors import IlBenchError
-from il_bench.policies.loading import load_policy, read_config
+from il_bench.policies.checkpoint import load_policy, read_config
 from il_bench.policies.tokenizers import OfPolicy
 
 from .conftest import raw_observations, statistics

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from il_bench.errors import IlBenchError
-from il_bench.policies.loading import load_policy
+from il_bench.policies.checkpoint import load_policy
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from il_bench.cli import app
 from il_bench.plugin import collect
-from il_bench.policies.loading import WEIGHTS, ZOO
+from il_bench.policies.checkpoint import WEIGHTS, ZOO
 from il_bench.report import moves, page, plot, schema, table, views
 
 

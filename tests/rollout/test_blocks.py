@@ -245,7 +245,7 @@ class Mixed:
 
 
 def load_mixed(act: str) -> Mixed:
-    from il_bench.policies.loading import load_policy
+    from il_bench.policies.checkpoint import load_policy
 
     return Mixed(load_policy(act), small_bet())
 
@@ -255,9 +255,8 @@ def small_bet() -> Policy:
     from lerobot.configs import FeatureType, PolicyFeature
     from lerobot.policies.factory import make_pre_post_processors
 
-    from il_bench.policies.configuration_bet import ILBeTConfig
-    from il_bench.policies.loading import wrap
-    from il_bench.policies.modeling_bet import ILBeTPolicy
+    from il_bench.policies.bet import ILBeTConfig, ILBeTPolicy
+    from il_bench.policies.checkpoint import wrap
 
     dims = {"observation.state": 2, "observation.environment_state": 16, "action": 2}
     kinds = (FeatureType.STATE, FeatureType.ENV, FeatureType.ACTION)

@@ -17,7 +17,7 @@ from lerobot.policies.factory import get_policy_class, make_policy_config, make_
 from benchmarks.lerobot_eval import rollout_as_lerobot
 from il_bench.errors import IlBenchError
 from il_bench.latency.calls import observations, policy_call
-from il_bench.policies.loading import load_policy
+from il_bench.policies.checkpoint import load_policy
 from il_bench.protocol import BLOCK_SIZE
 from il_bench.pusht.batch import PushTBatch
 from il_bench.pusht.camera import Camera

@@ -198,7 +198,7 @@ def test_what_has_no_network_has_no_floor() -> None:
 
 def test_windows_are_those_of_lerobots_dataset() -> None:
     from il_bench.data import open_dataset
-    from il_bench.policies.loading import load_policy
+    from il_bench.policies.checkpoint import load_policy
 
     work = coding.windowing(load_policy("vqbet"), open_dataset("expert"), 3)
     assert work.reference is not None and work.reference_n == 3
@@ -216,7 +216,7 @@ def test_windows_are_those_of_lerobots_dataset() -> None:
 @pytest.mark.parametrize(("way", "n_tensors"), [("normalise", 3), ("unnormalise", 1)])
 def test_normalising_is_compared_with_one_pass_over_the_same_numbers(way: str, n_tensors: int) -> None:
     from il_bench.data import open_dataset
-    from il_bench.policies.loading import load_policy
+    from il_bench.policies.checkpoint import load_policy
 
     work = coding.normalising(load_policy("vqbet"), open_dataset("expert"), way, 3, "cpu")
     assert work.floor is not None and work.floor_name == "one multiplication of the same numbers"
@@ -312,7 +312,7 @@ def test_rows_of_two_data_sets_stand_side_by_side(two_moves: Subject) -> None:
 
 
 def test_a_policys_row_says_whose_tokenizer_it_is() -> None:
-    from il_bench.policies.loading import load_policy
+    from il_bench.policies.checkpoint import load_policy
 
     policy = load_policy("bet")
     subject = of_policy(policy, policy.policy.tokenizer)
@@ -334,7 +334,7 @@ def test_a_policys_row_says_whose_tokenizer_it_is() -> None:
 def test_a_row_says_whether_its_tokenizer_has_seen_these_episodes(
     two_moves: Subject, checkpoint: str, trained_on: str, measured_on: str, among: bool | None
 ) -> None:
-    from il_bench.policies.loading import load_policy
+    from il_bench.policies.checkpoint import load_policy
 
     policy = replace(load_policy("bet"), name="mine", checkpoint=checkpoint, data=trained_on)
     subject = replace(of_policy(policy, two_moves.tokenizer), coordinates=two_moves.coordinates)

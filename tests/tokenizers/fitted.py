@@ -12,7 +12,7 @@ import torch
 from lerobot.policies.vqbet.modeling_vqbet import VqVae
 from torch import Tensor, nn
 
-from il_bench.policies.modeling_vqbet import ResumableVqVae
+from il_bench.policies.vqbet import ResumableVqVae
 from il_bench.tokenizers import (
     FSQTokenizer,
     KMeansTokenizer,

@@ -28,8 +28,7 @@ from lerobot.policies.vqbet.modeling_vqbet import VqVae
 from torch import nn
 
 from il_bench.errors import IlBenchError
-from il_bench.policies.configuration_vqbet import ILVQBeTConfig
-from il_bench.policies.modeling_vqbet import ILVQBeTPolicy, ResumableVqVae
+from il_bench.policies.vqbet import ILVQBeTConfig, ILVQBeTPolicy, ResumableVqVae
 from il_bench.tokenizers import FSQTokenizer, KMeansTokenizer, ResidualVQTokenizer, VQVAETokenizer
 from il_bench.tokenizers import fsq as fsq_module
 from il_bench.tokenizers import nearest as nearest_module

@@ -16,7 +16,7 @@ from strategies import chunks_of, examples, problems, smooth, tokens_of
 from ties import near_ties
 
 from il_bench.errors import IlBenchError
-from il_bench.policies.modeling_vqbet import ResumableVqVae
+from il_bench.policies.vqbet import ResumableVqVae
 from il_bench.tokenizers import ResidualVQTokenizer
 
 F32 = EPS[torch.float32]

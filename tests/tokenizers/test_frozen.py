@@ -26,7 +26,7 @@ from lerobot.policies.vqbet.modeling_vqbet import VQBeTHead, VqVae
 from strategies import chunks_of, examples
 from torch import nn
 
-from il_bench.policies.modeling_vqbet import ResumableVqVae
+from il_bench.policies.vqbet import ResumableVqVae
 
 FEATURES = 6
 resumable = pytest.mark.parametrize("kind", [ResumableVqVae, VqVae], ids=["ours", "lerobot"])

@@ -27,7 +27,7 @@ from lerobot.policies.vqbet.modeling_vqbet import VqVae
 from lerobot.policies.vqbet.vqbet_utils import VectorQuantize, cdist
 
 from il_bench.errors import IlBenchError
-from il_bench.policies.modeling_vqbet import ResumableVqVae
+from il_bench.policies.vqbet import ResumableVqVae
 from il_bench.tokenizers import ResidualVQTokenizer
 
 

@@ -29,7 +29,7 @@ from lerobot.policies.vqbet.modeling_vqbet import VqVae
 from oracles import EPS
 from strategies import examples, problems, smooth, two_stages
 
-from il_bench.policies.modeling_vqbet import ResumableVqVae
+from il_bench.policies.vqbet import ResumableVqVae
 from il_bench.tokenizers import ResidualVQTokenizer
 from il_bench.tokenizers.nearest import nearest
 from il_bench.tokenizers.training import train

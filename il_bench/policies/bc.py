@@ -1,18 +1,43 @@
-"""``il_bc``: behaviour cloning by a residual MLP on action chunks, from keypoints or from an image."""
+"""``il_bc``: behaviour cloning, a residual MLP that regresses action chunks from keypoints or an image."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.processor import make_default_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
-from il_bench.policies.configuration_bc import ILBCConfig
-from il_bench.policies.images import BlockEncoder
-from il_bench.policies.keypoints import KeypointsPolicy
+from il_bench.policies.chunking import BlockEncoder, ChunkingConfig, ChunkingPolicy
 
 
-class ILBCPolicy(KeypointsPolicy):
-    """Plain regression, the baseline every other policy must beat: one mode where people show several."""
+@PreTrainedConfig.register_subclass("il_bc")
+@dataclass
+class ILBCConfig(ChunkingConfig):
+    """Fields of `ChunkingConfig`, and the network's.
+
+    Args:
+        hidden_dim: width of the network.
+        n_layers: residual blocks.
+        dropout: rate inside each block.
+    """
+
+    hidden_dim: int = 512
+    n_layers: int = 3
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1).")
+
+
+make_il_bc_pre_post_processors = make_default_pre_post_processors  # LeRobot looks it up by this name
+
+
+class ILBCPolicy(ChunkingPolicy):
+    """Plain regression, the baseline of every other policy: of what people do, it does the mean."""
 
     config_class = ILBCConfig
     name = "il_bc"

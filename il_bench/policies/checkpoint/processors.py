@@ -22,9 +22,9 @@ from lerobot.processor import (
 from lerobot.utils.constants import ACTION
 
 from il_bench.errors import IlBenchError
-from il_bench.policies import old_format
-from il_bench.policies.locating import PROCESSORS, WEIGHTS, check_weights
-from il_bench.policies.reading import THIRD_PARTY, third_party_packages
+from il_bench.policies.checkpoint import old_format
+from il_bench.policies.checkpoint.configuration import THIRD_PARTY, third_party_packages
+from il_bench.policies.checkpoint.locating import PROCESSORS, WEIGHTS, check_weights
 
 #: Steps of robots; one loads a network of the Hub, with its code.
 _OF_ROBOTS = "lerobot.processor.hil_processor"

@@ -1,4 +1,4 @@
-"""What the policies of il_bench share: configuration, observation history, action queue."""
+"""What the policies here share: they predict chunks of actions from PushT's keypoints or from its image."""
 
 from abc import abstractmethod
 from collections import deque
@@ -10,35 +10,32 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig, CosineDecayWithWarmupSchedulerConfig, OptimizerConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.policies.utils import populate_queues
-from lerobot.utils.constants import ACTION, OBS_STATE
-from torch import Tensor
+from lerobot.policies.vqbet.modeling_vqbet import VQBeTRgbEncoder
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+from torch import Tensor, nn
 
-from il_bench.policies.images import KEYPOINT_KEYS, check_image_features, observation_keys
+KEYPOINT_KEYS = (OBS_STATE, OBS_ENV_STATE)
 
 
 def min_max_mapping() -> dict[str, NormalizationMode]:
     """Every low-dimensional feature to [-1, 1]. LeRobot's own defaults leave ``ENV`` as it is."""
-    return {
-        "STATE": NormalizationMode.MIN_MAX,
-        "ENV": NormalizationMode.MIN_MAX,
-        "ACTION": NormalizationMode.MIN_MAX,
-    }
+    return dict.fromkeys(("STATE", "ENV", "ACTION"), NormalizationMode.MIN_MAX)
 
 
 @dataclass
-class KeypointsConfig(PreTrainedConfig):
+class ChunkingConfig(PreTrainedConfig):
     """Fields of `il_bc` and `il_bet`, on keypoints or on one image.
 
     Args:
-        n_obs_steps: observations the policy sees, the current one and those before it.
+        n_obs_steps: observations the policy sees: the current one and those before it.
         chunk_size: steps of the action chunk it predicts, from the current step on.
         n_action_steps: steps of the chunk it executes before it predicts again.
         relative_actions: predict actions relative to the agent's current (normalised) position.
         vision_backbone, crop_shape, crop_is_random, pretrained_backbone_weights, use_group_norm,
-            spatial_softmax_num_keypoints: of the image encoder, as in LeRobot's VQ-BeT; without an image not
-            used.
+            spatial_softmax_num_keypoints: of the image encoder, as in LeRobot's VQ-BeT; unused without an
+            image.
         optimizer_lr, optimizer_weight_decay, scheduler_warmup_steps: presets for ``lerobot-train``.
-        discover_packages_path: not used; LeRobot 0.6 hands its own flag of this name on to the configuration
+        discover_packages_path: unused. LeRobot 0.6 hands its own flag of this name on to the configuration
             when ``--policy.path`` is given too, and would stop at an unknown field.
     """
 
@@ -68,10 +65,9 @@ class KeypointsConfig(PreTrainedConfig):
             raise ValueError(f"n_obs_steps is {self.n_obs_steps}; it must be at least 1.")
 
     def validate_features(self) -> None:
-        """Raise ValueError unless the agent's place and the block's (keypoints, image) lead to an action."""
+        """Raise ValueError unless agent and keypoints, or agent and image, lead to an action."""
         if self.image_features:
             check_image_features(self)
-            check_action(self)
         else:
             check_keypoint_features(self)
 
@@ -107,23 +103,73 @@ def check_keypoint_features(config: PreTrainedConfig) -> None:
             raise ValueError(
                 f"{config.type} needs {key!r} among its input features; it got {sorted(inputs)}."
             )
-    images = [key for key in inputs if key not in KEYPOINT_KEYS]
-    if images:
-        raise ValueError(f"{config.type} takes no input feature but {list(KEYPOINT_KEYS)}; it got {images}.")
-    check_action(config)
+    others = [key for key in inputs if key not in KEYPOINT_KEYS]
+    if others:
+        raise ValueError(f"{config.type} takes no input feature but {list(KEYPOINT_KEYS)}; it got {others}.")
+    _check_action(config)
 
 
-def check_action(config: PreTrainedConfig) -> None:
-    """Raise ValueError unless the policy's output is an action."""
+def check_image_features(config: Any) -> None:
+    """Raise ValueError unless the inputs are the agent's position and one image that the crop fits in."""
+    inputs, images = config.input_features, config.image_features
+    if len(images) != 1 or set(inputs) != {OBS_STATE, *images}:
+        raise ValueError(
+            f"{config.type} takes {OBS_STATE!r} and one image, or {list(KEYPOINT_KEYS)}; "
+            f"it got {sorted(inputs)}."
+        )
+    key, feature = next(iter(images.items()))
+    height, width = feature.shape[1:]
+    if config.crop_shape is not None and (config.crop_shape[0] > height or config.crop_shape[1] > width):
+        raise ValueError(
+            f"crop_shape is {tuple(config.crop_shape)}; it has to fit into {key!r} of {height} x {width}."
+        )
+    _check_action(config)
+
+
+def _check_action(config: PreTrainedConfig) -> None:
     if config.action_feature is None:
         raise ValueError(f"{config.type} needs {ACTION!r} among its output features.")
 
 
-class KeypointsPolicy(PreTrainedPolicy):
+def observation_keys(config: Any) -> tuple[str, str]:
+    """The two observations of a policy: the agent's position, and the block's keypoints or the image."""
+    images = list(config.image_features)
+    return (OBS_STATE, images[0]) if images else KEYPOINT_KEYS
+
+
+class BlockEncoder(nn.Module):
+    """Keypoints (B, T, 16) as they are, or images (B, T, 3, H, W) through an image encoder.
+
+    The encoder is that of LeRobot's VQ-BeT and Diffusion Policy: a ResNet with spatial softmax on random
+    crops, in evaluation on the middle one. For keypoints this module has no parameters.
+
+    Attributes:
+        feature_dim: F of the features (B, T, F) it returns.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self._key = observation_keys(config)[1]
+        if config.image_features:
+            self.rgb_encoder: nn.Module | None = VQBeTRgbEncoder(config)
+            self.feature_dim: int = self.rgb_encoder.feature_dim
+        else:
+            self.rgb_encoder = None
+            self.feature_dim = config.input_features[OBS_ENV_STATE].shape[0]
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        seen = batch[self._key]
+        if self.rgb_encoder is None:
+            return seen  # (B, T, F = 16)
+        features: Tensor = self.rgb_encoder(seen.flatten(0, 1))  # (B * T, F)
+        return torch.unflatten(features, 0, seen.shape[:2])  # (B, T, F)
+
+
+class ChunkingPolicy(PreTrainedPolicy):
     """Observation history and action queue around ``predict``; subclasses bring network and loss."""
 
-    config_class: Any = KeypointsConfig
-    name: Any = "il_keypoints"
+    config_class: Any = ChunkingConfig
+    name: Any = "il_chunking"
 
     def reset(self) -> None:
         """Forget the episode: observations seen, actions queued."""
@@ -138,7 +184,7 @@ class KeypointsPolicy(PreTrainedPolicy):
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
-        """The chunk (B, W, 2), normalised; from the history, or before there is one from ``batch``."""
+        """The chunk (B, W, 2), normalised, for the observations seen so far, or at first for ``batch``."""
         if len(self._queues[OBS_STATE]) > 0:
             keys = observation_keys(self.config)
             batch = {key: torch.stack(list(self._queues[key]), dim=1) for key in keys}

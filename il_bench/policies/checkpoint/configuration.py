@@ -17,8 +17,9 @@ from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 
 import il_bench.policies  # noqa: F401  (registers il_bc, il_bet and il_vqbet)
 from il_bench.errors import IlBenchError
-from il_bench.policies import old_format, pusht_features
-from il_bench.policies.locating import CONFIG
+from il_bench.policies import pusht_features
+from il_bench.policies.checkpoint import old_format
+from il_bench.policies.checkpoint.locating import CONFIG
 
 #: What the names of distributions begin with that LeRobot imports to find policies.
 THIRD_PARTY = "lerobot_policy_"

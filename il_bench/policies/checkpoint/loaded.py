@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from il_bench.errors import IlBenchError
-from il_bench.policies import old_format, pusht_features
-from il_bench.policies.expert import ExpertPolicy
-from il_bench.policies.locating import (
+from il_bench.policies import pusht_features
+from il_bench.policies.checkpoint import old_format
+from il_bench.policies.checkpoint.configuration import read_config, track_of
+from il_bench.policies.checkpoint.locating import (
     CONFIG,
     PROCESSORS,
     WEIGHTS,
@@ -29,8 +30,8 @@ from il_bench.policies.locating import (
     locate,
     zoo_names,
 )
-from il_bench.policies.processors import check_statistics, load_processors
-from il_bench.policies.reading import read_config, track_of
+from il_bench.policies.checkpoint.processors import check_statistics, load_processors
+from il_bench.policies.expert import ExpertPolicy
 from il_bench.protocol import EXPERT
 from il_bench.pusht.camera import Camera
 

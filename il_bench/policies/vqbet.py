@@ -1,24 +1,77 @@
 """``il_vqbet``: LeRobot's VQ-BeT (Lee et al. 2024) on keypoints.
 
-Residual VQ, minGPT, heads and losses are LeRobot's classes. Replaced is what demands an image (the
-observation tokens), and mended is what LeRobot 0.6 leaves open: the count of first-phase steps lives in
-``state_dict``, and a frozen residual VQ stays in eval mode when ``train()`` is called again.
+Residual VQ, minGPT, heads and losses are LeRobot's classes. Two things differ. The observation tokens are of
+keypoints, where LeRobot demands an image. And a first phase can be saved and resumed: the count of its steps
+lives in ``state_dict``, and a frozen residual VQ stays in eval mode when ``train()`` is called again.
 """
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lerobot.configs import NormalizationMode, PreTrainedConfig
+from lerobot.policies.vqbet.configuration_vqbet import VQBeTConfig
 from lerobot.policies.vqbet.modeling_vqbet import GPT, MLP, VQBeTHead, VqVae
+from lerobot.processor import make_default_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Tensor, nn
 
-from il_bench.policies.configuration_vqbet import ILVQBeTConfig
-from il_bench.policies.keypoints import KeypointsPolicy
+from il_bench.policies.chunking import ChunkingPolicy, check_keypoint_features, min_max_mapping
 from il_bench.tokenizers import ResidualVQTokenizer
 
 
-class ILVQBeTPolicy(KeypointsPolicy):
+@PreTrainedConfig.register_subclass("il_vqbet")
+@dataclass
+class ILVQBeTConfig(VQBeTConfig):
+    """Fields of LeRobot's ``VQBeTConfig``, and those below.
+
+    Args:
+        n_action_steps: steps of the chunk that are executed before it predicts again.
+        relative_actions: chunks are relative to the agent's (normalised) position where each begins, so that
+            the residual VQ spends none of its codes on where the agent is.
+        teach_true_primary: train secondary head and offsets on the chunk's own primary code, as BeT trains
+            its offsets (Shafiullah et al. 2022, section 3.2). LeRobot trains them on the code that the head
+            has just sampled; offsets that mend a wrong primary code lead to the mean of all moves. The secondary
+            code is sampled either way. Needs ``sequentially_select``.
+        vqvae_revive_below: in the first phase, a code that fewer chunks a batch fall on, on average, is
+            replaced by a chunk of the batch. LeRobot's 0 replaces none, and most primary codes stay unused.
+        discover_packages_path: unused, as in ``ChunkingConfig``.
+    """
+
+    n_obs_steps: int = 2
+    n_action_pred_token: int = 1
+    action_chunk_size: int = 8
+    n_action_steps: int = 8
+    relative_actions: bool = True
+    teach_true_primary: bool = False
+    vqvae_revive_below: float = 0.0
+    gpt_block_size: int = 32
+    discover_packages_path: str | None = None
+    normalization_mapping: dict[str, NormalizationMode] = field(default_factory=min_max_mapping)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.n_action_steps <= self.action_chunk_size:
+            raise ValueError(
+                f"n_action_steps is {self.n_action_steps}; it must lie in 1 .. action_chunk_size = "
+                f"{self.action_chunk_size}."
+            )
+        if self.teach_true_primary and not self.sequentially_select:
+            raise ValueError("teach_true_primary is set; it needs sequentially_select = true.")
+        n_tokens = 3 * self.n_obs_steps + self.n_action_pred_token - 1
+        if n_tokens > self.gpt_block_size:
+            raise ValueError(f"gpt_block_size is {self.gpt_block_size}; this policy needs {n_tokens} tokens.")
+
+    def validate_features(self) -> None:
+        """Raise ValueError unless the inputs are the agent's and the block's state, the output an action."""
+        check_keypoint_features(self)
+
+
+make_il_vqbet_pre_post_processors = make_default_pre_post_processors  # LeRobot looks it up by this name
+
+
+class ILVQBeTPolicy(ChunkingPolicy):
     """Two phases: residual VQ alone for ``n_vqvae_training_steps``, then GPT, code and offset heads."""
 
     config_class = ILVQBeTConfig
@@ -37,7 +90,7 @@ class ILVQBeTPolicy(KeypointsPolicy):
 
     @property
     def in_first_phase(self) -> bool:
-        """Whether the residual VQ is still being trained; until it is done the policy can do nothing."""
+        """Whether the residual VQ is still being trained; until then the policy can predict nothing."""
         return not bool(self.vqbet.action_head.vqvae_model.discretized)
 
     def predict(self, batch: dict[str, Tensor]) -> Tensor:
@@ -81,7 +134,7 @@ class ILVQBeTPolicy(KeypointsPolicy):
 
 
 class ILVQBeTModel(nn.Module):
-    """LeRobot's ``VQBeTModel`` with a token of keypoints where it has one of the image."""
+    """LeRobot's ``VQBeTModel`` with a token of the keypoints in place of the image's."""
 
     action_indices: Tensor
 
@@ -128,12 +181,11 @@ class ILVQBeTModel(nn.Module):
     def loss(self, batch: dict[str, Tensor], chunks: Tensor) -> tuple[Tensor, dict[str, Any]]:
         features = self.features(batch)
         with torch.autocast(chunks.device.type, enabled=False):
-            predicted = self._taught if self.config.teach_true_primary else self._sampled
-            losses = self.action_head.loss_fn(predicted(features.float(), chunks), chunks)
+            features = features.float()
+            taught = self.config.teach_true_primary
+            predicted = self._taught(features, chunks) if taught else self.action_head(features)
+            losses = self.action_head.loss_fn(predicted, chunks)
         return losses.pop("loss"), losses
-
-    def _sampled(self, features: Tensor, chunks: Tensor) -> dict[str, Tensor]:
-        return self.action_head(features)  # type: ignore[no-any-return]
 
     def _taught(self, features: Tensor, chunks: Tensor) -> dict[str, Tensor]:
         """What ``VQBeTHead.forward`` returns, had it sampled the primary codes of ``chunks`` (B, Q, W, 2)."""

@@ -1,0 +1,175 @@
+"""``il_bet``: Behavior Transformer (Shafiullah et al. 2022) over chunks, from keypoints or an image."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies.vqbet.modeling_vqbet import FocalLoss
+from lerobot.policies.vqbet.vqbet_utils import GPT
+from lerobot.processor import make_default_pre_post_processors
+from lerobot.utils.constants import ACTION, OBS_STATE
+from torch import Tensor, nn
+
+from il_bench.errors import IlBenchError
+from il_bench.policies.chunking import BlockEncoder, ChunkingConfig, ChunkingPolicy
+from il_bench.tokenizers import KMeansTokenizer
+
+
+@PreTrainedConfig.register_subclass("il_bet")
+@dataclass
+class ILBeTConfig(ChunkingConfig):
+    """Fields of `ChunkingConfig`, the k-means tokenizer's and the transformer's.
+
+    Args:
+        codebook_size: cluster centres.
+        offset_loss_weight: weight of the offset's L1 loss beside the focal loss of the centre.
+        focal_gamma: focusing parameter of the focal loss (the paper's section 3.3).
+        softmax_temperature: of the distribution a centre is drawn from in a rollout; 0 takes the likeliest.
+        gpt_*, dropout: LeRobot's minGPT, as in its VQ-BeT.
+    """
+
+    codebook_size: int = 64
+    offset_loss_weight: float = 10.0
+    focal_gamma: float = 2.0
+    softmax_temperature: float = 0.1
+    gpt_block_size: int = 32
+    gpt_input_dim: int = 128
+    gpt_hidden_dim: int = 128
+    gpt_output_dim: int = 128
+    gpt_n_layer: int = 4
+    gpt_n_head: int = 4
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.codebook_size < 2:
+            raise ValueError(f"codebook_size is {self.codebook_size}; it must be at least 2.")
+        if self.softmax_temperature < 0:
+            raise ValueError(f"softmax_temperature is {self.softmax_temperature}; it must not be negative.")
+        if 2 * self.n_obs_steps > self.gpt_block_size:
+            raise ValueError(
+                f"gpt_block_size is {self.gpt_block_size}; n_obs_steps = {self.n_obs_steps} needs "
+                f"{2 * self.n_obs_steps} tokens."
+            )
+
+
+make_il_bet_pre_post_processors = make_default_pre_post_processors  # LeRobot looks it up by this name
+
+
+class ILBeTPolicy(ChunkingPolicy):
+    """A minGPT over the observations: it classifies the chunk's k-means centre and regresses its offset.
+
+    The centres (``tokenizer``, in ``state_dict``) are fitted before the first training step: by ``il-bench
+    train``, on every chunk of the data. Under ``lerobot-train`` the policy fits them itself at its first
+    step, on every chunk of the data set it is built for, or without one on its first batch.
+    """
+
+    config_class = ILBeTConfig
+    name = "il_bet"
+
+    def __init__(self, config: ILBeTConfig, dataset_meta: Any = None, **kwargs: Any) -> None:
+        super().__init__(config)
+        config.validate_features()
+        self._dataset_meta = dataset_meta
+        action_dim = config.action_feature.shape[0]
+        width = config.gpt_input_dim
+        self.tokenizer = KMeansTokenizer(config.codebook_size, (config.chunk_size, action_dim))
+        self.state_projector = nn.Linear(config.input_features[OBS_STATE].shape[0], width)
+        self.block_encoder = BlockEncoder(config)
+        self.env_projector = nn.Linear(self.block_encoder.feature_dim, width)
+        self.gpt = GPT(config)
+        self.bin_head = nn.Linear(config.gpt_output_dim, config.codebook_size)
+        self.offset_head = nn.Linear(
+            config.gpt_output_dim, config.codebook_size * config.chunk_size * action_dim
+        )
+        self._focal_loss = FocalLoss(gamma=config.focal_gamma)
+        self.reset()
+
+    def chunks(self, batch: dict[str, Tensor]) -> Tensor:
+        """What the tokenizer sees of a training batch: its chunks (B, W, 2), relative where configured."""
+        chunks = batch[ACTION]
+        return chunks - batch[OBS_STATE][:, -1:] if self.config.relative_actions else chunks
+
+    def fit_tokenizer(self, batch: dict[str, Tensor], *, seed: int = 0) -> None:
+        """Place the cluster centres on the chunks of ``batch`` (the whole data set, normalised)."""
+        self.tokenizer.fit(self.chunks(batch), seed=seed)
+        self._dataset_meta = None
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Focal loss of the centre plus weighted L1 loss of that centre's offset."""
+        if not self.tokenizer.fitted:
+            has_data = self._dataset_meta is not None
+            self.fit_tokenizer(whole_dataset(self._dataset_meta, self.config) if has_data else batch)
+        targets, offsets = self.tokenizer.encode_with_offset(self.chunks(batch))  # (B, 1), (B, W, 2)
+        logits, predicted = self._heads(batch)
+        rows = torch.arange(len(targets), device=targets.device)
+        inside = ~batch[f"{ACTION}_is_pad"]  # (B, W)
+        offset_error = (predicted[rows, targets[:, 0]] - offsets).abs().mean(dim=-1)
+        offset_loss = (offset_error * inside).sum() / inside.sum().clamp_min(1)
+        bin_loss = self._focal_loss(logits, targets[:, 0])
+        loss = bin_loss + self.config.offset_loss_weight * offset_loss
+        accuracy = (logits.argmax(dim=-1) == targets[:, 0]).float().mean()
+        return loss, {
+            "bin_loss": bin_loss.item(),
+            "offset_loss": offset_loss.item(),
+            "bin_accuracy": accuracy.item(),
+        }
+
+    def predict(self, batch: dict[str, Tensor]) -> Tensor:
+        logits, offsets = self._heads(batch)
+        if self.config.softmax_temperature == 0:
+            indices = logits.argmax(dim=-1, keepdim=True)  # (B, 1)
+        else:
+            indices = torch.multinomial(F.softmax(logits / self.config.softmax_temperature, dim=-1), 1)
+        rows = torch.arange(len(indices), device=indices.device)
+        chunk = self.tokenizer.decode(indices, offsets[rows, indices[:, 0]])
+        return chunk + batch[OBS_STATE][:, -1:] if self.config.relative_actions else chunk
+
+    def _heads(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) of the centres and their offsets (B, C, W, 2)."""
+        tokens = torch.stack(
+            [self.state_projector(batch[OBS_STATE]), self.env_projector(self.block_encoder(batch))], dim=2
+        )  # (B, T, 2, D)
+        features = self.gpt(tokens.flatten(1, 2))[:, -1]  # (B, D)
+        offsets = self.offset_head(features).unflatten(
+            1, (self.config.codebook_size, self.config.chunk_size, -1)
+        )
+        return self.bin_head(features), offsets
+
+
+def whole_dataset(meta: Any, config: ILBeTConfig) -> dict[str, Tensor]:
+    """Every frame's action chunk (N, W, 2) and the agent's position (N, 1, 2), normalised as in training.
+
+    Past the end of its episode a chunk repeats the last action, as LeRobot's do.
+
+    Args:
+        meta: a ``LeRobotDatasetMetadata`` whose data files are on this machine.
+        config: of the policy; its ``chunk_size`` and ``normalization_mapping`` are used.
+
+    Raises:
+        IlBenchError: the data set has no data files here.
+    """
+    files = sorted((Path(meta.root) / "data").glob("*/*.parquet"))
+    if not files:
+        raise IlBenchError(
+            f"{meta.root}: no data/*/*.parquet to fit the tokenizer on; copy the data set again."
+        )
+    columns = [ACTION, OBS_STATE, "episode_index", "index"]
+    table = pd.concat([pd.read_parquet(path, columns=columns) for path in files]).sort_values("index")
+    episodes = table["episode_index"].to_numpy()
+    ends = np.searchsorted(episodes, episodes, side="right")  # (N,) one past the episode's last frame
+    steps = np.arange(len(table))[:, None] + np.arange(config.chunk_size)
+    windows = np.minimum(steps, ends[:, None] - 1)  # (N, W)
+    preprocessor, _ = make_default_pre_post_processors(config, meta.stats)
+    batch: dict[str, Tensor] = preprocessor(
+        {
+            ACTION: torch.from_numpy(np.stack(table[ACTION].to_list()).astype(np.float32)[windows]),
+            OBS_STATE: torch.from_numpy(np.stack(table[OBS_STATE].to_list()).astype(np.float32))[:, None],
+        }
+    )
+    return {key: batch[key] for key in (ACTION, OBS_STATE)}
