@@ -27,7 +27,7 @@ import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -105,10 +105,9 @@ def rollout_as_lerobot(
     with _as_in_lerobot(policy, seed):
         for first in range(seed, seed + n_episodes, batch_size):
             parts.append(_run_batch(policy, worlds, first))
-    outcomes = Outcomes.concatenate(part.outcomes for part in parts)
-    records = outcomes.to_records()[:n_episodes]
+    outcomes = Outcomes.concatenate(part.outcomes for part in parts).take(range(n_episodes))
     return LeRobotOutcomes(
-        Outcomes.from_records(records, time.perf_counter() - start),
+        replace(outcomes, seconds=time.perf_counter() - start),
         np.concatenate([part.sum_reward for part in parts])[:n_episodes],
         np.concatenate([part.past_done for part in parts])[:n_episodes],
     )

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and errors of the file system that name them."""
+"""Files that are written whole or not at all, locks on them, and errors of the file system that name them."""
 
 import os
 import tempfile
@@ -36,10 +36,29 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def writing(path: Path, way_out: str) -> Iterator[None]:
-    """Turn errors of the file system into an IlBenchError that names ``path`` and the way out."""
+    """Turn errors of the file system into an IlBenchError that names `path` and the way out."""
     try:
         yield
     except filelock.Timeout:  # an OSError too, with a sentence of its own
         raise
     except OSError as error:
-        raise IlBenchError(f"{path}: cannot be written ({error.strerror}); {way_out}") from error
+        raise IlBenchError(f"{path}: cannot be written ({error.strerror or error}); {way_out}") from error
+
+
+@contextmanager
+def locked(lock: Path, path: Path, busy: str, way_out: str) -> Iterator[None]:
+    """Hold the lock file `lock`, which keeps `path` for one process at a time.
+
+    Raises:
+        IlBenchError: another process holds it (says `busy`), or the lock cannot be written (says `way_out`).
+    """
+    held = filelock.FileLock(lock, timeout=0)
+    try:
+        with writing(path, way_out):
+            held.acquire()
+    except filelock.Timeout:
+        raise IlBenchError(f"{path}: {busy}") from None
+    try:
+        yield
+    finally:
+        held.release()

@@ -7,7 +7,6 @@ from contextlib import closing
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import cv2
 
@@ -19,7 +18,7 @@ from il_bench.demos.shard import ShardWriter, is_finished, load_writer, shard_of
 from il_bench.demos.states import States
 from il_bench.errors import IlBenchError
 from il_bench.files import write_whole
-from il_bench.rollout.executors import run_in_processes, run_inline
+from il_bench.rollout import executors
 
 #: In the dataset's folder, where LeRobot leaves it alone.
 FILE = Path("meta") / "il_bench_build.json"
@@ -165,11 +164,8 @@ def _make_shards(
 
     progress(len(missing))
     load = partial(load_writer, states, folder, video)
-    results: Any = run_inline(load, ShardWriter.write, missing)
-    if workers > 1 and missing:
-        team = min(workers, len(missing), os.cpu_count() or workers)
-        results = run_in_processes(load, ShardWriter.write, missing, team, name=_name)
-    with closing(results):
+    executor = executors.choose(min(workers, os.cpu_count() or workers), len(missing))
+    with closing(executor.run(load, ShardWriter.write, missing, name=_name)) as results:
         for n_done, _ in enumerate(results, 1):
             progress(len(missing) - n_done)
 

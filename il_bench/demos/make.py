@@ -2,7 +2,7 @@
 
 import shlex
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from il_bench.errors import IlBenchError
 from il_bench.files import write_whole
 from il_bench.protocol import BLOCK_SIZE, MAX_STEPS
 from il_bench.pusht.geometry import block_keypoints
-from il_bench.rollout.executors import run_in_processes, run_inline
+from il_bench.rollout import executors
 
 LAST_SEED = 99_999  # seeds above are for evaluations
 TAKEOVER_MAX = 200
@@ -187,9 +187,9 @@ def _blocks(
             on_progress(sum(len(task) for task in tasks if task[0] in found), made.episodes)
 
     progress()
-    with closing(
-        _run(partial(load_maker, made, from_policy), missing, min(workers, len(missing)))
-    ) as results:
+    executor = executors.choose(workers, len(missing))
+    load = partial(load_maker, made, from_policy)
+    with closing(executor.run(load, Maker.make, missing, name=_name)) as results:
         for first, block in results:
             halfmade.keep(first, block)
             found[first] = block
@@ -202,17 +202,6 @@ def _tasks(made: Made) -> list[list[int]]:
     size = _TASK_SIZE if made.policy is None else BLOCK_SIZE
     seeds = range(made.seed, made.seed + made.episodes)
     return [list(group) for _, group in groupby(seeds, key=lambda seed: seed // size)]
-
-
-def _run(
-    load: Callable[[], Maker], tasks: list[list[int]], workers: int
-) -> Generator[tuple[int, Block], None, None]:
-    if not tasks:
-        return
-    if workers == 1:
-        yield from run_inline(load, Maker.make, tasks)
-    else:
-        yield from run_in_processes(load, Maker.make, tasks, workers, name=_name)
 
 
 def _name(task: list[int]) -> str:

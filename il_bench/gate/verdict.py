@@ -8,6 +8,8 @@ the suite looks changes when it stops, never what is decided.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from il_bench.gate.baselines import Baselines, Measured, Target
 from il_bench.gate.sequential import Decision, GateResult, check_baseline, check_target
 from il_bench.protocol import TEST_SEEDS, Scalar
@@ -107,9 +109,7 @@ class PolicyGates:
 
     def _check_baseline(self, baseline: Measured, outcomes: Outcomes) -> GateResult:
         """Seeds that the baseline lacks are not compared."""
-        shared = Outcomes.from_records(
-            [record for record in outcomes.to_records() if record["seed"] in baseline.seeds], outcomes.seconds
-        )
+        shared = outcomes.take(np.flatnonzero(np.isin(outcomes.seeds, baseline.seeds)))
         new, old = baseline.pairs(shared, name=self.name)
         differs_at = baseline.first_difference(shared, name=self.name) if self.same else None
         return check_baseline(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from il_bench.errors import IlBenchError, wrong_field
 from il_bench.files import write_whole
 from il_bench.gate import Decision, Metric
+from il_bench.rollout.outcomes import Episode
 
 SCHEMA: Final[Literal[1]] = 1
 MOST_COUNTS: Final = 1024  # of a Vocabulary, so many bars has its histogram
@@ -57,16 +58,6 @@ class Baseline(Row):
     decision: Decision
     n: Count
     evidence: Evidence
-
-
-class Episode(Row):
-    """One episode. `outside`: steps whose action lay outside [0, 512] px."""
-
-    seed: Count
-    success: bool
-    max_reward: Share
-    n_steps: Count
-    outside: Count
 
 
 class Success(Row):

@@ -11,8 +11,8 @@ from il_bench.gate.baselines import Baselines
 from il_bench.gate.baselines import Target as Declared
 from il_bench.gate.verdict import PolicyGates
 from il_bench.protocol import TEST_SEEDS, Scalar
-from il_bench.report.schema import Baseline, Episode, Interval, IntervalKind, Success, Target
-from il_bench.rollout.outcomes import Outcomes
+from il_bench.report.schema import Baseline, Interval, IntervalKind, Success, Target
+from il_bench.rollout.outcomes import Episode, Outcomes
 
 CONFIDENCE = 0.95
 

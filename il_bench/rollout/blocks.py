@@ -1,17 +1,17 @@
 """Policy x seeds -> episodes, in fixed blocks: the same result whatever the workers, order or selection.
 
 Seeds with the same `seed // BLOCK_SIZE` are one block. A block always runs as one batch of all its seeds,
-wanted or not, so that the policy sees the same shapes and draws the same random numbers whichever episodes
-were asked for; episodes nobody wanted are dropped. Worlds that are done leave the physics and keep their last
+wanted or not: so the policy sees the same shapes and draws the same random numbers whichever episodes were
+asked for. Episodes that nobody wanted are dropped. Worlds that are done leave the physics and keep their last
 observation.
 
-Blocks finish in any order and are consumed in seed order, results and a policy's errors alike; only a block
-that kills its worker three times ends a rollout at once. So a rollout that stops
-early stops at the same block whatever the number of workers; what others had finished beyond it is dropped.
+Blocks finish in any order and are consumed in seed order, a policy's errors too. So a rollout that stops
+early stops at the same block whatever the number of workers, and blocks that others finished beyond it are
+dropped. Only a block that kills its worker three times ends a rollout at once.
 """
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -25,16 +25,16 @@ from il_bench.errors import IlBenchError, place_of
 from il_bench.machine import one_thread
 from il_bench.protocol import ACTION_HIGH, ACTION_LOW, BLOCK_SIZE, MAX_STEPS, SUCCESS_COVERAGE
 from il_bench.pusht.batch import PushTBatch
-from il_bench.rollout.executors import run_in_processes, run_inline
+from il_bench.rollout import executors
 from il_bench.rollout.journal import Journal
-from il_bench.rollout.outcomes import DTYPES, Outcomes
+from il_bench.rollout.outcomes import Outcomes
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """What can be rolled out: LeRobot's two methods, on raw observations and actions in px.
+    """What can be rolled out: an object with LeRobot's two methods, on raw observations and actions in px.
 
-    One with an attribute `camera`, a `pusht.camera.Camera`, sees an image in the place of the keypoints.
+    A policy with an attribute `camera`, a `pusht.camera.Camera`, sees an image instead of the keypoints.
     """
 
     def reset(self) -> None:
@@ -102,8 +102,10 @@ def rollout(
             recalled.add(int(wanted[0]))
             done(int(wanted[0]), known)
     if not queue.stopped:
+        executor = executors.choose(workers, len(missing))
+        attempt = partial(_attempt, block=block)
         # Closing ends the workers at once, also when an error or Ctrl-C gets in between two blocks.
-        with closing(_run(load, missing, min(workers, len(missing)), block)) as results:
+        with closing(executor.run(load, attempt, missing, name=_name)) as results:
             for first, result in results:
                 if journal is not None and isinstance(result, Outcomes):
                     journal.append(result)
@@ -115,7 +117,7 @@ def rollout(
 
 
 class _Queue:
-    """Blocks in whatever order they finish, consumed in seed order until `stop` has had enough.
+    """Takes blocks in whatever order they finish and consumes them in seed order until `stop` says enough.
 
     order: the first wanted seed of every block.
     """
@@ -129,7 +131,7 @@ class _Queue:
         self.stopped = False
 
     def take(self, first: int, result: Outcomes | IlBenchError) -> None:
-        """Add a finished block. Raises the error of a block when it is that block's turn, not before."""
+        """Add a finished block; a block that ended with an error raises it when its turn comes."""
         self._waiting[first] = result
         self.n_finished += 1
         while not self.stopped and len(self.consumed) < len(self._order):
@@ -143,7 +145,7 @@ class _Queue:
 
 
 def _loader(policy_or_loader: Policy | PolicyLoader, workers: int) -> PolicyLoader:
-    """Return what gives the policy, after checks that need no rollout to fail."""
+    """Return what gives the policy, after checking the arguments."""
     if workers < 1:
         raise IlBenchError(f"workers must be at least 1, got {workers}")
     if isinstance(policy_or_loader, Policy) and not isinstance(policy_or_loader, type):  # a class loads one
@@ -162,25 +164,12 @@ def _loader(policy_or_loader: Policy | PolicyLoader, workers: int) -> PolicyLoad
     return policy_or_loader
 
 
-def _run(
-    load: PolicyLoader, blocks: list[NDArray[np.int64]], workers: int, block: RunBlock | None
-) -> Generator[tuple[int, Outcomes | IlBenchError], None, None]:
-    """Choose the executor; without blocks, nothing is loaded. Yields what `_attempt` returns."""
-    if not blocks:
-        return
-    attempt = partial(_attempt, block=block)
-    if workers == 1:
-        yield from run_inline(load, attempt, blocks)
-    else:
-        yield from run_in_processes(load, attempt, blocks, workers, name=_name)
-
-
 def _attempt(
     policy: Policy, wanted: NDArray[np.int64], block: RunBlock | None
 ) -> tuple[int, Outcomes | IlBenchError]:
-    """Return the first wanted seed, and the block's episodes or why there are none.
+    """Return the first wanted seed, and the block's episodes or the error that it ended with.
 
-    A value and not raised: it counts only if the blocks before it do not end the rollout.
+    The error is returned, not raised: it counts only if no block before it ends the rollout.
     """
     try:
         return int(wanted[0]), (block or run_block)(policy, wanted)
@@ -216,18 +205,20 @@ def run_block(policy: Policy, wanted: NDArray[np.int64]) -> Outcomes:
     with one_thread(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(first)
         whole = _simulate(policy, np.arange(first, first + BLOCK_SIZE), wanted - first)
-    kept = {name: getattr(whole, name)[wanted - first] for name in DTYPES}
-    return Outcomes(**kept, seconds=time.perf_counter() - start)
+    return replace(whole.take(wanted - first), seconds=time.perf_counter() - start)
 
 
 def _simulate(policy: Policy, seeds: NDArray[np.int64], wanted: NDArray[np.int64]) -> Outcomes:
-    """Run a batch until the wanted rows are done; only their rows of the result are whole."""
+    """Run a batch until the wanted rows are done; only the wanted rows of the result are complete."""
     worlds = PushTBatch()
     worlds.reset(seeds)
     best = np.zeros(len(seeds))
     n_steps, outside = np.zeros((2, len(seeds)), np.int64)
     active = np.ones(len(seeds), np.bool_)
-    _reset(policy, seeds)
+    try:
+        policy.reset()
+    except Exception as error:
+        raise _failed(f"in reset(), seeds {seeds[0]}-{seeds[-1]}", error) from error
     for step in range(MAX_STEPS):
         actions = _actions(policy, worlds, seeds, active, step)
         coverage = worlds.step(actions, active)
@@ -239,13 +230,6 @@ def _simulate(policy: Policy, seeds: NDArray[np.int64], wanted: NDArray[np.int64
             break
     max_reward = np.clip(best / SUCCESS_COVERAGE, 0.0, 1.0)
     return Outcomes(seeds, best > SUCCESS_COVERAGE, max_reward, n_steps, outside)
-
-
-def _reset(policy: Policy, seeds: NDArray[np.int64]) -> None:
-    try:
-        policy.reset()
-    except Exception as error:
-        raise _failed(f"in reset(), seeds {seeds[0]}-{seeds[-1]}", error) from error
 
 
 def _failed(where: str, error: Exception) -> IlBenchError:

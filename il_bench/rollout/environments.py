@@ -1,13 +1,13 @@
-"""Episodes in a project's own environment, by gymnasium's API: what `rollout` does where it is not PushT.
+"""Rollouts in a project's own environment, through gymnasium's API: what `rollout` does for PushT.
 
-One world and one episode after another, each with its own seed for the environment and for torch, so that an
-episode does not depend on which others are run. Success is `info["is_success"]`, as LeRobot has it.
+Episodes run one after another, each with its own seed for the environment and for torch, so that an episode
+does not depend on which others run. Success is `info["is_success"]`, as in LeRobot.
 """
 
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -24,56 +24,58 @@ from il_bench.rollout.outcomes import Outcomes
 SUCCESS = "is_success"
 
 
-class RegisteredEnvironment(Protocol):
-    """What `Task` has to know: see `Registry.environment` in `il_bench.plugin.registry`."""
+class EnvironmentRollout:
+    """Makes an environment and rolls policies out in it; a context that closes the environment.
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def make(self) -> "Callable[[], gymnasium.Env[Any, Any]]": ...  # noqa: D102
-    @property
-    def max_steps(self) -> int: ...  # noqa: D102
-    @property
-    def observe(self) -> Callable[[Any], dict[str, torch.Tensor]] | None: ...  # noqa: D102
-
-
-class Task:
-    """A registered environment, made; a context that closes it.
+    Args:
+        name: of the environment.
+        make: gives the environment.
+        max_steps: the most steps of an episode.
+        observe: makes of an observation what `select_action` is given, a batch of one; None: LeRobot's way.
 
     Raises:
-        IlBenchError: what was made is no gymnasium environment, or its actions are no box.
+        IlBenchError: `make` gives no gymnasium environment, or the environment's actions are no box.
     """
 
-    def __init__(self, registered: RegisteredEnvironment) -> None:
-        self._registered = registered
-        made = registered.make()
+    def __init__(
+        self,
+        name: str,
+        make: "Callable[[], gymnasium.Env[Any, Any]]",
+        max_steps: int,
+        observe: Callable[[Any], dict[str, torch.Tensor]] | None,
+    ) -> None:
+        self._name, self._max_steps, self._observe = name, max_steps, observe
+        made = make()
         if not isinstance(made, gymnasium.Env):
             raise IlBenchError(
-                f"environment {registered.name!r}: {made!r} is no gymnasium.Env; register a function that "
-                "makes one"
+                f"environment {name!r}: {made!r} is no gymnasium.Env; register a function that makes one"
             )
         if not isinstance(made.action_space, gymnasium.spaces.Box):
             raise IlBenchError(
-                f"environment {registered.name!r}: its actions are {made.action_space}; a policy's are "
-                "numbers: a Box"
+                f"environment {name!r}: its actions are {made.action_space}; a policy's actions are numbers, "
+                "so they have to be a Box"
             )
         self._env: gymnasium.Env[Any, Any] = made
         self._actions: gymnasium.spaces.Box = made.action_space
 
-    def __enter__(self) -> "Task":
+    def __enter__(self) -> "EnvironmentRollout":
         return self
 
     def __exit__(self, *error: object) -> None:
         self._env.close()
 
     def fingerprint(self, of_run: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """What changes these episodes: of PushT's fingerprint what is not PushT's own."""
+        """Return what these episodes depend on: the run's fingerprint, PushT's fields replaced."""
         kind = type(self._env.unwrapped)
+        try:
+            version = f" {metadata.version(kind.__module__.partition('.')[0])}"
+        except metadata.PackageNotFoundError:
+            version = ""
         return {
             **of_run,
-            "task": self._registered.name,
-            "simulator": f"{kind.__module__}.{kind.__qualname__}{_version(kind)}",
-            "max_steps": self._registered.max_steps,
+            "task": self._name,
+            "simulator": f"{kind.__module__}.{kind.__qualname__}{version}",
+            "max_steps": self._max_steps,
             "success_coverage": None,
         }
 
@@ -81,8 +83,8 @@ class Task:
         """Run the wanted seeds (n,), torch on one thread; `max_reward` is 1 for a success, else 0.
 
         Raises:
-            IlBenchError: the policy or the environment fails, or no info says whether it was a success; it
-                names seed and step.
+            IlBenchError: the policy or the environment fails, or no info says whether the episode is a
+                success; the error names seed and step.
         """
         start = time.perf_counter()
         with one_thread(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -92,14 +94,14 @@ class Task:
         return Outcomes(wanted, success, success.astype(np.float64), n_steps, outside, seconds=seconds)
 
     def _episode(self, policy: Policy, seed: int) -> tuple[bool, int, int]:
-        """Whether it was a success, how many steps it took, and in how many the action left the box."""
-        name, outside, is_said = self._registered.name, 0, False
+        """Return whether it was a success, its steps, and how many actions lay outside the box."""
+        outside, is_said = 0, False
         torch.manual_seed(seed)
         at = f"at seed {seed}"
         try:
             observation, _ = self._env.reset(seed=seed)
             policy.reset()
-            for step in range(self._registered.max_steps):
+            for step in range(self._max_steps):
                 at = f"at seed {seed}, step {step}"
                 action = self._action(policy, observation, at)
                 outside += bool(((action < self._actions.low) | (action > self._actions.high)).any())
@@ -111,17 +113,24 @@ class Task:
             raise
         except Exception as error:  # the project's own code
             said = f"{type(error).__name__}: {error} ({place_of(error)})"
-            raise IlBenchError(f"in environment {name!r} {at}: {said}") from error
+            raise IlBenchError(f"in environment {self._name!r} {at}: {said}") from error
         if not is_said:
             raise IlBenchError(
-                f"in environment {name!r} {at}: the episode ended, and no info had {SUCCESS!r}; step() has "
-                "to say there whether the task is solved"
+                f"in environment {self._name!r} {at}: the episode ended, and no info had {SUCCESS!r}; step() "
+                "has to say there whether the task is solved"
             )
         return bool(info.get(SUCCESS)), step + 1, outside
 
     def _action(self, policy: Policy, observation: Any, at: str) -> NDArray[Any]:
         with torch.inference_mode():
-            action = policy.select_action(self._observed(observation))
+            if self._observe is not None:
+                batch = self._observe(observation)
+            else:
+                named = (
+                    observation if isinstance(observation, dict) else {"agent_pos": np.asarray(observation)}
+                )
+                batch = preprocess_observation(named)
+            action = policy.select_action(batch)
         shape = (1, *self._actions.shape)
         if not isinstance(action, torch.Tensor) or tuple(action.shape) != shape:
             found = tuple(action.shape) if isinstance(action, torch.Tensor) else repr(action)
@@ -130,18 +139,3 @@ class Task:
             raise IlBenchError(f"policy returned action {action[0].tolist()} {at}; expected finite numbers")
         given: NDArray[Any] = action[0].cpu().numpy().astype(self._actions.dtype)
         return given
-
-    def _observed(self, observation: Any) -> dict[str, torch.Tensor]:
-        if self._registered.observe is not None:
-            return self._registered.observe(observation)
-        named = observation if isinstance(observation, dict) else {"agent_pos": np.asarray(observation)}
-        batch: dict[str, torch.Tensor] = preprocess_observation(named)
-        return batch
-
-
-def _version(kind: type) -> str:
-    """The version of the package that an environment is from, where it has one."""
-    try:
-        return f" {metadata.version(kind.__module__.partition('.')[0])}"
-    except metadata.PackageNotFoundError:
-        return ""

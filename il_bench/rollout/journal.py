@@ -1,15 +1,15 @@
 """Finished blocks of a rollout on disk, so that an interrupted run goes on where it stopped.
 
-One file a policy and track below the report folder, JSON lines. The first line says what the episodes depend
-on, every other line is a finished block, on the disk before the rollout goes on:
+One file of JSON lines for each policy and track, below the report folder. The first line says what the
+episodes depend on. Every other line is a finished block; it is on the disk before the rollout goes on:
 
     {"schema": 1, "policy": "act", "track": "keypoints", "sha256": "..", "first_seed": 200000,
      "fingerprint": {"task": "PushT", .., "block_size": 50, .., "torch": "2.11.0", .., "device": "cpu"}}
     {"seconds": 1.9, "episodes": [{"seed": 200000, "success": true, "max_reward": 1.0, "n_steps": 93,
      "outside": 0}, ..]}
 
-The process that runs the policy writes it and holds a lock on it. An interruption can leave the last line
-torn; that line is dropped, and its block run again.
+The process that runs the policy writes the file and holds a lock on it. An interruption can tear the last
+line; a torn line is dropped, and its block runs again.
 """
 
 import errno
@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from il_bench.errors import IlBenchError, wrong_field
-from il_bench.files import writing
-from il_bench.rollout.outcomes import Outcomes
+from il_bench.files import locked, writing
+from il_bench.protocol import Scalar
+from il_bench.rollout.outcomes import Episode, Outcomes
 
 SCHEMA = 1
 FOLDER = "journal"
@@ -44,36 +44,28 @@ _ELSEWHERE = "use another folder with --il-report"
 class Conditions:
     """What the episodes of a journal depend on.
 
-    policy, track: whose they are. sha256: of the weights. first_seed: where the run's seeds start; how many
-    there are may change. fingerprint: `environment.fingerprint()`, the block size among it.
+    policy, track: whose they are. sha256: of the weights. first_seed: where the run's seeds start; their
+    number may change. fingerprint: `machine.fingerprint()`, which includes the block size.
     """
 
     policy: str
     track: str
     sha256: str
     first_seed: int
-    fingerprint: Mapping[str, str | int | float | bool | None]
+    fingerprint: Mapping[str, Scalar]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, the version of the file first."""
         return {"schema": SCHEMA, **vars(self), "fingerprint": dict(self.fingerprint)}
 
 
-class _Model(BaseModel):
+class _BlockLine(BaseModel):
+    """A line of the file after the first."""
+
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-
-class _Episode(_Model):
-    seed: Annotated[int, Field(ge=0)]
-    success: bool
-    max_reward: Annotated[float, Field(ge=0, le=1)]
-    n_steps: Annotated[int, Field(ge=1)]
-    outside: Annotated[int, Field(ge=0)]
-
-
-class _Block(_Model):
     seconds: Annotated[float, Field(ge=0)]
-    episodes: Annotated[list[_Episode], Field(min_length=1)]
+    episodes: Annotated[list[Episode], Field(min_length=1)]
 
 
 def path_of(report: Path, policy: str, track: str) -> Path:
@@ -85,22 +77,22 @@ def path_of(report: Path, policy: str, track: str) -> Path:
 
 
 class Journal:
-    """An open journal: what it held, and a place to add to; see `opened`."""
+    """An open journal, see `opened`: the blocks it held, and a place for more."""
 
     def __init__(self, path: Path, file: FileIO, known: list[Outcomes]) -> None:
         self._path = path
         self._file = file
-        self._records: dict[int, dict[str, Any]] = {}  # by seed
-        self._seconds: dict[int, float] = {}  # of the block a seed is in
+        self._known: dict[int, tuple[dict[str, Any], float]] = {}  # by seed: its record, its block's seconds
         for block in known:
             self._remember(block)
 
     def recall(self, wanted: NDArray[np.int64]) -> Outcomes | None:
         """Return the episodes of these seeds, (n,) of one block, or None unless all are there."""
-        seeds = [int(seed) for seed in wanted]
-        if not self._records.keys() >= set(seeds):
+        found = [self._known.get(seed) for seed in wanted.tolist()]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
             return None
-        return Outcomes.from_records([self._records[seed] for seed in seeds], self._seconds[seeds[0]])
+        return Outcomes.from_records([record for record, _ in known], seconds=known[0][1])
 
     def append(self, block: Outcomes) -> None:
         """Add a finished block; it is on the disk when this returns.
@@ -113,8 +105,7 @@ class Journal:
 
     def _remember(self, block: Outcomes) -> None:
         for record in block.to_records():
-            self._records[record["seed"]] = record
-            self._seconds[record["seed"]] = block.seconds
+            self._known[record["seed"]] = record, block.seconds
 
     def _write(self, line: Mapping[str, Any]) -> None:
         content = json.dumps(line, allow_nan=False).encode() + b"\n"
@@ -128,19 +119,22 @@ class Journal:
 def opened(path: Path, conditions: Conditions, *, resume: bool) -> Iterator[Journal]:
     """Open a journal, made if missing, and keep it locked: one process at a time runs a policy.
 
-    resume: go on from what is there, of the same conditions only; otherwise start over.
+    resume: go on with the blocks in the file, which must have the same conditions; otherwise start over.
 
     Raises:
-        IlBenchError: it is of other weights, seeds or versions (names the field and both values); damaged
-            (names the line); in use by another process; or it cannot be written.
+        IlBenchError: the file is of other weights, seeds or versions (names the field and both values); it is
+            damaged (names the line); another process has it; or it cannot be written.
     """
     with writing(path, _ELSEWHERE):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    busy = (
+        "another process is rolling this policy out and writes its journal; let it finish, or use another "
+        "folder with --il-report"
+    )
+    with locked(path.with_name(f".{path.name}.lock"), path, busy, _ELSEWHERE):
         with writing(path, _ELSEWHERE):
-            file = FileIO(
-                path, "ab"
-            )  # unbuffered: a line that cannot be written is not tried again on closing
+            # Unbuffered: closing the file must not try again to write a line that could not be written.
+            file = FileIO(path, "ab")
         with file:
             whole, blocks = _read(path, conditions) if resume else (0, [])
             with writing(path, _ELSEWHERE):
@@ -151,59 +145,35 @@ def opened(path: Path, conditions: Conditions, *, resume: bool) -> Iterator[Jour
             yield journal
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
-    try:
-        with writing(path, _ELSEWHERE):
-            lock.acquire()
-    except filelock.Timeout:
-        raise IlBenchError(
-            f"{path}: another process is rolling this policy out and writes its journal; let it finish, or "
-            "use another folder with --il-report"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _read(path: Path, conditions: Conditions) -> tuple[int, list[Outcomes]]:
     """Return how many bytes of the file are whole lines, and the blocks in them."""
     lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn, or nothing
-    if lines and not _is_json(lines[-1]):
-        lines.pop()  # torn too: its room was there before its content
+    if lines and _json(lines[-1]) is None:
+        lines.pop()  # torn too: the disk had room for the line before it had the line's content
     if not lines:
         return 0, []
-    _check(path, _header(path, lines[0]), conditions.to_dict())
+    found = _json(lines[0])
+    if not isinstance(found, dict) or "schema" not in found:
+        raise IlBenchError(f"{path}: line 1 is damaged, it does not say what the journal is of; {_AGAIN}")
+    _check_same(path, found, conditions.to_dict())
     blocks = [_block(path, number, line) for number, line in enumerate(lines[1:], 2)]
     return sum(len(line) + 1 for line in lines), blocks
 
 
-def _is_json(line: bytes) -> bool:
+def _json(line: bytes) -> Any:
+    """The value, None if the line is damaged (no line is `null`)."""
     try:
-        json.loads(line)
+        return json.loads(line)
     except ValueError:
-        return False
-    return True
+        return None
 
 
-def _header(path: Path, line: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or "schema" not in found:
-        raise IlBenchError(f"{path}: line 1 is damaged, it does not say what the journal is of; {_AGAIN}")
-    return found
-
-
-def _check(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any], within: str = "") -> None:
+def _check_same(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any], within: str = "") -> None:
     """Raise IlBenchError for the first field that differs."""
-    for name in [*expected, *(name for name in found if name not in expected)]:
+    for name in {**expected, **found}:
         was, now = found.get(name), expected.get(name)
         if isinstance(was, dict) and isinstance(now, dict):
-            _check(path, was, now, f"{name}.")
+            _check_same(path, was, now, f"{name}.")
         elif was != now:
             raise IlBenchError(
                 f"{path}: this journal is of {within}{name} = {was!r}, this run is of {now!r}, so its "
@@ -213,7 +183,7 @@ def _check(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any], wi
 
 def _block(path: Path, number: int, line: bytes) -> Outcomes:
     try:
-        block = _Block.model_validate(json.loads(line))
+        block = _BlockLine.model_validate(json.loads(line))
     except ValidationError as error:
         what = wrong_field(error, "the line")
     except ValueError as error:

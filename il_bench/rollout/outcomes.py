@@ -1,11 +1,12 @@
-"""What episodes came to. No torch in here: reports and journals are read where no policy runs."""
+"""The results of episodes. No torch in here: reports and journals are read where no policy runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from il_bench.errors import IlBenchError
 
@@ -20,9 +21,21 @@ DTYPES = {
 _RECORD_KEYS = {"seeds": "seed"}
 
 
+class Episode(BaseModel):
+    """One episode as journals and reports hold it: a row of `Outcomes`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    seed: Annotated[int, Field(ge=0)]
+    success: bool
+    max_reward: Annotated[float, Field(ge=0, le=1)]
+    n_steps: Annotated[int, Field(ge=1)]
+    outside: Annotated[int, Field(ge=0)]
+
+
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """What N episodes came to, one row an episode, in seed order.
+    """The results of N episodes, one row an episode, in seed order.
 
     `seeds` (N,) int64; `success` (N,) bool; `max_reward` (N,) float64, the best reward of the episode, in
     [0, 1]; `n_steps` (N,) int64; `outside` (N,) int64, steps whose action lay outside [0, 512] px; `seconds`,
@@ -69,10 +82,14 @@ class Outcomes:
         """Share of steps whose action lay outside [0, 512] px, in [0, 1]; nan without episodes."""
         return float(self.outside.sum() / self.n_steps.sum()) if len(self) else float("nan")
 
+    def take(self, positions: ArrayLike) -> "Outcomes":
+        """Return the episodes at these positions, (M,) integers, in their order; `seconds` stays."""
+        at = np.asarray(positions, np.int64)
+        return Outcomes(**{name: getattr(self, name)[at] for name in DTYPES}, seconds=self.seconds)
+
     def sorted(self) -> "Outcomes":
         """Return the same episodes in seed order."""
-        order = np.argsort(self.seeds, kind="stable")
-        return Outcomes(**{name: getattr(self, name)[order] for name in DTYPES}, seconds=self.seconds)
+        return self.take(np.argsort(self.seeds, kind="stable"))
 
     @staticmethod
     def concatenate(parts: "Iterable[Outcomes]") -> "Outcomes":
@@ -85,7 +102,7 @@ class Outcomes:
         return Outcomes(**columns, seconds=sum(part.seconds for part in parts)).sorted()
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One dict an episode, of plain Python values: seed, success, max_reward, n_steps, outside."""
+        """Return one dict an episode with the fields of `Episode`, as plain Python values."""
         columns = {_RECORD_KEYS.get(name, name): getattr(self, name).tolist() for name in DTYPES}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

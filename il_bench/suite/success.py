@@ -16,7 +16,7 @@ from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 from il_bench.protocol import EXPERT, UNTRAINED, Scalar
 from il_bench.report.success import judge
 from il_bench.rollout import Outcomes, RunBlock, journal
-from il_bench.rollout.environments import Task
+from il_bench.rollout.environments import EnvironmentRollout
 
 UNTRAINED_SEED = 0
 
@@ -41,8 +41,10 @@ class Measure:
         registered = self._environments.get(policy.track)
         if registered is None:
             return self._judged(policy, self._fingerprint, None)
-        with Task(registered) as task:
-            return self._judged(policy, task.fingerprint(self._fingerprint), task.run_block)
+        with EnvironmentRollout(
+            registered.name, registered.make, registered.max_steps, registered.observe
+        ) as environment:
+            return self._judged(policy, environment.fingerprint(self._fingerprint), environment.run_block)
 
     def ceiling(self) -> collect.Record:
         """Roll out the expert, which meets no gate."""

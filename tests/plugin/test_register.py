@@ -17,7 +17,7 @@ from il_bench.plugin import declared, settings
 from il_bench.plugin.options import OPTIONS
 from il_bench.plugin.registered import load
 from il_bench.plugin.registry import RegisteredEnvironment, Registry
-from il_bench.rollout.environments import Task
+from il_bench.rollout.environments import EnvironmentRollout
 
 EXAMPLE = Path(__file__).parents[1] / "example_project"
 FIRST = 200_000
@@ -253,11 +253,15 @@ class Still:
         return torch.zeros(self.shape)
 
 
+def opened(registered: RegisteredEnvironment) -> EnvironmentRollout:
+    return EnvironmentRollout(registered.name, registered.make, registered.max_steps, registered.observe)
+
+
 def test_an_episode_is_the_same_whichever_others_run(example: Registry) -> None:
     policy = load(example.policies["reacher"].choice, example, "cpu")
-    with Task(example.environments["reach"]) as task:
-        alone = task.run_block(policy, np.array([FIRST + 4]))
-        among = task.run_block(policy, np.arange(FIRST, FIRST + 6))
+    with opened(example.environments["reach"]) as environment:
+        alone = environment.run_block(policy, np.array([FIRST + 4]))
+        among = environment.run_block(policy, np.arange(FIRST, FIRST + 6))
     assert among.to_records()[4] == alone.to_records()[0]
     assert among.success.tolist() == [(FIRST + i) % 3 != 0 for i in range(6)]
     assert among.max_reward.tolist() == among.success.tolist()
@@ -269,9 +273,9 @@ class Noisy(Still):
 
 
 def test_what_a_policy_draws_depends_on_the_seed_alone(example: Registry) -> None:
-    with Task(example.environments["reach"]) as task:
-        alone = task.run_block(Noisy(), np.array([FIRST + 4]))
-        among = task.run_block(Noisy(), np.arange(FIRST, FIRST + 6))
+    with opened(example.environments["reach"]) as environment:
+        alone = environment.run_block(Noisy(), np.array([FIRST + 4]))
+        among = environment.run_block(Noisy(), np.arange(FIRST, FIRST + 6))
     assert 0 < alone.outside[0] < 20 and len(set(among.outside.tolist())) > 1
     assert among.to_records()[4] == alone.to_records()[0]
 
@@ -279,8 +283,8 @@ def test_what_a_policy_draws_depends_on_the_seed_alone(example: Registry) -> Non
 def test_actions_outside_the_space_are_counted_and_pass(example: Registry) -> None:
     from reach.policies import Reacher
 
-    with Task(example.environments["reach"]) as task:
-        fast = task.run_block(Reacher(speed=5.0), np.array([FIRST]))
+    with opened(example.environments["reach"]) as environment:
+        fast = environment.run_block(Reacher(speed=5.0), np.array([FIRST]))
     assert fast.outside[0] > 0 and fast.n_steps[0] <= 20
 
 
@@ -303,14 +307,14 @@ def test_actions_outside_the_space_are_counted_and_pass(example: Registry) -> No
 )
 def test_what_goes_wrong_in_an_environment_is_one_sentence(fault: str, policy: Still, said: str) -> None:
     registered = RegisteredEnvironment("sea", lambda: Broken(fault), max_steps=3, observe=None)
-    with pytest.raises(IlBenchError) as raised, Task(registered) as task:
-        task.run_block(policy, np.array([7]))
+    with pytest.raises(IlBenchError) as raised, opened(registered) as environment:
+        environment.run_block(policy, np.array([7]))
     assert said in str(raised.value)
-    with Task(RegisteredEnvironment("sea", lambda: Broken("none"), 3, None)) as task:
-        assert task.run_block(Still(), np.array([7])).success.all()
+    with opened(RegisteredEnvironment("sea", lambda: Broken("none"), 3, None)) as environment:
+        assert environment.run_block(Still(), np.array([7])).success.all()
 
 
 def test_a_success_at_one_step_is_enough() -> None:
-    with Task(RegisteredEnvironment("sea", lambda: Broken("passing"), 3, None)) as task:
-        outcomes = task.run_block(Still(), np.array([7]))
+    with opened(RegisteredEnvironment("sea", lambda: Broken("passing"), 3, None)) as environment:
+        outcomes = environment.run_block(Still(), np.array([7]))
     assert outcomes.success.all() and outcomes.n_steps.tolist() == [1]

@@ -165,10 +165,12 @@ def test_blocks_that_finished_before_a_policy_failed_are_kept(wandered: Outcomes
 # ---- stopping early
 
 
-def finishing_last_first(load: Any, run: Any, tasks: list[Any], workers: int, *, name: Any) -> Iterator[Any]:
+class LastFirst:
     """In place of worker processes: tasks finish in the most confusing order."""
-    policy = load()
-    yield from [run(policy, task) for task in reversed(tasks)]
+
+    def run(self, load: Any, function: Any, tasks: list[Any], *, name: Any) -> Iterator[Any]:
+        policy = load()
+        yield from [function(policy, task) for task in reversed(tasks)]
 
 
 class FailsFrom(Wander):
@@ -192,7 +194,8 @@ def test_a_rollout_stops_at_the_same_block_whoever_finishes_first(
     wandered: Outcomes, confused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a block beyond it had failed already: with one worker it would not have been run."""
-    monkeypatch.setattr(module, "run_in_processes", finishing_last_first)
+    if confused:
+        monkeypatch.setattr(executors, "choose", lambda workers, n_tasks: LastFirst())
     seen: list[tuple[int, int]] = []
     found = rollout(
         partial(FailsFrom, FIRST + 100),
@@ -206,7 +209,7 @@ def test_a_rollout_stops_at_the_same_block_whoever_finishes_first(
 
 
 def test_the_first_block_that_fails_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "run_in_processes", finishing_last_first)
+    monkeypatch.setattr(executors, "choose", lambda workers, n_tasks: LastFirst())
     with pytest.raises(IlBenchError, match="at seed 200050, step 0; expected finite"):
         rollout(partial(FailsFrom, FIRST + 50), SEEDS, workers=2, stop=hundred)
 
@@ -477,7 +480,7 @@ def test_a_policy_that_cannot_be_loaded_in_a_worker_is_one_error() -> None:
 
 
 def test_a_block_that_kills_its_workers_is_named_by_its_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "MAX_DEATHS", 1)
+    monkeypatch.setattr(executors.processes, "MAX_DEATHS", 1)
     with pytest.raises(IlBenchError, match=r"^seeds 2000(00-200049|50-200099): 1 worker .*exit code 9"):
         rollout(load_vanishing, range(FIRST, FIRST + 100), workers=2)
 

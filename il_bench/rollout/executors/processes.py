@@ -1,8 +1,8 @@
-"""Run independent tasks with one policy, in this process or in several.
+"""Tasks in several processes of this machine.
 
-Results come as tasks finish. A worker process that dies costs the task it had: another takes its place and
-the task is run again, while the others go on undisturbed. (A `ProcessPoolExecutor` gives up all its workers
-and all that they were doing when one dies, and cannot say whose task it was.)
+A worker process that dies costs only the task it had: another takes its place and runs the task again, while
+the others go on undisturbed. (A `ProcessPoolExecutor` gives up all its workers and their tasks when one dies,
+and cannot say whose task it was.)
 """
 
 import pickle
@@ -22,71 +22,68 @@ MAX_DEATHS = 3
 _SECONDS_TO_EXIT = 5.0
 
 
-def run_inline[P, T, R](
-    load: Callable[[], P], run: Callable[[P, T], R], tasks: Sequence[T]
-) -> Generator[R, None, None]:
-    """Yield `run(load(), task)` for each task, in this process; loads once."""
-    policy = load()
-    for task in tasks:
-        yield run(policy, task)
+class ProcessExecutor:
+    """See `Executor`. Worker processes are spawned, load when they have a task, and die with this process.
 
-
-def run_in_processes[P, T, R](
-    load: Callable[[], P],
-    run: Callable[[P, T], R],
-    tasks: Sequence[T],
-    workers: int,
-    *,
-    name: Callable[[T], str],
-) -> Generator[R, None, None]:
-    """Yield `run(load(), task)` for each task, in whatever order they finish in spawned processes.
-
-    load, run: picklable; each process loads once.
     workers: number of processes, at least 1.
-    name: what an error calls a task.
-
-    Raises:
-        IlBenchError: `load` or `run` cannot be pickled; a task killed its worker MAX_DEATHS times.
-        Exception: whatever `load` or `run` raised in a worker.
     """
-    payload = _payload(load, run, workers)
-    waiting, deaths = deque(range(len(tasks))), Counter[int]()
-    team: list[_Worker] = []
-    try:
-        while waiting or any(worker.index is not None for worker in team):
-            while waiting and len(team) < workers:
-                team.append(_Worker(payload))
-            _hand_out(team, waiting, tasks)
-            for worker in _answering(team):
-                index, answer = worker.answer()
-                if answer is None:
-                    team.remove(worker)
-                    waiting.appendleft(index)
-                    deaths[index] += 1
-                    exit_code = worker.end()
-                    if deaths[index] == MAX_DEATHS:
-                        raise IlBenchError(_last_words(name(tasks[index]), exit_code))
-                    continue
-                _hand_out(team, waiting, tasks)  # before the caller sees the result: nobody stands idle
-                succeeded, value = answer
-                if not succeeded:
-                    raise value
-                yield value
-    finally:
-        for worker in team:
-            worker.stop()
-        for worker in team:
-            worker.end()
 
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
 
-def _payload(load: Any, run: Any, workers: int) -> bytes:
-    try:
-        return pickle.dumps((load, run))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise IlBenchError(
-            f"workers={workers}: {load!r} cannot be sent to a worker process ({error}); give a function or "
-            "an object of a class that stands at the top level of a module, or use workers=1"
-        ) from error
+    def run[L, T, R](
+        self,
+        load: Callable[[], L],
+        function: Callable[[L, T], R],
+        tasks: Sequence[T],
+        *,
+        name: Callable[[T], str] = str,
+    ) -> Generator[R, None, None]:
+        """See `Executor.run`; `load` and `function` have to be picklable.
+
+        Raises:
+            IlBenchError: `load` or `function` cannot be pickled; a task killed its worker MAX_DEATHS times.
+            Exception: whatever `load` or `function` raised in a worker.
+        """
+        payload = self._pickled(load, function)
+        waiting, deaths = deque(range(len(tasks))), Counter[int]()
+        team: list[_Worker] = []
+        try:
+            while waiting or any(worker.index is not None for worker in team):
+                while waiting and len(team) < self._workers:
+                    team.append(_Worker(payload))
+                _hand_out(team, waiting, tasks)
+                # Those who have answered or died.
+                ready = wait([worker.connection for worker in team if worker.index is not None])
+                for worker in [worker for worker in team if worker.connection in ready]:
+                    index, answer = worker.answer()
+                    if answer is None:
+                        team.remove(worker)
+                        waiting.appendleft(index)
+                        deaths[index] += 1
+                        exit_code = worker.end()
+                        if deaths[index] == MAX_DEATHS:
+                            raise IlBenchError(_last_words(name(tasks[index]), exit_code))
+                        continue
+                    _hand_out(team, waiting, tasks)  # before the caller sees the result: nobody stands idle
+                    succeeded, value = answer
+                    if not succeeded:
+                        raise value
+                    yield value
+        finally:
+            for worker in team:
+                worker.stop()
+            for worker in team:
+                worker.end()
+
+    def _pickled(self, load: object, function: object) -> bytes:
+        try:
+            return pickle.dumps((load, function))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise IlBenchError(
+                f"workers={self._workers}: {load!r} cannot be sent to a worker process ({error}); give a "
+                "function or an object of a class that stands at the top level of a module, or use workers=1"
+            ) from error
 
 
 class _Worker:
@@ -143,18 +140,12 @@ def _hand_out(team: list[_Worker], waiting: deque[int], tasks: Sequence[Any]) ->
             worker.give(index, tasks[index])
 
 
-def _answering(team: list[_Worker]) -> list[_Worker]:
-    """Wait until busy workers have answered or died, and return them."""
-    ready = wait([worker.connection for worker in team if worker.index is not None])
-    return [worker for worker in team if worker.connection in ready]
-
-
 def _last_words(name: str, exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         how = f"signal {-exit_code}: too little memory for so many workers, or a crash in a library"
     else:
         how = f"exit code {exit_code}: scripts that use workers need `if __name__ == '__main__':`"
-    return f"{name}: {MAX_DEATHS} worker processes died over this block ({how}); use fewer workers"
+    return f"{name}: {MAX_DEATHS} worker processes died running it ({how}); use fewer workers"
 
 
 def _work(connection: Connection, payload: bytes) -> None:
@@ -168,12 +159,12 @@ def _work(connection: Connection, payload: bytes) -> None:
             return
         try:
             if loaded is None:
-                # As bytes until now: a worker is started when it has read its arguments, and if that imported
-                # torch, workers would start one after the other. And what fails in here is an answer.
-                load, run = pickle.loads(payload)
-                loaded = load(), run
-            policy, run = loaded
-            answer = (True, run(policy, task))
+                # Bytes until now: spawning waits until the worker has unpickled its arguments, so workers
+                # would import torch one after the other. And what fails in here becomes an answer.
+                load, function = pickle.loads(payload)
+                loaded = load(), function
+            what, function = loaded
+            answer = (True, function(what, task))
         except Exception as error:
             answer = (False, _sendable(error))
         try:

@@ -1,0 +1,40 @@
+"""Where independent tasks run: one strategy a module, all behind `Executor`, and `choose` picks one."""
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Protocol
+
+from il_bench.rollout.executors.inline import InlineExecutor
+from il_bench.rollout.executors.processes import ProcessExecutor
+
+__all__ = ["Executor", "InlineExecutor", "ProcessExecutor", "choose"]
+
+
+class Executor(Protocol):
+    """Runs independent tasks. To add one: a module beside this one, and a line in `choose`."""
+
+    def run[L, T, R](
+        self,
+        load: Callable[[], L],
+        function: Callable[[L, T], R],
+        tasks: Sequence[T],
+        *,
+        name: Callable[[T], str] = str,
+    ) -> Generator[R, None, None]:
+        """Yield `function(load(), task)` for every task, in whatever order the tasks finish.
+
+        Every process loads once, and only if it has a task. Closing the generator ends all work at once.
+
+        Args:
+            load: gives what every task needs, such as a policy.
+            function: runs one task.
+            tasks: any number of them, also none.
+            name: what an error calls a task.
+
+        Raises:
+            Exception: whatever `load` or `function` raises.
+        """
+
+
+def choose(workers: int, n_tasks: int) -> Executor:
+    """Return the executor for so many workers (1: this process itself) and tasks."""
+    return InlineExecutor() if min(workers, n_tasks) <= 1 else ProcessExecutor(min(workers, n_tasks))
