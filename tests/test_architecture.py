@@ -143,7 +143,7 @@ def test_no_two_modules_import_each_other() -> None:
         ("policies/bet.py", "import il_bench.train", False),
         ("gate/verdict.py", "import pytest", False),
         ("suite/test_success.py", "import pytest", True),
-        ("report/table.py", "from il_bench.plugin.options import OPTIONS", False),
+        ("report/table.py", "from il_bench.plugin.settings import OPTIONS", False),
         ("cli.py", "from il_bench import plugin", False),
     ],
 )

@@ -3,7 +3,7 @@
 import pickle
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from il_bench.rollout import Outcomes, Policy, RunBlock, Stop, rollout
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.progress import OnBlock
 
-#: `progress(title, n_episodes)` gives a context whose value a rollout calls after each block.
+#: `progress(title, n_episodes)` is a context whose value a rollout calls after each block.
 Progress = Callable[[str, int], AbstractContextManager[OnBlock | None]]
 #: Looks at all episodes so far, in seed order: whether they are enough, and what to say of them.
 Look = Callable[[Outcomes], tuple[bool, str]]
@@ -40,10 +40,11 @@ class Evaluate:
     ) -> Outcomes:
         """Roll `policy` out and return its outcomes in seed order.
 
-        policy: a name of the zoo, a `pretrained_model` folder, a Hub id, a loaded policy, or any object with
-            LeRobot's `reset()` and `select_action(batch)`, which runs in this process, not in the workers.
-        n: run the first n of the selected seeds (default: as many as --il-episodes says, 200 without it).
-        seeds: run these instead.
+        Args:
+            policy: an embedded policy's name, a `pretrained_model` folder, a Hub id, a loaded policy, or any
+                object with LeRobot's `reset()` and `select_action(batch)`, which runs in this process.
+            n: run the first n of the selected seeds (default: as many as --il-episodes says, 200 without it).
+            seeds: run these instead.
 
         Raises:
             IlBenchError: no such policy, a policy that misbehaves, bad seeds, or n and seeds together.
@@ -61,8 +62,12 @@ class Evaluate:
     ) -> Outcomes:
         """Roll `policy` out on these seeds; blocks that the journal holds are taken from there.
 
-        look: asked after every block, in seed order; the rollout ends when it says that it has seen enough.
-        block: runs a block where it is not PushT, in this process.
+        Args:
+            policy: as above.
+            seeds: which start states.
+            journal: remembers finished blocks.
+            look: asked after every block, in seed order. The rollout ends when it has seen enough.
+            block: runs one block in another environment than PushT, in this process.
         """
         settings = self._settings
         chosen = np.asarray(seeds)
@@ -86,7 +91,7 @@ class Evaluate:
 
 
 def _looking(look: Look, on_block: OnBlock | None) -> tuple[Stop, Callable[[int, int], None]]:
-    """Return what asks `look` whether to stop, and what shows its last answer after each block."""
+    """What asks `look` whether to stop, and what shows its last answer after each block."""
     said = ""
 
     def stop(so_far: Outcomes) -> bool:
@@ -101,22 +106,15 @@ def _looking(look: Look, on_block: OnBlock | None) -> tuple[Stop, Callable[[int,
     return stop, show
 
 
-@dataclass(frozen=True)
-class _Copies:
-    """A call that gives a copy of a policy, weights as they are now: what worker processes are sent."""
+def _copies(policy: LoadedPolicy | Policy) -> Callable[[], Any] | None:
+    """What gives worker processes copies of a policy, weights as they are now.
 
-    pickled: bytes
-
-    def __call__(self) -> Any:
-        return pickle.loads(self.pickled)
-
-
-def _copies(policy: LoadedPolicy | Policy) -> _Copies | None:
-    """None for what cannot be copied into another process: a class of a test may live in its module only."""
+    None for what cannot be copied into another process: a class of a test may live in its module only.
+    """
     if not isinstance(policy, LoadedPolicy) or not policy.copyable:
         return None
     try:
-        return _Copies(pickle.dumps(policy))
+        return partial(pickle.loads, pickle.dumps(policy))
     except (pickle.PicklingError, AttributeError, TypeError):
         return None
 

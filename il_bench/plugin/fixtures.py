@@ -1,15 +1,16 @@
 """What a test asks for by name. Everything heavy is imported when a fixture is first used, not before."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 from il_bench.errors import IlBenchError
-from il_bench.plugin.registry import Registry
-from il_bench.plugin.settings import PolicyChoice, Settings
+from il_bench.plugin.options import PolicyChoice
+from il_bench.plugin.registry import Registry, load
+from il_bench.plugin.settings import Settings
 from il_bench.protocol import HUMAN_DATA, MARGIN
 
 if TYPE_CHECKING:
@@ -71,18 +72,14 @@ def gate() -> Gate:
 
 @pytest.fixture(scope="session")
 def policy(request: pytest.FixtureRequest) -> "LoadedPolicy":
-    """Each policy selected with --il-policy, loaded, in turn; every embedded and registered one by default.
+    """Each policy selected with --il-policy, loaded, in turn; by default every embedded and registered one.
 
-    Of the registered ones only those for PushT.
+    Policies for other environments than PushT are left out.
     """
-    from il_bench.plugin.registered import load
-
     choice = request.param
     chosen = choice if isinstance(choice, PolicyChoice) else PolicyChoice(str(choice), str(choice))
-    try:
+    with _failing_in_one_line():
         return load(chosen, request.config.stash[REGISTRY], request.config.stash[SETTINGS].device)
-    except IlBenchError as error:
-        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.fixture(scope="session")
@@ -95,13 +92,11 @@ def expert() -> "ExpertPolicy":
 
 @pytest.fixture(scope="session")
 def tokenizer(policy: "LoadedPolicy") -> "Tokenizer":
-    """The action tokenizer inside each selected policy, LeRobot's vqbet among them; skips where none is."""
+    """The action tokenizer inside each selected policy, LeRobot's vqbet included; without one, a skip."""
     from il_bench.policies.tokenizers import tokenizer_of
 
-    try:
+    with _failing_in_one_line():
         found = tokenizer_of(policy.policy, policy.name)
-    except IlBenchError as error:
-        raise pytest.fail.Exception(str(error), pytrace=False) from None
     if found is None:
         pytest.skip(f"{policy.name} has no action tokenizer")
     return found
@@ -122,8 +117,8 @@ def pusht_env(pytestconfig: pytest.Config) -> "Iterator[PushTEnv]":
 def pusht_dataset(pytestconfig: pytest.Config) -> "LeRobotDataset":
     """Demonstrations, as a LeRobotDataset: what the ini option il_bench_data or IL_BENCH_HUMAN_DATA names.
 
-    A Hub id, a LeRobot folder or a replay buffer; without either the expert's 200 episodes that come with
-    il_bench.
+    That is a Hub id, a LeRobot folder or a replay buffer. Without either: the expert's 200 episodes that come
+    with il_bench.
     """
     source = pytestconfig.getini(DATA_INI) or os.environ.get(HUMAN_DATA) or "expert"
     from il_bench.data import open_dataset
@@ -141,45 +136,34 @@ def il_bench_record(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]]
 
 @pytest.fixture
 def il_bench_whole_table(pytestconfig: pytest.Config) -> None:
-    """Skip a row of the suite that is not about a policy, where some were asked for."""
+    """Skip a row of the suite that is not about a policy if policies were asked for."""
     if pytestconfig.stash[SETTINGS].chosen:
         pytest.skip("belongs to the whole table; --il-policy asks for some rows")
 
 
-def parametrize_policy(metafunc: pytest.Metafunc) -> None:
-    """Run a test that asks for our `policy` once for each selected one.
-
-    Not if a project has a fixture or a parameter of that name itself. Policies for other environments than
-    PushT are for tests that say by `any_environment` that they can roll them out.
-    """
-    definitions = metafunc._arg2fixturedefs.get("policy", ())
-    if not definitions or definitions[-1].func.__module__ != __name__:
-        return
-    if any("policy" in _names(mark) for mark in metafunc.definition.iter_markers("parametrize")):
-        return
-    selected = metafunc.config.stash[SETTINGS].policies
-    is_for_all = getattr(metafunc.function, ANY_ENVIRONMENT, False)
-    choices = [choice for choice in selected if is_for_all or choice.environment is None]
-    labels = [choice.label for choice in choices]
-    metafunc.parametrize("policy", choices, indirect=True, ids=labels, scope="session")
+@contextmanager
+def _failing_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except IlBenchError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def any_environment[F: Callable[..., object]](test: F) -> F:
-    """Mark a test that rolls a `policy` out wherever it belongs, in PushT or in a project's environment."""
+    """Mark a test that can roll a `policy` out in its own environment, PushT or a project's."""
     setattr(test, ANY_ENVIRONMENT, True)
     return test
+
+
+def is_ours(definitions: Sequence[Any]) -> bool:
+    """Whether the fixture that pytest uses, of all `definitions` of its name, is one of this module."""
+    return bool(definitions) and definitions[-1].func.__module__ == __name__
 
 
 def uses_ours(item: pytest.Item) -> bool:
     """Whether a test asks for a fixture of this module."""
     info = getattr(item, "_fixtureinfo", None)
-    definitions = info.name2fixturedefs.values() if info is not None else ()
-    return any(each[-1].func.__module__ == __name__ for each in definitions if each)
-
-
-def _names(mark: pytest.Mark) -> list[str]:
-    names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
-    return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+    return info is not None and any(map(is_ours, info.name2fixturedefs.values()))
 
 
 def progress_of(config: pytest.Config) -> "Callable[[str, int], AbstractContextManager[OnBlock | None]]":

@@ -1,137 +1,178 @@
-"""The options of pytest that il_bench adds, and the values they may take.
+"""How an option of pytest is declared, and the checks of their values.
 
 Read by every pytest run of everybody who has il_bench installed: standard library only.
 """
 
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from il_bench.protocol import DEFAULT_EPISODES, MAX_EPISODES, SEED_STARTS, TRACKS
-
-LATENCY = ("short", "full")
-GROUP = "il_bench, the benchmark of imitation-learning policies on PushT"
-ALIAS_HELP = "Short for --il-benchmark (set IL_BENCH_NO_ALIAS=1 if your project has its own --benchmark)."
+from il_bench.errors import IlBenchError
+from il_bench.machine import usable_cores
+from il_bench.protocol import MARGIN, MAX_EPISODES, METRICS
 
 
-def _option(flag: str, explained: str, **keywords: Any) -> tuple[str, dict[str, Any]]:
-    return flag, {"help": " ".join(explained.split()), **keywords}
+@dataclass(frozen=True)
+class PolicyChoice:
+    """One `--il-policy`: `label` as written, `source` for `load_policy`, `name` if given as NAME=PATH.
+
+    `environment`: where it is rolled out if not in PushT. `in_process`: `source` is only the name of a call
+    that a project has registered, so no other process can load it.
+    """
+
+    label: str
+    source: str
+    name: str | None = None
+    environment: str | None = None
+    in_process: bool = False
+
+    @property
+    def gate_name(self) -> str:
+        """What its row is called and whose gates it meets: act's only as act, or as act=PATH."""
+        return self.name or self.label
 
 
-OPTIONS = (
-    _option(
-        "--il-benchmark",
-        """Run the benchmark: roll the policies out in PushT, compare them with baselines.json, print a table
-        and write a report. Adds the suite il_bench.suite unless you name files to run, and runs tests marked
-        success, throughput or latency, which are skipped otherwise.""",
-        action="store_true",
-    ),
-    _option(
-        "--il-policy",
-        """The policy to evaluate; repeat it for several. An embedded one by name (act, vqbet, ..., expert), a
-        LeRobot pretrained_model folder, or a Hub id. act=PATH compares the checkpoint in PATH with the
-        targets and the baseline of act. Default: every embedded policy.""",
-        action="append",
-        default=None,
-        metavar="NAME|PATH|HUB_ID",
-    ),
-    _option(
-        "--il-track",
-        """What policies see: the block's 16 keypoints and the agent, or a 96x96 image and the agent.
-        Default: keypoints.""",
-        choices=TRACKS,
-        default="keypoints",
-    ),
-    _option(
-        "--il-device",
-        """Where policies run: cpu, cuda, cuda:N or mps. Results of different devices differ a little.
-        Default: cpu.""",
-        default="cpu",
-        metavar="DEVICE",
-    ),
-    _option(
-        "--il-seeds",
-        """Start states: test (seeds 200000 to 200999, for numbers you report) or validation (100000 to
-        100999, for choosing checkpoints and settings). Default: test.""",
-        choices=tuple(SEED_STARTS),
-        default="test",
-    ),
-    _option(
-        "--il-episodes",
-        f"""Roll out so many episodes a policy, 1 to {MAX_EPISODES}. Default: as many as its gates need to be
-        decided, up to their cap; {DEFAULT_EPISODES} for a policy without a gate, {MAX_EPISODES} with
-        --il-update-baselines.""",
-        type=int,
-        default=None,
-        metavar="N",
-    ),
-    _option(
-        "--il-target",
-        """Require this of every selected policy, instead of the targets in baselines.json: for example
-        success_rate=0.8 or mean_max_reward=0.9. A policy without a target is NOT GATED.""",
-        action="append",
-        default=None,
-        metavar="METRIC=VALUE",
-    ),
-    _option(
-        "--il-latency",
-        """How thoroughly latency is measured. short: about a minute for the embedded policies, eager only;
-        slow calls give too few samples for p90 or p99, which are then left out. full: 5 to 15 seconds a row,
-        also torch.compile, CUDA graphs where the device has them, and every sampler at batch 64. Default:
-        short.""",
-        choices=LATENCY,
-        default="short",
-    ),
-    _option(
-        "--il-sampler",
-        """Time diffusion policies also with this sampler and number of inference steps, such as DDIM-16;
-        repeat it for several. DDPM-100 and DDIM-10 are timed anyway.""",
-        action="append",
-        default=None,
-        metavar="DDPM-N|DDIM-N",
-    ),
-    _option(
-        "--il-compare",
-        """Time every selected policy in several processes and compare it with the run whose report.json FILE
-        is: faster, slower, equivalent within 10 %%, or inconclusive. Slower fails the run where the machine
-        is the same, else it is only reported, with what differs. Two versions on one machine are compared far
-        more sharply by the command il-bench compare, which runs both in turns.""",
-        default=None,
-        metavar="FILE",
-    ),
-    _option(
-        "--il-keep-blocks",
-        "Time as --il-compare does, and keep the times in report.json for a later --il-compare.",
-        action="store_true",
-    ),
-    _option(
-        "--il-workers",
-        """Processes that roll episodes out; the results do not depend on it. Default: one a core, and 1 under
-        pytest-xdist.""",
-        type=int,
-        default=None,
-        metavar="N",
-    ),
-    _option(
-        "--il-baselines",
-        "Targets and measured baselines to compare with. Default: the baselines.json of il_bench.",
-        default=None,
-        metavar="FILE",
-    ),
-    _option(
-        "--il-update-baselines",
-        """Make the results of this run the new measured baselines: rewrites the baselines file at the end,
-        only for policies that ran all their test seeds, and says what changed. Targets stay.""",
-        action="store_true",
-    ),
-    _option(
-        "--il-report",
-        "Folder for report.json, its plot and its page. Default: il-bench-report.",
-        default="il-bench-report",
-        metavar="DIR",
-    ),
-    _option(
-        "--il-resume",
-        """Go on after an interrupted run: take finished episodes from the journal in the report folder
-        instead of rolling them out again; a journal of another checkpoint or environment is an error.""",
-        action="store_true",
-    ),
-)
+@dataclass(frozen=True)
+class Invocation:
+    """What a check may need to know besides its own option's value.
+
+    `option` gives the unchecked value of another one, relative paths are relative to `folder`, `one_of_many`
+    says that the tests run in several processes, and `registered` are the project's policies by label.
+    """
+
+    option: Callable[[str], Any]
+    folder: Path
+    one_of_many: bool = False
+    registered: Mapping[str, PolicyChoice] = field(default_factory=dict)
+
+    def path(self, given: str) -> Path:
+        """The path that somebody wrote as the value of an option."""
+        return self.folder / Path(given).expanduser()
+
+
+#: Makes an option's value of what pytest's parser gives.
+Check = Callable[[Any, Invocation], Any]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: its flag, what pytest's parser is told of it, and what makes a setting of its value."""
+
+    flag: str
+    parser: dict[str, Any]
+    check: Check
+
+    @property
+    def dest(self) -> str:
+        """The name by which pytest's `config.getoption` knows it: `il_keep_blocks`."""
+        return self.flag.lstrip("-").replace("-", "_")
+
+
+def option(flag: str, explained: str, check: Check = lambda given, _: given, **parser: Any) -> Any:
+    """Declare a field of the settings as an option; `parser`: keywords of pytest's `addoption`."""
+    defaults: dict[str | None, Any] = {None: None, "append": [], "store_true": False}
+    parser = {"default": defaults[parser.get("action")], "help": " ".join(explained.split()), **parser}
+    return field(metadata={"option": Option(flag, parser, check)})
+
+
+def check_device(device: str, _: Invocation) -> str:
+    """`device`, if torch can use it here; only for other devices than the CPU is torch imported."""
+    if device == "cpu":
+        return device
+    if not re.fullmatch(r"cuda(:\d+)?|mps", device):
+        raise IlBenchError(f"--il-device: unknown device {device!r}; use cpu, cuda, cuda:N or mps")
+    import torch
+
+    if device == "mps":
+        found = torch.backends.mps.is_available()
+    else:
+        found = int(device.partition(":")[2] or 0) < torch.cuda.device_count()
+    if not found:
+        raise IlBenchError(f"--il-device: torch finds no {device} here; leave it out to run on the CPU")
+    return device
+
+
+def check_episodes(given: int | None, run: Invocation) -> int | None:
+    """A number of episodes; a new baseline has every test seed, whenever its gates would be decided."""
+    if given is None:
+        return MAX_EPISODES if run.option("il_update_baselines") else None
+    return at_most_all(given, "--il-episodes")
+
+
+def at_most_all(n: int, name: str) -> int:
+    """`n`, if there are so many episodes."""
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_EPISODES:
+        raise IlBenchError(f"{name}: {n!r} is not a number of episodes; use 1 to {MAX_EPISODES}")
+    return n
+
+
+def check_target(given: Sequence[str], _: Invocation) -> tuple[str, float] | None:
+    """The metric and the value of METRIC=VALUE."""
+    if not given:
+        return None
+    if len(given) > 1:
+        raise IlBenchError(f"--il-target: one target a run, not {len(given)}: {', '.join(given)}")
+    metric, _equals, text = given[0].partition("=")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if metric not in METRICS or not MARGIN < value < 1.0:
+        raise IlBenchError(
+            f"--il-target: {given[0]!r} is not METRIC=VALUE; METRIC is {' or '.join(METRICS)}, VALUE between "
+            f"{MARGIN} and 1, for example success_rate=0.8"
+        )
+    return metric, value
+
+
+def check_samplers(given: Sequence[str], _: Invocation) -> tuple[str, ...]:
+    """Samplers with their numbers of steps, each once."""
+    for sampler in given:
+        if not re.fullmatch(r"(DDPM|DDIM)-[1-9]\d*", sampler):
+            raise IlBenchError(
+                f"--il-sampler: {sampler!r} is none; use DDPM-N or DDIM-N with N steps, such as DDIM-10"
+            )
+    return tuple(dict.fromkeys(given))
+
+
+def check_compare(given: str | None, run: Invocation) -> Path | None:
+    """The report.json of another run."""
+    if given is None:
+        return None
+    path = run.path(given)
+    if not run.option("il_benchmark"):
+        raise IlBenchError("--il-compare: nothing is timed without --benchmark; add it")
+    if not path.is_file():
+        raise IlBenchError(
+            f"--il-compare: no such file: {path}; give the report.json of a run with --il-keep-blocks"
+        )
+    return path
+
+
+def check_workers(given: int | None, run: Invocation) -> int:
+    """A number of processes, by default one a core; tests that run side by side use one each."""
+    if given is None:
+        return 1 if run.one_of_many else usable_cores()
+    if given < 1:
+        raise IlBenchError(f"--il-workers: {given} is not a number of processes; use 1 or more")
+    return given
+
+
+def check_baselines(given: str | None, run: Invocation) -> Path | None:
+    """A baselines file that is there, or that this run is to make."""
+    if given is None:
+        return None
+    path, update = run.path(given), run.option("il_update_baselines")
+    if path.is_file() or (update and not path.exists() and path.parent.is_dir()):
+        return path
+    raise IlBenchError(f"--il-baselines: no such file: {path}; --il-update-baselines makes a new one")
+
+
+def check_report(given: str, run: Invocation) -> Path:
+    """The folder of the report, which need not be there yet."""
+    path = run.path(given)
+    if path.exists() and not path.is_dir():
+        raise IlBenchError(f"--il-report: {path} is a file; name a folder")
+    return path

@@ -1,4 +1,4 @@
-"""What a pytest run was asked to do: the values of its options, checked.
+"""What a pytest run was asked to do: its options, each declared once, and their values, checked.
 
 Read by every pytest run of everybody who has il_bench installed: standard library only.
 """
@@ -6,59 +6,143 @@ Read by every pytest run of everybody who has il_bench installed: standard libra
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from il_bench.errors import IlBenchError
-from il_bench.machine import usable_cores
-from il_bench.protocol import CONTEXT, DEFAULT_EPISODES, EXPERT, MARGIN, MAX_EPISODES, METRICS, SEED_STARTS
+from il_bench.plugin import options
+from il_bench.plugin.options import Invocation, Option, PolicyChoice, option
+from il_bench.protocol import CONTEXT, DEFAULT_EPISODES, EXPERT, MAX_EPISODES, SEED_STARTS, TRACKS
 
 ZOO = Path(__file__).parents[1] / "zoo"
 SUITE = Path(__file__).parents[1] / "suite"
 
 
 @dataclass(frozen=True)
-class PolicyChoice:
-    """One `--il-policy`: `label` as written, `source` for `load_policy`, `name` if given as NAME=PATH.
-
-    `environment`: where it is rolled out if not in PushT. `in_process`: `source` is only the name of a call
-    that a project has registered, so no other process can load it.
-    """
-
-    label: str
-    source: str
-    name: str | None = None
-    environment: str | None = None
-    in_process: bool = False
-
-    @property
-    def gate_name(self) -> str:
-        """What its row is called and whose gates it meets: act's only as act, or as act=PATH."""
-        return self.name or self.label
-
-
-@dataclass(frozen=True)
 class Settings:
-    """The checked options of one run."""
+    """The checked options of one run, in the order of `pytest --help`."""
 
-    benchmark: bool
-    chosen: tuple[PolicyChoice, ...]  # with --il-policy; empty without it
-    track: str
-    device: str
-    seeds: str
-    episodes: int | None  # None: as many as the gates need
-    target: tuple[str, float] | None
-    workers: int
-    baselines: Path | None
-    update_baselines: bool
-    report: Path
-    resume: bool
-    latency: str = "short"
-    samplers: tuple[str, ...] = ()  # beside the usual ones
-    compare: Path | None = None  # the report.json of another run
-    keep_blocks: bool = False
-    registered: tuple[PolicyChoice, ...] = ()  # by `pytest_il_bench_register`
+    benchmark: bool = option(
+        "--il-benchmark",
+        """Run the benchmark: roll the policies out in PushT, compare them with baselines.json, print a table
+        and write a report. Adds the suite il_bench.suite unless you name files to run, and runs tests marked
+        success, throughput or latency, which are skipped otherwise.""",
+        action="store_true",
+    )
+    chosen: tuple[PolicyChoice, ...] = option(
+        "--il-policy",
+        """The policy to evaluate; repeat it for several. An embedded one by name (act, vqbet, ..., expert), a
+        LeRobot pretrained_model folder, or a Hub id. act=PATH compares the checkpoint in PATH with the
+        targets and the baseline of act. Default: every embedded policy.""",
+        lambda given, run: _chosen(given, run),
+        action="append",
+        metavar="NAME|PATH|HUB_ID",
+    )
+    track: str = option(
+        "--il-track",
+        """What policies see: the block's 16 keypoints and the agent, or a 96x96 image and the agent.
+        Default: keypoints.""",
+        choices=TRACKS,
+        default="keypoints",
+    )
+    device: str = option(
+        "--il-device",
+        """Where policies run: cpu, cuda, cuda:N or mps. Results of different devices differ a little.
+        Default: cpu.""",
+        options.check_device,
+        default="cpu",
+        metavar="DEVICE",
+    )
+    seeds: str = option(
+        "--il-seeds",
+        """Start states: test (seeds 200000 to 200999, for numbers you report) or validation (100000 to
+        100999, for choosing checkpoints and settings). Default: test.""",
+        choices=tuple(SEED_STARTS),
+        default="test",
+    )
+    episodes: int | None = option(  # None: as many as the gates need
+        "--il-episodes",
+        f"""Roll out so many episodes a policy, 1 to {MAX_EPISODES}. Default: as many as its gates need to be
+        decided, up to their cap; {DEFAULT_EPISODES} for a policy without a gate, {MAX_EPISODES} with
+        --il-update-baselines.""",
+        options.check_episodes,
+        type=int,
+        metavar="N",
+    )
+    target: tuple[str, float] | None = option(
+        "--il-target",
+        """Require this of every selected policy, instead of the targets in baselines.json: for example
+        success_rate=0.8 or mean_max_reward=0.9. A policy without a target is NOT GATED.""",
+        options.check_target,
+        action="append",
+        metavar="METRIC=VALUE",
+    )
+    latency: str = option(
+        "--il-latency",
+        """How thoroughly latency is measured. short: about a minute for the embedded policies, eager only;
+        slow calls give too few samples for p90 or p99, which are then left out. full: 5 to 15 seconds a row,
+        also torch.compile, CUDA graphs where the device has them, and every sampler at batch 64. Default:
+        short.""",
+        choices=("short", "full"),
+        default="short",
+    )
+    samplers: tuple[str, ...] = option(
+        "--il-sampler",
+        """Time diffusion policies also with this sampler and number of inference steps, such as DDIM-16;
+        repeat it for several. DDPM-100 and DDIM-10 are timed anyway.""",
+        options.check_samplers,
+        action="append",
+        metavar="DDPM-N|DDIM-N",
+    )
+    compare: Path | None = option(
+        "--il-compare",
+        """Time every selected policy in several processes and compare it with the run whose report.json FILE
+        is: faster, slower, equivalent within 10 %%, or inconclusive. Slower fails the run where the machine
+        is the same, else it is only reported, with what differs. Two versions on one machine are compared far
+        more sharply by the command il-bench compare, which runs both in turns.""",
+        options.check_compare,
+        metavar="FILE",
+    )
+    keep_blocks: bool = option(
+        "--il-keep-blocks",
+        "Time as --il-compare does, and keep the times in report.json for a later --il-compare.",
+        action="store_true",
+    )
+    workers: int = option(
+        "--il-workers",
+        """Processes that roll episodes out; the results do not depend on it. Default: one a core, and 1 under
+        pytest-xdist.""",
+        options.check_workers,
+        type=int,
+        metavar="N",
+    )
+    baselines: Path | None = option(
+        "--il-baselines",
+        "Targets and measured baselines to compare with. Default: the baselines.json of il_bench.",
+        options.check_baselines,
+        metavar="FILE",
+    )
+    update_baselines: bool = option(
+        "--il-update-baselines",
+        """Make the results of this run the new measured baselines: rewrites the baselines file at the end,
+        only for policies that ran all their test seeds, and says what changed. Targets stay.""",
+        action="store_true",
+    )
+    report: Path = option(
+        "--il-report",
+        "Folder for report.json, its plot and its page. Default: il-bench-report.",
+        options.check_report,
+        default="il-bench-report",
+        metavar="DIR",
+    )
+    resume: bool = option(
+        "--il-resume",
+        """Go on after an interrupted run: take finished episodes from the journal in the report folder
+        instead of rolling them out again; a journal of another checkpoint or environment is an error.""",
+        action="store_true",
+    )
+    registered: tuple[PolicyChoice, ...] = ()  # the project's own, by `pytest_il_bench_register`
 
     @property
     def policies(self) -> tuple[PolicyChoice, ...]:
@@ -74,9 +158,8 @@ class Settings:
 
     def first_seeds(self, n: int) -> range:
         """The first `n` seeds of the selected range; IlBenchError unless 1 <= n <= 1000."""
-        _check_episodes(n, "n")
         start = SEED_STARTS[self.seeds]
-        return range(start, start + n)
+        return range(start, start + options.at_most_all(n, "n"))
 
     @property
     def header(self) -> str:
@@ -88,6 +171,12 @@ class Settings:
         else:
             episodes = f"seeds {first}-{last}, {len(self.seed_range)} episodes a policy"
         return f"device {self.device}, track {self.track}, {self.seeds} {episodes}, {workers}"
+
+
+#: The options by the settings that hold their values.
+OPTIONS: dict[str, Option] = {
+    each.name: each.metadata["option"] for each in fields(Settings) if "option" in each.metadata
+}
 
 
 def read(
@@ -108,30 +197,14 @@ def read(
     Raises:
         IlBenchError: names the option, its value and what to write instead.
     """
-    track = option("il_track")
-    added = tuple(_located(each, folder) for each in registered)
-    settings = Settings(
-        benchmark=bool(option("il_benchmark")),
-        chosen=_policies(option("il_policy") or (), track, folder, added),
-        track=track,
-        device=_check_device(option("il_device")),
-        seeds=option("il_seeds"),
-        episodes=_episodes(option("il_episodes"), bool(option("il_update_baselines"))),
-        target=_target(option("il_target")),
-        workers=_workers(option("il_workers"), one_of_many),
-        baselines=_baselines(option("il_baselines"), folder, bool(option("il_update_baselines"))),
-        update_baselines=bool(option("il_update_baselines")),
-        report=_report(option("il_report"), folder),
-        resume=bool(option("il_resume")),
-        latency=option("il_latency"),
-        samplers=_samplers(option("il_sampler") or ()),
-        compare=_compare(option("il_compare"), folder, bool(option("il_benchmark"))),
-        keep_blocks=bool(option("il_keep_blocks")),
-        registered=added,
-    )
+    added = {each.label: _located(each, folder) for each in registered}
+    run = Invocation(option, folder, one_of_many, added)
+    values = {name: each.check(option(each.dest), run) for name, each in OPTIONS.items()}
+    settings = Settings(**values, registered=tuple(added.values()))
     if settings.benchmark and not settings.policies:
         raise IlBenchError(
-            f"--il-track {track}: il_bench embeds no policy for it; name yours with --il-policy PATH|HUB_ID"
+            f"--il-track {settings.track}: il_bench embeds no policy for it; name yours with "
+            "--il-policy PATH|HUB_ID"
         )
     if settings.update_baselines:
         _check_update(settings)
@@ -151,14 +224,11 @@ def zoo_names(track: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _policies(
-    labels: Sequence[str], track: str, folder: Path, registered: Sequence[PolicyChoice]
-) -> tuple[PolicyChoice, ...]:
-    zoo = zoo_names(track) if labels else ()
-    known = {each.label: each for each in registered}
+def _chosen(labels: Sequence[str], run: Invocation) -> tuple[PolicyChoice, ...]:
+    zoo = zoo_names(run.option("il_track")) if labels else ()
     choices: dict[str, PolicyChoice] = {}
     for label in dict.fromkeys(labels):
-        choice = known.get(label) or _policy(label, zoo, folder, list(known))
+        choice = run.registered.get(label) or _policy(label, zoo, run.folder, list(run.registered))
         other = choices.setdefault(choice.gate_name, choice)
         if other is not choice:
             raise IlBenchError(
@@ -200,100 +270,6 @@ def _located(choice: PolicyChoice, folder: Path) -> PolicyChoice:
     """A registered policy whose checkpoint, if it is one that exists, is found from everywhere."""
     path = folder / os.path.expanduser(choice.source)
     return replace(choice, source=str(path)) if os.path.exists(path) and not choice.in_process else choice
-
-
-def _check_device(device: str) -> str:
-    """`device`, if torch can use it here; torch is imported for anything but cpu only."""
-    if device == "cpu":
-        return device
-    if not re.fullmatch(r"cuda(:\d+)?|mps", device):
-        raise IlBenchError(f"--il-device: unknown device {device!r}; use cpu, cuda, cuda:N or mps")
-    import torch
-
-    if device == "mps":
-        found = torch.backends.mps.is_available()
-    else:
-        found = int(device.partition(":")[2] or 0) < torch.cuda.device_count()
-    if not found:
-        raise IlBenchError(f"--il-device: torch finds no {device} here; leave it out to run on the CPU")
-    return device
-
-
-def _episodes(given: int | None, update: bool) -> int | None:
-    """A new baseline is not to end where the gates happened to be decided: it has every test seed."""
-    if given is None:
-        return MAX_EPISODES if update else None
-    return _check_episodes(given, "--il-episodes")
-
-
-def _check_episodes(value: int, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_EPISODES:
-        raise IlBenchError(f"{name}: {value!r} is not a number of episodes; use 1 to {MAX_EPISODES}")
-    return value
-
-
-def _target(given: Sequence[str] | None) -> tuple[str, float] | None:
-    if not given:
-        return None
-    if len(given) > 1:
-        raise IlBenchError(f"--il-target: one target a run, not {len(given)}: {', '.join(given)}")
-    metric, _, text = given[0].partition("=")
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if metric not in METRICS or not MARGIN < value < 1.0:
-        raise IlBenchError(
-            f"--il-target: {given[0]!r} is not METRIC=VALUE; METRIC is {' or '.join(METRICS)}, VALUE between "
-            f"{MARGIN} and 1, for example success_rate=0.8"
-        )
-    return metric, value
-
-
-def _samplers(given: Sequence[str]) -> tuple[str, ...]:
-    for sampler in given:
-        if not re.fullmatch(r"(DDPM|DDIM)-[1-9]\d*", sampler):
-            raise IlBenchError(
-                f"--il-sampler: {sampler!r} is none; use DDPM-N or DDIM-N with N steps, such as DDIM-10"
-            )
-    return tuple(dict.fromkeys(given))
-
-
-def _compare(given: str | None, folder: Path, benchmark: bool) -> Path | None:
-    if given is None:
-        return None
-    path = folder / Path(given).expanduser()
-    if not benchmark:
-        raise IlBenchError("--il-compare: nothing is timed without --benchmark; add it")
-    if not path.is_file():
-        raise IlBenchError(
-            f"--il-compare: no such file: {path}; give the report.json of a run with --il-keep-blocks"
-        )
-    return path
-
-
-def _workers(given: int | None, one_of_many: bool) -> int:
-    if given is None:
-        return 1 if one_of_many else usable_cores()
-    if given < 1:
-        raise IlBenchError(f"--il-workers: {given} is not a number of processes; use 1 or more")
-    return given
-
-
-def _baselines(given: str | None, folder: Path, update: bool) -> Path | None:
-    if given is None:
-        return None
-    path = folder / Path(given).expanduser()
-    if path.is_file() or (update and not path.exists() and path.parent.is_dir()):
-        return path
-    raise IlBenchError(f"--il-baselines: no such file: {path}; --il-update-baselines makes a new one")
-
-
-def _report(given: str, folder: Path) -> Path:
-    path = folder / Path(given).expanduser()
-    if path.exists() and not path.is_dir():
-        raise IlBenchError(f"--il-report: {path} is a file; name a folder")
-    return path
 
 
 def _check_update(settings: Settings) -> None:

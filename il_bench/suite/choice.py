@@ -58,5 +58,4 @@ def registered(config: pytest.Config) -> tuple[str, ...]:
 
 def factory(config: pytest.Config, name: str) -> "Callable[[], Tokenizer] | None":
     """What makes the project's tokenizer of this name; None for one of il_bench's."""
-    found = config.stash[REGISTRY].tokenizers.get(name)
-    return None if found is None else found.make
+    return config.stash[REGISTRY].tokenizers.get(name)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from il_bench.plugin.options import OPTIONS
+from il_bench.plugin.settings import OPTIONS
 
 REPOSITORY = Path(__file__).parents[2]
 SUITE = REPOSITORY / "il_bench" / "suite"
@@ -63,7 +63,7 @@ def test_help_explains_every_option_in_one_group(light: Run, plugins: tuple[str,
     start = next(i for i, line in enumerate(result.outlines) if line.startswith("il_bench"))
     end = next(i for i in range(start + 1, len(result.outlines)) if result.outlines[i] == "")
     ours = [line.split()[0].split("=")[0] for line in result.outlines[start:end] if line.startswith("  --")]
-    assert ours == [*(flag for flag, _ in OPTIONS), "--benchmark"]
+    assert ours == [*(option.flag for option in OPTIONS.values()), "--benchmark"]
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,10 @@ import pytest
 import torch
 
 from il_bench.errors import IlBenchError
-from il_bench.plugin import declared, settings
-from il_bench.plugin.options import OPTIONS
-from il_bench.plugin.registered import load
-from il_bench.plugin.registry import RegisteredEnvironment, Registry
+from il_bench.plugin import declared
+from il_bench.plugin.registry import RegisteredEnvironment, Registry, load
 from il_bench.rollout.environments import EnvironmentRollout
+from tests.plugin.test_settings import given
 
 EXAMPLE = Path(__file__).parents[1] / "example_project"
 FIRST = 200_000
@@ -162,7 +161,6 @@ def test_what_cannot_be_registered_is_a_usage_error(
 
 def test_a_track_in_a_baselines_file_is_pushts_or_a_registered_environment(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
-    options = {flag.lstrip("-").replace("-", "_"): words.get("default", False) for flag, words in OPTIONS}
     registry = Registry()
     registry.environment("reach", print, max_steps=20)
     registry.policy("reacher", print, environment="reach")
@@ -170,8 +168,7 @@ def test_a_track_in_a_baselines_file_is_pushts_or_a_registered_environment(tmp_p
     def check(track: str) -> None:
         path.write_text(json.dumps({"schema": 1, "gates": {"reacher": {track: {"target": {"value": 0.5}}}}}))
         choices = [each.choice for each in registry.policies.values()]
-        values = {**options, "il_baselines": str(path)}
-        declared.check(settings.read(values.__getitem__, folder=tmp_path, registered=choices))
+        declared.check(given(tmp_path, registered=choices, il_baselines=str(path)))
 
     check("reach")
     with pytest.raises(

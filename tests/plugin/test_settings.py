@@ -5,12 +5,9 @@ import pytest
 
 from il_bench.errors import IlBenchError
 from il_bench.plugin import settings as module
-from il_bench.plugin.options import OPTIONS
-from il_bench.plugin.settings import Settings, read
+from il_bench.plugin.settings import OPTIONS, Settings, read
 
-DEFAULTS: dict[str, Any] = {
-    flag.lstrip("-").replace("-", "_"): keywords.get("default", False) for flag, keywords in OPTIONS
-}
+DEFAULTS: dict[str, Any] = {each.dest: each.parser["default"] for each in OPTIONS.values()}
 
 
 @pytest.fixture
@@ -25,9 +22,10 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def given(folder: Path, one_of_many: bool = False, **values: Any) -> Settings:
+def given(folder: Path, *, one_of_many: bool = False, registered: Any = (), **values: Any) -> Settings:
     assert set(values) <= set(DEFAULTS)
-    return read({**DEFAULTS, **values}.__getitem__, folder=folder, one_of_many=one_of_many)
+    options = {**DEFAULTS, **values}
+    return read(options.__getitem__, folder=folder, one_of_many=one_of_many, registered=registered)
 
 
 def test_defaults_are_every_embedded_policy_of_the_track_until_its_gates_are_decided(

@@ -231,9 +231,11 @@ def test_normalising_is_compared_with_one_pass_over_the_same_numbers(way: str, n
 
 
 ANY_DEVICE = """
-from il_bench.plugin import settings
+from dataclasses import replace
 
-settings._check_device = lambda device: device
+from il_bench.plugin.settings import OPTIONS
+
+OPTIONS["device"] = replace(OPTIONS["device"], check=lambda device, _: device)
 """
 
 

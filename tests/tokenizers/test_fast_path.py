@@ -17,7 +17,7 @@ from ties import near_ties
 
 from il_bench.errors import IlBenchError
 from il_bench.policies.vqbet import ResumableVqVae
-from il_bench.tokenizers import ResidualVQTokenizer
+from il_bench.tokenizers import ResidualVQTokenizer, residual_tables
 
 F32 = EPS[torch.float32]
 
@@ -249,11 +249,19 @@ def test_an_encoder_it_cannot_fold_is_refused() -> None:
         ResidualVQTokenizer(vqvae)
 
 
-def test_a_weight_that_became_shorter_is_not_compared_beyond_its_end() -> None:
-    from il_bench.tokenizers.residual_tables import _same
-
+@pytest.mark.parametrize("has_memcmp", [True, False])
+def test_weights_are_compared_with_and_without_the_c_library(
+    monkeypatch: pytest.MonkeyPatch, has_memcmp: bool
+) -> None:
+    """And one that became shorter is not compared beyond its end."""
+    if not has_memcmp:
+        monkeypatch.setattr(residual_tables, "_memcmp", None)
+    _same = residual_tables._same
     whole = torch.arange(8.0)
     assert _same(whole, whole.clone())
     assert not _same(whole[:4], whole)
     assert not _same(whole, whole[:4].clone())
     assert not _same(whole.reshape(2, 4), whole)
+    assert not _same(whole + 1, whole)
+    square = whole[:4].reshape(2, 2)
+    assert _same(square.T, square.T.contiguous()) and not _same(square.T, square)

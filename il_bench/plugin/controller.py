@@ -1,0 +1,127 @@
+"""What the process that the user started does in a run of the benchmark, whatever pytest-xdist's workers do.
+
+Loaded by every pytest run of everybody who has il_bench installed: standard library and pytest only.
+"""
+
+import sys
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from il_bench.plugin import fixtures
+from il_bench.plugin.settings import Settings
+
+LEFT = "il_bench_left_to_the_controller"  # how many tests a worker left, in its workeroutput
+
+
+class Reporter:
+    """Collects what tests record, wherever they run, and writes the report when all are done."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._records: list[dict[str, Any]] = []
+        self._summary = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the records of a finished test, of this process or another."""
+        self._records += getattr(report, "il_bench_records", [])
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the files, and let an undecided gate show in the exit status."""
+        if not self._records:
+            return
+        from il_bench.plugin import collect
+
+        terminal = session.config.get_terminal_writer()
+        self._summary, status = collect.finish(
+            self._records,
+            self._settings,
+            width=terminal.fullwidth if sys.stdout.isatty() else None,
+            color=terminal.hasmarkup,
+        )
+        if session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = status
+
+    def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
+        """Show the table and where the files are."""
+        if self._summary:
+            terminalreporter.write_sep("=", "il_bench")
+            terminalreporter.write(self._summary)
+
+
+def is_timed(item: pytest.Item) -> bool:
+    """Whether a test is one of a benchmark's that other processes would disturb."""
+    return any(map(item.get_closest_marker, ("throughput", "latency"))) and fixtures.uses_ours(item)
+
+
+def leave_timed_tests(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a worker of pytest-xdist: take them out of `items`, and tell the controller how many there are."""
+    kept = [item for item in items if not is_timed(item)]
+    config.workeroutput[LEFT] = len(items) - len(kept)  # type: ignore[attr-defined]
+    items[:] = kept
+    benchmarks = config.pluginmanager.getplugin("pytest-benchmark")
+    if benchmarks is not None and not any("benchmark" in getattr(item, "fixturenames", ()) for item in kept):
+        benchmarks.xdist_benchmark_found = False  # it would warn that it times nothing
+
+
+class TimedTestsLast:
+    """Runs the timed tests on pytest-xdist's controller, after its workers have ended.
+
+    Other tests would disturb them, and pytest-benchmark switches itself off under -n.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._are_left = self._cannot_collect = False
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Hear whether a worker left any test to us; one that crashed cannot say."""
+        self._are_left |= bool(error) or getattr(node, "workeroutput", {}).get(LEFT, 0) > 0
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Notice errors during collection."""
+        self._cannot_collect |= report.failed
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Run them after pytest-xdist's loop, which returns when the workers are done."""
+        result = yield
+        distributed = self._config.pluginmanager.getplugin("dsession")
+        if distributed is None or not self._are_left:
+            return result
+        if self._cannot_collect:
+            self._say("what is timed did not run: errors during collection")
+            return result
+        distributed.nodemanager.teardown_nodes()  # their memory and their last work at exit
+        self._say("timed alone, after the workers")
+        self._enable_pytest_benchmark()
+        self._run(session)
+        return result
+
+    def _run(self, session: pytest.Session) -> None:
+        """Collect and run like pytest's own loop, which would stop at failures of the workers' tests."""
+        others = session.testscollected
+        items: list[Any] = [*session.perform_collect()]
+        session.testscollected += others
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            self._config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+
+    def _enable_pytest_benchmark(self) -> None:
+        """Undo what -n did to it, unless the user switched it off."""
+        benchmarks = self._config.pluginmanager.getplugin("pytest-benchmark")
+        if benchmarks is not None:
+            option = self._config.getoption
+            benchmarks.disabled = option("benchmark_disable") and not option("benchmark_enable")
+            benchmarks.xdist_warning = False  # that it is off
+
+    def _say(self, text: str) -> None:
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line("")
+            reporter.write_sep("-", f"il_bench: {text}")
