@@ -1,4 +1,4 @@
-"""Demonstrations in states become lerobot/pusht: camera, agent, action, reward, success, done."""
+"""Draw demonstrations that have no images: states become a LeRobotDataset like lerobot/pusht."""
 
 import os
 import shutil
@@ -11,10 +11,9 @@ from pathlib import Path
 import cv2
 
 from il_bench.demos import provenance
-from il_bench.demos.halfmade import opened
-from il_bench.demos.join import join_shards
-from il_bench.demos.provenance import Conditions
-from il_bench.demos.shard import ShardWriter, is_finished, load_writer, shard_of
+from il_bench.demos.output import is_made, make_once
+from il_bench.demos.pixels import EpisodeWriter, folder_of, is_whole, join_episodes
+from il_bench.demos.provenance import Inputs
 from il_bench.demos.states import States
 from il_bench.errors import IlBenchError
 from il_bench.files import write_whole
@@ -30,7 +29,7 @@ _COPIES, _BYTES_EPISODE = 3, 75_000
 _VERSIONS = ("lerobot", "pygame", "pymunk", "numpy", "pillow", "av", "pyarrow", "datasets")
 
 
-class Built(Conditions):
+class BuildInputs(Inputs):
     """What the files of `il-bench demos build` depend on.
 
     source: what it is called. states: sha256 of its numbers. images: image or video. reward_from: of the
@@ -77,22 +76,17 @@ def build_pixels(
         IlBenchError: `output` is something else's or cannot be written, there is too little room, or the
             video cannot be encoded.
     """
-    output = Path(output).expanduser().resolve()
-    built = _built(states, video)
-    if _is_finished(output, built):
-        return output
-    _check_room(states, output, video)
-    with opened(output, built) as halfmade:
-        if not _is_finished(output, built):  # another process was not faster
-            try:
-                _make_shards(states, halfmade.folder, video, workers, on_progress)
-                _join(states, halfmade.folder, output, built)
-            except OSError as error:
-                raise IlBenchError(
-                    f"{output}: cannot be written ({error.strerror or error}); make room and repeat the "
-                    "command, finished episodes are kept"
-                ) from error
-        halfmade.remove()
+    output, inputs = Path(output).expanduser().resolve(), _inputs(states, video)
+    if not is_made(output, inputs, _inputs_of):
+        _check_room(states, output, video)
+
+    def write(folder: Path, whole: Path) -> None:
+        _write_episodes(states, folder, video, workers, on_progress)
+        join_episodes([folder_of(folder, episode) for episode in range(inputs.episodes)], whole, video)
+        provenance.write(whole, states.made_by)
+        write_whole(whole / FILE, (inputs.model_dump_json(indent=1) + "\n").encode())
+
+    make_once(output, inputs, _inputs_of, write)
     return output
 
 
@@ -102,38 +96,28 @@ def is_built(states: States, output: str | Path, *, video: bool = False) -> bool
     Raises:
         IlBenchError: `output` is something else's.
     """
-    return _is_finished(Path(output).expanduser().resolve(), _built(states, video))
+    return is_made(Path(output).expanduser().resolve(), _inputs(states, video), _inputs_of)
 
 
-def _built(states: States, video: bool) -> Built:
+def _inputs(states: States, video: bool) -> BuildInputs:
     versions = {name: metadata.version(name) for name in _VERSIONS}
-    return Built(
+    return BuildInputs(
         source=states.name,
         states=states.sha256(),
         episodes=len(states.episode_ends),
         frames=len(states.pose),
         images="video" if video else "image",
         reward_from=states.reward_from,
-        renderer=provenance.expert_sha256(),
+        renderer=provenance.pusht_sha256(),
         versions=versions | {"opencv": str(cv2.__version__)},
     )
 
 
-def _is_finished(output: Path, built: Built) -> bool:
-    """Whether the same call has made `output` before; False if it is free."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return False
+def _inputs_of(dataset: Path) -> BuildInputs | None:
     try:
-        found = Built.model_validate_json((output / FILE).read_bytes())
+        return BuildInputs.model_validate_json((dataset / FILE).read_bytes())
     except (OSError, ValueError):
-        raise IlBenchError(
-            f"{output}: is there already and was not made by this command; give another --output"
-        ) from None
-    if differing := found.differences(built):
-        raise IlBenchError(
-            f"{output}: made by another command already ({', '.join(differing)}); give another --output"
-        )
-    return True
+        return None
 
 
 def _check_room(states: States, output: Path, video: bool) -> None:
@@ -147,39 +131,24 @@ def _check_room(states: States, output: Path, video: bool) -> None:
         )
 
 
-def _make_shards(
+def _write_episodes(
     states: States,
     folder: Path,
     video: bool,
     workers: int,
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Make the datasets of all episodes that are not there."""
+    """Write the datasets of all episodes that are not in the folder yet."""
     lengths = [end - start for start, end in states.spans]
-    missing = [k for k, length in enumerate(lengths) if not is_finished(folder, k, length)]
+    missing = [k for k, length in enumerate(lengths) if not is_whole(folder, k, length)]
 
     def progress(n_missing: int) -> None:
         if on_progress is not None:
             on_progress(len(lengths) - n_missing, len(lengths))
 
     progress(len(missing))
-    load = partial(load_writer, states, folder, video)
     executor = executors.choose(min(workers, os.cpu_count() or workers), len(missing))
-    with closing(executor.run(load, ShardWriter.write, missing, name=_name)) as results:
+    load = partial(EpisodeWriter, states, folder, video)
+    with closing(executor.run(load, EpisodeWriter.write, missing, name="episode {}".format)) as results:
         for n_done, _ in enumerate(results, 1):
             progress(len(missing) - n_done)
-
-
-def _name(episode: int) -> str:
-    return f"episode {episode}"
-
-
-def _join(states: States, folder: Path, output: Path, built: Built) -> None:
-    """Write the dataset beside its episodes, and move it to its place when it is whole."""
-    whole = folder / "whole"
-    shutil.rmtree(whole, ignore_errors=True)  # of a run that was killed while it wrote
-    shards = [shard_of(folder, episode) for episode in range(built.episodes)]
-    join_shards(shards, whole, built.images == "video")
-    write_whole(whole / provenance.FILE, provenance.to_bytes(states.made_by))
-    write_whole(whole / FILE, (built.model_dump_json(indent=1) + "\n").encode())
-    whole.rename(output)

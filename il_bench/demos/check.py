@@ -15,8 +15,8 @@ from lerobot.utils.feature_utils import dataset_to_policy_features
 
 from il_bench.data.lerobot_folder import first_line, open_folder, read_column
 from il_bench.demos import published
-from il_bench.demos.draw import Drawer
 from il_bench.demos.published import Likeness, Originals
+from il_bench.demos.replay import Drawer
 from il_bench.demos.states import States
 from il_bench.pusht.renderer import Image
 

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from il_bench.rollout import progress
 
 if TYPE_CHECKING:
     from il_bench.demos.check import Finding
-    from il_bench.demos.make import Summary
+    from il_bench.demos.provenance import Provenance
     from il_bench.demos.states import States
 
 app = typer.Typer(
@@ -22,6 +23,20 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 _MAX_SHOWN = 10
+
+
+@contextmanager
+def _one_line(kept: str = "") -> Iterator[None]:
+    """Print an error in one line and exit 2; on Ctrl-C say what is kept and exit 130."""
+    try:
+        yield
+    except IlBenchError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        if not kept:
+            raise
+        typer.echo(f"Stopped; finished {kept} are kept. To go on: the same command", err=True)
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -59,7 +74,7 @@ def make(
 
     Ctrl-C keeps what is finished; the same command goes on.
     """
-    try:
+    with _one_line(kept="blocks of episodes"):
         from il_bench.demos.make import TAKEOVER_MAX, make_demos
 
         if from_policy is None and takeover_max is not None:
@@ -67,7 +82,7 @@ def make(
         if from_policy is None and only_unsolved:
             raise IlBenchError("--only-unsolved: nobody drives before the expert; add --from-policy")
         with _progress(episodes) as on_block:
-            summary = make_demos(
+            made = make_demos(
                 output,
                 episodes=episodes,
                 seed=seed,
@@ -78,12 +93,7 @@ def make(
                 workers=workers,
                 on_progress=on_block,
             )
-    except IlBenchError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        typer.echo("Stopped; finished blocks of episodes are kept. To go on: the same command", err=True)
-        raise typer.Exit(130) from None
-    _report(summary)
+    _report(output, made)
 
 
 @app.command()
@@ -92,15 +102,13 @@ def merge(
     output: Annotated[Path, typer.Option(help="Folder of the new LeRobotDataset; not there yet.")],
 ) -> None:
     """Join SOURCES, in this order, into one LeRobotDataset."""
-    try:
+    with _one_line():
         from il_bench.data.sources import resolve_data
         from il_bench.demos.merge import merge_demos
 
         resolved = [resolve_data(source, "merge") for source in sources]
         names = [name or Path(source).name for source, name in resolved]
         merged = merge_demos([source for source, _ in resolved], output, names)
-    except IlBenchError as error:
-        fail(error)
     typer.echo(f"{output}: {merged.num_episodes} episodes, {merged.num_frames} frames")
 
 
@@ -113,23 +121,20 @@ def describe(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead.")] = False,
 ) -> None:
     """Say how long, how well solved and how smooth the demonstrations in SOURCE are."""
-    try:
+    with _one_line():
         from il_bench.data import open_dataset
         from il_bench.data.sources import resolve_data
-        from il_bench.demos.describe import measure
-        from il_bench.demos.picture import draw
+        from il_bench.demos.describe import draw, measure
         from il_bench.files import writing
 
         where, name = resolve_data(source, "describe")
-        measured = measure(open_dataset(where))
-        numbers, title = measured.to_dict(), name or Path(source).name
+        description = measure(open_dataset(where))
+        numbers, title = description.to_dict(), name or Path(source).name
         text = json.dumps(numbers, indent=2)
         if output is not None:
             with writing(output, "give another --output"):
-                draw(measured, title, output / "demos.png")
+                draw(description, title, output / "demos.png")
                 (output / "demos.json").write_text(text + "\n", encoding="utf-8")
-    except IlBenchError as error:
-        fail(error)
     if as_json:
         typer.echo(text)
     else:
@@ -162,7 +167,7 @@ def build(
 
     Ctrl-C keeps what is finished; the same command goes on.
     """
-    try:
+    with _one_line(kept="episodes"):
         if track != "pixels":
             raise IlBenchError(
                 f"--track {track}: only pixels have to be drawn; on keypoints, "
@@ -170,20 +175,18 @@ def build(
             )
         from il_bench.data.sources import resolve_data
         from il_bench.demos.check import check_dataset
-        from il_bench.demos.published import FRAMES, read_originals
+        from il_bench.demos.published import FRAMES, ORIGINALS, read_originals
         from il_bench.demos.states import read_states
 
         where, name = resolve_data(source, "--from")
         states = read_states(where, name)
-        beside = _beside(where) if frames is None and len(states.pose) == FRAMES else frames
-        originals = None if beside is None else read_originals(beside, len(states.pose))
+        if frames is None and len(states.pose) == FRAMES:  # the human demonstrations, by their number
+            path = Path(where).expanduser()
+            beside = (path if path.is_dir() else path.parent) / ORIGINALS
+            frames = beside if beside.exists() else None
+        originals = None if frames is None else read_originals(frames, len(states.pose))
         _draw(states, output, video, workers)
         findings = check_dataset(output, originals, states if video else None)
-    except IlBenchError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        typer.echo("Stopped; finished episodes are kept. To go on: the same command", err=True)
-        raise typer.Exit(130) from None
     _conclude(output, findings)
 
 
@@ -209,15 +212,13 @@ def check(
     ] = None,
 ) -> None:
     """Check a data set by LeRobot's own checks, original frames, and the numbers that lerobot/pusht has."""
-    try:
+    with _one_line():
         from il_bench.data.lerobot_folder import open_folder
         from il_bench.demos.check import check_dataset
         from il_bench.demos.published import read_originals
 
         n_frames = open_folder(data).num_frames
         findings = check_dataset(data, None if frames is None else read_originals(frames, n_frames))
-    except IlBenchError as error:
-        fail(error)
     _conclude(data, findings)
 
 
@@ -227,23 +228,14 @@ def _progress(episodes: int) -> AbstractContextManager[progress.OnBlock]:
     return progress.log("demonstrations", episodes, lambda line: typer.echo(line, err=True), nullcontext)
 
 
-def _report(summary: "Summary") -> None:
-    kept = [episode for episode in summary.provenance.episodes if episode is not None]
+def _report(output: Path, made: "Provenance") -> None:
+    kept = [episode for episode in made.episodes if episode is not None]
     frames = sum(episode.steps for episode in kept)
-    typer.echo(f"{summary.output}: {len(kept)} episodes, {frames} frames")
-    if left_out := summary.left_out:
+    typer.echo(f"{output.expanduser().resolve()}: {len(kept)} episodes, {frames} frames")
+    if left_out := made.left_out:
         seeds = ", ".join(str(episode.seed) for episode in left_out[:_MAX_SHOWN])
         more = f" and {len(left_out) - _MAX_SHOWN} more" if len(left_out) > _MAX_SHOWN else ""
         typer.echo(f"Left out, not solved within 300 steps: {len(left_out)} (seeds {seeds}{more})")
-
-
-def _beside(source: str) -> Path | None:
-    """The original camera frames that lie beside the human demonstrations, if they do."""
-    from il_bench.demos.published import ORIGINALS
-
-    path = Path(source).expanduser()
-    path = (path if path.is_dir() else path.parent) / ORIGINALS
-    return path if path.exists() else None
 
 
 def _conclude(data: Path, findings: "list[Finding]") -> None:
@@ -267,7 +259,7 @@ def _print_table(title: str, numbers: dict[str, Any]) -> None:
 
 
 def rows(numbers: dict[str, Any]) -> list[tuple[str, str]]:
-    """The table's lines, label and value, of what `Measured.to_dict` gives."""
+    """The table's lines, label and value, of what `Description.to_dict` gives."""
     length, covered, change = (numbers[key] for key in ("length", "coverage_at_end", "action_change"))
     low, high = numbers["action_range"]
     return [

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -11,12 +11,19 @@ from numpy.typing import NDArray
 
 from il_bench.data.lerobot_folder import read_column
 from il_bench.demos import provenance
-from il_bench.demos.ending import coverage_at_ends
+from il_bench.demos.replay import coverage_at_ends
 from il_bench.pusht import SUCCESS_COVERAGE
+from il_bench.pusht.geometry import GOAL_POSE, OUTLINE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+N_PATHS = 12  # in the picture
+_BLUE, _GOAL = "#3b6ea5", "#a8d5a2"
 
 
 @dataclass(frozen=True)
-class Measured:
+class Description:
     """E episodes, one entry each.
 
     length:   (E,) int64, steps
@@ -62,7 +69,7 @@ class Measured:
         }
 
 
-def measure(dataset: LeRobotDataset) -> Measured:
+def measure(dataset: LeRobotDataset) -> Description:
     """Measure a dataset that `open_dataset` has opened.
 
     The coverage at the end is in the provenance of data that `il-bench demos make` made. For others it is
@@ -77,12 +84,12 @@ def measure(dataset: LeRobotDataset) -> Measured:
     unknown = np.isnan(known)
     covered = np.where(unknown, _computed(dataset, columns, ends), known) if unknown.any() else known
     action = _floats(columns, "action")
-    return Measured(
+    return Description(
         length=np.diff(ends, prepend=0),
         coverage=covered,
         solved=(covered > SUCCESS_COVERAGE) | _succeeded(dataset, columns, ends),
         paths=[action[start:end] for start, end in pairwise([0, *ends.tolist()])],
-        left_out=0 if found is None else sum(len(part.left_out) for part in found.parts),
+        left_out=0 if found is None else len(found.left_out),
     )
 
 
@@ -113,3 +120,55 @@ def _floats(columns: Any, key: str) -> NDArray[np.float64]:
 
 def _percentiles(values: NDArray[np.float64], **wanted: float) -> dict[str, float | None]:
     return {name: float(np.percentile(values, at)) if len(values) else None for name, at in wanted.items()}
+
+
+def draw(described: Description, name: str, path: Path) -> None:
+    """Write the picture of the demonstrations called `name` to `path`, a .png file."""
+    from matplotlib.figure import Figure  # not pyplot: no screen, no global state
+
+    figure = Figure(figsize=(10, 8), layout="constrained")
+    figure.suptitle(f"{name}: {len(described.length)} episodes, {described.length.sum()} frames")
+    axes = figure.subplots(2, 2)
+    _coverage(axes[0, 0], described)
+    _lengths(axes[0, 1], described)
+    _paths(axes[1, 0], described)
+    _changes(axes[1, 1], described)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def _coverage(axes: "Axes", described: Description) -> None:
+    known = described.coverage[np.isfinite(described.coverage)]
+    low = min(0.8, float(known.min())) if len(known) else 0.0
+    axes.hist(known, bins=np.linspace(low, 1.0, 41).tolist(), color=_BLUE)
+    axes.axvline(SUCCESS_COVERAGE, color="black", linestyle="--", linewidth=1)
+    axes.set(
+        xlabel="coverage at the end", ylabel="episodes", title=f"{described.solved.mean():.0%} above 0.95"
+    )
+
+
+def _lengths(axes: "Axes", described: Description) -> None:
+    axes.hist(described.length, bins=40, color=_BLUE)
+    axes.set(
+        xlabel="steps (0.1 s)", ylabel="episodes", title=f"median {np.median(described.length):.0f} steps"
+    )
+
+
+def _paths(axes: "Axes", described: Description) -> None:
+    x, y, angle = GOAL_POSE
+    cos, sin = np.cos(angle), np.sin(angle)
+    goal = np.array(OUTLINE) @ np.array([[cos, sin], [-sin, cos]]) + (x, y)
+    axes.fill(*goal.T, color=_GOAL, label="goal")
+    chosen = np.linspace(0, len(described.paths) - 1, min(N_PATHS, len(described.paths))).astype(int)
+    for index in chosen.tolist():
+        axes.plot(*described.paths[index].T, linewidth=0.8)
+    axes.set(xlim=(0, 512), ylim=(512, 0), aspect="equal", xlabel="x (px)", ylabel="y (px)")
+    axes.set_title(f"actions of {len(chosen)} episodes")
+
+
+def _changes(axes: "Axes", described: Description) -> None:
+    change = described.change
+    axes.hist(change, bins=60, color=_BLUE)
+    axes.set(xlabel="change of the action from step to step (px)", ylabel="steps", yscale="log")
+    if len(change):
+        axes.set_title(f"mean {change.mean():.1f} px, 99 % below {np.percentile(change, 99):.0f} px")

@@ -1,10 +1,8 @@
 """Let the expert solve PushT from many start states, and write the episodes as a LeRobotDataset."""
 
 import shlex
-import shutil
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -12,14 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from il_bench import machine
-from il_bench.data.convert import outcome_columns, place_columns, write_columns
+from il_bench.data.convert import compact, outcome_columns, place_columns, write_columns
 from il_bench.demos import provenance
-from il_bench.demos.compact import compact
-from il_bench.demos.halfmade import Block, Halfmade, join, opened
-from il_bench.demos.maker import Maker, load_maker
-from il_bench.demos.provenance import Episode, Made, Part, Provenance
+from il_bench.demos.output import make_once
+from il_bench.demos.provenance import MakeInputs, Part, Provenance
+from il_bench.demos.recording import RecordedBlock, Recorder, Recording
 from il_bench.errors import IlBenchError
-from il_bench.files import write_whole
 from il_bench.protocol import BLOCK_SIZE, MAX_STEPS
 from il_bench.pusht.geometry import block_keypoints
 from il_bench.rollout import executors
@@ -27,21 +23,10 @@ from il_bench.rollout import executors
 LAST_SEED = 99_999  # seeds above are for evaluations
 TAKEOVER_MAX = 200
 MAX_NOISE = 1.0
-# Episodes of one task without a policy. With one it is the policy's block, whose size decides its numbers.
-_TASK_SIZE = 10
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What came out: the dataset's folder and its provenance."""
-
-    output: Path
-    provenance: Provenance
-
-    @property
-    def left_out(self) -> list[Episode]:
-        """The episodes that the expert did not solve, which are not in the data."""
-        return [episode for part in self.provenance.parts for episode in part.left_out]
+# So many seeds are recorded together without a policy. With one it is the policy's block, whose size decides
+# its numbers.
+_BLOCK_WITHOUT_POLICY = 10
+_Progress = Callable[[int, int], None]
 
 
 def make_demos(
@@ -54,9 +39,9 @@ def make_demos(
     takeover_max: int = TAKEOVER_MAX,
     only_unsolved: bool = False,
     workers: int = 1,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Summary:
-    """Write the expert's episodes as a LeRobotDataset into the new folder `output`.
+    on_progress: _Progress | None = None,
+) -> Provenance:
+    """Write the expert's episodes as a LeRobotDataset into the new folder `output`; return its provenance.
 
     The data depend on the arguments up to `only_unsolved`, on the expert and on the versions, which are all
     in the provenance; not on the number of workers or on an interruption: the same call goes on. Episodes
@@ -80,18 +65,30 @@ def make_demos(
     """
     output = Path(output).expanduser().resolve()
     _check(episodes, seed, noise, takeover_max, workers)
-    made = _made(episodes, seed, noise, from_policy, takeover_max, only_unsolved)
-    if (finished := _finished(output, made)) is not None:
-        return finished
-    with opened(output, made) as halfmade:
-        if (finished := _finished(output, made)) is not None:  # another process was faster
-            halfmade.remove()
-            return finished
-        blocks = _blocks(halfmade, made, from_policy, workers, on_progress)
-        found = _provenance(blocks, made, _command(made, from_policy))
-        _write(halfmade.folder, output, blocks, found)
-        halfmade.remove()
-    return Summary(output, found)
+    policy = None
+    if from_policy is not None:
+        from il_bench.policies.checkpoint import load_policy
+
+        loaded = load_policy(from_policy)
+        settings = {"takeover_max": takeover_max, "only_unsolved": only_unsolved}
+        policy = {"name": loaded.name, "sha256": loaded.sha256, **settings}
+    inputs = MakeInputs(
+        episodes=episodes,
+        seed=seed,
+        noise=float(noise),
+        expert=provenance.pusht_sha256(),
+        policy=policy,
+        fingerprint=machine.fingerprint(),
+    )
+
+    def write(folder: Path, whole: Path) -> None:
+        blocks = _blocks(folder, inputs, from_policy, workers, on_progress)
+        _write(whole, blocks, _provenance(blocks, inputs, _command(inputs, from_policy)))
+
+    make_once(output, inputs, _inputs_of, write)
+    found = provenance.read(output)
+    assert found is not None
+    return found
 
 
 def _check(episodes: int, seed: int, noise: float, takeover_max: int, workers: int) -> None:
@@ -111,106 +108,73 @@ def _check(episodes: int, seed: int, noise: float, takeover_max: int, workers: i
         )
 
 
-def _made(
-    episodes: int,
-    seed: int,
-    noise: float,
-    from_policy: str | None,
-    takeover_max: int,
-    only_unsolved: bool,
-) -> Made:
-    policy = None
-    if from_policy is not None:
-        from il_bench.policies.checkpoint import load_policy
-
-        loaded = load_policy(from_policy)
-        policy = {
-            "name": loaded.name,
-            "sha256": loaded.sha256,
-            "takeover_max": takeover_max,
-            "only_unsolved": only_unsolved,
-        }
-    return Made(
-        episodes=episodes,
-        seed=seed,
-        noise=float(noise),
-        expert=provenance.expert_sha256(),
-        policy=policy,
-        fingerprint=machine.fingerprint(),
-    )
+def _inputs_of(dataset: Path) -> MakeInputs | None:
+    found = provenance.read(dataset)
+    return found.parts[0].made if found is not None and len(found.parts) == 1 else None
 
 
-def _command(made: Made, from_policy: str | None) -> str:
-    words = ["il-bench demos make", f"--episodes {made.episodes}", f"--seed {made.seed}"]
-    if made.noise:
-        words.append(f"--noise {made.noise!r}")
-    if made.policy is not None and from_policy is not None:
-        words += [
-            f"--from-policy {shlex.quote(from_policy)}",
-            f"--takeover-max {made.policy['takeover_max']}",
-        ]
-        if made.policy["only_unsolved"]:
+def _command(inputs: MakeInputs, from_policy: str | None) -> str:
+    words = ["il-bench demos make", f"--episodes {inputs.episodes}", f"--seed {inputs.seed}"]
+    if inputs.noise:
+        words.append(f"--noise {inputs.noise!r}")
+    if inputs.policy is not None and from_policy is not None:
+        words.append(f"--from-policy {shlex.quote(from_policy)}")
+        words.append(f"--takeover-max {inputs.policy['takeover_max']}")
+        if inputs.policy["only_unsolved"]:
             words.append("--only-unsolved")
     return " ".join(words)
 
 
-def _finished(output: Path, made: Made) -> Summary | None:
-    """What the same call has made before, None if `output` is free."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return None
-    found = provenance.read(output) if output.is_dir() else None
-    if found is None or len(found.parts) != 1 or found.parts[0].made is None:
-        raise IlBenchError(
-            f"{output}: is there already and was not made by this command; give another --output"
-        )
-    if differing := found.parts[0].made.differences(made):
-        raise IlBenchError(
-            f"{output}: made by another command already ({', '.join(differing)}); give another --output"
-        )
-    return Summary(output, found)
-
-
 def _blocks(
-    halfmade: Halfmade,
-    made: Made,
-    from_policy: str | None,
-    workers: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> list[Block]:
-    """All blocks in seed order: those that are there, and the others, made and kept."""
-    tasks = _tasks(made)
-    found = {task[0]: block for task in tasks if (block := halfmade.recall(task[0])) is not None}
-    missing = [task for task in tasks if task[0] not in found]
+    folder: Path, inputs: MakeInputs, from_policy: str | None, workers: int, on_progress: _Progress | None
+) -> list[RecordedBlock]:
+    """All blocks in seed order: those that the folder holds, and the others, recorded and kept in it."""
+    size = _BLOCK_WITHOUT_POLICY if inputs.policy is None else BLOCK_SIZE
+    seeds = range(inputs.seed, inputs.seed + inputs.episodes)
+    blocks = [list(group) for _, group in groupby(seeds, key=lambda seed: seed // size)]
+    paths = {block[0]: folder / f"block-{block[0]:06d}.npz" for block in blocks}
+    found = {first: known for first, path in paths.items() if (known := RecordedBlock.load(path)) is not None}
+    missing = [block for block in blocks if block[0] not in found]
 
     def progress() -> None:
         if on_progress is not None:
-            on_progress(sum(len(task) for task in tasks if task[0] in found), made.episodes)
+            on_progress(sum(len(block) for block in blocks if block[0] in found), inputs.episodes)
 
     progress()
     executor = executors.choose(workers, len(missing))
-    load = partial(load_maker, made, from_policy)
-    with closing(executor.run(load, Maker.make, missing, name=_name)) as results:
+    load = partial(Recorder.load, inputs, from_policy)
+    with closing(executor.run(load, Recorder.record, missing, name=_name)) as results:
         for first, block in results:
-            halfmade.keep(first, block)
+            block.save(paths[first])
             found[first] = block
             progress()
-    return [found[task[0]] for task in tasks]
+    return [found[first] for first in paths]
 
 
-def _tasks(made: Made) -> list[list[int]]:
-    """The seeds, in runs that one worker makes together."""
-    size = _TASK_SIZE if made.policy is None else BLOCK_SIZE
-    seeds = range(made.seed, made.seed + made.episodes)
-    return [list(group) for _, group in groupby(seeds, key=lambda seed: seed // size)]
+def _name(seeds: list[int]) -> str:
+    return f"seeds {seeds[0]}-{seeds[-1]}"
 
 
-def _name(task: list[int]) -> str:
-    return f"seeds {task[0]}-{task[-1]}"
+def _provenance(blocks: list[RecordedBlock], inputs: MakeInputs, command: str) -> Provenance:
+    episodes = [episode for block in blocks for episode in block.episodes]
+    kept = [episode for episode in episodes if episode.success]
+    left_out = [episode for episode in episodes if not episode.success]
+    if not episodes:
+        raise IlBenchError(
+            f"the policy solved all {inputs.episodes} episodes itself, so there is nothing to write; give it "
+            "more episodes, or leave out --only-unsolved"
+        )
+    if not kept:
+        raise IlBenchError(
+            f"the expert solved none of {len(episodes)} episodes, so there is nothing to write; use less "
+            f"noise than {inputs.noise:g}"
+        )
+    part = Part(n_episodes=len(kept), command=command, made=inputs, left_out=left_out)
+    return Provenance(parts=[part], episodes=list(kept))
 
 
-def _write(folder: Path, output: Path, blocks: list[Block], found: Provenance) -> None:
-    """Write the dataset beside the blocks, and move it to its place when it is whole."""
-    frames = join([block.frames for block in blocks])
+def _write(root: Path, blocks: list[RecordedBlock], found: Provenance) -> None:
+    frames = Recording.concatenate([block.frames for block in blocks])
     steps = [episode.steps for episode in found.episodes if episode is not None]
     ends = np.cumsum(np.array(steps, np.int64))
     columns = {
@@ -220,33 +184,6 @@ def _write(folder: Path, output: Path, blocks: list[Block], found: Provenance) -
         **outcome_columns(frames.coverage, ends),
         **place_columns(ends),
     }
-    whole = folder / output.name
-    try:
-        shutil.rmtree(whole, ignore_errors=True)  # of a run that was killed while it wrote
-        write_columns(columns, ends, whole)
-        compact(whole)
-        write_whole(whole / provenance.FILE, provenance.to_bytes(found))
-        whole.rename(output)
-    except OSError as error:
-        raise IlBenchError(
-            f"{output}: cannot be written ({error.strerror}); make room and repeat the command, finished "
-            "episodes are kept"
-        ) from error
-
-
-def _provenance(blocks: list[Block], made: Made, command: str) -> Provenance:
-    episodes = [episode for block in blocks for episode in block.episodes]
-    kept = [episode for episode in episodes if episode.success]
-    left_out = [episode for episode in episodes if not episode.success]
-    if not episodes:
-        raise IlBenchError(
-            f"the policy solved all {made.episodes} episodes itself, so there is nothing to write; give it "
-            "more episodes, or leave out --only-unsolved"
-        )
-    if not kept:
-        raise IlBenchError(
-            f"the expert solved none of {len(episodes)} episodes, so there is nothing to write; use less "
-            f"noise than {made.noise:g}"
-        )
-    part = Part(n_episodes=len(kept), command=command, made=made, left_out=left_out)
-    return Provenance(parts=[part], episodes=list(kept))
+    write_columns(columns, ends, root)
+    compact(root)
+    provenance.write(root, found)

@@ -9,12 +9,11 @@ from lerobot.datasets.aggregate import aggregate_datasets
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from il_bench.data import open_dataset
+from il_bench.data.convert import compact
 from il_bench.data.lerobot_folder import first_line, open_folder
 from il_bench.demos import provenance
-from il_bench.demos.compact import compact
-from il_bench.demos.provenance import Part, Provenance
+from il_bench.demos.provenance import Provenance
 from il_bench.errors import IlBenchError
-from il_bench.files import write_whole
 
 #: What LeRobot wants equal of the features of datasets that it merges.
 _ASPECTS = ("dtype", "shape", "names")
@@ -54,7 +53,7 @@ def merge_demos(
                 aggr_root=whole,
             )
             compact(whole)
-            write_whole(whole / provenance.FILE, provenance.to_bytes(found))
+            provenance.write(whole, found)
             shutil.move(whole, output)
     except OSError as error:
         raise IlBenchError(
@@ -91,13 +90,12 @@ def _plain(value: object) -> object:
 
 
 def _provenance(datasets: Sequence[LeRobotDataset], names: Sequence[str]) -> Provenance:
-    parts: list[Part] = []
-    episodes: list[provenance.Episode | None] = []
+    found = []
     for dataset, name in zip(datasets, names, strict=True):
         n_episodes = dataset.meta.total_episodes
-        found = provenance.read(Path(dataset.root), n_episodes)
-        if found is None:
-            found = Provenance(parts=[Part(n_episodes=n_episodes)], episodes=[None] * n_episodes)
-        parts += [part.model_copy(update={"source": part.source or name}) for part in found.parts]
-        episodes += found.episodes
-    return Provenance(parts=parts, episodes=episodes)
+        known = provenance.read(Path(dataset.root), n_episodes) or Provenance.unknown(n_episodes)
+        found.append(known.named(name))
+    return Provenance(
+        parts=[part for each in found for part in each.parts],
+        episodes=[episode for each in found for episode in each.episodes],
+    )

@@ -8,20 +8,19 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from il_bench.errors import IlBenchError, wrong_field
+from il_bench.files import write_whole
 
 FILE = Path("meta") / "il_bench.json"
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class EpisodeOrigin(BaseModel):
+    """Where one demonstration comes from.
 
-
-class Episode(_Model):
-    """One demonstration.
-
-    seed: of the start state. steps: of the expert. max_coverage: its best; that of the last state if it
-    succeeded. takeover: steps that a policy drove before, None without a policy.
+    seed: of the start state. steps: of the expert. max_coverage: its best; the last state's if it succeeded.
+    takeover: how many steps a policy drove before; None without a policy.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int
     steps: int
@@ -31,21 +30,23 @@ class Episode(_Model):
     takeover: int | None = None
 
 
-class Conditions(_Model):
-    """Everything that data depend on, so that two runs with equal values give equal data."""
+class Inputs(BaseModel):
+    """Everything that the data of a command depend on: equal inputs give equal data."""
 
-    def differences(self, other: "Conditions") -> list[str]:
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def differences(self, other: "Inputs") -> list[str]:
         """One text a field that differs: 'noise 0.1 instead of 0.0'."""
         mine, theirs = _flat(self.model_dump()), _flat(other.model_dump())
         names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
         return [f"{name} {theirs.get(name)!r} instead of {mine.get(name)!r}" for name in names]
 
 
-class Made(Conditions):
-    """What the frames of `il-bench demos make` depend on.
+class MakeInputs(Inputs):
+    """What the data of `il-bench demos make` depend on.
 
     expert: sha256 of the sources of `il_bench.pusht`. policy: name, sha256, takeover_max and only_unsolved,
-    None without. fingerprint: versions and arithmetic, `environment.fingerprint()`.
+    None without. fingerprint: versions and arithmetic, `machine.fingerprint()`.
     """
 
     episodes: int
@@ -56,7 +57,7 @@ class Made(Conditions):
     fingerprint: dict[str, Any]
 
 
-class Part(_Model):
+class Part(BaseModel):
     """A run of episodes that were made together.
 
     n_episodes: how many of the dataset's episodes. source: what it was merged from. command, made: None for
@@ -64,19 +65,38 @@ class Part(_Model):
     not in the data.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     n_episodes: int
     source: str | None = None
     command: str | None = None
-    made: Made | None = None
-    left_out: list[Episode] = []
+    made: MakeInputs | None = None
+    left_out: list[EpisodeOrigin] = []
 
 
-class Provenance(_Model):
+class Provenance(BaseModel):
     """The whole file. episodes: one entry an episode of the dataset, None where nothing is known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[1] = 1
     parts: list[Part]
-    episodes: list[Episode | None]
+    episodes: list[EpisodeOrigin | None]
+
+    @property
+    def left_out(self) -> list[EpisodeOrigin]:
+        """The episodes that the expert did not solve, which are not in the data."""
+        return [episode for part in self.parts for episode in part.left_out]
+
+    @staticmethod
+    def unknown(n_episodes: int) -> "Provenance":
+        """Of data that say nothing about where they come from."""
+        return Provenance(parts=[Part(n_episodes=n_episodes)], episodes=[None] * n_episodes)
+
+    def named(self, source: str) -> "Provenance":
+        """Return it with `source` for the parts that name no source yet."""
+        parts = [part.model_copy(update={"source": part.source or source}) for part in self.parts]
+        return self.model_copy(update={"parts": parts})
 
 
 def read(root: Path, n_episodes: int | None = None) -> Provenance | None:
@@ -90,26 +110,27 @@ def read(root: Path, n_episodes: int | None = None) -> Provenance | None:
     path = root / FILE
     if not path.exists():
         return None
+    way_out = "make the data again, or remove this file to do without it"
     try:
         found = Provenance.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise IlBenchError(
-            f"{path}: {wrong_field(error)}; make the data again, or remove this file to do without it"
-        ) from None
+        raise IlBenchError(f"{path}: {wrong_field(error)}; {way_out}") from None
     if n_episodes not in (None, len(found.episodes)):
-        raise IlBenchError(
-            f"{path}: tells of {len(found.episodes)} episodes and the data hold {n_episodes}; make the data "
-            "again, or remove this file to do without it"
-        )
+        told = len(found.episodes)
+        raise IlBenchError(f"{path}: tells of {told} episodes and the data hold {n_episodes}; {way_out}")
     return found
 
 
-def to_bytes(provenance: Provenance) -> bytes:
-    """The file's content."""
-    return (provenance.model_dump_json(indent=1, exclude_none=False) + "\n").encode()
+def write(root: Path, provenance: Provenance) -> None:
+    """Write a dataset's provenance.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_whole(root / FILE, (provenance.model_dump_json(indent=1) + "\n").encode())
 
 
-def expert_sha256() -> str:
+def pusht_sha256() -> str:
     """One hash of the expert's sources and of the simulator's: all of `il_bench.pusht`."""
     digest = hashlib.sha256()
     for path in sorted(Path(str(files("il_bench") / "pusht")).glob("*.py")):

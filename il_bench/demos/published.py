@@ -10,7 +10,7 @@ import numpy as np
 from lerobot.utils.constants import ACTION, OBS_STATE
 from numpy.typing import NDArray
 
-from il_bench.demos.draw import SIZE
+from il_bench.demos.replay import IMAGE_SIZE
 from il_bench.errors import IlBenchError
 from il_bench.pusht.renderer import Image
 
@@ -69,7 +69,7 @@ class Likeness:
         return (
             f"{self.same.mean():.3%} of the pixels of {len(self.same)} frames identical on average, "
             f"{self.same[worst]:.2%} in the worst (frame {self.index[worst]}); {self.far.mean():.1f} of "
-            f"{SIZE * SIZE} pixels more than {FAR} grey levels off, {self.off:.3f} grey levels on average"
+            f"{IMAGE_SIZE**2} pixels more than {FAR} grey levels off, {self.off:.3f} grey levels on average"
         )
 
 
@@ -90,7 +90,7 @@ def read_originals(path: Path, n_frames: int) -> Originals:
         ) from None
     if index.ndim != 1 or index.dtype.kind not in "iu" or not len(index):
         raise IlBenchError(f"{path}: index: shape {index.shape} of {index.dtype}, expected (F,) integers")
-    shape = (len(index), SIZE, SIZE, 3)
+    shape = (len(index), IMAGE_SIZE, IMAGE_SIZE, 3)
     if image.shape != shape or image.dtype != np.uint8:
         raise IlBenchError(f"{path}: image: shape {image.shape} of {image.dtype}, expected {shape} of uint8")
     outside = index[(index < 0) | (index >= n_frames)]

@@ -17,7 +17,7 @@ from il_bench.data.lerobot_folder import read_column
 from il_bench.data.replay_buffer import ReplayBuffer, read_replay_buffer
 from il_bench.data.sources import find_replay_buffer, open_dataset
 from il_bench.demos import provenance
-from il_bench.demos.provenance import Part, Provenance
+from il_bench.demos.provenance import Provenance
 from il_bench.errors import IlBenchError
 from il_bench.policies.expert import poses_of
 from il_bench.pusht.geometry import coverage
@@ -86,7 +86,6 @@ def read_states(source: str | Path, name: str | None = None) -> States:
 
 def _of_buffer(buffer: ReplayBuffer, name: str) -> States:
     columns = frame_columns(buffer)
-    n_episodes = len(buffer.episode_ends)
     return States(
         name=name,
         agent=buffer.state[:, :2],
@@ -96,7 +95,7 @@ def _of_buffer(buffer: ReplayBuffer, name: str) -> States:
         success=columns[SUCCESS],
         episode_ends=buffer.episode_ends,
         reward_from=COMPUTED,
-        made_by=_unknown(n_episodes, name),
+        made_by=Provenance.unknown(len(buffer.episode_ends)).named(name),
     )
 
 
@@ -110,7 +109,7 @@ def _of_dataset(dataset: LeRobotDataset, where: str, name: str) -> States:
     ends = np.asarray(dataset.meta.episodes["dataset_to_index"], np.int64)
     pose = poses_of(read_column(table, OBS_ENV_STATE).astype(np.float64))
     reward, success, reward_from = _outcomes(dataset, table, pose, ends, where)
-    found = provenance.read(Path(dataset.root), len(ends))
+    made_by = provenance.read(Path(dataset.root), len(ends)) or Provenance.unknown(len(ends))
     return States(
         name=name,
         agent=read_column(table, OBS_STATE).astype(np.float32),
@@ -120,7 +119,7 @@ def _of_dataset(dataset: LeRobotDataset, where: str, name: str) -> States:
         success=success,
         episode_ends=ends,
         reward_from=reward_from,
-        made_by=_named(found, name) if found is not None else _unknown(len(ends), name),
+        made_by=made_by.named(name),
     )
 
 
@@ -154,12 +153,3 @@ def _check(
             f"{where} is {found[first]} at frame {first}, but {by} makes it {expected[first]} ({len(frames)} "
             f"such frames); remove {REWARD} and {SUCCESS}, and they are computed"
         )
-
-
-def _unknown(n_episodes: int, name: str) -> Provenance:
-    return Provenance(parts=[Part(n_episodes=n_episodes, source=name)], episodes=[None] * n_episodes)
-
-
-def _named(found: Provenance, name: str) -> Provenance:
-    parts = [part.model_copy(update={"source": part.source or name}) for part in found.parts]
-    return found.model_copy(update={"parts": parts})

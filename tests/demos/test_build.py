@@ -27,11 +27,11 @@ from il_bench.data import open_dataset
 from il_bench.data.convert import write_columns
 from il_bench.data.lerobot_folder import read_column
 from il_bench.demos import build as build_module
-from il_bench.demos import join, shard
+from il_bench.demos import pixels
 from il_bench.demos.build import build_pixels
 from il_bench.demos.check import check_dataset
-from il_bench.demos.draw import Drawer
 from il_bench.demos.make import make_demos
+from il_bench.demos.replay import Drawer
 from il_bench.demos.states import States, read_states
 from il_bench.errors import IlBenchError
 from il_bench.pusht.geometry import block_keypoints, coverage
@@ -235,11 +235,11 @@ def _after(n_calls: int, real: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("where", "name", "n_calls", "n_kept"),
     [
-        (shard.LeRobotDataset, "add_frame", 17, 1),
-        (shard.LeRobotDataset, "save_episode", 1, 1),
-        (join, "compact", 0, 2),
-        (join.LeRobotDatasetMetadata, "save_episode", 3, 2),
-        (build_module.provenance, "to_bytes", 0, 2),
+        (pixels.LeRobotDataset, "add_frame", 17, 1),
+        (pixels.LeRobotDataset, "save_episode", 1, 1),
+        (pixels, "compact", 0, 2),
+        (pixels.LeRobotDatasetMetadata, "save_episode", 3, 2),
+        (build_module.provenance, "write", 0, 2),
     ],
 )
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(
@@ -261,7 +261,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(
 def test_a_damaged_episode_is_made_again(built: Path, source: Path, tmp_path: Path) -> None:
     output, states = tmp_path / "pixels", read_states(source)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build_module, "join_shards", _dies)
+        patch.setattr(build_module, "join_episodes", _dies)
         with pytest.raises(Killed):
             build_pixels(states, output)
     data = tmp_path / "pixels.partial" / "episode-000001" / "data" / "chunk-000" / "file-000.parquet"
@@ -276,7 +276,7 @@ def test_the_same_call_again_changes_nothing_and_another_is_refused(
     output, states = tmp_path / "pixels", read_states(source)
     build_pixels(states, output)
     before = contents(output)
-    monkeypatch.setattr(shard, "Drawer", None)
+    monkeypatch.setattr(pixels, "Drawer", None)
     assert build_pixels(states, output) == output
     with pytest.raises(
         IlBenchError, match=r"made by another command already \(images 'video' instead of 'image'"

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from il_bench.cli import app
 from il_bench.data import open_dataset
 from il_bench.demos.describe import measure
-from il_bench.demos.ending import coverage_at_ends
+from il_bench.demos.replay import coverage_at_ends
 from il_bench.policies.expert import poses_of
 from il_bench.protocol import SUCCESS_COVERAGE
 from il_bench.pusht.expert import Expert

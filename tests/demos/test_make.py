@@ -15,12 +15,10 @@ from typer.testing import CliRunner
 from il_bench.cli import app
 from il_bench.data import Windows, open_dataset
 from il_bench.data.lerobot_folder import read_column
-from il_bench.demos import maker
-from il_bench.demos.halfmade import Block, Halfmade
+from il_bench.demos import recording
 from il_bench.demos.make import make_demos
-from il_bench.demos.provenance import Episode
-from il_bench.demos.record import Recording
-from il_bench.demos.takeover import draw_takeover
+from il_bench.demos.provenance import EpisodeOrigin
+from il_bench.demos.recording import RecordedBlock, Recording, draw_takeover
 from il_bench.errors import IlBenchError
 from il_bench.policies.checkpoint import load_policy
 from il_bench.pusht.batch import PushTBatch
@@ -70,26 +68,25 @@ def test_workers_and_interruptions_do_not_change_a_byte(made: Path, tmp_path: Pa
 def test_a_finished_block_comes_back_and_a_damaged_one_does_not(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     frames = Recording(rng.random((5, 2)), rng.random((5, 3)), rng.random((5, 2), np.float32), rng.random(5))
-    episode = Episode(seed=3, steps=5, max_coverage=0.96, success=True, noise=0.1, takeover=4)
-    halfmade = Halfmade(tmp_path)
-    halfmade.keep(3, Block([episode], frames))
-    block = halfmade.recall(3)
+    episode = EpisodeOrigin(seed=3, steps=5, max_coverage=0.96, success=True, noise=0.1, takeover=4)
+    path = tmp_path / "block.npz"
+    RecordedBlock([episode], frames).save(path)
+    block = RecordedBlock.load(path)
     assert block is not None
     assert block.episodes == [episode]
     for name, array in vars(frames).items():
         np.testing.assert_array_equal(getattr(block.frames, name), array)
-    (path,) = tmp_path.glob("*.npz")
     path.write_bytes(path.read_bytes()[:-100])
-    assert halfmade.recall(3) is None
-    assert halfmade.recall(4) is None
+    assert RecordedBlock.load(path) is None
+    assert RecordedBlock.load(tmp_path / "other.npz") is None
 
 
 def test_the_same_command_again_changes_nothing_and_makes_nothing(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maker, "Expert", None)
+    monkeypatch.setattr(recording, "Expert", None)
     before = contents(made)
-    assert len(make_demos(made, **ARGUMENTS).provenance.episodes) == EPISODES
+    assert len(make_demos(made, **ARGUMENTS).episodes) == EPISODES
     assert contents(made) == before
 
 
@@ -165,7 +162,7 @@ def test_what_another_command_made_is_refused(made: Path, tmp_path: Path) -> Non
         make_demos(output, **ARGUMENTS)
 
 
-class HoldsStillInSecond(maker.Expert):
+class HoldsStillInSecond(recording.Expert):
     """An expert that never touches the block of seed SEED + 1."""
 
     def act(self, agent: np.ndarray, pose: np.ndarray) -> np.ndarray:
@@ -178,7 +175,7 @@ class HoldsStillInSecond(maker.Expert):
 def test_unsolved_episodes_are_left_out_listed_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maker, "Expert", HoldsStillInSecond)
+    monkeypatch.setattr(recording, "Expert", HoldsStillInSecond)
     command = ["demos", "make", "--episodes", "2", "--seed", str(SEED), "--output", str(tmp_path / "demos")]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""How much of the goal is covered when an episode ends, out of frames that stop before the last action."""
+"""Recorded states put back into the simulator: what the camera saw there, and how each episode ended."""
 
 from itertools import pairwise
 
@@ -7,10 +7,36 @@ from numpy.typing import NDArray
 
 from il_bench.policies.expert import poses_of
 from il_bench.pusht.geometry import GOAL_POSE
+from il_bench.pusht.renderer import Image, Renderer
 from il_bench.pusht.simulator import DT, K_P, K_V, N_SUBSTEPS, Simulator
 
+IMAGE_SIZE = 96  # px, of lerobot/pusht
 #: How far the agent may be, px, from where the recorded actions would have taken it.
 _TOLERANCE = 1.0
+#: Seconds that nothing moves in: Chipmunk looks for contacts in a step only, and in none of length 0.
+_INSTANT = 1e-9
+
+
+class Drawer:
+    """Draws states one by one; for one thread at a time.
+
+    gym-pusht marks every contact of agent, block and walls in red. Chipmunk finds contacts after it has moved
+    the bodies, so a recorded state is the one that its contacts were found in: they are found again.
+    """
+
+    def __init__(self) -> None:
+        self._renderer, self._world = Renderer(), Simulator()
+
+    def __call__(self, agent: NDArray[np.floating], pose: NDArray[np.floating]) -> Image:
+        """Draw the agent at (2,) px and the block at `[x, y, angle]`: (96, 96, 3) uint8 RGB.
+
+        Raises:
+            IlBenchError: a number is not finite.
+        """
+        _put(self._world, np.asarray(agent, np.float64), np.zeros(2), np.asarray(pose, np.float64))
+        self._world.space.step(_INSTANT)
+        marks = self._renderer.contact_marks(self._world.space)
+        return self._renderer.frame(agent, pose, width=IMAGE_SIZE, height=IMAGE_SIZE, contacts=marks)
 
 
 def coverage_at_ends(
@@ -34,14 +60,14 @@ def coverage_at_ends(
     covered = []
     for (start, end), pose in zip(pairwise([0, *ends.tolist()]), poses_of(keypoints[ends - 1]), strict=True):
         place, velocity = _drive(agent[start], action[start : end - 1])
-        put(simulator, agent[end - 1], velocity, pose)
+        _put(simulator, agent[end - 1], velocity, pose)
         if np.abs(place - agent[end - 1]).max() <= _TOLERANCE:
             simulator.step(*action[end - 1].tolist())
         covered.append(simulator.coverage())
     return np.array(covered)
 
 
-def put(
+def _put(
     simulator: Simulator, agent: NDArray[np.float64], velocity: NDArray[np.float64], pose: NDArray[np.float64]
 ) -> None:
     """Set the whole state of a world: agent (2,) px and (2,) px/s, block `[x, y, angle]`."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from il_bench.demos.record import Noise, record
+from il_bench.demos.recording import Noise, record
 from il_bench.protocol import MAX_STEPS
 from il_bench.pusht.simulator import Simulator
 

@@ -1,0 +1,231 @@
+"""Datasets with a camera, drawn from states: first a dataset for each episode, then all of them in one.
+
+Each episode has its own, so that an interrupted run can go on and workers can share the work. No image is
+encoded again to join them. LeRobot's `aggregate_datasets` would read and write all that it has joined for
+every dataset that it adds, and keep a copy in its cache each time; `join_episodes` writes every frame once.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lerobot.configs import rgb_encoder_defaults
+from lerobot.datasets.compute_stats import compute_episode_stats
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.feature_utils import get_hf_features_from_features
+from lerobot.datasets.io_utils import load_stats
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.datasets.video_utils import concatenate_video_files, get_video_duration_in_s
+from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
+
+from il_bench.data.convert import TASK, compact
+from il_bench.data.lerobot_folder import VIDEO_BACKEND
+from il_bench.demos.replay import IMAGE_SIZE, Drawer
+from il_bench.demos.states import REWARD, SUCCESS, States
+from il_bench.pusht import CONTROL_HZ
+
+# What meta/info.json of lerobot/pusht says: https://huggingface.co/datasets/lerobot/pusht
+ROBOT_TYPE = "unknown"
+_MOTORS = {"motors": ["motor_0", "motor_1"]}
+_DATA = Path("data") / "chunk-000" / "file-000.parquet"
+_VIDEO = Path("videos") / OBS_IMAGE / "chunk-000" / "file-000.mp4"
+_MB = 1024 * 1024
+
+
+def features(video: bool) -> dict[str, dict[str, Any]]:
+    """The features of lerobot/pusht (video) and lerobot/pusht_image, besides LeRobot's own five."""
+    names = ["height", "width", "channel"]
+    return {
+        OBS_IMAGE: {
+            "dtype": "video" if video else "image",
+            "shape": (IMAGE_SIZE, IMAGE_SIZE, 3),
+            "names": names,
+        },
+        OBS_STATE: {"dtype": "float32", "shape": (2,), "names": _MOTORS},
+        ACTION: {"dtype": "float32", "shape": (2,), "names": _MOTORS},
+        REWARD: {"dtype": "float32", "shape": (1,), "names": None},
+        "next.done": {"dtype": "bool", "shape": (1,), "names": None},
+        SUCCESS: {"dtype": "bool", "shape": (1,), "names": None},
+    }
+
+
+def folder_of(folder: Path, episode: int) -> Path:
+    """Where the dataset of an episode is kept."""
+    return folder / f"episode-{episode:06d}"
+
+
+def is_whole(folder: Path, episode: int, n_frames: int) -> bool:
+    """Whether the dataset of an episode is there, whole."""
+    try:
+        return bool(pq.read_metadata(folder_of(folder, episode) / _DATA).num_rows == n_frames)
+    except Exception:  # not there, or somebody damaged it: pyarrow has several types for that
+        return False
+
+
+class EpisodeWriter:
+    """Writes episodes of some states as datasets below a folder."""
+
+    def __init__(self, states: States, folder: Path, video: bool) -> None:
+        os.environ.setdefault("SVT_LOG", "1")  # errors only: the encoder introduces itself at every episode
+        self._states, self._folder, self._video = states, folder, video
+        self._draw = Drawer()
+
+    def write(self, episode: int) -> int:
+        """Write the dataset of an episode, which is there when it is whole, and return the episode."""
+        place = folder_of(self._folder, episode)
+        partial = place.with_suffix(".partial")
+        for leftover in (place, partial):
+            shutil.rmtree(leftover, ignore_errors=True)
+        dataset = LeRobotDataset.create(
+            repo_id="local/episode",
+            fps=CONTROL_HZ,
+            features=features(self._video),
+            root=partial,
+            robot_type=ROBOT_TYPE,
+            use_videos=self._video,
+            video_backend=VIDEO_BACKEND,
+        )
+        try:
+            start, end = self._states.spans[episode]
+            for frame in range(start, end):
+                dataset.add_frame(self._frame(frame, last=frame == end - 1))
+            with _no_bar():
+                dataset.save_episode()
+        finally:
+            dataset.finalize()  # or it writes when it is garbage-collected, into a folder that may be gone
+        partial.rename(place)
+        return episode
+
+    def _frame(self, frame: int, last: bool) -> dict[str, Any]:
+        states = self._states
+        return {
+            OBS_IMAGE: self._draw(states.agent[frame], states.pose[frame]),
+            OBS_STATE: states.agent[frame],
+            ACTION: states.action[frame],
+            REWARD: states.reward[frame : frame + 1],
+            "next.done": np.array([last]),
+            SUCCESS: states.success[frame : frame + 1],
+            "task": TASK,
+        }
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Without the bar that `datasets` draws for every episode."""
+    if not datasets.is_progress_bar_enabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
+
+
+def join_episodes(folders: Sequence[Path], root: Path, video: bool) -> None:
+    """Write the datasets of single episodes, in this order, as one into the new folder `root`."""
+    meta = LeRobotDatasetMetadata.create(
+        repo_id=f"local/{root.name}",
+        fps=CONTROL_HZ,
+        features=features(video),
+        root=root,
+        robot_type=ROBOT_TYPE,
+        use_videos=video,
+    )
+    try:
+        meta.save_episode_tasks([TASK])
+        places = _join_videos(folders, meta) if video else [{} for _ in folders]
+        start = 0
+        for episode, (folder, table, place) in enumerate(_join_data(folders, meta)):
+            numbers = {"index": table["index"].to_numpy(), "episode_index": table["episode_index"].to_numpy()}
+            stats = load_stats(folder) | compute_episode_stats(numbers, meta.features)
+            place |= places[episode]
+            place |= {"dataset_from_index": start, "dataset_to_index": start + len(table)}
+            meta.save_episode(episode, len(table), [TASK], stats, place)
+            start += len(table)
+    finally:
+        meta.finalize()  # or it writes when it is garbage-collected, into a folder that may be gone
+    compact(root)
+
+
+def _join_data(
+    folders: Sequence[Path], meta: LeRobotDatasetMetadata
+) -> Iterator[tuple[Path, pa.Table, dict[str, Any]]]:
+    """Write the frames, one row group an episode; give each folder's, and the file that they are in."""
+    # The schema in each folder holds a fingerprint, another in every run.
+    schema = get_hf_features_from_features(meta.features).arrow_schema.metadata
+    start = episode = 0
+    for number, group in enumerate(_groups(folders, _DATA, meta.data_files_size_in_mb)):
+        chunk, file = divmod(number, meta.chunks_size)
+        path = meta.root / meta.data_path.format(chunk_index=chunk, file_index=file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            writer: pq.ParquetWriter | None = None
+            for folder in group:
+                table = _renumbered(pq.read_table(folder / _DATA), start, episode)
+                table = table.replace_schema_metadata(schema)
+                writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
+                writer.write_table(table)
+                yield folder, table, {"data/chunk_index": chunk, "data/file_index": file}
+                start += len(table)
+                episode += 1
+
+
+def _renumbered(table: pa.Table, start: int, episode: int) -> pa.Table:
+    numbers = {"index": start + np.arange(len(table)), "episode_index": np.full(len(table), episode)}
+    for key, values in numbers.items():
+        place = table.schema.get_field_index(key)
+        table = table.set_column(place, table.schema.field(key), pa.array(values, pa.int64()))
+    return table
+
+
+def _join_videos(folders: Sequence[Path], meta: LeRobotDatasetMetadata) -> list[dict[str, Any]]:
+    """Put the videos one after the other; for each episode the file and the seconds that it is at."""
+    places: list[dict[str, Any]] = []
+    for number, group in enumerate(_groups(folders, _VIDEO, meta.video_files_size_in_mb)):
+        chunk, file = divmod(number, meta.chunks_size)
+        path = meta.root / meta.video_path.format(video_key=OBS_IMAGE, chunk_index=chunk, file_index=file)
+        with _errors_only():
+            concatenate_video_files([folder / _VIDEO for folder in group], path)
+        seconds = 0.0
+        for folder in group:
+            end = seconds + get_video_duration_in_s(folder / _VIDEO)
+            where = {"chunk_index": chunk, "file_index": file, "from_timestamp": seconds, "to_timestamp": end}
+            places.append({f"videos/{OBS_IMAGE}/{key}": value for key, value in where.items()})
+            seconds = end
+    meta.update_video_info(OBS_IMAGE, video_encoder=rgb_encoder_defaults())
+    return places
+
+
+@contextmanager
+def _errors_only() -> Iterator[None]:
+    """Without FFmpeg's lines about what it does."""
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        yield
+    finally:
+        av.logging.set_level(before)
+
+
+def _groups(folders: Iterable[Path], file: Path, limit_mb: int) -> Iterator[list[Path]]:
+    """Split folders into runs whose files are together smaller than LeRobot lets a file grow."""
+    group: list[Path] = []
+    size = 0
+    for folder in folders:
+        more = (folder / file).stat().st_size
+        if group and size + more >= limit_mb * _MB:
+            yield group
+            group, size = [], 0
+        group.append(folder)
+        size += more
+    if group:
+        yield group

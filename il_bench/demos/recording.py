@@ -1,0 +1,276 @@
+"""Recording demonstrations: a policy may drive first, then the expert goes on, and every frame is kept.
+
+Driving first is DAgger (Ross et al. 2011): the expert shows how to go on from states that a policy reaches.
+Disturbing what is executed, not what is recorded, is DART (Laskey et al. 2017).
+"""
+
+import io
+import math
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from il_bench.demos.provenance import EpisodeOrigin, MakeInputs
+from il_bench.files import write_whole
+from il_bench.protocol import ACTION_HIGH, ACTION_LOW, BLOCK_SIZE, MAX_STEPS, SUCCESS_COVERAGE
+from il_bench.pusht.expert import Expert
+from il_bench.pusht.simulator import Simulator
+from il_bench.rollout import Policy, run_block
+
+#: How much of the disturbance of a step is left in the next.
+NOISE_COEFFICIENT = 0.9
+# Second word of an episode's seed sequence, so that no two of its random numbers are the same stream.
+NOISE_STREAM, TAKEOVER_STREAM = 1, 2
+_ORIGINS = TypeAdapter(list[EpisodeOrigin])
+
+
+class Demonstrator(Protocol):
+    """Who demonstrates: `il_bench.pusht.expert.Expert`, or anything with its methods."""
+
+    def reset(self) -> None:
+        """Forget the last episode."""
+
+    def act(self, agent: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where to pull the agent at (2,) px, with the block at `[x, y, angle]`: (2,) px."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The T steps of one demonstration, or of several, one after the other.
+
+    agent:    (T, 2) float64 px, before each action
+    pose:     (T, 3) float64, the block's `[x, y, angle]` before each action
+    action:   (T, 2) float32 px, what the demonstrator said
+    coverage: (T,) float64, after each action
+    """
+
+    agent: NDArray[np.float64]
+    pose: NDArray[np.float64]
+    action: NDArray[np.float32]
+    coverage: NDArray[np.float64]
+
+    @property
+    def success(self) -> bool:
+        """Whether the last step solved the task."""
+        return bool(self.coverage[-1] > SUCCESS_COVERAGE)
+
+    @staticmethod
+    def concatenate(recordings: "Sequence[Recording]") -> "Recording":
+        """Put recordings one after the other; none give one of no frames."""
+        empty = Recording(np.zeros((0, 2)), np.zeros((0, 3)), np.zeros((0, 2), np.float32), np.zeros(0))
+        parts = [empty, *recordings]
+        return Recording(*(np.concatenate([getattr(part, name) for part in parts]) for name in vars(empty)))
+
+
+class Noise:
+    """Disturbs what is executed.
+
+    The way from the agent to the target is turned by an angle and stretched by exp(scale), two AR(1)
+    processes with the stationary standard deviation `size`; both start in their stationary distribution.
+
+    Args:
+        size: radians for the angle, natural logarithm for the scale; at 0 targets pass unchanged to the bit.
+        seed: of the episode.
+    """
+
+    def __init__(self, size: float, seed: int) -> None:
+        self._size = size
+        self._rng = stream(seed, NOISE_STREAM)
+        self._state = size * self._rng.standard_normal(2)
+
+    def __call__(self, agent: NDArray[np.float64], action: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What is executed, (2,) px in [0, 512], where the demonstrator at `agent` said `action`."""
+        if self._size == 0.0:
+            return action
+        angle, scale = self._state.tolist()
+        innovation = self._size * math.sqrt(1.0 - NOISE_COEFFICIENT**2) * self._rng.standard_normal(2)
+        self._state = NOISE_COEFFICIENT * self._state + innovation
+        x, y = (math.exp(scale) * (action - agent)).tolist()
+        cos, sin = math.cos(angle), math.sin(angle)
+        turned = np.array([x * cos - y * sin, x * sin + y * cos])
+        return np.asarray(np.clip(agent + turned, ACTION_LOW, ACTION_HIGH))
+
+
+def stream(seed: int, which: int) -> np.random.Generator:
+    """The random numbers of one episode for one use."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, which])))
+
+
+def record(simulator: Simulator, demonstrator: Demonstrator, noise: Noise) -> Recording:
+    """Let the demonstrator go on from where the simulator stands, until it is solved or for 300 steps.
+
+    Actions are rounded to float32 before they are executed: without noise, replaying the recorded ones gives
+    the recorded frames to the bit.
+    """
+    agents, poses, actions, coverage = [], [], [], []
+    demonstrator.reset()
+    for _ in range(MAX_STEPS):
+        agent = np.array([simulator.agent_x, simulator.agent_y])
+        pose = np.array([simulator.block_x, simulator.block_y, simulator.block_angle])
+        action = demonstrator.act(agent.copy(), pose.copy()).astype(np.float32)
+        x, y = noise(agent, action.astype(np.float64)).tolist()
+        simulator.step(x, y)
+        agents.append(agent)
+        poses.append(pose)
+        actions.append(action)
+        coverage.append(simulator.coverage())
+        if coverage[-1] > SUCCESS_COVERAGE:
+            break
+    return Recording(np.array(agents), np.array(poses), np.array(actions), np.array(coverage))
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What a policy did in one episode before the expert takes over.
+
+    actions: (takeover, 2) float32 px, every action up to the takeover.
+    """
+
+    seed: int
+    actions: NDArray[np.float32]
+
+    def simulator(self) -> Simulator:
+        """A simulator in the state that the policy left, the agent's velocity included."""
+        simulator = Simulator()
+        simulator.reset(self.seed)
+        for x, y in self.actions.astype(np.float64).tolist():
+            simulator.step(x, y)
+        return simulator
+
+
+class _ActionRecorder:
+    """Keeps a policy's actions; after `limit` steps it asks the policy no more and lets the agents hold."""
+
+    def __init__(self, policy: Policy, limit: int) -> None:
+        self._policy, self._limit = policy, limit
+        self.camera = getattr(policy, "camera", None)
+        self.actions: list[torch.Tensor] = []
+
+    def reset(self) -> None:
+        self._policy.reset()
+
+    def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        if len(self.actions) == self._limit:
+            return batch["observation.state"]
+        self.actions.append(self._policy.select_action(batch))
+        return self.actions[-1]
+
+
+def drive(
+    policy: Policy, seeds: NDArray[np.int64], takeover_max: int, only_unsolved: bool = False
+) -> list[Drive]:
+    """Let the policy drive each episode, as in an evaluation, for a random number of steps.
+
+    Args:
+        policy: any policy that can be rolled out.
+        seeds: (n,) rising, all of one block of BLOCK_SIZE.
+        takeover_max: each episode's number of steps is drawn uniformly from 0 .. takeover_max. If the policy
+            has solved the task by then, it is drawn again, from the steps before that.
+        only_unsolved: leave out the episodes that the policy solves within takeover_max steps.
+
+    Raises:
+        IlBenchError: the policy misbehaves (names seed, step and value).
+    """
+    recorder = _ActionRecorder(policy, takeover_max)
+    outcomes = run_block(recorder, seeds)
+    actions = [action.to("cpu", torch.float32).numpy() for action in recorder.actions]
+    driven = np.stack(actions) if actions else np.zeros((0, BLOCK_SIZE, 2), np.float32)  # (T, block, 2)
+    drives = []
+    for episode in outcomes.to_records():
+        seed, n_steps = episode["seed"], episode["n_steps"]
+        solved_at = n_steps if episode["success"] and n_steps <= takeover_max else None
+        if only_unsolved and solved_at is not None:
+            continue
+        takeover = draw_takeover(seed, takeover_max, solved_at)
+        drives.append(Drive(seed, driven[:takeover, seed % BLOCK_SIZE].copy()))
+    return drives
+
+
+def draw_takeover(seed: int, takeover_max: int, solved_at: int | None) -> int:
+    """After how many steps the expert takes over: 0 .. takeover_max, and before `solved_at` if given."""
+    rng = stream(seed, TAKEOVER_STREAM)
+    step = int(rng.integers(takeover_max + 1))
+    if solved_at is not None and step >= solved_at:
+        step = int(rng.integers(solved_at))
+    return step
+
+
+@dataclass(frozen=True)
+class RecordedBlock:
+    """The episodes of some seeds, in seed order.
+
+    episodes: all of them. frames: of those that succeeded, one after the other.
+    """
+
+    episodes: list[EpisodeOrigin]
+    frames: Recording
+
+    def save(self, path: Path) -> None:
+        """Write it to a .npz file, which is on the disk, whole, when this returns.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        arrays: dict[str, NDArray[Any]] = dict(vars(self.frames))
+        arrays["episodes"] = np.array(_ORIGINS.dump_json(self.episodes).decode())
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **arrays)
+        write_whole(path, content.getvalue())
+
+    @staticmethod
+    def load(path: Path) -> "RecordedBlock | None":
+        """Read what `save` wrote; None if it is not there, or damaged."""
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                frames = Recording(*(arrays[name] for name in Recording.__dataclass_fields__))
+                return RecordedBlock(_ORIGINS.validate_json(str(arrays["episodes"])), frames)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, ValidationError):
+            return None
+
+
+class Recorder:
+    """Records the episodes of a block of seeds: the expert, and before it the policy if there is one."""
+
+    def __init__(self, inputs: MakeInputs, policy: Policy | None) -> None:
+        self._inputs, self._policy = inputs, policy
+        self._expert = Expert()
+
+    @staticmethod
+    def load(inputs: MakeInputs, from_policy: str | None) -> "Recorder":
+        """Return what a process starts with; `from_policy` as `load_policy` takes it."""
+        if from_policy is None:
+            return Recorder(inputs, None)
+        from il_bench.policies.checkpoint import load_policy
+
+        return Recorder(inputs, load_policy(from_policy))
+
+    def record(self, seeds: list[int]) -> tuple[int, RecordedBlock]:
+        """Return the first seed, and the episodes; if a policy drives, all seeds are of one BLOCK_SIZE."""
+        episodes, kept = [], []
+        for before in self._drives(seeds):
+            recording = record(before.simulator(), self._expert, Noise(self._inputs.noise, before.seed))
+            origin = EpisodeOrigin(
+                seed=before.seed,
+                steps=len(recording.action),
+                max_coverage=float(recording.coverage.max()),
+                success=recording.success,
+                noise=self._inputs.noise,
+                takeover=None if self._policy is None else len(before.actions),
+            )
+            episodes.append(origin)
+            if recording.success:
+                kept.append(recording)
+        return seeds[0], RecordedBlock(episodes, Recording.concatenate(kept))
+
+    def _drives(self, seeds: list[int]) -> Iterable[Drive]:
+        settings = self._inputs.policy
+        if self._policy is None or settings is None:
+            return [Drive(seed, np.zeros((0, 2), np.float32)) for seed in seeds]
+        return drive(self._policy, np.array(seeds), settings["takeover_max"], settings["only_unsolved"])
