@@ -38,7 +38,7 @@ from il_bench.errors import IlBenchError
 from il_bench.machine import one_thread
 from il_bench.policies.checkpoint import LoadedPolicy
 from il_bench.protocol import ACTION_HIGH, ACTION_LOW, MAX_STEPS, SUCCESS_COVERAGE
-from il_bench.pusht.camera import Camera, as_images, view_of_each
+from il_bench.pusht.batch import Camera, as_images
 from il_bench.pusht.geometry import block_keypoints
 from il_bench.pusht.renderer import Renderer
 from il_bench.pusht.simulator import Simulator, start_state
@@ -191,7 +191,7 @@ def _observations(worlds: list[_World], camera: Camera | None) -> dict[str, torc
     agent = np.array([(world.agent_x, world.agent_y) for world in worlds])
     state = {"observation.state": torch.from_numpy(agent).float()}
     if camera is not None:
-        return {**state, camera.key: torch.from_numpy(as_images(view_of_each(Renderer(), worlds, camera)))}
+        return {**state, camera.key: torch.from_numpy(as_images(camera.frames(Renderer(), worlds)))}
     pose = np.array([(world.block_x, world.block_y, world.block_angle) for world in worlds])
     return {**state, "observation.environment_state": torch.from_numpy(block_keypoints(pose)).float()}
 

@@ -15,14 +15,14 @@ class IlBenchError(ValueError):
 
 
 def place_of(error: BaseException) -> str:
-    """Where in the user's code a caught ``error`` came from, "conftest.py, line 12"; else where at all."""
+    """Where a caught ``error`` came from, "conftest.py, line 12": the user's code if it went through any."""
     frames = traceback.extract_tb(error.__traceback__)
     frame = ([frame for frame in frames if _is_users(frame.filename)] or frames)[-1]
     return f"{Path(frame.filename).name}, line {frame.lineno}"
 
 
 def _is_users(file: str) -> bool:
-    """Neither il_bench's nor a library's, the standard one included, nor made by `exec` ("<string>")."""
+    """Whether a file is no part of il_bench or of a library, and is one at all (`exec` gives "<string>")."""
     path, libraries = Path(file), (Path(__file__).parent, Path(sysconfig.get_path("stdlib")))
     return (
         not file.startswith("<")
@@ -34,7 +34,7 @@ def _is_users(file: str) -> bool:
 def wrong_field(error: "ValidationError", whole: str = "the file") -> str:
     """'field = value: what is wrong' of the first error that pydantic found, and how many more there are.
 
-    whole: what an error of no single field is of.
+    whole: what to name where an error is of no single field.
     """
     errors = error.errors()
     kind, message = errors[0]["type"], errors[0]["msg"].removeprefix("Value error, ")

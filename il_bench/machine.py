@@ -1,4 +1,4 @@
-"""What a result depends on beside the policy: versions, processor, arithmetic, commit.
+"""What a result depends on besides the policy: the machine, the versions, the arithmetic and the commit.
 
 Names of people, hosts and folders stay out: reports are published.
 """
@@ -14,67 +14,54 @@ from pathlib import Path
 from typing import Any
 
 import il_bench
-from il_bench.protocol import BLOCK_SIZE, MAX_STEPS, SIMULATOR, SUCCESS_COVERAGE
+from il_bench.protocol import BLOCK_SIZE, MAX_STEPS, SIMULATOR, SUCCESS_COVERAGE, Scalar
 
+_SYSTEM = f"{platform.system()} {platform.machine()}"
+_PACKAGES = ("lerobot", "numpy", "scipy", "pymunk", "gymnasium", "gym-pusht", "diffusers", "pytest")
+# Their arithmetic is part of an episode; the others only watch.
+_PACKAGES_IN_EPISODES = ("lerobot", "numpy", "pymunk", "diffusers")
+_GPU_FIELDS = ("gpu", "compute_capability", "driver", "cuda", "cudnn", "tf32", "cudnn_tf32", "autocast")
 _SMI_FIELDS = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "temperature.gpu", "power.draw")
 # One name since driver 535, the other before.
 _SMI_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 
-_PACKAGES = (
-    "torch",
-    "lerobot",
-    "numpy",
-    "scipy",
-    "pymunk",
-    "gymnasium",
-    "gym-pusht",
-    "diffusers",
-    "pytest",
-)
-_GPU_FIELDS = ("gpu", "compute_capability", "driver", "cuda", "cudnn", "tf32", "cudnn_tf32", "autocast")
-# Their arithmetic is part of an episode; the others only watch.
-_PACKAGES_IN_EPISODES = ("lerobot", "numpy", "pymunk", "diffusers")
-
 
 def describe() -> dict[str, Any]:
-    """Return what a reader of a report wants to know of the machine and the versions, as plain JSON values.
+    """What a reader of a report wants to know of the machine and the versions, as plain JSON values.
 
     Keys: packages, python, system, cpu, cores, instruction_set, blas, gpu (None without one), cuda, threads,
-    commit (None outside a checkout), dirty; with a GPU also what `gpu` returns of it.
+    commit (None outside a checkout), dirty; with a GPU also all else that `fingerprint` tells of it.
     """
     import torch
 
     commit, dirty = _commit(Path(__file__).parent.parent)
-    has_gpu = torch.cuda.is_available()
     return {
         "packages": {
             "il-bench": il_bench.__version__,
-            **_versions(_PACKAGES),
             "torch": str(torch.__version__),
+            **_versions(_PACKAGES),
         },
         "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
+        "system": _SYSTEM,
         "cpu": _cpu()["model name"],
         "cores": os.cpu_count(),
-        "instruction_set": torch.backends.cpu.get_cpu_capability(),
-        "blas": _blas(torch.__config__.show()),
-        **(_gpu_and_arithmetic("cuda") if has_gpu else {"gpu": None, "cuda": None}),
+        **_kernels(),
+        **(_gpu_and_arithmetic("cuda") if torch.cuda.is_available() else {"gpu": None, "cuda": None}),
         "threads": torch.get_num_threads(),
         "commit": commit,
         "dirty": dirty,
     }
 
 
-def fingerprint(device: str = "cpu") -> dict[str, str | int | float | bool | None]:
-    """Return what changes episodes: EPISODE_FIELDS first, then what changes the arithmetic on `device`.
+def fingerprint(device: str = "cpu") -> dict[str, Scalar]:
+    """What changes episodes: EPISODE_FIELDS first, then what changes the arithmetic on `device`.
 
     Threads are not in it, because every rollout runs torch on one.
     """
     import torch
 
-    kind = torch.device(device).type
-    cpu = _cpu()
-    found: dict[str, str | int | float | bool | None] = {
+    kind, cpu = torch.device(device).type, _cpu()
+    return {
         "task": "PushT",
         "simulator": SIMULATOR,
         "max_steps": MAX_STEPS,
@@ -83,17 +70,102 @@ def fingerprint(device: str = "cpu") -> dict[str, str | int | float | bool | Non
         "il_bench": il_bench.__version__,
         "torch": str(torch.__version__),
         **_versions(_PACKAGES_IN_EPISODES),
-        "system": f"{platform.system()} {platform.machine()}",
+        "system": _SYSTEM,
         "libc": " ".join(platform.libc_ver()),
         # Libraries choose their kernels by maker and model as well, not by instruction set alone.
         "cpu": " ".join((cpu["vendor_id"], cpu["cpu family"], cpu["model"])),
-        "instruction_set": torch.backends.cpu.get_cpu_capability(),
-        "blas": _blas(torch.__config__.show()),
+        **_kernels(),
         "device": kind,
+        **(_gpu_and_arithmetic(device) if kind == "cuda" else {}),
     }
-    if kind == "cuda":
-        found |= _gpu_and_arithmetic(device)
+
+
+def hardware() -> dict[str, Any]:
+    """What decides how long a call takes, versions aside: a new version that is slower is a slowdown."""
+    return {
+        "system": _SYSTEM,
+        "cpu": _cpu()["model name"],
+        "cores": os.cpu_count(),
+        "instruction_set": _kernels()["instruction_set"],
+        "usable_cores": usable_cores(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a call runs through, by name; the two sides of a comparison may differ in them."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "il-bench": il_bench.__version__,
+        "torch": str(torch.__version__),
+        **_versions(("lerobot", "diffusers")),
+        "blas": _kernels()["blas"],
+    }
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """One phrase for each field that is not equal, in the order of `now`; a missing field differs."""
+    return [
+        f"{name} was {then.get(name)!r}, is {now.get(name)!r}"
+        for name in {**now, **then}
+        if then.get(name) != now.get(name)
+    ]
+
+
+# ---- processor
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread of the CPU: sums split over another number of threads round differently."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cpu() -> dict[str, str]:
+    """vendor_id, cpu family, model and model name of the first processor, as Linux calls them."""
+    other = platform.processor() or platform.machine()
+    found = {"vendor_id": other, "cpu family": "", "model": "", "model name": other}
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        return found
+    for line in text.split("\n\n")[0].splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in found:
+            found[name.strip()] = value.strip()
     return found
+
+
+def _kernels() -> dict[str, str]:
+    import torch
+
+    instruction_set = torch.backends.cpu.get_cpu_capability()
+    return {"instruction_set": instruction_set, "blas": _blas(torch.__config__.show())}
+
+
+def _blas(config: str) -> str:
+    """'mkl 2024.2, oneDNN 3.10.2', say, from torch's build text."""
+    kind = re.search(r"BLAS_INFO=(\w+)", config)
+    version = re.search(r"Math Kernel Library Version ([\d.]+)", config)
+    onednn = re.search(r"MKL-DNN v([\d.]+)", config)
+    parts = [" ".join([kind[1] if kind else "unknown", *([version[1]] if version else [])])]
+    return ", ".join(parts + ([f"oneDNN {onednn[1]}"] if onednn else []))
+
+
+# ---- GPU
 
 
 def gpu(index: int) -> dict[str, Any]:
@@ -111,11 +183,17 @@ def gpu(index: int) -> dict[str, Any]:
     }
 
 
-def _gpu_and_arithmetic(device: str) -> dict[str, Any]:
+def arithmetic(kind: str) -> dict[str, Any]:
+    """The settings of torch that trade exactness for speed on devices of this kind."""
     import torch
 
-    found = gpu(torch.device(device).index or 0) | arithmetic("cuda")
-    return {name: found[name] for name in _GPU_FIELDS}
+    is_cuda = kind == "cuda"
+    return {
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "tf32": torch.backends.cuda.matmul.allow_tf32 if is_cuda else None,
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32 if is_cuda else None,
+        "autocast": str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else None,
+    }
 
 
 def nvidia_smi(index: int) -> dict[str, str]:
@@ -125,7 +203,8 @@ def nvidia_smi(index: int) -> dict[str, str]:
     uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
     which = str(index) if uuid is None else f"GPU-{uuid}"
     for reasons in _SMI_REASONS:
-        text = _run("nvidia-smi", "-i", which, f"--query-gpu={','.join((*_SMI_FIELDS, reasons))}")
+        query = f"--query-gpu={','.join((*_SMI_FIELDS, reasons))}"
+        text = _run("nvidia-smi", "-i", which, "--format=csv,noheader,nounits", query)
         if text is not None:
             return parse_smi(text)
     return {}
@@ -133,40 +212,23 @@ def nvidia_smi(index: int) -> dict[str, str]:
 
 def parse_smi(text: str) -> dict[str, str]:
     """The one line of nvidia-smi's CSV by field; what the GPU does not tell (`[N/A]`) is left out."""
-    values = [value.strip() for value in text.strip().split(",")]
+    values = [value.strip() for value in text.split(",")]
     pairs = zip((*_SMI_FIELDS, "reasons"), values, strict=False)
     return {name: value for name, value in pairs if value and not value.startswith("[")}
 
 
-def _run(*command: str) -> str | None:
-    """What nvidia-smi prints, None where it is missing or refuses."""
-    try:
-        done = subprocess.run(
-            [*command, "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
-
-
-def arithmetic(kind: str) -> dict[str, Any]:
-    """The settings of torch that trade exactness for speed on devices of this kind."""
+def _gpu_and_arithmetic(device: str) -> dict[str, Any]:
     import torch
 
-    return {
-        "float32_matmul_precision": torch.get_float32_matmul_precision(),
-        "tf32": torch.backends.cuda.matmul.allow_tf32 if kind == "cuda" else None,
-        "cudnn_tf32": torch.backends.cudnn.allow_tf32 if kind == "cuda" else None,
-        "autocast": str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else None,
-    }
+    found = gpu(torch.device(device).index or 0) | arithmetic("cuda")
+    return {name: found[name] for name in _GPU_FIELDS}
+
+
+# ---- versions and commit
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Return the versions of those that are installed."""
+    """Versions of those that are installed."""
     found = {}
     for name in packages:
         try:
@@ -176,86 +238,20 @@ def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _cpu() -> dict[str, str]:
-    """Return vendor_id, cpu family, model and model name of the first processor, as Linux calls them."""
-    other = platform.processor() or platform.machine()
-    found = {"vendor_id": other, "cpu family": "", "model": "", "model name": other}
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux
-        return found
-    for line in text.split("\n\n")[0].splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in found:
-            found[name.strip()] = value.strip()
-    return found
-
-
-def _blas(config: str) -> str:
-    """Return for example 'mkl 2024.2, oneDNN 3.10.2' from torch's build text."""
-    kind = re.search(r"BLAS_INFO=(\w+)", config)
-    version = re.search(r"Math Kernel Library Version ([\d.]+)", config)
-    onednn = re.search(r"MKL-DNN v([\d.]+)", config)
-    parts = [" ".join([kind[1] if kind else "unknown", *([version[1]] if version else [])])]
-    return ", ".join(parts + ([f"oneDNN {onednn[1]}"] if onednn else []))
-
-
 def _commit(root: Path) -> tuple[str | None, bool | None]:
-    """Return the commit checked out at root and whether tracked files differ from it, or None twice."""
+    """The commit checked out at root and whether tracked files differ from it; None twice elsewhere."""
     if not (root / ".git").exists():
         return None, None
+    head = _run("git", "-C", str(root), "rev-parse", "HEAD")
+    changes = _run("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
+    # No git, no commit yet, or somebody else's checkout.
+    return (None, None) if head is None or changes is None else (head, bool(changes))
+
+
+def _run(*command: str) -> str | None:
+    """What a command prints; None where it is missing or refuses."""
     try:
-        head = _git(root, "rev-parse", "HEAD")
-        return head, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):  # no git, no commit yet, or somebody else's checkout
-        return None, None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
-    )
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
     return done.stdout.strip()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread of the CPU: sums split over another number of threads round differently."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def hardware() -> dict[str, Any]:
-    """What decides how long a call takes besides versions, for a slowdown by a new version is one."""
-    found = describe()
-    kept = ("system", "cpu", "cores", "instruction_set")
-    return {**{name: found[name] for name in kept}, "usable_cores": usable_cores()}
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a call runs through, by name; the two sides of a comparison may differ in them."""
-    found = describe()
-    names = ("il-bench", "torch", "lerobot", "diffusers")
-    kept = {name: str(found["packages"][name]) for name in names if name in found["packages"]}
-    return {"python": str(found["python"]), **kept, "blas": str(found["blas"])}
-
-
-def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """One phrase for each field that is not equal, in the order of `now`; a missing field differs."""
-    names = [*now, *(name for name in then if name not in now)]
-    return [
-        f"{name} was {then.get(name)!r}, is {now.get(name)!r}"
-        for name in names
-        if then.get(name) != now.get(name)
-    ]

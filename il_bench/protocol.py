@@ -5,18 +5,20 @@ Read by every pytest run of everybody who has il_bench installed: standard libra
 
 from pathlib import Path
 
-#: The dynamics that the simulator repeats to the bit.
+#: Whose dynamics the simulator repeats to the bit.
 SIMULATOR = "gym-pusht 0.1.8"
 SUCCESS_COVERAGE = 0.95
 MAX_STEPS = 300
 CONTROL_HZ = 10
-#: Actions are places for the agent to go to, in px of the 512 x 512 px world.
-ACTION_LOW, ACTION_HIGH = 0.0, 512.0
+#: Side of the square world, px.
+WORLD_SIZE = 512
+#: Actions are places in it for the agent to go to, px.
+ACTION_LOW, ACTION_HIGH = 0.0, float(WORLD_SIZE)
 #: Consecutive seeds that are rolled out as one batch.
 BLOCK_SIZE = 50
 #: A value of a fingerprint.
 Scalar = str | int | float | bool | None
-#: Fields of a fingerprint that say which task the episodes are of. The others say whose arithmetic ran it.
+#: Fields of a fingerprint that say which task the episodes are of. The others say what carried it out.
 EPISODE_FIELDS = ("task", "simulator", "max_steps", "success_coverage", "block_size")
 
 TRACKS = ("keypoints", "pixels")
@@ -27,7 +29,7 @@ MAX_EPISODES = 1_000  # both ranges hold 1,000 seeds
 TEST_SEEDS = range(SEED_STARTS["test"], SEED_STARTS["test"] + MAX_EPISODES)
 DEFAULT_EPISODES = 200  # of a policy that meets no gate
 RESERVED_SEEDS = 1_000_000  # kept for a third evaluation: nothing here ever sees them
-#: Names of the ceiling (the planner) and the floor (a policy never trained), rolled out like the others.
+#: The ceiling (the planner) and the floor (a policy never trained), rolled out like the others.
 EXPERT, UNTRAINED = "expert", "untrained"
 CONTEXT = (EXPERT, UNTRAINED)
 #: The environment variable that names the folder of the human demonstrations.

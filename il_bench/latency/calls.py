@@ -13,8 +13,7 @@ from il_bench.errors import IlBenchError
 from il_bench.latency.device import Device, device_for
 from il_bench.latency.variants import EAGER, in_mode
 from il_bench.policies.checkpoint import LoadedPolicy
-from il_bench.pusht.batch import PushTBatch
-from il_bench.pusht.camera import Camera
+from il_bench.pusht.batch import Camera, PushTBatch
 
 NEW_CHUNK = "new chunk"
 QUEUED_ACTION = "queued action"

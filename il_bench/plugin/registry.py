@@ -88,7 +88,7 @@ class Registry:
             source: a checkpoint as --il-policy takes it, a path relative to where pytest is called; or a call
                 that is given the device and gives any object with LeRobot's ``reset()`` and
                 ``select_action(batch)``, on raw observations and actions. The object runs in this process; to
-                see PushT's image it has an attribute ``camera``, a `il_bench.pusht.camera.Camera`.
+                see PushT's image it has an attribute ``camera``, a `il_bench.pusht.batch.Camera`.
             environment: the name of an environment added by `environment`; None for PushT.
             data: what it was trained on, for the report.
 

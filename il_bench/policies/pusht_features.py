@@ -25,12 +25,12 @@ from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 from torch import Tensor
 
 from il_bench.errors import IlBenchError
+from il_bench.protocol import WORLD_SIZE
 from il_bench.pusht.geometry import GOAL_POSE, block_keypoints
 
 WAVELENGTHS = (512.0, 256.0, 128.0, 64.0, 32.0)  # px, of the agent's place in the block's frame
 SCALES = (4.0, 16.0, 64.0, 256.0)  # px, of what is missing to the goal
 ANGLES = (0.03, 0.12, 0.5)  # rad, likewise
-SIDE = 512.0  # px
 
 
 def features(agent: Tensor, keypoints: Tensor) -> Tensor:
@@ -47,8 +47,8 @@ def features(agent: Tensor, keypoints: Tensor) -> Tensor:
     own = _into_frame(agent - place, cos, sin)
     missing_own = _into_frame(missing, cos, sin)
     parts = [
-        agent / (SIDE / 2) - 1,
-        keypoints / (SIDE / 2) - 1,
+        agent / (WORLD_SIZE / 2) - 1,
+        keypoints / (WORLD_SIZE / 2) - 1,
         torch.cat([cos, sin, torch.cos(turn), torch.sin(turn)], dim=-1),
         *(torch.tanh(turn / angle) for angle in ANGLES),
         *(torch.tanh(offset / scale) for offset in (missing, missing_own) for scale in SCALES),

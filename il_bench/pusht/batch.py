@@ -1,6 +1,7 @@
 """Many PushT worlds stepped by one call, observed as LeRobot's policies observe them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,27 @@ from il_bench.errors import IlBenchError
 from il_bench.pusht.geometry import block_keypoints
 from il_bench.pusht.simulator import DT, K_P, K_V, N_SUBSTEPS, Simulator, chipmunk_vectors
 
-if TYPE_CHECKING:
-    from il_bench.pusht.camera import Camera
+if TYPE_CHECKING:  # rollouts on keypoints need no pygame
     from il_bench.pusht.renderer import Renderer
+
+
+@dataclass(frozen=True)
+class Camera:
+    """The image that a policy asks for: the key it expects it under, and its size in px."""
+
+    key: str
+    width: int
+    height: int
+
+    def frames(self, renderer: "Renderer", worlds: Iterable[Simulator]) -> NDArray[np.uint8]:
+        """gym-pusht's `pixels` observation of some worlds, (B, height, width, 3) uint8."""
+        return np.stack([renderer.view(world, width=self.width, height=self.height) for world in worlds])
+
+
+def as_images(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Frames (B, H, W, 3) as LeRobot's `preprocess_observation` makes them: (B, 3, H, W) in [0, 1]."""
+    channels_first = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
+    return channels_first.astype(np.float32) / np.float32(255)
 
 
 class PushTBatch:
@@ -105,7 +124,7 @@ class PushTBatch:
         self._velocities[rows] = velocities.swapaxes(0, 1)
         self.agent[rows], self._agent_velocity[rows] = x, v
 
-    def observations(self, camera: "Camera | None" = None) -> dict[str, NDArray[np.float32]]:
+    def observations(self, camera: Camera | None = None) -> dict[str, NDArray[np.float32]]:
         """Observe all, float32: `observation.state` (B, 2), and `observation.environment_state` (B, 16).
 
         With a camera its image, (B, 3, height, width) in [0, 1], takes the place of the second.
@@ -115,20 +134,17 @@ class PushTBatch:
             return {**seen, "observation.environment_state": self._keypoints.astype(np.float32)}
         return {**seen, camera.key: self._images(camera)}
 
-    def _images(self, camera: "Camera") -> NDArray[np.float32]:
+    def _images(self, camera: Camera) -> NDArray[np.float32]:
         """Draw the worlds that moved since they were drawn last."""
-        from il_bench.pusht.camera import as_images, view_of_each  # rollouts on keypoints need no pygame
         from il_bench.pusht.renderer import Renderer
 
         self._renderer = self._renderer or Renderer()
         if self._camera != camera:
-            self._camera, self._drawn = (
-                camera,
-                np.zeros((len(self), camera.height, camera.width, 3), np.uint8),
-            )
+            self._camera = camera
+            self._drawn = np.zeros((len(self), camera.height, camera.width, 3), np.uint8)
             self._moved[:] = True
         if self._moved.any():
             moved = [self._simulators[i] for i in np.flatnonzero(self._moved).tolist()]
-            self._drawn[self._moved] = view_of_each(self._renderer, moved, camera)
+            self._drawn[self._moved] = camera.frames(self._renderer, moved)
             self._moved[:] = False
         return as_images(self._drawn)

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from il_bench.errors import IlBenchError
-from il_bench.protocol import CONTROL_HZ, SUCCESS_COVERAGE
+from il_bench.protocol import ACTION_HIGH, ACTION_LOW, CONTROL_HZ, SUCCESS_COVERAGE, WORLD_SIZE
 from il_bench.pusht import geometry
 from il_bench.pusht.simulator import Simulator, start_state
 
@@ -22,9 +22,9 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     """Push the T-shaped block onto the goal with a round agent.
 
     Arguments, observations, terminations and infos are gym-pusht 0.1.8's to the bit; coverage and reward
-    agree within 1e-12. Actions are the agent's target `[x, y]`, in [0, 512] px; others are carried out as
-    they are. `reset(options={"reset_to_state": [agent_x, agent_y, block_x, block_y, angle]})` has gym-pusht's
-    legacy meaning: the block is turned about its centre of mass after it was put at its position.
+    agree within 1e-12. An action is the agent's target `[x, y]`, in [0, 512] px; others are carried out too.
+    `reset(options={"reset_to_state": [agent_x, agent_y, block_x, block_y, angle]})` has gym-pusht's legacy
+    meaning: the block is turned about its centre of mass after it was put at its position.
 
     Args:
         obs_type: `state` (5,) `[agent_x, agent_y, block_x, block_y, angle mod 2 pi]`;
@@ -34,10 +34,8 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             in the first.
         block_cog: the block's centre of gravity in its own frame, if not (0, 45).
         damping: share of velocity the block keeps per second, if not 0.
-        observation_width: width of `pixels`.
-        observation_height: height of `pixels`.
-        visualization_width: width of `render()`'s image.
-        visualization_height: height of `render()`'s image.
+        observation_width, observation_height: of `pixels`.
+        visualization_width, visualization_height: of `render()`'s image.
         count_contacts: fill `info["n_contacts"]`; without it the entry is 0 and steps in contact are faster.
 
     Raises:
@@ -71,7 +69,7 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.observation_width, self.observation_height = observation_width, observation_height
         self.visualization_width, self.visualization_height = visualization_width, visualization_height
         self.observation_space = _observation_space(obs_type, observation_height, observation_width)
-        self.action_space = spaces.Box(low=0, high=512, shape=(2,), dtype=np.float32)
+        self.action_space = spaces.Box(ACTION_LOW, ACTION_HIGH, (2,), np.float32)
         self.simulator = Simulator(block_cog=block_cog, damping=damping, count_contacts=count_contacts)
         self.goal_pose = np.array(geometry.GOAL_POSE)
         self._last_action: tuple[float, float] | None = None
@@ -114,7 +112,10 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         if self.render_mode == "rgb_array":
             return self._frame(self.visualization_width, self.visualization_height, self._last_action)
         if self.render_mode == "human":
-            self._show()
+            from il_bench.pusht.renderer import Window
+
+            self._window = self._window or Window()
+            self._window.show(self._frame(WORLD_SIZE, WORLD_SIZE))
         return None
 
     def close(self) -> None:
@@ -153,23 +154,15 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         simulator = self.simulator
         if not hasattr(simulator, "space"):
             raise IlBenchError("nothing to draw before the first reset(): call reset(seed=...) first")
-        if self._renderer is None:
-            self._renderer = Renderer()
+        self._renderer = self._renderer or Renderer()
         frame: NDArray[np.uint8] = self._renderer.view(simulator, width=width, height=height, action=action)
         return frame
 
-    def _show(self) -> None:
-        from il_bench.pusht.renderer import SIZE, Window
-
-        if self._window is None:
-            self._window = Window()
-        self._window.show(self._frame(SIZE, SIZE))
-
 
 def _observation_space(obs_type: str, height: int, width: int) -> spaces.Space[Any]:
-    state = spaces.Box(np.zeros(5), np.array([512, 512, 512, 512, 2 * np.pi]), dtype=np.float64)
-    agent_pos = spaces.Box(np.zeros(2), np.full(2, 512.0), dtype=np.float64)
-    keypoints = spaces.Box(np.zeros(16), np.full(16, 512.0), dtype=np.float64)
+    state = spaces.Box(np.zeros(5), np.array([*[WORLD_SIZE] * 4, 2 * np.pi]), dtype=np.float64)
+    agent_pos = spaces.Box(0.0, WORLD_SIZE, (2,), np.float64)
+    keypoints = spaces.Box(0.0, WORLD_SIZE, (16,), np.float64)
     pixels = spaces.Box(0, 255, (height, width, 3), np.uint8)
     by_type: dict[str, spaces.Space[Any]] = {
         "state": state,

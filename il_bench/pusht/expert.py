@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from il_bench.protocol import ACTION_HIGH, ACTION_LOW
 from il_bench.pusht import planner, travel
+from il_bench.pusht.geometry import into_frame, out_of_frame, signed_distance
 from il_bench.pusht.pushes import pushes
-from il_bench.pusht.shape import into_frame, out_of_frame, signed_distance
 
 _TRAVEL_AHEAD, _PUSH_AHEAD = 45.0, 30.0  # px from agent to target; the agent moves 2/5 of it a step
 _START_AHEAD = 14.0  # px at the start of a way, growing as the agent moves on: a smooth start

@@ -1,4 +1,4 @@
-"""The T: its outline, its keypoints in the world, and how much of the goal it covers.
+"""The T: its outline, its frame, its keypoints in the world, and how much of the goal it covers.
 
 Lengths are px of gym-pusht's 512 x 512 world (y points down), angles are radians. The block's frame has its
 origin in the middle of the bar's outer edge::
@@ -15,18 +15,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+#: The T's two boxes, in gym-pusht's order of vertices.
 BAR = ((-60.0, 0.0), (60.0, 0.0), (60.0, 30.0), (-60.0, 30.0))
 STEM = ((-15.0, 30.0), (15.0, 30.0), (15.0, 120.0), (-15.0, 120.0))
-"""The T's two boxes in gym-pusht's order of vertices."""
-
+#: One closed polygon.
 OUTLINE = (BAR[0], BAR[1], BAR[2], STEM[1], STEM[2], STEM[3], STEM[0], BAR[3])
-"""The T's outline, one closed polygon."""
-
 GOAL_POSE = (256.0, 256.0, math.pi / 4)
 AREA = 120.0 * 30.0 + 30.0 * 90.0
 CENTRE_OF_MASS = (0.0, 45.0)
 
 _KEYPOINTS = np.array(BAR + STEM)
+_BOXES = ((0.0, 15.0, 60.0, 15.0), (0.0, 75.0, 15.0, 45.0))  # middle x, y, half width, half height: bar, stem
 _GOAL_BOXES = ((-60.0, 60.0, 0.0, 30.0), (-15.0, 15.0, 30.0, 120.0))  # x0, x1, y0, y1 in the goal's frame
 # Two T's can only meet while the middles of their bounding circles are less than two radii apart.
 _MIDDLE_Y = 45.9375  # the point (0, y) as far from (60, 0) as from (15, 120)
@@ -36,11 +35,7 @@ _REACH = 2.0 * math.hypot(60.0, _MIDDLE_Y) + 1e-6
 def block_keypoints(pose: ArrayLike) -> NDArray[np.float64]:
     """World coordinates of the T's 8 corners, gym-pusht's `get_keypoints` to the bit.
 
-    Args:
-        pose: (..., 3) block poses `[x, y, angle]`.
-
-    Returns:
-        (..., 16) float64 `[x0, y0, x1, y1, ...]`.
+    Of block poses (..., 3) `[x, y, angle]`: (..., 16) float64 `[x0, y0, x1, y1, ...]`.
     """
     pose = np.asarray(pose, np.float64)
     x, y, angle = pose[..., 0, None], pose[..., 1, None], pose[..., 2]
@@ -60,6 +55,38 @@ def keypoints_at(x: float, y: float, angle: float) -> NDArray[np.float64]:
     for u, v in BAR + STEM:
         flat += (u * cos - v * sin + x, u * sin + v * cos + y)
     return np.array(flat)
+
+
+def into_frame(points: ArrayLike, pose: ArrayLike) -> NDArray[np.float64]:
+    """World points (..., 2) as seen from blocks at `pose` (..., 3) `[x, y, angle]`."""
+    points, pose = np.asarray(points, np.float64), np.asarray(pose, np.float64)
+    cos, sin = np.cos(pose[..., 2]), np.sin(pose[..., 2])
+    x, y = points[..., 0] - pose[..., 0], points[..., 1] - pose[..., 1]
+    return np.stack([x * cos + y * sin, y * cos - x * sin], axis=-1)
+
+
+def out_of_frame(points: ArrayLike, pose: ArrayLike) -> NDArray[np.float64]:
+    """Points (..., 2) of the frames of blocks at `pose` (..., 3) `[x, y, angle]`, in the world."""
+    points, pose = np.asarray(points, np.float64), np.asarray(pose, np.float64)
+    cos, sin = np.cos(pose[..., 2]), np.sin(pose[..., 2])
+    x = points[..., 0] * cos - points[..., 1] * sin + pose[..., 0]
+    y = points[..., 0] * sin + points[..., 1] * cos + pose[..., 1]
+    return np.stack([x, y], axis=-1)
+
+
+def signed_distance(points: ArrayLike) -> NDArray[np.float64]:
+    """Distance of points (..., 2) of the block's frame from the T, (...) px.
+
+    Inside the T it is negative, and there only a bound: the depth in the deeper of its two boxes.
+    """
+    points = np.asarray(points, np.float64)
+    distances = []
+    for x, y, half_x, half_y in _BOXES:
+        dx = np.abs(points[..., 0] - x) - half_x
+        dy = np.abs(points[..., 1] - y) - half_y
+        outside = np.hypot(np.maximum(dx, 0.0), np.maximum(dy, 0.0))
+        distances.append(outside + np.minimum(np.maximum(dx, dy), 0.0))
+    return np.asarray(np.minimum(*distances))
 
 
 def coverage(x: float, y: float, angle: float, goal: tuple[float, float, float] = GOAL_POSE) -> float:

@@ -11,71 +11,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from il_bench.pusht import travel
-from il_bench.pusht.geometry import AREA, GOAL_POSE
+from il_bench.pusht.geometry import AREA, GOAL_POSE, into_frame, out_of_frame
 from il_bench.pusht.pushes import CORNERS, pushes
-from il_bench.pusht.shape import into_frame, out_of_frame
 
 BEAM = 32
 DEPTH = 3
-SOLVED = 0.967
-"""Coverage a plan must end with: more than the 0.95 asked, since a push is a little off."""
+SOLVED = 0.967  # coverage that a plan must end with: more than the 0.95 asked, since a push is a little off
 
 _TRAVEL_SPEED, _PUSH_SPEED = 18.0, 12.0  # px a step
 _PUSH_COST = 7.0  # steps: coming to rest before and after
 _HOME_COST, _HOME_SLOPE = 18.0, 0.75  # steps to expect from an unsolved pose: 18 + 0.75 a px of distance
 _ROOM = (14.0, 498.0)  # px; a block beyond it leaves the agent too little room to push it back
 _WALL_COST = 1.5  # steps a px beyond that
-_REACH = (4.0, 508.0)  # px, where the agent may be sent
-_BIN = np.array([20.0, 20.0, 0.25])  # poses that close to each other are one
-_NEAR = 14.0  # px; blocks further off than this are not worth measuring
+_REACH = (4.0, 508.0)  # px; where the agent may be sent
+_BIN = np.array([20.0, 20.0, 0.25])  # poses closer to each other than this count as one
+_NEAR = 14.0  # px; a block further off than this does not cover the goal
 _LONGEST = float(np.linalg.norm(CORNERS, axis=1).max())
-
 _CENTRE = CORNERS.mean(axis=0)
 _SPREAD = float(((CORNERS - _CENTRE) ** 2).sum(axis=1).mean())
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The first push of the best plan found.
+class PushPlan:
+    """The first push of the best plan found."""
 
-    Attributes:
-        push: index into the table of pushes.
-        cost: control steps expected until the goal.
-        solved: whether the plan ends at the goal, as far as the table knows.
-    """
-
-    push: int
-    cost: float
-    solved: bool
+    push: int  # index into the table of pushes
+    cost: float  # control steps expected until the goal
+    solved: bool  # whether the plan ends at the goal, as far as the table knows
 
 
 @dataclass(frozen=True)
 class _Leaves:
-    """N partial plans.
+    """N partial plans."""
 
-    Attributes:
-        pose: (N, 3) the block after the last push.
-        cost: (N,) steps so far.
-        home: (N,) steps still to expect, 0 where the goal is reached.
-        first, last: (N,) their first and last push.
-    """
+    pose: NDArray[np.float64]  # (N, 3) the block after the last push
+    cost: NDArray[np.float64]  # (N,) steps so far
+    home: NDArray[np.float64]  # (N,) steps still to expect, 0 where the goal is reached
+    first: NDArray[np.int64]  # (N,) their first push
+    last: NDArray[np.int64]  # (N,) their last push
 
-    pose: NDArray[np.float64]
-    cost: NDArray[np.float64]
-    home: NDArray[np.float64]
-    first: NDArray[np.int64]
-    last: NDArray[np.int64]
-
-    def best(self, *, only_solved: bool) -> Plan | None:
+    def best(self, *, only_solved: bool) -> PushPlan | None:
         """The cheapest plan among these."""
         total = np.where(self.home == 0.0, self.cost, np.inf) if only_solved else self.cost + self.home
         if not len(total) or not np.isfinite(total.min()):
             return None
         index = int(total.argmin())
-        return Plan(int(self.first[index]), float(total[index]), bool(self.home[index] == 0.0))
+        return PushPlan(int(self.first[index]), float(total[index]), bool(self.home[index] == 0.0))
 
 
-def plan(agent: NDArray[np.float64], pose: NDArray[np.float64]) -> Plan | None:
+def plan(agent: NDArray[np.float64], pose: NDArray[np.float64]) -> PushPlan | None:
     """Search for the pushes that solve the task soonest, up to `DEPTH` of them.
 
     Args:
@@ -83,7 +67,7 @@ def plan(agent: NDArray[np.float64], pose: NDArray[np.float64]) -> Plan | None:
         pose: (3,) the block's `[x, y, angle]`.
 
     Returns:
-        The cheapest of the plans that reach the goal and those of `DEPTH` pushes that do not; None if the
+        The cheapest of the plans that reach the goal and of those of `DEPTH` pushes that do not; None if the
         agent can reach no gate.
     """
     leaves = _after_pushes(pose[None], _travel_from(agent, pose)[None], np.zeros(1), None)
@@ -105,7 +89,7 @@ def rms_distance(pose: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def nearly_covered(pose: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coverage of poses (N, 3) near the goal to first order: what the outline swept inwards is lost, (N,)."""
+    """Coverage (N,) of poses (N, 3) near the goal, to first order: what the outline sweeps inwards is lost."""
     there = np.concatenate([into_frame(pose[:, :2], np.array(GOAL_POSE)), pose[:, 2:] - GOAL_POSE[2]], axis=1)
     swept = out_of_frame(_OUTLINE, there[:, None]) - _OUTLINE
     inwards = (swept * _NORMALS).sum(axis=-1)

@@ -1,10 +1,9 @@
 """Every straight push the expert may try, with what it does to the block: a table in the block's own frame.
 
-The block stops when nobody pushes it (its damping is 0) and contacts have no friction, so what a push does
-depends only on where the agent stands on the block, in which direction it moves and how far. Away from walls
-that is the same at every pose: one table in the block's frame, measured in the exact simulator, holds
-everywhere. All pushes go straight along an edge's inward normal: others save few steps and make the
-expert's answers harder to copy.
+The block stops when nobody pushes it (its damping is 0), and contacts have no friction. So what a push does
+depends only on where the agent stands on the block, in which direction it moves and how far, and away from
+walls one table in the block's frame, measured in the exact simulator, holds everywhere. All pushes go
+straight along an edge's inward normal: others save few steps and make the expert's answers harder to copy.
 """
 
 from dataclasses import dataclass
@@ -13,15 +12,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from il_bench.pusht.geometry import OUTLINE
-from il_bench.pusht.shape import into_frame, out_of_frame, signed_distance
+from il_bench.pusht.geometry import OUTLINE, into_frame, out_of_frame, signed_distance
 from il_bench.pusht.simulator import AGENT_RADIUS, Simulator
 
-GAP = 6.0
-"""Room between agent and block where a push starts, px."""
-
-CORNERS = np.array(OUTLINE)
-"""(8, 2) the T's corners in its own frame."""
+GAP = 6.0  # px between agent and block where a push starts
+CORNERS = np.array(OUTLINE)  # (8, 2) the T's, in its own frame
 
 _SPACING = 6.0  # between neighbouring contact points, px
 _CORNER = 5.0  # contact points keep this far from a corner, px
@@ -32,23 +27,14 @@ _MIN_MOTION = 4.0  # RMS px of the corners; a shorter push is lost in the agent'
 
 @dataclass(frozen=True)
 class Pushes:
-    """G places to push from and N pushes, all in the frame of the block before the push.
+    """G places to push from ("gates") and N pushes, all in the frame of the block before the push."""
 
-    Attributes:
-        gates: (G, 2) where the agent's centre starts, `GAP` short of touching, px.
-        directions: (G, 2) unit vectors.
-        gate: (N,) index of the gate each push starts at.
-        length: (N,) how far the agent moves from its gate, px.
-        motion: (N, 3) the block's `[x, y, angle]` afterwards.
-        end: (N, 2) where the agent stands afterwards, in the frame of the block afterwards.
-    """
-
-    gates: NDArray[np.float64]
-    directions: NDArray[np.float64]
-    gate: NDArray[np.int64]
-    length: NDArray[np.float64]
-    motion: NDArray[np.float64]
-    end: NDArray[np.float64]
+    gates: NDArray[np.float64]  # (G, 2) where the agent's centre starts, `GAP` short of touching, px
+    directions: NDArray[np.float64]  # (G, 2) unit vectors
+    gate: NDArray[np.int64]  # (N,) index of the gate that each push starts at
+    length: NDArray[np.float64]  # (N,) how far the agent moves from its gate, px
+    motion: NDArray[np.float64]  # (N, 3) the block's `[x, y, angle]` afterwards
+    end: NDArray[np.float64]  # (N, 2) where the agent stands afterwards, in the frame of the block afterwards
 
 
 @cache

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pymunk.space_debug_draw_options import SpaceDebugColor
 
 from il_bench.errors import IlBenchError
+from il_bench.protocol import WORLD_SIZE
 from il_bench.pusht import geometry
 from il_bench.pusht.simulator import AGENT_RADIUS, Simulator
 
@@ -35,7 +36,7 @@ _Pixel = tuple[int, int]
 _Color = tuple[int, int, int]
 _Area = tuple[slice, slice]
 
-SIZE = 512  # px of the world, and of the surface that gym-pusht draws on
+SIZE = WORLD_SIZE  # px of the surface that gym-pusht draws on
 _FRAMES_PER_SECOND = 100  # gym-pusht's limit in a window
 
 # pymunk's debug drawing fills a shape with its colour, lightened by a fifth.

@@ -1,6 +1,6 @@
 """Shortest ways around the T for the agent, in the T's own frame.
 
-A way goes straight, or through some of the T's six outer corners grown by the agent's radius and clearance.
+A way goes straight, or turns at some of the T's six outer corners, grown by the agent's radius and clearance.
 """
 
 from functools import cache
@@ -8,20 +8,18 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from il_bench.pusht.geometry import signed_distance
 from il_bench.pusht.pushes import pushes
-from il_bench.pusht.shape import signed_distance
 from il_bench.pusht.simulator import AGENT_RADIUS
 
-CLEARANCE = 9.0
-"""Room between the travelling agent and the block, px."""
-
+CLEARANCE = 9.0  # px between the travelling agent and the block
 _GROWN = AGENT_RADIUS + CLEARANCE
 _SLOPE = 0.05  # nearer than the clearance, a way must lead away from the T at least this steeply
 _SLACK = 0.5  # px
 _SAMPLES = 24
 _OUTER = np.array([(-60, 0), (60, 0), (60, 30), (15, 120), (-15, 120), (-60, 30)], np.float64)
+#: (6, 2) the places that a way may turn at.
 TURNS = _OUTER + _GROWN * np.array([(-1, -1), (1, -1), (1, 1), (1, 1), (-1, 1), (-1, 1)])
-"""(6, 2) the places a way may turn at."""
 
 
 def distances(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -76,15 +74,10 @@ def way(
 
 def _between_turns(turns_open: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Lengths of the shortest ways between turns by those that are open, (6, 6)."""
-    lengths = np.where(turns_open & turns_open[:, None], _turn_to_turn(), np.inf)
+    lengths = np.where(turns_open & turns_open[:, None], distances(TURNS[:, None], TURNS), np.inf)
     for via in range(len(lengths)):  # Floyd-Warshall
         lengths = np.minimum(lengths, lengths[:, via, None] + lengths[via])
     return lengths
-
-
-@cache
-def _turn_to_turn() -> NDArray[np.float64]:
-    return distances(TURNS[:, None], TURNS)
 
 
 @cache

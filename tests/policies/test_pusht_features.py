@@ -15,8 +15,7 @@ from lerobot.policies.factory import make_pre_post_processors
 from il_bench.errors import IlBenchError
 from il_bench.policies import pusht_features
 from il_bench.policies.checkpoint import load_policy
-from il_bench.pusht.geometry import GOAL_POSE, block_keypoints
-from il_bench.pusht.shape import into_frame
+from il_bench.pusht.geometry import GOAL_POSE, block_keypoints, into_frame
 from il_bench.train import checkpoint, recipes
 from il_bench.train.loop import Trainer
 

@@ -13,9 +13,15 @@ from numpy.typing import NDArray
 
 from il_bench.pusht import planner, travel
 from il_bench.pusht.expert import Expert, point_ahead
-from il_bench.pusht.geometry import GOAL_POSE, OUTLINE, coverage
+from il_bench.pusht.geometry import (
+    GOAL_POSE,
+    OUTLINE,
+    coverage,
+    into_frame,
+    out_of_frame,
+    signed_distance,
+)
 from il_bench.pusht.pushes import pushes
-from il_bench.pusht.shape import into_frame, out_of_frame, signed_distance
 from il_bench.pusht.simulator import AGENT_RADIUS, Simulator
 
 VALIDATION = 100_000

@@ -19,8 +19,7 @@ from il_bench.errors import IlBenchError
 from il_bench.latency.calls import observations, policy_call
 from il_bench.policies.checkpoint import load_policy
 from il_bench.protocol import BLOCK_SIZE
-from il_bench.pusht.batch import PushTBatch
-from il_bench.pusht.camera import Camera
+from il_bench.pusht.batch import Camera, PushTBatch
 from il_bench.rollout import run_block
 
 IMAGE = "observation.image"

@@ -33,7 +33,7 @@ from il_bench.policies.checkpoint.locating import (
 from il_bench.policies.checkpoint.processors import check_statistics, load_processors
 from il_bench.policies.expert import ExpertPolicy
 from il_bench.protocol import EXPERT
-from il_bench.pusht.camera import Camera
+from il_bench.pusht.batch import Camera
 
 __all__ = [
     "PROCESSORS",
