@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,9 +36,9 @@ from rich.table import Table
 
 from il_bench.errors import IlBenchError
 from il_bench.gate import stats
-from il_bench.latency.compare import Rule, compare
-from il_bench.latency.sides import PROCESSES
-from il_bench.latency.workers import BLOCK_SECONDS, Process, Subject, Worker, greet, load, pin_together
+from il_bench.latency.compare import Rule, TimeBlock, compare
+from il_bench.latency.contenders import KEY, PROCESSES, Contender, load
+from il_bench.latency.processes import BLOCK_SECONDS, Worker, pin_together
 
 SAME, PLANTED = 1.0, 1.1  # times A's time
 POOL = 2 * PROCESSES + 4
@@ -45,7 +46,6 @@ FRESH_EVERY = 40  # trials, after which one process of the pool is replaced
 TRIAL_SECONDS = 20.0
 FOREIGN = 4  # warm processes for pytest-benchmark
 FOREIGN_SECONDS = 0.3  # its --benchmark-max-time
-KEY = "subject"
 FORKED = Path(__file__).parent / "forked_pytest.py"
 LOAD = """
 import numpy
@@ -100,17 +100,18 @@ class Results:
 class Pool:
     """Warm processes with the policy loaded."""
 
-    def __init__(self, stack: ExitStack, subject: Subject, size: int) -> None:
+    def __init__(self, stack: ExitStack, contender: Contender, size: int) -> None:
         """Start them; they end with the stack."""
-        self._stack, self._subject, self._oldest = stack, subject, 0
+        self._stack, self._contender, self._oldest = stack, contender, 0
         self.workers: list[Worker] = []
         self.started = 0
         self.workers = self._fresh(size)
 
     def _fresh(self, n: int) -> list[Worker]:
         found = [self._stack.enter_context(Worker()) for _ in range(n)]
-        greet(found)
-        load(found, [self._subject] * n, KEY)
+        for worker in found:
+            worker.greeting()
+        load(found, [self._contender] * n)
         self.started += n
         return found
 
@@ -120,16 +121,16 @@ class Pool:
         self.workers[self._oldest : self._oldest + 1] = self._fresh(1)
         self._oldest = (self._oldest + 1) % len(self.workers)
 
-    def draw(self, rng: np.random.Generator, stretch: float) -> tuple[list[Process], list[Process]]:
+    def draw(self, rng: np.random.Generator, stretch: float) -> tuple[list[TimeBlock], list[TimeBlock]]:
         """Processes for A and for B, drawn from the pool."""
         pin_together(self.workers)  # the core that is quietest now
         drawn = [self.workers[place] for place in rng.permutation(len(self.workers))[: 2 * PROCESSES]]
-        clock = self._subject.clock
-        sides = [
-            [Process(worker, KEY, clock, stretch=times) for worker in part]
-            for part, times in ((drawn[:PROCESSES], SAME), (drawn[PROCESSES:], stretch))
-        ]
-        return sides[0], sides[1]
+
+        def timed(workers: list[Worker], stretch: float) -> list[TimeBlock]:
+            clock = self._contender.clock
+            return [partial(worker.time_block, KEY, clock, stretch=stretch) for worker in workers]
+
+        return timed(drawn[:PROCESSES], SAME), timed(drawn[PROCESSES:], stretch)
 
 
 @contextmanager
@@ -144,17 +145,17 @@ def load_on_a_core() -> Iterator[None]:
 
 
 def ours(
-    part: Part, results: Results, todo: list[float], subject: Subject, rule: Rule, rng: np.random.Generator
+    part: Part, results: Results, todo: list[float], contender: Contender, rng: np.random.Generator
 ) -> None:
     """Trials by the rule of `il-bench compare`."""
     with ExitStack() as stack:
-        pool = Pool(stack, subject, POOL)
+        pool = Pool(stack, contender, POOL)
         stack.enter_context(load_on_a_core() if part is Part.LOADED else nullcontext())
         for number, stretch in enumerate(todo):
             if number and number % FRESH_EVERY == 0:
                 pool.renew()
             start = time.monotonic()
-            found = compare(*pool.draw(rng, stretch), rule, rng, seconds=TRIAL_SECONDS)
+            found = compare(*pool.draw(rng, stretch), Rule(), rng, seconds=TRIAL_SECONDS)
             results.add(
                 part=part.value,
                 stretch=stretch,
@@ -171,14 +172,15 @@ def ours(
 
 
 def foreign(
-    part: Part, results: Results, todo: list[float], subject: Subject, rng: np.random.Generator
+    part: Part, results: Results, todo: list[float], contender: Contender, rng: np.random.Generator
 ) -> None:
     """Trials by pytest-benchmark's rule: each run is compared with the last one that was saved."""
     with ExitStack() as stack:
         storage = stack.enter_context(tempfile.TemporaryDirectory())
-        command = (sys.executable, "-W", "ignore", str(FORKED), subject.policy, str(FOREIGN_SECONDS))
+        command = (sys.executable, "-W", "ignore", str(FORKED), contender.policy, str(FOREIGN_SECONDS))
         servers = [stack.enter_context(Worker(command=command)) for _ in range(FOREIGN)]
-        greet(servers)
+        for server in servers:
+            server.greeting()
         stack.enter_context(load_on_a_core() if part is Part.FOREIGN_LOADED else nullcontext())
 
         def run(stretch: float, *options: str) -> bool:
@@ -282,8 +284,8 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
 ) -> None:
     """Run what is missing of the trials and print the tables."""
-    subject, rule = Subject(policy), Rule()
-    about = {"policy": policy, "block_seconds": BLOCK_SECONDS, "processes": PROCESSES, "rule": vars(rule)}
+    contender = Contender(policy)
+    about = {"policy": policy, "block_seconds": BLOCK_SECONDS, "processes": PROCESSES, "rule": vars(Rule())}
     results = Results(output, json.loads(json.dumps(about)))
     start = time.monotonic()
     for number, each in enumerate(Part):
@@ -297,9 +299,9 @@ def main(
             continue
         try:
             if each in (Part.QUIET, Part.LOADED):
-                ours(each, results, todo, subject, rule, rng)
+                ours(each, results, todo, contender, rng)
             else:
-                foreign(each, results, todo, subject, rng)
+                foreign(each, results, todo, contender, rng)
         except IlBenchError as error:
             sys.exit(f"{each.value}: {error}; what is finished is in {output}")
     console = Console(width=150)

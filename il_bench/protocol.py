@@ -3,6 +3,7 @@
 Read by every pytest run of everybody who has il_bench installed: standard library only.
 """
 
+from enum import StrEnum
 from pathlib import Path
 
 #: Whose dynamics the simulator repeats to the bit.
@@ -10,6 +11,7 @@ SIMULATOR = "gym-pusht 0.1.8"
 SUCCESS_COVERAGE = 0.95
 MAX_STEPS = 300
 CONTROL_HZ = 10
+CONTROL_PERIOD_MS = 1e3 / CONTROL_HZ
 #: Side of the square world, px.
 WORLD_SIZE = 512
 #: Actions are places in it for the agent to go to, px.
@@ -32,6 +34,29 @@ RESERVED_SEEDS = 1_000_000  # kept for a third evaluation: nothing here ever see
 #: The ceiling (the planner) and the floor (a policy never trained), rolled out like the others.
 EXPERT, UNTRAINED = "expert", "untrained"
 CONTEXT = (EXPERT, UNTRAINED)
+
+
+class TimedCall(StrEnum):
+    """The calls of a policy that are timed, as reports name them."""
+
+    NEW_CHUNK = "new chunk"  # select_action with nothing queued: a prediction and its first action
+    QUEUED_ACTION = "queued action"  # select_action that takes an action of an earlier prediction
+    PREDICT = "predict_action_chunk"  # a prediction alone
+    CONTROL_STEP = "control step"  # a prediction and all its actions, divided by their number
+
+
+#: What reports call the first call of a process that has just begun.
+FRESH_PROCESS = "fresh process"
+
+
+class Mode(StrEnum):
+    """How a policy's networks are run."""
+
+    EAGER = "eager"
+    COMPILE = "compile"
+    CUDA_GRAPH = "cuda graph"
+
+
 #: The environment variable that names the folder of the human demonstrations.
 HUMAN_DATA = "IL_BENCH_HUMAN_DATA"
 DATA_HELP = (

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from il_bench.errors import IlBenchError, fail
+from il_bench.files import write_whole, writing
+from il_bench.protocol import Mode, TimedCall
 
 if TYPE_CHECKING:
     from il_bench.latency.compare import Comparison, OnRound
-    from il_bench.latency.sides import Result
+    from il_bench.latency.contenders import ComparedPolicies
 
 STATUS = {"slower": 1, "inconclusive": 6}  # exit status by verdict; 0 for the others
-_SIDES = ("A", "B")
 
 
 class Clock(StrEnum):
@@ -30,27 +31,10 @@ class Clock(StrEnum):
     WALL = "wall"
 
 
-class What(StrEnum):
-    """What is called."""
-
-    NEW_CHUNK = "new chunk"
-    QUEUED_ACTION = "queued action"
-    PREDICT = "predict_action_chunk"
-    CONTROL_STEP = "control step"
-
-
-class Mode(StrEnum):
-    """How the network is run."""
-
-    EAGER = "eager"
-    COMPILE = "compile"
-    CUDA_GRAPH = "cuda graph"
-
-
 def compare(
     a: Annotated[str, typer.Argument(help="A shipped policy by name, a checkpoint folder, or a Hub id.")],
     b: Annotated[str | None, typer.Argument(help="What is compared with it. Default: A again.")] = None,
-    what: Annotated[What, typer.Option(help="Which call.")] = What.NEW_CHUNK,
+    what: Annotated[TimedCall, typer.Option(help="Which call.")] = TimedCall.NEW_CHUNK,
     batch: Annotated[int, typer.Option(min=1, help="Robots that are asked at once.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     device_b: Annotated[str | None, typer.Option(help="B's, where it is another.")] = None,
@@ -84,33 +68,33 @@ def compare(
     """
     try:
         from il_bench.latency.compare import Rule
-        from il_bench.latency.sides import Side, hold
-        from il_bench.latency.workers import HERE, Subject
+        from il_bench.latency.contenders import Contender, compare_policies
+        from il_bench.latency.processes import HERE
 
-        first = Subject(
+        first = Contender(
             a,
             device,
-            what.value,
+            what,
             batch,
             processed=processed,
-            mode=mode.value,
+            mode=mode,
             sampler=sampler,
             threads=threads,
+            python=_python(python, "--python") or HERE,
         )
         second = replace(
             first,
             policy=b or a,
             device=device_b or device,
-            mode=(mode_b or mode).value,
+            mode=mode_b or mode,
             sampler=sampler_b or sampler,
+            python=_python(python_b, "--python-b") or HERE,
         )
-        side_a = Side(first, _python(python, "--python") or HERE)
-        side_b = Side(second, _python(python_b, "--python-b") or HERE)
         rule = Rule(margin=margin)
         with _bar(2 * processes, rule.looks[-1]) as (on_ready, on_round):
-            result = hold(
-                side_a,
-                side_b,
+            result = compare_policies(
+                first,
+                second,
                 rule,
                 processes=processes,
                 seconds=budget,
@@ -121,17 +105,11 @@ def compare(
             )
         _show(result)
         if output is not None:
-            _write(result, output)
+            with writing(output, "give another --output"):
+                write_whole(output, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
     except IlBenchError as error:
         fail(error)
     raise typer.Exit(STATUS.get(result.comparison.verdict, 0))
-
-
-def _write(result: "Result", path: Path) -> None:
-    from il_bench.files import write_whole, writing
-
-    with writing(path, "give another --output"):
-        write_whole(path, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
 
 
 def _python(given: Path | None, option: str) -> Path | None:
@@ -167,7 +145,7 @@ def _bar(processes: int, rounds: int) -> "Iterator[tuple[OnReady, OnRound | None
         yield on_ready, on_round
 
 
-def _show(result: "Result") -> None:
+def _show(result: "ComparedPolicies") -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -176,13 +154,14 @@ def _show(result: "Result") -> None:
     found = result.comparison
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
     table = Table("", "policy", "device", "mode", "ms", "between processes", "versions")
-    for place, name in enumerate(_SIDES):
-        subject, facts = result.sides[place].subject, result.facts[place]
-        mode = ", ".join(filter(None, (subject.mode, facts["sampler"], _threads(subject.threads))))
+    for place, name in enumerate("AB"):
+        contender, facts = result.contenders[place], result.facts[place]
+        threads = "1 thread" if contender.threads == 1 else f"{contender.threads} threads"
+        mode = ", ".join(filter(None, (contender.mode, facts["sampler"], threads)))
         table.add_row(
             name,
             str(facts["policy"]),
-            subject.device,
+            contender.device,
             mode,
             f"{1e3 * found.seconds[place]:.3f}",
             f"{found.process_sd[place]:.1%}",
@@ -190,9 +169,9 @@ def _show(result: "Result") -> None:
         )
     console = Console(width=width, highlight=False)
     console.print(table)
-    subject = result.sides[0].subject
+    first = result.contenders[0]
     console.print(
-        f"{subject.what}, batch {subject.batch}, {'processed' if subject.processed else 'bare'}, "
+        f"{first.what}, batch {first.batch}, {'processed' if first.processed else 'bare'}, "
         f"{result.clock} time; {found.processes[0]} and {found.processes[1]} processes, "
         f"{found.rounds} blocks each"
     )
@@ -213,12 +192,8 @@ def verdict_line(found: "Comparison", *, is_last: bool) -> str:
     return f"{said}; {more}, a quieter machine or a larger --margin would tell"
 
 
-def _threads(threads: int) -> str:
-    return "1 thread" if threads == 1 else f"{threads} threads"
-
-
-def _versions(result: "Result", place: int) -> str:
-    """Versions in which the sides differ; ``the same`` where they do in none."""
+def _versions(result: "ComparedPolicies", place: int) -> str:
+    """The versions in which the two differ; ``the same`` where they differ in none."""
     own, other = result.facts[place]["versions"], result.facts[1 - place]["versions"]
     different = [f"{name} {value}" for name, value in own.items() if other.get(name) != value]
     return ", ".join(different) or "the same"

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +33,8 @@ POLISHING = 20  # turns of the median polish; it changes little after a few
 Array = NDArray[np.float64]
 
 
-class Verdict(StrEnum):
-    """What is shown of B, compared with A."""
+class Speed(StrEnum):
+    """What is shown of B's speed, compared with A's."""
 
     SLOWER = "slower"
     FASTER = "faster"
@@ -90,7 +89,7 @@ class Comparison:
         seconds: median time of a call of A and of B.
     """
 
-    verdict: Verdict
+    verdict: Speed
     ratio: float
     low: float
     high: float
@@ -103,13 +102,8 @@ class Comparison:
     seconds: tuple[float, float]
 
 
-class Timed(Protocol):
-    """One process that can run its side's call."""
-
-    def block(self) -> Sequence[float]:
-        """Seconds of each of some calls in a row, at least one, after a call that does not count."""
-
-
+#: Seconds of each of some calls in a row, at least one, made by one process.
+TimeBlock = Callable[[], Sequence[float]]
 OnRound = Callable[[int, float, Comparison | None], None]
 
 
@@ -144,7 +138,7 @@ def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: floa
 
     inner, outer = half_width(rule.beta), half_width(rule.alpha)
     return Comparison(
-        verdict=_verdict(estimate, inner, outer, math.log1p(rule.margin)),
+        verdict=_speed(estimate, inner, outer, math.log1p(rule.margin)),
         ratio=math.exp(estimate),
         low=math.exp(estimate - inner),
         high=math.exp(estimate + inner),
@@ -158,13 +152,13 @@ def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: floa
     )
 
 
-def _verdict(estimate: float, inner: float, outer: float, margin: float) -> Verdict:
+def _speed(estimate: float, inner: float, outer: float, margin: float) -> Speed:
     """Equivalent comes first: what is shown to lie within the margin is nobody's slowdown."""
     if abs(estimate) + inner <= margin:
-        return Verdict.EQUIVALENT
+        return Speed.EQUIVALENT
     if abs(estimate) > outer:
-        return Verdict.SLOWER if estimate > 0 else Verdict.FASTER
-    return Verdict.INCONCLUSIVE
+        return Speed.SLOWER if estimate > 0 else Speed.FASTER
+    return Speed.INCONCLUSIVE
 
 
 def partner(process: int, number: int, processes: int) -> int:
@@ -204,8 +198,8 @@ def _noise(blocks: Array) -> float:
 
 
 def compare(
-    a: Sequence[Timed],
-    b: Sequence[Timed],
+    a: Sequence[TimeBlock],
+    b: Sequence[TimeBlock],
     rule: Rule,
     rng: np.random.Generator,
     *,
@@ -229,7 +223,7 @@ def compare(
     """
     rounds: list[Array] = []
     start, found = clock(), None
-    while found is None or found.verdict is Verdict.INCONCLUSIVE:
+    while found is None or found.verdict is Speed.INCONCLUSIVE:
         rounds.append(_round(a, b, len(rounds), rng))
         elapsed = clock() - start
         is_last = len(rounds) == rule.looks[-1] or (elapsed >= seconds and len(rounds) >= 2)
@@ -244,12 +238,12 @@ def compare(
     return found
 
 
-def _round(a: Sequence[Timed], b: Sequence[Timed], number: int, rng: np.random.Generator) -> Array:
+def _round(a: Sequence[TimeBlock], b: Sequence[TimeBlock], number: int, rng: np.random.Generator) -> Array:
     """(2, processes) medians of a block of each process."""
     medians = np.empty((2, len(a)))
     for first in rng.permutation(len(a)):
         pair = (a[first], first), (b[partner(first, number, len(b))], partner(first, number, len(b)))
         for side in rng.permutation(2):
             process, place = pair[side]
-            medians[side, place] = np.median(process.block())
+            medians[side, place] = np.median(process())
     return medians

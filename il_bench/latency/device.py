@@ -1,12 +1,15 @@
-"""Devices as a timer sees them: when they are done, what they hold, and in which state they are."""
+"""Devices as a timer sees them: when they are done, how much memory they hold, and what state they are in."""
 
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, override
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from il_bench.errors import IlBenchError
 from il_bench.machine import arithmetic, gpu, nvidia_smi, one_thread
@@ -54,16 +57,28 @@ class Device(ABC):
         """A fresh mark for the device's queue; None where the device has no clock of its own to read."""
         return None
 
+    def waited_for(self, call: Callable[[], object]) -> Callable[[], object]:
+        """The call that returns only when the device is done with it."""
+
+        def wait() -> None:
+            call()
+            self.synchronize()
+
+        return wait
+
+    def call_memory_mb(self, call: Callable[[], object]) -> float | None:
+        """The most memory in MB (10^6 bytes) that one call holds beyond what was there, its result included.
+
+        None where it cannot be known.
+        """
+        return None
+
     def reset_peak_memory(self) -> None:
         """Start `peak_memory_mb` anew."""
         return None
 
     def peak_memory_mb(self) -> float | None:
-        """The most memory of the device that was held at once since the reset, MB (10^6 bytes).
-
-        The weights are part of it. None where the device keeps no count: of the CPU's memory see
-        `memory.call_memory_mb`.
-        """
+        """The most memory that was held at once since the reset, MB, weights included; None: not counted."""
         return None
 
     def identity(self) -> Values:
@@ -72,7 +87,7 @@ class Device(ABC):
 
     def state(self) -> Values:
         """What changes while it runs: clocks, throttling, load. Costs a few ms, so never inside a timing."""
-        return {"load": round(os.getloadavg()[0], 2)}
+        return {"load": round(os.getloadavg()[0], 2)} if hasattr(os, "getloadavg") else {}
 
     def capture(self, work: Callable[[], object]) -> tuple[object, Replay]:
         """Record `work` once: what it returned, and a call that does the same again in the same memory.
@@ -89,6 +104,22 @@ class CpuDevice(Device):
     @override
     def synchronize(self) -> None:
         pass
+
+    @override
+    def waited_for(self, call: Callable[[], object]) -> Callable[[], object]:
+        return call
+
+    @override
+    def call_memory_mb(self, call: Callable[[], object]) -> float | None:
+        # acc_events: without it torch warns that it forgets the events of earlier cycles; there are none.
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
+            call()
+        held = most = 0
+        for event in profiled.profiler.kineto_results.events():
+            if event.name() == "[memory]":  # one each time torch takes memory, or gives it back
+                held += event.nbytes()
+                most = max(most, held)
+        return most / 1e6
 
 
 class MpsDevice(Device):
@@ -129,6 +160,13 @@ class CudaDevice(Device):
     @override
     def event(self) -> Event | None:
         return torch.cuda.Event(enable_timing=True)
+
+    @override
+    def call_memory_mb(self, call: Callable[[], object]) -> float | None:
+        self.reset_peak_memory()
+        before = torch.cuda.memory_allocated(self._index)
+        call()
+        return (torch.cuda.max_memory_allocated(self._index) - before) / 1e6
 
     @override
     def reset_peak_memory(self) -> None:
@@ -190,6 +228,21 @@ def device_for(name: str) -> Device:
     if kind not in makers:
         raise IlBenchError(f"device: unknown device {name!r}; use cpu, cuda, cuda:N or mps")
     return makers[kind](name)
+
+
+def process_memory_mb() -> float | None:
+    """The most memory of the host that this process has held at once, MB; None where nothing counts it."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:  # not Linux
+        try:
+            import resource
+        except ImportError:  # Windows
+            return None
+        unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes there
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 def slowed_by(reasons: int) -> str:

@@ -9,18 +9,16 @@ from typing import Any
 import torch
 
 from il_bench.latency.device import Device
+from il_bench.latency.turns import Call, Clock, TimedBeside, Turns, seconds_of
 
 #: Rows of the square matrices that are tried, by kind of device: what fits a core's caches, or fills a GPU.
 SIZES = {"cpu": (256, 512, 1024), "cuda": (2048, 4096, 8192), "mps": (1024, 2048, 4096)}
 TRIALS = 5  # of each size, after one that warms up
-AS_GOOD = 0.95  # of the best rate: a smaller size is taken that reaches it, for its turns are shorter
-TURNS = 15  # of the best size at most, spread over the calls that are timed beside it
-FEWEST_BETWEEN = 4  # calls between turns: their median is then one of calls that follow no product
+AS_GOOD = 0.95  # of the best rate: a smaller size that reaches it is taken, for its turns are shorter
+TURNS = 15  # at most, spread over the calls that are timed beside the products
+FEWEST_BETWEEN = 4  # calls between turns: most of them then follow no product, and so does their median
 IN_A_TURN = 3  # products
-COLD_BELOW = 0.01  # s: what a longer call takes, no cache decides
 
-Call = Callable[[], object]
-Clock = Callable[[], float]  # seconds since whenever
 _best: dict[tuple[Any, ...], int] = {}
 
 
@@ -28,9 +26,8 @@ _best: dict[tuple[Any, ...], int] = {}
 class Floor:
     """What a call's matrix products alone would take.
 
-    `flops`: of the call, None where they could not be counted. `seconds`: at the machine's rate, None also
-    where the call has no products. `flops_per_second`: that rate, None where it was
-    not measured.
+    `flops`: of the call; None where they could not be counted. `seconds`: at the machine's rate; None also
+    where the call has no products. `flops_per_second`: that rate; None where it was not measured.
     """
 
     flops: int | None
@@ -38,13 +35,13 @@ class Floor:
     flops_per_second: float | None = None
 
 
-class MatrixProducts:
+class MatrixProducts(TimedBeside):
     """Products of two square matrices, timed in turns with a call on the same device, dtype and threads.
 
-    Of the SIZES the one with the most operations a second is taken (the smallest that is AS_GOOD), found
+    Of the SIZES it takes the one with the most operations a second (the smallest that is AS_GOOD), found
     once in a process for each number of threads. Settings that change the arithmetic of products, such as
-    TF32, are those of the process, as for the call. torch has another one for cuDNN's convolutions, which use
-    TF32 by default where products do not: on such a GPU a floor of convolutions can be above the truth.
+    TF32, are those of the process, as for the call. cuDNN's convolutions have a setting of their own and use
+    TF32 by default where products do not: on such a GPU a floor of convolutions can be too high.
 
     Args:
         device: where to multiply.
@@ -61,63 +58,36 @@ class MatrixProducts:
         clock: Clock = time.perf_counter,
         product: Callable[[int], Call] | None = None,
     ) -> None:
-        self._device, self._clock = device, clock
         make = product or (lambda n: _product(n, device.name, dtype))
+
+        def trial_rate(n: int) -> float:
+            multiply = make(n)
+            multiply()
+            return operations(n) / min(seconds_of(multiply, device, clock) for _ in range(TRIALS))
+
         key = (device.name, dtype, torch.get_num_threads(), product)
         if key not in _best:
-            rates = {n: self._trial_rate(n, make(n)) for n in SIZES[device.kind]}
+            rates = {n: trial_rate(n) for n in SIZES[device.kind]}
             _best[key] = min(n for n, rate in rates.items() if rate >= AS_GOOD * max(rates.values()))
         self.size = _best[key]
-        self._multiply = make(self.size)
-        self._multiply()
-        self._seconds: list[float] = []
+        super().__init__(make(self.size), device, clock, times=IN_A_TURN)
+        self.call()
 
-    def turn(self) -> None:
-        """Time IN_A_TURN products."""
-        self._seconds += [self._time(self._multiply) for _ in range(IN_A_TURN)]
-
-    def between(self, prepare: Call, call: Call, *, calls: int) -> Call:
-        """What to run before each of `calls` timed calls instead of `prepare`.
-
-        Now and then it takes a turn, and after it makes one untimed call where calls are short: what products
-        left in the caches is not the next call's doing. It ends with `prepare`.
-        """
-        every, place, is_short = max(FEWEST_BETWEEN, calls // TURNS), 0, True
-
-        def ready() -> None:
-            nonlocal place, is_short
-            if place % every == 0:
-                self.turn()
-                if is_short:
-                    prepare()
-                    is_short = self._time(call) < COLD_BELOW
-            place += 1
-            prepare()
-
-        return ready
+    def between(self, prepare: Call, call: Call, *, calls: int) -> Turns:
+        """What to run before each of `calls` timed calls instead of `prepare`: TURNS turns, and `prepare`."""
+        return Turns(call, [self], prepare=prepare, every=max(FEWEST_BETWEEN, calls // TURNS))
 
     @property
     def flops_per_second(self) -> float:
-        """Operations a second of the best size, by the median of its turns; takes one if there was none."""
-        if not self._seconds:
+        """Operations a second, by the median of its turns; takes one if there was none."""
+        if not self.seconds:
             self.turn()
-        return operations(self.size) / statistics.median(self._seconds)
+        return operations(self.size) / statistics.median(self.seconds)
 
     def floor(self, flops: int | None) -> Floor:
         """How long so many operations take at this rate."""
         rate = self.flops_per_second
         return Floor(flops, flops / rate if flops else None, rate)
-
-    def _trial_rate(self, n: int, multiply: Call) -> float:
-        multiply()
-        return operations(n) / min(self._time(multiply) for _ in range(TRIALS))
-
-    def _time(self, call: Call) -> float:
-        self._device.synchronize()
-        start = self._clock()
-        call()
-        self._device.synchronize()
-        return self._clock() - start
 
 
 def operations(n: int) -> int:

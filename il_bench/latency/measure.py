@@ -8,17 +8,16 @@ from dataclasses import dataclass
 
 from il_bench.errors import IlBenchError
 from il_bench.latency.device import Device
+from il_bench.latency.turns import Call, Clock
 
 COVERAGE = 0.95  # of an order statistics' interval around a percentile
 WINDOW = 5  # calls whose median is compared with that of the WINDOW before
 DRIFT = 0.05  # by how much the two may differ
 FEWEST, MOST = 6, 2_000  # calls: fewer give no percentile at all (see `enough`)
+WARM_UP = 1 / 3  # of the seconds of timed calls, at most
 CROSS_CHECKS = 7
 #: How much of the device's own time a clock must have seen. It also sees what the host does, so 1 or more.
 SEEN = 0.95
-
-Call = Callable[[], object]
-Clock = Callable[[], float]  # seconds since whenever
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,10 @@ class Samples:
 def enough(n: int, q: float) -> bool:
     """Whether n independent samples bound their distribution's q-quantile at all.
 
-    The number of samples below it is binomial(n, q), so that the interval from the smallest to the largest,
-    the widest there is, misses it with probability q^n + (1 - q)^n. A percentile is printed where that is at
-    most 5 %: the median from 6 samples on, quartiles from 11, p90 from 29, p99 from 299. With fewer than
-    69, the largest of all is more often than not below the true p99. Successive calls are not quite
-    independent: this is the least that can be asked.
+    The number of samples below it is binomial(n, q). So the interval from the smallest to the largest, the
+    widest there is, misses it with probability q^n + (1 - q)^n. A percentile is printed where that is at most
+    5 %: the median from 6 samples on, quartiles from 11, p90 from 29, p99 from 299. Successive calls are not
+    quite independent: this is the least that can be asked.
 
     Source: David and Nagaraja, Order Statistics, 3rd edition, section 7.1.
     """
@@ -107,8 +105,8 @@ def percentile(times: Sequence[float], q: float) -> float | None:
     return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
-class Timed:
-    """A call as any timer may be put around it: `ready()` untimed before, `timed()` timed, in turns.
+class MeasuredCall:
+    """A call as any timer may be put around it: `ready()` untimed, then `timed()` timed, in turns.
 
     `ready` prepares and waits for the device, so that no earlier work is counted; `timed` returns only when
     the device is done. `cpu_s`: processor seconds of this process inside `timed`, summed.
@@ -157,7 +155,7 @@ def warm_up(
 
     At least one call follows the first one.
     """
-    work = Timed(call, device, prepare)
+    work = MeasuredCall(call, device, prepare)
     first = work.once(clock)
     times: list[float] = []
     start = clock()
@@ -176,10 +174,10 @@ def settled(times: Sequence[float]) -> bool:
     return abs(now - before) <= DRIFT * before
 
 
-def rounds(warm: WarmUp, seconds: float, *, fewest: int = FEWEST, most: int = MOST) -> int:
-    """How many calls take about `seconds`, preparations included; never fewer than `fewest`."""
-    possible = most if warm.cycle_s <= 0.0 else int(seconds / warm.cycle_s)
-    return max(fewest, min(most, possible))
+def rounds(warm: WarmUp, seconds: float) -> int:
+    """How many calls take about `seconds`, preparations included; FEWEST at least, MOST at most."""
+    possible = MOST if warm.cycle_s <= 0.0 else int(seconds / warm.cycle_s)
+    return max(FEWEST, min(MOST, possible))
 
 
 def cross_check(
@@ -188,7 +186,6 @@ def cross_check(
     *,
     prepare: Call | None = None,
     clock: Clock = time.perf_counter,
-    calls: int = CROSS_CHECKS,
 ) -> float | None:
     """The device's own time of a call over the clock's, median of a few; None without a device clock.
 
@@ -197,8 +194,8 @@ def cross_check(
     Raises:
         IlBenchError: the clock saw less than SEEN of the device's time.
     """
-    work, ratios = Timed(call, device, prepare), []
-    for _ in range(calls):
+    work, ratios = MeasuredCall(call, device, prepare), []
+    for _ in range(CROSS_CHECKS):
         begin, end = device.event(), device.event()
         if begin is None or end is None:
             return None
@@ -225,9 +222,7 @@ def measure(
     prepare: Call | None = None,
     clock: Clock = time.perf_counter,
     seconds: float = 1.0,
-    warm_up_seconds: float | None = None,
-    fewest: int = FEWEST,
-    most: int = MOST,
+    take: Callable[[MeasuredCall, int], Sequence[float]] | None = None,
 ) -> Samples:
     """Time a call: once, until warm, then about `seconds` long, waiting for the device around each call.
 
@@ -235,16 +230,13 @@ def measure(
         prepare: runs untimed before each call.
         clock: seconds of wall time.
         seconds: of timed calls and what is prepared between them.
-        warm_up_seconds: at most so long; None: half of `seconds`.
-        fewest, most: calls to time whatever they take.
+        take: times so many calls and returns the seconds of each, as pytest-benchmark does; None: by `clock`.
 
     Raises:
         IlBenchError: the device's own clock says that `clock` does not wait for it.
     """
-    before = seconds / 2 if warm_up_seconds is None else warm_up_seconds
-    warm = warm_up(call, device, prepare=prepare, clock=clock, seconds=before)
-    work = Timed(call, device, prepare)
-    n = rounds(warm, seconds, fewest=fewest, most=most)
-    times = tuple(work.once(clock) for _ in range(n))
+    warm = warm_up(call, device, prepare=prepare, clock=clock, seconds=WARM_UP * seconds)
+    work, n = MeasuredCall(call, device, prepare), rounds(warm, seconds)
+    times = [work.once(clock) for _ in range(n)] if take is None else take(work, n)
     ratio = cross_check(call, device, prepare=prepare, clock=clock)
-    return Samples(times, warm, ratio, cpu_s=work.cpu_s)
+    return Samples(tuple(times), warm, ratio, cpu_s=work.cpu_s)

@@ -1,14 +1,16 @@
 """The process that times: reads requests, one JSON object a line, and answers each with one.
 
-Started as ``python -P -m il_bench.latency.worker`` by `workers`, perhaps by another environment's python:
+Started as ``python -P -m il_bench.latency.worker`` by `processes`, perhaps by another environment's python:
 what it imports is what is installed there. Requests and answers are these; `key` is any name.
 
     (at the start)                          {"protocol": 1, "il_bench": "0.1.0"}
-    {"load": SUBJECT, "key": ..}            {"loaded": key, "facts": {"machine": {..}, "versions": {..}, ..}}
+    {"load": POLICY, "key": ..}             {"loaded": key, "facts": {"machine": {..}, "versions": {..}, ..}}
     {"block": key, "clock": .., "seconds": .., "stretch": ..} {"seconds": [..]}
+    {"first_calls": spec, "device": ..}     {"load_s": .., "first_call_s": .., ..}
     anything that bad input makes go wrong  {"error": "one sentence"}
 
-It ends when its input ends, so that it never outlives the process that started it.
+POLICY is what `contenders.Contender.request` gives. The process ends when its input ends, so that it never
+outlives the process that started it.
 """
 
 import json
@@ -16,6 +18,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from typing import Any, Protocol, TextIO
 
 import il_bench
@@ -27,8 +32,8 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor"
 Message = dict[str, Any]
 
 
-class Loaded(Protocol):
-    """What a worker has loaded: a call, and what the machine looks like to it."""
+class LoadedCall(Protocol):
+    """A call that a worker has loaded, and what the machine looks like to it."""
 
     facts: Message
     steps: int  # control steps that one call serves
@@ -40,51 +45,52 @@ class Loaded(Protocol):
         """Do it, and wait until the device is done."""
 
 
-def serve(requests: TextIO, answers: TextIO, load: Callable[[Message], Loaded]) -> None:
+def serve(requests: TextIO, answers: TextIO, load: Callable[[Message], LoadedCall]) -> None:
     """Answer until the requests end."""
-    subjects: dict[str, Loaded] = {}
+    loaded: dict[str, LoadedCall] = {}
 
     def answer(request: Message) -> Message:
         if "load" in request:
-            subjects[request["key"]] = loaded = load(request["load"])
-            return {"loaded": request["key"], "facts": loaded.facts}
-        return {"seconds": block(subjects[request["block"]], request)}
+            loaded[request["key"]] = found = load(request["load"])
+            return {"loaded": request["key"], "facts": found.facts}
+        if "first_calls" in request:
+            return first_calls_in_a_fork(request["first_calls"], request["device"])
+        return {"seconds": block(loaded[request["block"]], request)}
 
-    _say(answers, {"protocol": PROTOCOL, "il_bench": il_bench.__version__})
+    def say(message: Message) -> None:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+
+    say({"protocol": PROTOCOL, "il_bench": il_bench.__version__})
     for line in requests:
         try:
-            _say(answers, answer(json.loads(line)))
+            say(answer(json.loads(line)))
         except IlBenchError as error:
-            _say(answers, {"error": str(error)})
-
-
-def _say(answers: TextIO, message: Message) -> None:
-    answers.write(json.dumps(message) + "\n")
-    answers.flush()
+            say({"error": str(error)})
 
 
 def block(
-    subject: Loaded, request: Mapping[str, Any], clocks: Mapping[str, Callable[[], float]] = CLOCKS
+    loaded: LoadedCall, request: Mapping[str, Any], clocks: Mapping[str, Callable[[], float]] = CLOCKS
 ) -> list[float]:
     """Seconds of a call, again and again until they add up to those of the request; at least one.
 
-    A call before them does not count: other processes ran in between and took the caches. Where one call
-    fills the block, caches are no matter, and there is none. With `stretch` 1.1, each call is held until it
-    has taken 1.1 times its time: a slowdown of a known size, for trials.
+    One call before them does not count: other processes ran in between and took the caches. A call that alone
+    fills the block counts at once, for caches do not matter to it. With `stretch` 1.1, each call is held
+    until it has taken 1.1 times its time: a slowdown of a known size, for trials.
     """
     clock, enough, stretch = clocks[request["clock"]], request["seconds"], request.get("stretch", 1.0)
-    first = once(subject, clock, stretch)
+    first = once(loaded, clock, stretch)
     times: list[float] = [first] if first >= enough else []
     while sum(times) < enough:
-        times.append(once(subject, clock, stretch))
-    return [each / subject.steps for each in times]
+        times.append(once(loaded, clock, stretch))
+    return [each / loaded.steps for each in times]
 
 
-def once(subject: Loaded, clock: Callable[[], float], stretch: float = 1.0) -> float:
+def once(loaded: LoadedCall, clock: Callable[[], float], stretch: float = 1.0) -> float:
     """Seconds of a call, held until it has taken `stretch` times its time."""
-    subject.prepare()
+    loaded.prepare()
     start = clock()
-    subject.call()
+    loaded.call()
     taken = clock() - start
     if stretch > 1.0:
         until = start + stretch * taken
@@ -122,56 +128,99 @@ class Yardstick:
         return found, counted
 
 
-class PolicySubject:
-    """A policy's call, as `workers.Subject` describes it."""
+class LoadedPolicyCall:
+    """A call of a policy, as `contenders.Contender` describes it."""
 
-    def __init__(self, subject: Message) -> None:
+    def __init__(self, request: Message) -> None:
         import torch
 
         from il_bench import machine
         from il_bench.latency.calls import policy_call
         from il_bench.latency.device import device_for
-        from il_bench.latency.variants import sampler_of, with_sampler
+        from il_bench.latency.inference import sampler_of, with_sampler
         from il_bench.policies.checkpoint import load_policy
 
-        torch.set_num_threads(subject["threads"])
-        policy = load_policy(subject["policy"], device=subject["device"])
-        if subject["sampler"] is not None:
-            policy = with_sampler(policy, subject["sampler"])
-        device = device_for(subject["device"])
-        timed = policy_call(
-            policy,
-            subject["what"],
-            subject["batch"],
-            processed=subject["processed"],
-            mode=subject["mode"],
-            device=device,
-        )
-        self._prepare, self._call, self._device = timed.prepare, timed.call, device
-        self.steps = timed.steps
+        torch.set_num_threads(request["threads"])
+        policy = load_policy(request["policy"], device=request["device"])
+        if request["sampler"] is not None:
+            policy = with_sampler(policy, request["sampler"])
+        self._device = device_for(request["device"])
+        options: Message = {name: request[name] for name in ("what", "batch", "processed", "mode")}
+        self._call = policy_call(policy, **options, device=self._device)
+        self.steps = self._call.steps
         self.prepare()
         self.call()  # what a library or a compiler does once
-        facts = {"machine": machine.hardware() | device.identity(), "versions": machine.versions()}
+        facts = {"machine": machine.hardware() | self._device.identity(), "versions": machine.versions()}
         self.facts = {"policy": policy.name, "sha256": policy.sha256, "sampler": sampler_of(policy), **facts}
 
     def prepare(self) -> None:
         """Bring the policy into the state that the call starts from, and let the device come to rest."""
-        self._prepare()
+        self._call.prepare()
         self._device.synchronize()
 
     def call(self) -> None:
         """Call the policy and wait for the device."""
-        self._call()
+        self._call.call()
         self._device.synchronize()
 
 
-def load(subject: Message) -> Loaded:
+def load(request: Message) -> LoadedCall:
     """What a request to load means: a policy's call, or the yardstick.
 
     Raises:
         IlBenchError: there is no such policy, call, mode or sampler.
     """
-    return Yardstick() if subject.get("policy") is None else PolicySubject(subject)
+    return Yardstick() if request.get("policy") is None else LoadedPolicyCall(request)
+
+
+def first_calls_in_a_fork(spec: str, device: str) -> Message:
+    """`first_calls` in a process that has imported everything and computed nothing, as this one has.
+
+    Importing takes some seconds that depend on the disk: they are not in the figures.
+
+    Raises:
+        IlBenchError: the policy cannot be loaded, or the process dies.
+    """
+    import il_bench.latency.calls  # noqa: F401  (and with it torch and LeRobot)
+
+    context = get_context("fork" if hasattr(os, "fork") else "spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(first_calls, spec, device).result()
+        except BrokenProcessPool:
+            raise IlBenchError(f"{spec}: the process that called it died; was there memory enough?") from None
+
+
+def first_calls(spec: str, device: str) -> Message:
+    """What a process pays once, and what its first two calls take.
+
+    Returns:
+        load_s: reading the checkpoint, building the policy, moving it to the device, which it wakes.
+        first_call_s: the first select_action of one robot, a new chunk with processing.
+        second_call_s: the same again.
+        resident_mb: peak memory of the process on the host, libraries and weights included.
+        device_mb: peak memory of the device, weights included; None where it keeps no count.
+    """
+    from il_bench.latency.calls import observations
+    from il_bench.latency.device import device_for, inference_on_one_thread, process_memory_mb
+    from il_bench.policies.checkpoint import load_policy
+
+    where = device_for(device)
+    with inference_on_one_thread():
+        start = time.perf_counter()
+        policy = load_policy(spec, device=device)
+        where.synchronize()
+        times = [time.perf_counter() - start]
+        seen = observations(1, policy.camera)
+        where.reset_peak_memory()
+        for _ in range(2):
+            policy.reset()
+            start = time.perf_counter()
+            policy.select_action(seen)
+            where.synchronize()
+            times.append(time.perf_counter() - start)
+    seconds = dict(zip(("load_s", "first_call_s", "second_call_s"), times, strict=True))
+    return {**seconds, "resident_mb": process_memory_mb(), "device_mb": where.peak_memory_mb()}
 
 
 def main() -> None:

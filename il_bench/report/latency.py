@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from il_bench.protocol import CONTROL_PERIOD_MS, FRESH_PROCESS, Mode, TimedCall
 from il_bench.report.schema import Latency
 
 COLUMNS = (
@@ -31,9 +32,6 @@ FLOOR_COLUMNS = (
 )
 FRESH_COLUMNS = ("policy", "load", "first call", "memory of the process", "memory of the device")
 _FULL_SHARE = 0.95  # of a core: less, and other processes had the rest
-#: What the columns of times are of.
-WHAT = ("new chunk", "queued action", "predict_action_chunk", "control step")
-_FRESH = "fresh process"
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def lines(rows: Sequence[Latency]) -> list[tuple[str, ...]]:
     """A text for each of COLUMNS, for each policy, way to run it, batch and processing."""
     found: dict[tuple[str, int, str], dict[str, Latency]] = {}
     for row in rows:
-        if row.what in WHAT:
+        if row.what in TimedCall:
             key = (label(row), row.batch, "with" if row.processed else "without")
             found.setdefault(key, {})[row.what] = row
     ordered = sorted(found, key=lambda key: (key[1], key[2] == "without"))  # by policy as the rows are
@@ -82,8 +80,8 @@ def floor_lines(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
     return [
         (name, str(batch), _ms(chunk.flops / 1e6), _ms(chunk.floor_ms), *map(_times, (chunk, bare)))
         for (name, batch), calls in ordered
-        if (chunk := calls.get(("new chunk", True))) is not None and chunk.flops is not None
-        for bare in [calls.get(("predict_action_chunk", False))]
+        if (chunk := calls.get((TimedCall.NEW_CHUNK, True))) is not None and chunk.flops is not None
+        for bare in [calls.get((TimedCall.PREDICT, False))]
     ]
 
 
@@ -92,7 +90,7 @@ def fresh_lines(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
     return [
         (label(row), _ms(row.load_ms), _ms(row.first_call_ms), _mb(row.resident_mb), _mb(row.peak_memory_mb))
         for row in rows
-        if row.what == _FRESH
+        if row.what == FRESH_PROCESS
     ]
 
 
@@ -104,7 +102,8 @@ def notes(rows: Sequence[Latency]) -> list[str]:
     found = [
         f"device {devices}, one thread; ms; jitter: interquartile range over median; a dash: too few calls "
         "for the percentile (median from 6, p90 from 29, p99 from 299), or no such call",
-        "control step: a prediction and all its actions, divided by their number; of 10 Hz: p50 over 100 ms",
+        "control step: a prediction and all its actions, divided by their number; of 10 Hz: p50 over "
+        f"{CONTROL_PERIOD_MS:.0f} ms",
     ]
     others = ", ".join(dict.fromkeys(row.clock for row in rows if row.clock != "wall"))
     if others:
@@ -146,19 +145,19 @@ def markdown(rows: Sequence[Latency]) -> str:
 
 def label(row: Latency) -> str:
     """The policy, its sampler where it has one, and its mode unless it is eager."""
-    details = [text for text in (row.sampler, None if row.mode == "eager" else row.mode) if text]
+    details = [text for text in (row.sampler, None if row.mode == Mode.EAGER else row.mode) if text]
     return f"{row.policy} ({', '.join(details)})" if details else row.policy
 
 
 def _cells(calls: dict[str, Latency]) -> tuple[str, ...]:
     """The columns after the first three, from the rows of one line by what they are of."""
-    chunk, step = calls.get("new chunk"), calls.get("control step")
+    chunk, step = calls.get(TimedCall.NEW_CHUNK), calls.get(TimedCall.CONTROL_STEP)
     held = [row.peak_memory_mb for row in calls.values() if row.peak_memory_mb is not None]
     return (
         "-" if chunk is None else ", ".join(map(_ms, (chunk.p50_ms, chunk.p90_ms, chunk.p99_ms))),
         _percent(None if chunk is None else chunk.jitter),
         _percent(None if chunk is None else chunk.share_of_period),
-        *(_ms(row.p50_ms if row else None) for row in map(calls.get, WHAT[1:])),
+        *(_ms(row.p50_ms if row else None) for row in map(calls.get, list(TimedCall)[1:])),
         _percent(None if step is None else step.share_of_period),
         _mb(max(held) if held else None),
     )

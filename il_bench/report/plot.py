@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from il_bench.protocol import CONTROL_PERIOD_MS, Mode, TimedCall
 from il_bench.report import latency, lines
 from il_bench.report.schema import Latency, Report, Success, Tokenizer
 
-PERIOD_MS = 100.0  # of 10 Hz
 _METRICS = ("success_rate", "mean_max_reward")
 
 
@@ -57,18 +57,18 @@ def render_latency(rows: Sequence[Latency]) -> bytes:
     names = list(dict.fromkeys(latency.label(row) for row in shown))[::-1]
     figure = Figure(figsize=(9.0, 1.6 + 0.5 * max(len(names), 2)), layout="constrained")
     axis = figure.subplots()
-    for number, what in enumerate(latency.WHAT):
+    for number, what in enumerate(TimedCall):
         for row in (row for row in shown if row.what == what):
             y, color = names.index(latency.label(row)) + 0.24 - 0.16 * number, f"C{number}"
             times = [ms for ms in (row.p50_ms, row.p90_ms, row.p99_ms) if ms is not None]
             axis.plot([times[0], times[-1]], [y, y], color=color)
             axis.plot(times[:1], [y], "o", color=color, markersize=5)
         axis.plot([], [], "o-", color=f"C{number}", label=what)
-    places = {row.policy: names.index(latency.label(row)) for row in shown[::-1] if row.mode == "eager"}
+    places = {row.policy: names.index(latency.label(row)) for row in shown[::-1] if row.mode == Mode.EAGER}
     known = [each for each in latency.published() if each.policy in places]
     ms, at = [each.value for each in known], [places[each.policy] - 0.4 for each in known]
     axis.plot(ms, at, "x", color="0.6", label="published, other networks and devices")
-    axis.axvline(PERIOD_MS, color="C3", lw=1, ls="--", label="control period, 10 Hz")
+    axis.axvline(CONTROL_PERIOD_MS, color="C3", lw=1, ls="--", label="control period, 10 Hz")
     axis.set(xscale="log", xlabel="ms: p50, line to p99 (p90 where calls are few)", ylim=(-0.6, len(names)))
     axis.set_yticks(range(len(names)), names)
     axis.grid(axis="x", color="0.9")

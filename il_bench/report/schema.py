@@ -178,7 +178,7 @@ class Latency(Row):
     """How long one call takes, in ms, over `n` calls.
 
     Times are of one control step: a call that serves `steps` of them is divided by that. A percentile is None
-    where n is too small for it (`latency.measure.enough`). `what`: one of `latency.calls.WHAT`, or ``fresh
+    where n is too small for it (`latency.measure.enough`). `what`: a `protocol.TimedCall`, or ``fresh
     process``: a process that has just begun, whose one call is `first_call_ms`.
 
     `peak_memory_mb`: the most that one call holds of its device's memory beyond what was there; of a fresh

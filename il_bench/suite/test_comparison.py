@@ -9,20 +9,20 @@ from il_bench.errors import IlBenchError
 from il_bench.plugin.fixtures import SETTINGS
 
 if TYPE_CHECKING:
+    from il_bench.latency.regression import Stopwatch
     from il_bench.policies.checkpoint import LoadedPolicy
-    from il_bench.suite.comparison import Stopwatch
 
 
 @pytest.fixture(scope="module")
 def stopwatch(pytestconfig: pytest.Config) -> "Iterator[Stopwatch]":
-    """Warm processes that time."""
+    """Times policies in warm processes."""
     settings = pytestconfig.stash[SETTINGS]
     if settings.compare is None and not settings.keep_blocks:
         pytest.skip("takes several processes: run it with --il-keep-blocks or --il-compare FILE")
-    from il_bench.suite import comparison
+    from il_bench.latency import regression
 
-    with comparison.stopwatch(settings) as made:
-        yield made
+    with regression.stopwatch() as started:
+        yield started
 
 
 @pytest.mark.latency
@@ -33,15 +33,18 @@ def test_against_stored_run(
     il_bench_record: Callable[[dict[str, Any]], None],
 ) -> None:
     """The wait for a new chunk, in several processes, beside that of --il-compare."""
-    from il_bench.latency.stored import problem
+    from il_bench.latency.contenders import Contender
+    from il_bench.latency.regression import against, find, problem
     from il_bench.plugin.collect import Record
 
-    choices = pytestconfig.stash[SETTINGS].policies
-    (choice,) = (each for each in choices if each.gate_name == policy.name)
+    settings = pytestconfig.stash[SETTINGS]
+    (choice,) = (each for each in settings.policies if each.gate_name == policy.name)
     if choice.in_process:
         pytest.skip("a call of this project gives it, which another process cannot make")
     try:
-        row = stopwatch.time(policy.name, choice.source)
+        row = stopwatch.time(policy.name, Contender(choice.source, settings.device))
+        if settings.compare is not None:
+            row = against(find(settings.compare, row), row, settings.compare)
     except IlBenchError as error:
         pytest.fail(str(error), pytrace=False)
     il_bench_record(Record("comparisons", row).to_dict())

@@ -1,24 +1,24 @@
 """How long does a robot wait for each selected policy?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from il_bench.errors import IlBenchError
 from il_bench.plugin.fixtures import SETTINGS
+from il_bench.protocol import Mode, TimedCall
 
 if TYPE_CHECKING:
+    from il_bench.latency.processes import Worker
     from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.report.schema import Latency
-    from il_bench.suite.latency import Subject
+    from il_bench.suite.latency import CallSpec
 
-Timed = Callable[["LoadedPolicy", "Subject"], None]
-Record = Callable[[dict[str, Any]], None]
-WHAT = ("new chunk", "queued action", "predict_action_chunk", "control step")
+TimeCall = Callable[["LoadedPolicy", "CallSpec"], None]
+Report = Callable[["Latency"], None]
 BATCHES = (1, 64)
 SAMPLERS = ("DDPM-100", "DDIM-10")
-MODES = ("compile", "cuda graph")  # beside eager
 ONLY_FULL = "takes long: run it with --il-latency full"
 
 
@@ -30,12 +30,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def timed(request: pytest.FixtureRequest, pytestconfig: pytest.Config, il_bench_record: Record) -> Timed:
+def report(pytestconfig: pytest.Config, il_bench_record: Callable[[dict[str, Any]], None]) -> Report:
+    """Put a row into the report; skip where pytest-benchmark is switched off."""
+    if not pytestconfig.pluginmanager.hasplugin("benchmark"):
+        pytest.skip("timed by pytest-benchmark, which is switched off")
+
+    def record(row: "Latency") -> None:
+        from il_bench.plugin.collect import Record
+
+        il_bench_record(Record("latency", row).to_dict())
+
+    return record
+
+
+@pytest.fixture
+def time_call(request: pytest.FixtureRequest, pytestconfig: pytest.Config, report: Report) -> TimeCall:
     """Time a call with pytest-benchmark, and report the row."""
-    _skip_if_nothing_is_timed(pytestconfig)
     settings = pytestconfig.stash[SETTINGS]
 
-    def time(policy: "LoadedPolicy", subject: "Subject") -> None:
+    def time(policy: "LoadedPolicy", spec: "CallSpec") -> None:
         benchmark = request.getfixturevalue("benchmark")  # not before: it warns where nothing is timed
         if benchmark.disabled:
             pytest.skip("pytest-benchmark times nothing here, as with -n: other processes would disturb it")
@@ -43,16 +56,16 @@ def timed(request: pytest.FixtureRequest, pytestconfig: pytest.Config, il_bench_
         from il_bench.latency.device import device_for
         from il_bench.suite import latency
 
-        benchmark.group = f"latency: {subject.what}, batch {subject.batch}"
+        benchmark.group = f"latency: {spec.what}, batch {spec.batch}"
         try:
-            row = latency.timed(policy, subject, device_for(settings.device), benchmark, settings.latency)
+            row = latency.time_call(policy, spec, device_for(settings.device), benchmark, settings.latency)
         except NoSuchCallError as absent:
             benchmark.skipped = True
             pytest.skip(str(absent))
         except IlBenchError as error:
             pytest.fail(str(error), pytrace=False)
         benchmark.extra_info.update(row.model_dump())
-        _report(row, il_bench_record)
+        report(row)
 
     return time
 
@@ -60,22 +73,22 @@ def timed(request: pytest.FixtureRequest, pytestconfig: pytest.Config, il_bench_
 @pytest.mark.latency
 @pytest.mark.parametrize("processed", [True, False], ids=["processed", "bare"])
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("what", WHAT)
-def test_call(policy: "LoadedPolicy", what: str, batch: int, processed: bool, timed: Timed) -> None:
+@pytest.mark.parametrize("what", TimedCall)
+def test_call(policy: "LoadedPolicy", what: str, batch: int, processed: bool, time_call: TimeCall) -> None:
     """The wait for one call, with the checkpoint's pre- and post-processing and without."""
-    from il_bench.suite.latency import Subject
+    from il_bench.suite.latency import CallSpec
 
-    timed(policy, Subject(what, batch, processed))
+    time_call(policy, CallSpec(what, batch, processed))
 
 
 @pytest.mark.latency
 @pytest.mark.parametrize("batch", BATCHES)
 def test_sampler(
-    policy: "LoadedPolicy", sampler: str, batch: int, timed: Timed, pytestconfig: pytest.Config
+    policy: "LoadedPolicy", sampler: str, batch: int, time_call: TimeCall, pytestconfig: pytest.Config
 ) -> None:
     """The wait for a new chunk of a diffusion policy that denoises in another way."""
-    from il_bench.latency.variants import sampler_of, with_sampler
-    from il_bench.suite.latency import Subject
+    from il_bench.latency.inference import sampler_of, with_sampler
+    from il_bench.suite.latency import CallSpec
 
     own = sampler_of(policy)
     if own is None:
@@ -88,52 +101,51 @@ def test_sampler(
         other = with_sampler(policy, sampler)
     except IlBenchError as error:
         pytest.fail(str(error), pytrace=False)
-    timed(other, Subject("new chunk", batch))
+    time_call(other, CallSpec(TimedCall.NEW_CHUNK, batch))
 
 
 @pytest.mark.latency
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode != Mode.EAGER])
 def test_mode(
-    policy: "LoadedPolicy", mode: str, batch: int, timed: Timed, pytestconfig: pytest.Config
+    policy: "LoadedPolicy", mode: str, batch: int, time_call: TimeCall, pytestconfig: pytest.Config
 ) -> None:
     """The wait for a new chunk of a policy whose networks are compiled, or recorded as CUDA graphs."""
     settings = pytestconfig.stash[SETTINGS]
     if settings.latency != "full":
         pytest.skip(ONLY_FULL)
     from il_bench.latency.device import device_for
-    from il_bench.latency.variants import modes_of
-    from il_bench.suite.latency import Subject
+    from il_bench.suite.latency import CallSpec
 
-    if mode not in modes_of(device_for(settings.device)):
+    if mode == Mode.CUDA_GRAPH and not device_for(settings.device).has_graphs:
         pytest.skip(f"{settings.device} has no {mode}")
-    timed(policy, Subject("new chunk", batch, mode=mode))
+    time_call(policy, CallSpec(TimedCall.NEW_CHUNK, batch, mode=mode))
+
+
+@pytest.fixture(scope="module")
+def worker() -> "Iterator[Worker]":
+    """A process that has computed nothing."""
+    from il_bench.latency.processes import Worker
+
+    with Worker() as started:
+        started.greeting()
+        yield started
 
 
 @pytest.mark.latency
-def test_fresh_process(policy: "LoadedPolicy", pytestconfig: pytest.Config, il_bench_record: Record) -> None:
+def test_fresh_process(
+    policy: "LoadedPolicy", worker: "Worker", pytestconfig: pytest.Config, report: Report
+) -> None:
     """What a process that has just begun pays once: loading, and the first call."""
     from il_bench.latency.device import device_for
     from il_bench.suite.latency import first_calls
 
-    _skip_if_nothing_is_timed(pytestconfig)
     settings = pytestconfig.stash[SETTINGS]
     (choice,) = (each for each in settings.policies if each.gate_name == policy.name)
     if choice.in_process:
         pytest.skip("a call of this project gives it, which another process cannot make")
     try:
-        row = first_calls(policy, choice.source, device_for(settings.device))
+        row = first_calls(policy, choice.source, device_for(settings.device), worker)
     except IlBenchError as error:
         pytest.fail(str(error), pytrace=False)
-    _report(row, il_bench_record)
-
-
-def _skip_if_nothing_is_timed(config: pytest.Config) -> None:
-    if not config.pluginmanager.hasplugin("benchmark"):
-        pytest.skip("timed by pytest-benchmark, which is switched off")
-
-
-def _report(row: "Latency", record: Record) -> None:
-    from il_bench.plugin.collect import Record as Reported
-
-    record(Reported("latency", row).to_dict())
+    report(row)

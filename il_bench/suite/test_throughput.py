@@ -7,17 +7,16 @@ import pytest
 
 from il_bench.plugin.fixtures import SETTINGS
 from il_bench.protocol import EXPERT
-from il_bench.suite import choice
+from il_bench.suite import selection
 
 if TYPE_CHECKING:
     from il_bench.policies.checkpoint import LoadedPolicy
-    from il_bench.suite.timing import Work
+    from il_bench.suite.throughput import Work
     from il_bench.tokenizers import Tokenizer
 
-Timed = Callable[[str, "Work", int, float], None]
+Time = Callable[[str, "Work", int, float], None]
 BLOCK = 50  # as many as a rollout asks for at once
 BATCHES = (1, 64, 1024, 16384)
-WARM_BELOW = 1024  # what a larger batch takes, no cache decides
 SECONDS = 3.0
 FEW_SECONDS = 0.3  # of the many rows of small calls
 
@@ -25,15 +24,15 @@ FEW_SECONDS = 0.3  # of the many rows of small calls
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Time the project's tokenizers beside il_bench's."""
     if "name" in metafunc.fixturenames:
-        metafunc.parametrize("name", (*choice.TIMED, *choice.registered(metafunc.config)))
+        metafunc.parametrize("name", (*selection.TIMED, *selection.registered(metafunc.config)))
 
 
 @pytest.fixture
-def timed(
+def time(
     request: pytest.FixtureRequest,
     pytestconfig: pytest.Config,
     il_bench_record: Callable[[dict[str, Any]], None],
-) -> Timed:
+) -> Time:
     """Time some work with pytest-benchmark, in turns with what it is compared with, and report the row."""
     if not pytestconfig.pluginmanager.hasplugin("benchmark"):
         pytest.skip("timed by pytest-benchmark, which is switched off")
@@ -43,32 +42,10 @@ def timed(
     device = pytestconfig.stash[SETTINGS].device
 
     def time(what: str, work: "Work", batch: int, seconds: float) -> None:
-        from il_bench.latency.device import inference_on_one_thread
-        from il_bench.latency.memory import peak_memory_mb
         from il_bench.plugin.collect import Record
-        from il_bench.report.schema import Throughput
-        from il_bench.suite.timing import Turns, rounds
+        from il_bench.suite.throughput import throughput
 
-        where = work.device or device
-        calls = [call for call in (work.reference, work.floor, work.call) if call is not None]
-        clock = benchmark._timer  # what --benchmark-timer says
-        n_rounds = rounds(calls, seconds, clock)
-        turns = Turns(work, clock, warm=batch < WARM_BELOW)
-        with inference_on_one_thread():
-            benchmark.pedantic(work.call, setup=turns, rounds=n_rounds)
-        median = benchmark.stats.stats.median
-        to_reference, to_floor = turns.ratios(median)
-        row = Throughput(
-            what=what,
-            batch=batch,
-            device=where,
-            per_second=work.n / median,
-            ratio_to_reference=to_reference,
-            reference=work.reference_name,
-            ratio_to_floor=to_floor,
-            floor=work.floor_name,
-            peak_memory_mb=peak_memory_mb(work.call, where),
-        )
+        row = throughput(what, work, batch, seconds=seconds, device=device, benchmark=benchmark)
         benchmark.extra_info.update(row.model_dump())
         il_bench_record(Record("throughput", row).to_dict())
 
@@ -77,11 +54,11 @@ def timed(
 
 @pytest.mark.throughput
 @pytest.mark.parametrize("batch", [1, BLOCK])
-def test_actions(policy: "LoadedPolicy", batch: int, timed: Timed) -> None:
+def test_actions(policy: "LoadedPolicy", batch: int, time: Time) -> None:
     """Actions a second, each prediction's share in all the actions it gives."""
-    from il_bench.suite.timing import acting
+    from il_bench.suite.throughput import acting
 
-    timed(f"{policy.name}: select_action", acting(policy, batch), batch, SECONDS)
+    time(f"{policy.name}: select_action", acting(policy, batch), batch, SECONDS)
 
 
 @pytest.mark.throughput
@@ -92,43 +69,43 @@ def test_chunks(
     tokenizer: "Tokenizer",
     way: str,
     batch: int,
-    timed: Timed,
+    time: Time,
     pytestconfig: pytest.Config,
 ) -> None:
     """Chunks a second through the tokenizer inside a policy."""
     from il_bench.report.tokenizers import of_policy
-    from il_bench.suite.coding import coding
+    from il_bench.suite.throughput import coding
     from il_bench.suite.tokenizers import held_out
 
     seen = held_out(EXPERT, tokenizer.chunk_shape[0])
     work = coding(of_policy(policy, tokenizer), seen, way, batch, pytestconfig.stash[SETTINGS].device)
-    timed(f"{policy.name}: {way}", work, batch, FEW_SECONDS)
+    time(f"{policy.name}: {way}", work, batch, FEW_SECONDS)
 
 
 @pytest.mark.throughput
 @pytest.mark.usefixtures("il_bench_whole_table")
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("way", ["encode", "decode"])
-def test_fitted_chunks(name: str, way: str, batch: int, timed: Timed, pytestconfig: pytest.Config) -> None:
+def test_fitted_chunks(name: str, way: str, batch: int, time: Time, pytestconfig: pytest.Config) -> None:
     """Chunks a second through the tokenizers that test_tokenizers.py fits."""
-    from il_bench.suite.coding import coding
+    from il_bench.suite.throughput import coding
     from il_bench.suite.tokenizers import fitted, held_out
 
-    _, source = choice.preferred(pytestconfig)
-    subject = fitted(name, source, choice.factory(pytestconfig, name))
+    _, source = selection.preferred(pytestconfig)
+    subject = fitted(name, source, selection.factory(pytestconfig, name))
     seen = held_out(source, subject.tokenizer.chunk_shape[0])
     work = coding(subject, seen, way, batch, pytestconfig.stash[SETTINGS].device)
-    timed(f"{name}: {way}", work, batch, FEW_SECONDS)
+    time(f"{name}: {way}", work, batch, FEW_SECONDS)
 
 
 @pytest.mark.throughput
 @pytest.mark.usefixtures("il_bench_whole_table")
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("what", ["windows", "normalise", "unnormalise"])
-def test_batches(what: str, batch: int, timed: Timed, pytestconfig: pytest.Config) -> None:
+def test_batches(what: str, batch: int, time: Time, pytestconfig: pytest.Config) -> None:
     """Training windows a second of the embedded vqbet: gathered, normalised, and actions back in px."""
     from il_bench.policies.checkpoint import load_policy
-    from il_bench.suite.coding import normalising, windowing
+    from il_bench.suite.throughput import normalising, windowing
     from il_bench.suite.tokenizers import demonstrations
 
     device = pytestconfig.stash[SETTINGS].device
@@ -137,4 +114,4 @@ def test_batches(what: str, batch: int, timed: Timed, pytestconfig: pytest.Confi
         work = windowing(load_policy("vqbet"), dataset, batch)
     else:
         work = normalising(load_policy("vqbet", device=device), dataset, what, batch, device)
-    timed(what, work, batch, FEW_SECONDS)
+    time(what, work, batch, FEW_SECONDS)

@@ -2,7 +2,12 @@
 
 from typing import Any, override
 
+import torch
+from torch import nn
+from torch.utils import _pytree
+
 from il_bench.latency.device import Device, Replay
+from il_bench.pusht.batch import Camera
 
 
 class FakeClock:
@@ -68,9 +73,6 @@ class FakeDevice(Device):
     @override
     def capture(self, work: Any) -> tuple[object, Replay]:
         """Record by keeping the work; a replay writes into what the first run returned, as a graph does."""
-        import torch
-        from torch.utils import _pytree
-
         self.captured += 1
         result = work()
 
@@ -80,3 +82,19 @@ class FakeDevice(Device):
                     static.copy_(fresh)
 
         return result, replay
+
+
+class PixelPolicy(nn.Module):
+    """Sees the camera's image, as a project's own policy may, and stays where the agent is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.camera = Camera("observation.image", width=24, height=24)
+        self.eye = nn.Conv2d(3, 2, 24)
+
+    def reset(self) -> None:
+        pass
+
+    def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        seen: torch.Tensor = self.eye(batch["observation.image"])  # (B, 2, 1, 1)
+        return batch["observation.state"] + seen.flatten(1)

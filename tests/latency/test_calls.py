@@ -6,8 +6,11 @@ import torch
 
 from il_bench.errors import IlBenchError
 from il_bench.latency import calls
-from il_bench.latency.calls import CONTROL_STEP, NEW_CHUNK, PREDICT, QUEUED_ACTION, WHAT, policy_call
+from il_bench.latency.calls import policy_call
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
+from il_bench.protocol import TimedCall
+
+NEW_CHUNK, QUEUED_ACTION, PREDICT, CONTROL_STEP = TimedCall
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def test_a_control_step_is_one_prediction_and_all_its_actions(
 
 
 def test_every_prediction_is_of_the_whole_batch(policy: LoadedPolicy, predictions: list[int]) -> None:
-    for what in WHAT:
+    for what in TimedCall:
         run(policy_call(policy, what, 5), 2, predictions)
     assert set(predictions) == {5}
 
@@ -88,7 +91,7 @@ def test_predictions_are_whole_chunks(policy: LoadedPolicy) -> None:
 def test_policies_that_look_back_are_given_a_history(name: str) -> None:
     policy = load_policy(name)
     queues = policy.policy.config.n_action_steps > 1
-    for what in WHAT:
+    for what in TimedCall:
         if what == QUEUED_ACTION and not queues:
             continue
         call = policy_call(policy, what, 2)

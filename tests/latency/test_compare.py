@@ -9,7 +9,7 @@ import pytest
 
 from il_bench.errors import IlBenchError
 from il_bench.latency.cli import verdict_line
-from il_bench.latency.compare import Comparison, Rule, Verdict, compare, judge, partner
+from il_bench.latency.compare import Comparison, Rule, Speed, compare, judge, partner
 
 RULE = Rule()
 PROCESSES = 6
@@ -41,7 +41,7 @@ def until_decided(a: np.ndarray, b: np.ndarray, rule: Rule = RULE) -> Comparison
     """Look as `compare` does."""
     for look in rule.looks:
         found = judge(a[:, :look], b[:, :look], rule)
-        if found.verdict is not Verdict.INCONCLUSIVE:
+        if found.verdict is not Speed.INCONCLUSIVE:
             break
     return found
 
@@ -51,10 +51,10 @@ def test_two_of_a_kind_are_not_told_apart_and_ten_per_cent_are(kind: str) -> Non
     rng = np.random.default_rng(0)
     same = Counter(until_decided(*blocks(kind, 0.0, rng)).verdict for _ in range(RUNS))
     planted = Counter(until_decided(*blocks(kind, np.log(1.1), rng)).verdict for _ in range(RUNS))
-    assert same[Verdict.SLOWER] + same[Verdict.FASTER] <= 2  # 0.5 expected at most
-    assert same[Verdict.EQUIVALENT] >= 0.8 * RUNS
-    assert planted[Verdict.SLOWER] >= 0.95 * RUNS
-    assert planted[Verdict.FASTER] + planted[Verdict.EQUIVALENT] == 0
+    assert same[Speed.SLOWER] + same[Speed.FASTER] <= 2  # 0.5 expected at most
+    assert same[Speed.EQUIVALENT] >= 0.8 * RUNS
+    assert planted[Speed.SLOWER] >= 0.95 * RUNS
+    assert planted[Speed.FASTER] + planted[Speed.EQUIVALENT] == 0
 
 
 def test_the_interval_misses_the_truth_no_more_often_than_it_says() -> None:
@@ -67,8 +67,8 @@ def test_the_interval_misses_the_truth_no_more_often_than_it_says() -> None:
 def test_what_lies_on_the_margin_is_seldom_called_equivalent() -> None:
     rng = np.random.default_rng(2)
     found = Counter(until_decided(*blocks("normal", np.log1p(RULE.margin), rng)).verdict for _ in range(RUNS))
-    assert found[Verdict.EQUIVALENT] <= 0.025 * RUNS + 5
-    assert found[Verdict.FASTER] == 0
+    assert found[Speed.EQUIVALENT] <= 0.025 * RUNS + 5
+    assert found[Speed.FASTER] == 0
 
 
 def test_a_rule_that_counts_calls_instead_of_processes_would_cry_wolf() -> None:
@@ -76,7 +76,7 @@ def test_a_rule_that_counts_calls_instead_of_processes_would_cry_wolf() -> None:
     rng = np.random.default_rng(3)
     few = [blocks("normal", 0.0, rng, sd=0.02, noise=0.001) for _ in range(RUNS)]
     naive = sum(abs(np.log(b[0]).mean() - np.log(a[0]).mean()) > 0.01 for a, b in few)
-    ours = sum(judge(a[:2], b[:2], RULE).verdict in (Verdict.SLOWER, Verdict.FASTER) for a, b in few)
+    ours = sum(judge(a[:2], b[:2], RULE).verdict in (Speed.SLOWER, Speed.FASTER) for a, b in few)
     assert naive > RUNS / 2
     assert ours <= 2
 
@@ -86,7 +86,7 @@ def test_drift_of_the_machine_is_nobodys_doing() -> None:
     slowing = np.where(np.arange(8) < 4, 1.0, 3.0)
     a = (1.0 + 0.001 * np.arange(PROCESSES))[:, None] * slowing
     found = judge(a, a[::-1], RULE)
-    assert found.verdict is Verdict.EQUIVALENT
+    assert found.verdict is Speed.EQUIVALENT
     assert found.ratio == pytest.approx(1.0, abs=1e-3)
     assert found.high < 1.02
 
@@ -116,7 +116,7 @@ def test_a_few_disturbed_blocks_change_nothing() -> None:
     b[:, 5] *= 4.0  # a round in which another program took the machine from B
     a[2, :3] *= 2.0
     disturbed = judge(a, b, RULE)
-    assert disturbed.verdict is calm.verdict is Verdict.EQUIVALENT
+    assert disturbed.verdict is calm.verdict is Speed.EQUIVALENT
     assert disturbed.ratio == pytest.approx(calm.ratio, abs=0.01)
 
 
@@ -124,7 +124,7 @@ def test_faster_is_the_mirror_of_slower() -> None:
     rng = np.random.default_rng(5)
     a, b = blocks("normal", np.log(1.3), rng)
     there, back = judge(a, b, RULE), judge(b, a, RULE)
-    assert (there.verdict, back.verdict) == (Verdict.SLOWER, Verdict.FASTER)
+    assert (there.verdict, back.verdict) == (Speed.SLOWER, Speed.FASTER)
     # Not to the bit: the other way round, other processes are partners.
     assert there.ratio == pytest.approx(1.0 / back.ratio, rel=0.005)
     assert there.low == pytest.approx(1.0 / back.high, rel=0.01)
@@ -133,7 +133,7 @@ def test_faster_is_the_mirror_of_slower() -> None:
 def test_processes_that_happen_to_agree_are_not_believed_to_the_bit() -> None:
     """Six equal times a side have no spread; the interval still has the width that processes have."""
     found = judge(np.full((PROCESSES, 4), 1.0), np.full((PROCESSES, 4), 1.004), RULE)
-    assert found.verdict is Verdict.EQUIVALENT
+    assert found.verdict is Speed.EQUIVALENT
     assert found.high - found.low > 0.01
 
 
@@ -141,7 +141,7 @@ def test_what_runs_cannot_show_widens_the_interval() -> None:
     rng = np.random.default_rng(6)
     a, b = blocks("normal", np.log(1.06), rng, sd=0.001, noise=0.001)
     assert judge(a, b, RULE, paired=False).verdict is not judge(a, b, RULE, extra_sd=0.05).verdict
-    assert judge(a, b, RULE, extra_sd=0.05).verdict is Verdict.INCONCLUSIVE
+    assert judge(a, b, RULE, extra_sd=0.05).verdict is Speed.INCONCLUSIVE
 
 
 def test_it_says_what_would_help() -> None:
@@ -149,7 +149,7 @@ def test_it_says_what_would_help() -> None:
     rng = np.random.default_rng(7)
     noisy = judge(*(each[:, :8] for each in blocks("normal", 0.0, rng, sd=0.001, noise=0.3)), RULE)
     uneven = judge(*blocks("normal", 0.0, rng, sd=0.2, noise=0.001), RULE)
-    assert noisy.verdict is uneven.verdict is Verdict.INCONCLUSIVE
+    assert noisy.verdict is uneven.verdict is Speed.INCONCLUSIVE
     assert "--budget" in verdict_line(noisy, is_last=False)
     assert "--processes" in verdict_line(noisy, is_last=True)
     assert "--processes" in verdict_line(uneven, is_last=False)
@@ -163,7 +163,7 @@ class Fake:
     seconds: float
     turns: list[str]
 
-    def block(self) -> Sequence[float]:
+    def __call__(self) -> Sequence[float]:
         self.turns.append(self.name)
         return [self.seconds, self.seconds * 1.001, self.seconds * 50]  # the last one was disturbed
 
@@ -177,7 +177,7 @@ def sides(ratio: float, turns: list[str], n: int = PROCESSES) -> tuple[list[Fake
 def test_every_process_takes_one_block_a_round_in_an_order_that_changes() -> None:
     turns: list[str] = []
     found = compare(*sides(1.2, turns), RULE, np.random.default_rng(0))
-    assert (found.verdict, found.rounds) == (Verdict.SLOWER, RULE.looks[0])
+    assert (found.verdict, found.rounds) == (Speed.SLOWER, RULE.looks[0])
     assert found.ratio == pytest.approx(1.2)
     rounds = [turns[i : i + 2 * PROCESSES] for i in range(0, len(turns), 2 * PROCESSES)]
     assert len(rounds) == RULE.looks[0]
@@ -193,7 +193,7 @@ def test_it_looks_on_until_the_last_look_and_then_is_inconclusive() -> None:
     uneven = [[Fake(f"{s}{i}", t, turns) for i, t in enumerate(rng.lognormal(0, 0.3, 4))] for s in "ab"]
     heard: list[int] = []
     found = compare(*uneven, RULE, rng, on_round=lambda done, seconds, last: heard.append(done))
-    assert (found.verdict, found.rounds) == (Verdict.INCONCLUSIVE, RULE.looks[-1])
+    assert (found.verdict, found.rounds) == (Speed.INCONCLUSIVE, RULE.looks[-1])
     assert heard == list(range(1, RULE.looks[-1] + 1))
 
 

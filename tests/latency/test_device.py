@@ -1,3 +1,5 @@
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,7 @@ from il_bench.latency.device import (
     MpsDevice,
     device_for,
     inference_on_one_thread,
+    process_memory_mb,
     slowed_by,
 )
 
@@ -116,3 +119,29 @@ def test_one_thread_is_restored() -> None:
         assert torch.get_num_threads() == 1
         raise KeyError
     assert torch.get_num_threads() == before
+
+
+def test_a_calls_memory_is_what_it_holds_at_once() -> None:
+    kept = torch.ones(1000, 1000)  # 4 MB that were there before
+
+    def call() -> object:
+        one = torch.ones(1000, 1000)
+        two = one + kept
+        del one
+        return two + 1  # two arrays at once, never three
+
+    assert device_for("cpu").call_memory_mb(call) == pytest.approx(8.0, rel=0.01)
+    assert device_for("mps").call_memory_mb(call) is None
+
+
+def test_a_processes_memory_is_what_the_system_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux says it in a file, other systems by `resource`, and Windows not at all."""
+    found = process_memory_mb()
+
+    def unreadable(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", unreadable)
+    assert found == pytest.approx(process_memory_mb(), rel=0.05)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert process_memory_mb() is None

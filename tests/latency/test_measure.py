@@ -9,8 +9,8 @@ from il_bench.errors import IlBenchError
 from il_bench.latency import measure as measuring
 from il_bench.latency.device import CpuDevice
 from il_bench.latency.measure import (
+    MeasuredCall,
     Samples,
-    Timed,
     WarmUp,
     cross_check,
     enough,
@@ -80,7 +80,7 @@ def test_processor_time_tells_waiting_from_computing(clock: FakeClock, device: F
         clock.work(0.003)
         device.launch(0.007 - LAUNCH)
 
-    work = Timed(call, device, cpu_clock=lambda: clock.processor)
+    work = MeasuredCall(call, device, cpu_clock=lambda: clock.processor)
     times = tuple(work.once(clock) for _ in range(4))
     found = Samples(times, WarmUp(1.0, (1.0,), True, 1.0), cpu_s=work.cpu_s)
     assert found.cpu_share == pytest.approx(0.3, abs=0.01)
@@ -210,7 +210,7 @@ def test_a_slow_host_is_timed_on_the_cpu_too(clock: FakeClock) -> None:
 def test_every_call_is_prepared_first(clock: FakeClock, device: FakeDevice) -> None:
     said: list[str] = []
     note: Callable[[str], Callable[[], None]] = lambda word: lambda: said.append(word)  # noqa: E731
-    work = Timed(note("call"), device, note("prepare"), cpu_clock=clock)
+    work = MeasuredCall(note("call"), device, note("prepare"), cpu_clock=clock)
     for _ in range(2):
         work.once(clock)
     assert said == ["prepare", "call"] * 2

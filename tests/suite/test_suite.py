@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from il_bench.policies.checkpoint import load_policy
-from il_bench.suite import timing
+from il_bench.policies.checkpoint import load_policy, wrap_object
+from il_bench.suite import throughput
+from tests.latency.fakes import PixelPolicy
 
 
 def test_acting_is_one_prediction_and_all_its_actions(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = load_policy(checkpoint)
-    work = timing.acting(policy, batch=3)
+    work = throughput.acting(policy, batch=3)
     assert work.n == 3 * policy.policy.config.n_action_steps
     calls = []
     predict = policy.policy.predict_action_chunk
@@ -26,6 +27,12 @@ def test_acting_is_one_prediction_and_all_its_actions(
     for _ in range(4):
         work.call()
     assert len(calls) == 4
+
+
+def test_a_policy_on_images_acts_on_images() -> None:
+    work = throughput.acting(wrap_object(PixelPolicy(), name="eye", checkpoint="memory"), batch=3)
+    work.call()
+    assert work.n == 3
 
 
 @pytest.mark.slow

@@ -4,18 +4,20 @@ import json
 import math
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from il_bench.data.chunks import Chunks, FromTheAgent
+from il_bench.latency.device import inference_on_one_thread
 from il_bench.report import schema
 from il_bench.report.tokenizers import Subject, measure, of_policy, use_of_codes
-from il_bench.suite import choice, coding, timing
+from il_bench.suite import selection, throughput
 from il_bench.suite import tokenizers as suite_tokenizers
 from il_bench.tokenizers import KMeansTokenizer, ResidualVQTokenizer, UniformBinsTokenizer
 
@@ -134,8 +136,8 @@ def test_only_a_residual_vq_has_first_tokens(two_moves: Subject) -> None:
 
 
 def test_the_suite_can_make_every_tokenizer_it_names() -> None:
-    assert tuple(suite_tokenizers.NEW) == choice.QUICK + choice.TRAINED
-    assert set(choice.TIMED) <= set(suite_tokenizers.NEW)
+    assert tuple(suite_tokenizers.NEW) == selection.QUICK + selection.TRAINED
+    assert set(selection.TIMED) <= set(suite_tokenizers.NEW)
     for name, new in suite_tokenizers.NEW.items():
         tokenizer = new()
         assert tokenizer.chunk_shape == suite_tokenizers.CHUNK_SHAPE
@@ -148,28 +150,39 @@ def test_the_suite_can_make_every_tokenizer_it_names() -> None:
 # ---- timing
 
 
-def test_all_are_timed_in_turns_and_compared_by_items_a_second() -> None:
-    calls: list[str] = []
+def test_work_is_compared_by_items_a_second() -> None:
+    """By this clock a call takes as long as its name says."""
+    now, calls = 0.0, []
 
-    def note(name: str) -> Callable[[], None]:
-        return lambda: calls.append(name)
+    def lasting(name: str, seconds: float) -> Callable[[], None]:
+        def call() -> None:
+            nonlocal now
+            now += seconds
+            calls.append(name)
 
-    work = timing.Work(note("ours"), 10, reference=note("theirs"), reference_n=2, floor=note("floor"))
-    ticks = iter(range(100))
-    turns = timing.Turns(work, lambda: float(next(ticks)), warm=False)
-    turns()
-    assert calls == ["theirs", "floor"]
-    calls.clear()
-    timing.Turns(work, time.perf_counter, warm=True)()
-    assert calls == ["theirs", "theirs", "floor", "floor", "ours"], "each once before it is timed"
-    # By this clock each call takes a second: theirs does 2 in it, the floor 10; ours 2.5.
-    assert turns.ratios(4.0) == (1.25, 0.25)
-    turns._seconds["reference"] += [9.0, 2.0]
-    assert turns.ratios(4.0)[0] == 2.5, "the median"
-    assert timing.Turns(timing.Work(note("ours"), 1), time.perf_counter, warm=False).ratios(1.0) == (
-        None,
-        None,
-    )
+        return call
+
+    class Benchmark:
+        stats = SimpleNamespace(stats=SimpleNamespace(median=4.0))
+
+        def _timer(self) -> float:
+            return now
+
+        def pedantic(self, target: Callable[[], None], *, setup: Callable[[], None], rounds: int) -> None:
+            for _ in range(rounds):
+                setup()
+                target()
+
+    theirs = throughput.Counterpart("theirs", lasting("theirs", 1.0), 2)
+    floor = throughput.Counterpart("floor", lasting("floor", 2.0), 10)
+    work = throughput.Work(lasting("ours", 4.0), 10, theirs, floor)
+    options: Any = {"seconds": 1.0, "device": "cpu", "benchmark": Benchmark()}
+    row = throughput.throughput("work", work, 1024, **options)
+    assert (row.per_second, row.ratio_to_reference, row.ratio_to_floor) == (2.5, 1.25, 0.5)
+    assert (row.reference, row.floor, row.device) == ("theirs", "floor", "cpu")
+    assert Counter(calls) == {"ours": 8, "theirs": 7, "floor": 7}
+    alone = throughput.throughput("work", throughput.Work(work.call, 1), 1, **options)
+    assert (alone.ratio_to_reference, alone.floor) == (None, None)
 
 
 @pytest.mark.parametrize("way", ["encode", "decode"])
@@ -177,10 +190,10 @@ def test_a_residual_vq_is_compared_with_lerobot_on_the_same_weights(
     residual: ResidualVQTokenizer, way: str
 ) -> None:
     subject = Subject("rvq", residual, FromTheAgent(), "nothing")
-    work = coding.coding(subject, seen(RIGHT, DOWN, NEARLY_RIGHT), way, 7, "cpu")
+    work = throughput.coding(subject, seen(RIGHT, DOWN, NEARLY_RIGHT), way, 7, "cpu")
     assert work.reference is not None and work.floor is not None
-    with timing.inference_on_one_thread():
-        ours, theirs, products = work.call(), work.reference(), work.floor()
+    with inference_on_one_thread():
+        ours, theirs, products = work.call(), work.reference.call(), work.floor.call()
     assert isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor)
     torch.testing.assert_close(ours, theirs)
     assert isinstance(products, torch.Tensor)
@@ -190,7 +203,7 @@ def test_a_residual_vq_is_compared_with_lerobot_on_the_same_weights(
 def test_what_has_no_network_has_no_floor() -> None:
     tokenizer = UniformBinsTokenizer(4, CHUNK)
     tokenizer.fit(torch.randn(9, *CHUNK))
-    work = coding.coding(
+    work = throughput.coding(
         Subject("bins", tokenizer, FromTheAgent(), "nothing"), seen(RIGHT), "encode", 3, "cpu"
     )
     assert (work.reference, work.floor, work.n) == (None, None, 3)
@@ -200,14 +213,14 @@ def test_windows_are_those_of_lerobots_dataset() -> None:
     from il_bench.data import open_dataset
     from il_bench.policies.checkpoint import load_policy
 
-    work = coding.windowing(load_policy("vqbet"), open_dataset("expert"), 3)
-    assert work.reference is not None and work.reference_n == 3
-    ours, theirs = work.call(), work.reference()
+    work = throughput.windowing(load_policy("vqbet"), open_dataset("expert"), 3)
+    assert work.reference is not None and work.reference.n == 3
+    ours, theirs = work.call(), work.reference.call()
     assert isinstance(ours, dict) and isinstance(theirs, dict)
     for key in ("action", "observation.state", "action_is_pad"):
         torch.testing.assert_close(ours[key], theirs[key])
-    assert work.floor is not None and work.floor_name == "indexing as many rows"
-    copies = work.floor()
+    assert work.floor is not None and work.floor.name == "indexing as many rows"
+    copies = work.floor.call()
     assert isinstance(copies, list)
     held = [each for each in ours.values() if isinstance(each, torch.Tensor)]
     assert [each.shape for each in copies] == [each.shape for each in held], "every row of every tensor"
@@ -218,9 +231,9 @@ def test_normalising_is_compared_with_one_pass_over_the_same_numbers(way: str, n
     from il_bench.data import open_dataset
     from il_bench.policies.checkpoint import load_policy
 
-    work = coding.normalising(load_policy("vqbet"), open_dataset("expert"), way, 3, "cpu")
-    assert work.floor is not None and work.floor_name == "one multiplication of the same numbers"
-    changed, passed = work.call(), work.floor()
+    work = throughput.normalising(load_policy("vqbet"), open_dataset("expert"), way, 3, "cpu")
+    assert work.floor is not None and work.floor.name == "one multiplication of the same numbers"
+    changed, passed = work.call(), work.floor.call()
     given = list(changed.values()) if isinstance(changed, dict) else [changed]
     shapes = {each.shape for each in given if isinstance(each, torch.Tensor) and each.is_floating_point()}
     floor = passed if isinstance(passed, list) else [passed]
@@ -296,8 +309,8 @@ def test_what_takes_long_is_fitted_on_your_demonstrations_only(
         )
         return {line.partition("::")[2] for line in result.outlines if "::" in line}
 
-    quick = {f"test_fitted[{name}-expert]" for name in choice.QUICK}
-    trained = {f"test_fitted[{name}-expert]" for name in choice.TRAINED}
+    quick = {f"test_fitted[{name}-expert]" for name in selection.QUICK}
+    trained = {f"test_fitted[{name}-expert]" for name in selection.TRAINED}
     assert collected() == quick | trained | {"test_tokenizer[expert-bet]"}
     pytester.makeini("[pytest]\nil_bench_data = somewhere/mine")
     expected = quick | {name.replace("expert", "mine") for name in quick | trained}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from il_bench.errors import IlBenchError
-from il_bench.latency import stored
+from il_bench.latency import regression
 from il_bench.report import schema, table
 
 MACHINE = {"cpu": "one", "cores": 2, "device": "cpu", "threads": 1}
@@ -18,9 +18,9 @@ MACHINE = {"cpu": "one", "cores": 2, "device": "cpu", "threads": 1}
 def row(factor: float = 1.0, *, speed: float = 1.0, seed: int = 0, **changed: Any) -> schema.Stored:
     """A run whose calls take `factor` times as long as usual, on a machine `speed` times as slow."""
     rng = np.random.default_rng(seed)
-    shape = (stored.PROCESSES, stored.ROUNDS)
-    drift = speed * np.exp(rng.normal(0.0, 0.05, stored.ROUNDS))
-    processes = np.exp(rng.normal(0.0, 0.01, (stored.PROCESSES, 1)))
+    shape = (regression.PROCESSES, regression.ROUNDS)
+    drift = speed * np.exp(rng.normal(0.0, 0.05, regression.ROUNDS))
+    processes = np.exp(rng.normal(0.0, 0.01, (regression.PROCESSES, 1)))
 
     def times(seconds: float) -> tuple[tuple[float, ...], ...]:
         found = seconds * drift * np.exp(rng.normal(0.0, 0.01, shape))
@@ -44,48 +44,48 @@ def row(factor: float = 1.0, *, speed: float = 1.0, seed: int = 0, **changed: An
 
 
 def test_a_slowdown_fails_the_run_on_the_same_machine() -> None:
-    found = stored.against(row(), row(1.25, seed=1), Path("old.json"))
+    found = regression.against(row(), row(1.25, seed=1), Path("old.json"))
     assert (found.verdict, found.gate, found.differs) == ("slower", True, ())
     assert found.ratio == pytest.approx(1.25, abs=0.03)
-    sentence = stored.problem(found)
+    sentence = regression.problem(found)
     assert sentence is not None
     assert "bc: slower than in old.json" in sentence
 
 
 def test_the_same_again_passes_and_is_never_called_slower() -> None:
-    found = [stored.against(row(), row(seed=seed), Path("old.json")) for seed in range(1, 60)]
-    assert all(stored.problem(each) is None for each in found)
+    found = [regression.against(row(), row(seed=seed), Path("old.json")) for seed in range(1, 60)]
+    assert all(regression.problem(each) is None for each in found)
     assert sum(each.verdict == "equivalent" for each in found) > 40
 
 
 def test_another_machine_is_no_gate_and_the_field_is_named() -> None:
     other = row(1.5, seed=1, machine={**MACHINE, "cpu": "another", "threads": 4})
-    found = stored.against(row(), other, Path("old.json"))
+    found = regression.against(row(), other, Path("old.json"))
     assert (found.verdict, found.gate) == ("slower", False)
     assert found.differs == ("cpu was 'one', is 'another'", "threads was 1, is 4")
-    assert stored.problem(found) is None
+    assert regression.problem(found) is None
 
 
 def test_a_field_that_only_one_of_them_has_differs_too() -> None:
-    found = stored.against(row(), row(seed=1, machine={**MACHINE, "driver": "5"}), Path("old.json"))
+    found = regression.against(row(), row(seed=1, machine={**MACHINE, "driver": "5"}), Path("old.json"))
     assert found.differs == ("driver was None, is '5'",)
 
 
 def test_new_versions_on_the_same_machine_stay_a_gate() -> None:
-    found = stored.against(row(), row(1.3, seed=1, versions={"torch": "3"}), Path("old.json"))
-    assert stored.problem(found) is not None
+    found = regression.against(row(), row(1.3, seed=1, versions={"torch": "3"}), Path("old.json"))
+    assert regression.problem(found) is not None
 
 
 def test_a_machine_that_became_a_little_slower_is_not_the_policys_doing() -> None:
-    found = stored.against(row(), row(speed=1.08, seed=1), Path("old.json"))
+    found = regression.against(row(), row(speed=1.08, seed=1), Path("old.json"))
     assert found.gate
     assert found.ratio == pytest.approx(1.0, abs=0.03)
-    assert stored.problem(found) is None
+    assert regression.problem(found) is None
 
 
 def test_a_machine_in_another_state_gates_nothing_and_says_so() -> None:
     """Half as fast, and the policy suffers less than the yardstick: no verdict can be had from that."""
-    found = stored.against(row(), row(0.8, speed=2.0, seed=1), Path("old.json"))
+    found = regression.against(row(), row(0.8, speed=2.0, seed=1), Path("old.json"))
     assert (found.verdict, found.gate) == ("inconclusive", False)
     said = re.search(r"the yardstick takes ([\d.]+) times as long", found.differs[0])
     assert said is not None and float(said[1]) == pytest.approx(2.0, abs=0.02)
@@ -93,7 +93,7 @@ def test_a_machine_in_another_state_gates_nothing_and_says_so() -> None:
 
 def test_a_gpu_has_no_yardstick_and_is_compared_by_its_times() -> None:
     then, now = (row(f, seed=s, yardstick=None, clock="wall", device="cuda") for f, s in ((1.0, 0), (1.3, 1)))
-    found = stored.against(then, now, Path("old.json"))
+    found = regression.against(then, now, Path("old.json"))
     assert found.ratio == pytest.approx(1.3, abs=0.1)
 
 
@@ -105,7 +105,7 @@ def test_it_is_found_again_in_a_report(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     kept = row()
     schema.save(path, report(kept, row(policy="act")))
-    assert stored.find(path, row(seed=3)) == kept
+    assert regression.find(path, row(seed=3)) == kept
 
 
 @pytest.mark.parametrize("rows", [(), (row(policy="act"),)])
@@ -117,11 +117,13 @@ def test_a_report_without_it_is_refused_with_the_way_out(
     with pytest.raises(
         IlBenchError, match=r"no times of bc on cpu; make it with --benchmark --il-keep-blocks"
     ):
-        stored.find(path, row())
+        regression.find(path, row())
 
 
 def test_the_table_shows_the_verdict_and_leaves_the_blocks_out() -> None:
-    found = stored.against(row(), row(1.5, seed=1, machine={**MACHINE, "cpu": "another"}), Path("old.json"))
+    found = regression.against(
+        row(), row(1.5, seed=1, machine={**MACHINE, "cpu": "another"}), Path("old.json")
+    )
     text = table.render(report(found))
     assert "comparisons" in text
     assert "slower" in text

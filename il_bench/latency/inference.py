@@ -1,4 +1,4 @@
-"""The same policy run in another way: compiled, as CUDA graphs, or with another sampler of its diffusion."""
+"""Other ways to run the same policy: compiled, as CUDA graphs, or with another sampler of its diffusion."""
 
 import copy
 import re
@@ -6,30 +6,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from diffusers import DDIMScheduler, DDPMScheduler
-from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 from torch import Tensor, nn
 from torch.utils import _pytree
 
 from il_bench.errors import IlBenchError
 from il_bench.latency.device import Device, Replay
 from il_bench.policies.checkpoint import LoadedPolicy
+from il_bench.protocol import Mode
 
-EAGER, COMPILE, CUDA_GRAPH = "eager", "compile", "cuda graph"
-MODES = (EAGER, COMPILE, CUDA_GRAPH)
 _SCHEDULERS = {"DDPM": DDPMScheduler, "DDIM": DDIMScheduler}
-
-
-def modes_of(device: Device) -> tuple[str, ...]:
-    """The modes that a device has."""
-    return MODES if device.has_graphs else (EAGER, COMPILE)
 
 
 def sampler_of(policy: LoadedPolicy) -> str | None:
     """The sampler of a diffusion policy and its steps, such as ``DDIM-10``; None for other policies."""
     model: Any = getattr(policy.policy, "diffusion", None)
-    kinds = [name for name, kind in _SCHEDULERS.items() if isinstance(_scheduler(model), kind)]
+    scheduler = getattr(model, "noise_scheduler", None)
+    kinds = [name for name, kind in _SCHEDULERS.items() if isinstance(scheduler, kind)]
     return f"{kinds[0]}-{model.num_inference_steps}" if kinds else None
 
 
@@ -57,36 +50,39 @@ def with_sampler(policy: LoadedPolicy, sampler: str) -> LoadedPolicy:
     return replace(policy, policy=other)
 
 
-def in_mode(policy: LoadedPolicy, mode: str, device: Device) -> LoadedPolicy:
+def in_mode(policy: LoadedPolicy, mode: str, device: Device, seen: dict[str, Tensor]) -> LoadedPolicy:
     """The policy for ``eager``, else a copy whose networks are compiled or recorded.
 
     ``compile``: torch.compile's defaults, shapes fixed. ``cuda graph``: kernels as in eager, launched at once
-    as one graph for each network and shape of its inputs. Networks are the outermost modules that a
-    prediction calls: of diffusion the U-Net, ten times in a row with DDIM-10, not the whole denoising. What
-    lies between them, and the processing, stays as it is. Both pay in their first call.
+    as one graph for each network and shape of its inputs. The networks are those that `networks` finds; of
+    diffusion it is the U-Net, ten times in a row with DDIM-10, not the whole denoising. What lies between
+    them, and the processing, stays as it is. Both modes pay in their first call.
+
+    Args:
+        seen: raw observations that the policy can act on.
 
     Raises:
         IlBenchError: no such mode, the device has no graphs, or the policy has no network.
     """
-    if mode not in MODES:
-        raise IlBenchError(f"latency: unknown mode {mode!r}; use one of {', '.join(MODES)}")
-    if mode == EAGER:
+    if mode not in Mode:
+        raise IlBenchError(f"latency: unknown mode {mode!r}; use one of {', '.join(Mode)}")
+    if mode == Mode.EAGER:
         return policy
-    if mode == CUDA_GRAPH and not device.has_graphs:
+    if mode == Mode.CUDA_GRAPH and not device.has_graphs:
         raise IlBenchError(f"cuda graph: {device.name} has no graphs; use --il-device cuda or another mode")
     if not isinstance(policy.policy, nn.Module):
         raise IlBenchError(f"{mode}: {policy.name} has no network; leave it out")
     other = replace(policy, policy=copy.deepcopy(policy.policy))
-    for network in networks(other):
-        if mode == COMPILE:
+    for network in networks(other, seen):
+        if mode == Mode.COMPILE:
             network.compile(dynamic=False)
         else:
             network.forward = Recorded(network.forward, device)
     return other
 
 
-def networks(policy: LoadedPolicy) -> list[nn.Module]:
-    """The outermost modules that a prediction calls, in the order of their first calls."""
+def networks(policy: LoadedPolicy, seen: dict[str, Tensor]) -> list[nn.Module]:
+    """The outermost modules that a prediction from `seen` calls, in the order of their first calls."""
     inner = policy.policy
     found: dict[nn.Module, None] = {}
     depth = 0
@@ -106,7 +102,7 @@ def networks(policy: LoadedPolicy) -> list[nn.Module]:
     hooks += [module.register_forward_hook(leave) for module in modules]
     try:
         policy.reset()
-        policy.select_action({OBS_STATE: torch.zeros(1, 2), OBS_ENV_STATE: torch.zeros(1, 16)})
+        policy.select_action({key: value[:1] for key, value in seen.items()})
     finally:
         for hook in hooks:
             hook.remove()
@@ -145,7 +141,3 @@ class Recorded:
         args, kwargs = _pytree.tree_unflatten(own, structure)
         result, replay = self._device.capture(lambda: self._forward(*args, **kwargs))
         return [leaf for leaf in own if isinstance(leaf, Tensor)], result, replay
-
-
-def _scheduler(model: Any) -> Any:
-    return getattr(model, "noise_scheduler", None)

@@ -15,12 +15,11 @@ from typer.testing import CliRunner
 
 from il_bench.cli import app
 from il_bench.errors import IlBenchError
-from il_bench.latency import cli, sides
+from il_bench.latency import cli, contenders
 from il_bench.latency.compare import Rule
-from il_bench.latency.pinning import pin, quietest_core
-from il_bench.latency.sides import Side, hold
+from il_bench.latency.contenders import Contender, clock_of, compare_policies, load
+from il_bench.latency.processes import HERE, Worker, pin, pin_together, quietest_core
 from il_bench.latency.worker import PROTOCOL, block, once, serve
-from il_bench.latency.workers import HERE, Process, Subject, Worker, clock_of, greet, load, pin_together
 
 #: A worker without torch: its calls take as long as its policy's name says.
 SCRIPT = f"""
@@ -49,14 +48,14 @@ def script(text: str, *options: str) -> Sequence[str]:
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Worker]]:
-    """What `sides` starts are fakes; all of them."""
+    """What `contenders` starts are fakes; all of them."""
     started: list[Worker] = []
 
     def start(python: Path, **options: Any) -> Worker:
         started.append(Worker(python, command=script(SCRIPT), **options))
         return started[-1]
 
-    monkeypatch.setattr(sides, "Worker", start)
+    monkeypatch.setattr(contenders, "Worker", start)
     yield started
     for worker in started:
         worker.close()
@@ -178,9 +177,9 @@ def test_the_quietest_core_is_the_one_that_is_soonest_done(monkeypatch: pytest.M
 
 def test_a_worker_loads_and_times() -> None:
     with Worker(command=script(SCRIPT)) as worker:
-        greet([worker])
-        assert load([worker], [Subject("0.25")], "k")[0]["policy"] == "0.25"
-        assert list(Process(worker, "k", "processor").block()) == pytest.approx([0.25, 0.2525])
+        worker.greeting()
+        assert load([worker], [Contender("0.25")], "k")[0]["policy"] == "0.25"
+        assert worker.time_block("k", "processor") == pytest.approx([0.25, 0.2525])
 
 
 def test_our_worker_greets_and_ends_with_its_input() -> None:
@@ -193,10 +192,10 @@ def test_our_worker_greets_and_ends_with_its_input() -> None:
 def test_an_environment_without_il_bench_is_named_with_the_way_out() -> None:
     command = (sys.executable, "-I", "-S", "-m", "il_bench.latency.worker")
     with (
-        Worker(Path("/env/python"), command=command, called="--python-b") as worker,
-        pytest.raises(IlBenchError, match=r"--python-b: .*no il_bench.*/env/python -m pip install il-bench"),
+        Worker(Path("/env/python"), command=command) as worker,
+        pytest.raises(IlBenchError, match=r"^/env/python: .*no il_bench.*/env/python -m pip install"),
     ):
-        greet([worker])
+        worker.greeting()
 
 
 @pytest.mark.parametrize(
@@ -250,16 +249,16 @@ def test_another_environment_does_not_inherit_where_ours_imports_from(
 
 
 def test_processor_time_is_for_one_thread_of_the_cpu_only() -> None:
-    cpu, threads, gpu = Subject("bc"), Subject("bc", threads=2), Subject("bc", device="cuda")
+    cpu, threads, gpu = Contender("bc"), Contender("bc", threads=2), Contender("bc", device="cuda")
     assert clock_of(cpu, cpu) == "processor"
     assert {clock_of(cpu, gpu), clock_of(threads, threads), clock_of(gpu, gpu)} == {"wall"}
     with pytest.raises(IlBenchError, match=r"processor time does not see what a GPU does; use wall"):
-        hold(Side(cpu), Side(gpu), Rule(), seconds=1.0, clock="processor")
+        compare_policies(cpu, gpu, Rule(), seconds=1.0, clock="processor")
 
 
 def test_processes_end_when_one_side_cannot_be_loaded(fakes: list[Worker]) -> None:
     with pytest.raises(IlBenchError, match=r"absent: no such policy\. Give one of"):
-        hold(Side(Subject("1.0")), Side(Subject("absent")), Rule(), processes=2, seconds=1.0)
+        compare_policies(Contender("1.0"), Contender("absent"), Rule(), processes=2, seconds=1.0)
     assert len(fakes) == 4
     assert all(worker._process.poll() is not None for worker in fakes)
 
@@ -286,13 +285,13 @@ def test_the_command_answers_by_word_file_and_exit_status(
 def test_the_command_hands_each_side_what_it_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    heard: list[Side] = []
+    heard: list[Contender] = []
 
-    def listen(a: Side, b: Side, *rest: object, **options: object) -> None:
+    def listen(a: Contender, b: Contender, *rest: object, **options: object) -> None:
         heard.extend((a, b))
         raise IlBenchError("heard")
 
-    monkeypatch.setattr(sides, "hold", listen)
+    monkeypatch.setattr(contenders, "compare_policies", listen)
     other = tmp_path / "env" / "bin" / "python"
     other.parent.mkdir(parents=True)
     other.touch()
@@ -301,11 +300,11 @@ def test_the_command_hands_each_side_what_it_asked_for(
     assert done.exit_code == 2
     a, b = heard
     assert (a.python, b.python) == (HERE, other)
-    assert (a.subject.sampler, b.subject.sampler) == ("DDIM-10", "DDIM-8")
-    assert (a.subject.device, b.subject.device) == ("cpu", "cuda")
-    assert a.subject.policy == b.subject.policy == "diffusion"
-    assert {a.subject.batch, b.subject.batch} == {64}
-    assert not a.subject.processed and not b.subject.processed
+    assert (a.sampler, b.sampler) == ("DDIM-10", "DDIM-8")
+    assert (a.device, b.device) == ("cpu", "cuda")
+    assert a.policy == b.policy == "diffusion"
+    assert {a.batch, b.batch} == {64}
+    assert not a.processed and not b.processed
 
 
 @pytest.mark.parametrize(
@@ -331,8 +330,8 @@ def test_every_verdict_has_its_exit_status() -> None:
 def test_a_real_policy_beside_itself_with_another_batch(checkpoint: Path) -> None:
     """From the command to the processes and back: 64 observations take longer than one."""
     options: Any = {"processes": 2, "seconds": 30.0}
-    one, many = Side(Subject(str(checkpoint))), Side(Subject(str(checkpoint), batch=64))
-    found = hold(one, many, Rule(margin=0.3), **options)
+    one, many = Contender(str(checkpoint)), Contender(str(checkpoint), batch=64)
+    found = compare_policies(one, many, Rule(margin=0.3), **options)
     assert found.comparison.ratio > 1.2
     assert found.facts[0]["machine"]["device"] == "cpu"
     assert found.facts[0]["versions"] == found.facts[1]["versions"]

@@ -5,12 +5,13 @@ import torch
 from torch import nn
 
 from il_bench.errors import IlBenchError
-from il_bench.latency.calls import NEW_CHUNK, policy_call
+from il_bench.latency.calls import observations, policy_call
 from il_bench.latency.device import device_for
-from il_bench.latency.variants import Recorded, in_mode, modes_of, networks, sampler_of, with_sampler
-from il_bench.policies.checkpoint import LoadedPolicy, load_policy
+from il_bench.latency.inference import Recorded, in_mode, networks, sampler_of, with_sampler
+from il_bench.policies.checkpoint import LoadedPolicy, load_policy, wrap_object
+from il_bench.protocol import TimedCall
 
-from .fakes import FakeClock, FakeDevice
+from .fakes import FakeClock, FakeDevice, PixelPolicy
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def unet_calls(policy: LoadedPolicy, monkeypatch: pytest.MonkeyPatch) -> int:
         return torch.zeros_like(sample)
 
     monkeypatch.setattr(policy.policy.diffusion.unet, "forward", forward)
-    call = policy_call(policy, NEW_CHUNK, 1)
+    call = policy_call(policy, TimedCall.NEW_CHUNK, 1)
     call.prepare()
     call.call()
     return len(seen)
@@ -67,23 +68,31 @@ def test_only_diffusion_has_a_sampler(checkpoint: Path) -> None:
 
 def test_networks_are_the_outermost_modules_that_predict(diffusion: LoadedPolicy, checkpoint: Path) -> None:
     inner = diffusion.policy.diffusion
-    assert networks(diffusion) == [inner.unet]
+    assert networks(diffusion, observations(1)) == [inner.unet]
     act = load_policy(checkpoint)
-    assert networks(act) == [act.policy.model]
+    assert networks(act, observations(1)) == [act.policy.model]
     assert not any(module._forward_pre_hooks for module in act.policy.modules())
 
 
-def test_graphs_are_for_devices_that_have_them() -> None:
-    assert modes_of(device_for("cpu")) == ("eager", "compile")
-    assert modes_of(device_for("cuda")) == ("eager", "compile", "cuda graph")
+def test_a_policy_on_images_has_its_network_recorded() -> None:
+    policy = wrap_object(PixelPolicy(), name="eye", checkpoint="memory")
+    eager, recorded = (
+        policy_call(policy, TimedCall.NEW_CHUNK, 2, mode=mode, device=FakeDevice(FakeClock()))
+        for mode in ("eager", "cuda graph")
+    )
+    assert type(recorded.policy.policy.eye.forward) is Recorded
+    assert torch.equal(eager.call(), recorded.call())
+
+
+def test_the_planner_has_no_network_to_compile() -> None:
     with pytest.raises(IlBenchError, match="expert has no network"):
-        in_mode(load_policy("expert"), "compile", device_for("cpu"))
+        in_mode(load_policy("expert"), "compile", device_for("cpu"), observations(1))
 
 
 def test_recorded_networks_act_as_the_policy_does(checkpoint: Path) -> None:
     """Inputs change between calls, and a chunk that waits in the queue is not written over."""
     policy, device = load_policy(checkpoint), FakeDevice(FakeClock())
-    recorded = in_mode(policy, "cuda graph", device)
+    recorded = in_mode(policy, "cuda graph", device, observations(1))
     for batch in (1, 3):
         for seed in range(3):
             shown = {
@@ -110,8 +119,8 @@ def test_what_a_recording_returned_is_the_callers() -> None:
 @pytest.mark.slow
 def test_compiled_networks_act_as_the_policy_does(checkpoint: Path) -> None:
     policy = load_policy(checkpoint)
-    call = policy_call(policy, NEW_CHUNK, 2, mode="compile")
-    eager = policy_call(policy, NEW_CHUNK, 2)
+    call = policy_call(policy, TimedCall.NEW_CHUNK, 2, mode="compile")
+    eager = policy_call(policy, TimedCall.NEW_CHUNK, 2)
     for each in (call, eager):
         each.prepare()
     assert torch.allclose(call.call(), eager.call(), atol=1e-2)

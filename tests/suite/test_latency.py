@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from il_bench.errors import IlBenchError
-from il_bench.latency.calls import CONTROL_STEP, NEW_CHUNK, QUEUED_ACTION
 from il_bench.latency.device import device_for
-from il_bench.latency.fresh import fresh_process
 from il_bench.latency.matmul import Floor
 from il_bench.latency.measure import Samples, WarmUp
+from il_bench.latency.processes import Worker
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
+from il_bench.protocol import TimedCall
 from il_bench.suite import latency
-from il_bench.suite.latency import Subject, row_of, timed
+from il_bench.suite.latency import CallSpec, first_calls, row_of, time_call
 
 CPU = device_for("cpu")
 
@@ -49,7 +49,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_row_is_made_of_the_samples_that_pytest_benchmark_took(policy: LoadedPolicy) -> None:
     benchmark = Benchmark()
-    row = timed(policy, Subject(NEW_CHUNK, 2), CPU, benchmark)
+    row = time_call(policy, CallSpec(TimedCall.NEW_CHUNK, 2), CPU, benchmark)
     times = sorted(benchmark.stats.stats.data)
     assert row.n == len(times) >= 6
     assert row.p50_ms is not None and times[0] <= row.p50_ms / 1e3 <= times[-1]
@@ -65,7 +65,7 @@ def test_a_row_is_made_of_the_samples_that_pytest_benchmark_took(policy: LoadedP
 def test_a_row_says_by_which_clock(policy: LoadedPolicy, timer: Callable[[], float], clock: str) -> None:
     benchmark = Benchmark()
     benchmark._timer = timer
-    assert timed(policy, Subject(NEW_CHUNK, 1), CPU, benchmark).clock == clock
+    assert time_call(policy, CallSpec(TimedCall.NEW_CHUNK, 1), CPU, benchmark).clock == clock
 
 
 def test_timing_is_on_one_thread(policy: LoadedPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_timing_is_on_one_thread(policy: LoadedPolicy, monkeypatch: pytest.Monke
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        timed(policy, Subject(NEW_CHUNK, 1), CPU, Benchmark())
+        time_call(policy, CallSpec(TimedCall.NEW_CHUNK, 1), CPU, Benchmark())
         assert set(seen) == {1} and torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -87,13 +87,16 @@ def test_timing_is_on_one_thread(policy: LoadedPolicy, monkeypatch: pytest.Monke
 
 def row(policy: LoadedPolicy, what: str, times: list[float], **fields: Any) -> Any:
     samples = Samples(tuple(times), WarmUp(0.5, (0.1,), True, 0.1), **fields)
-    call: Any = SimpleNamespace(policy=policy, steps=8 if what == CONTROL_STEP else 1)
+    call: Any = SimpleNamespace(policy=policy, steps=8 if what == TimedCall.CONTROL_STEP else 1)
     floor = Floor(flops=8_000, seconds=0.008, flops_per_second=1e6)
-    return row_of(call, Subject(what, 1), CPU, samples, None, floor)
+    return row_of(call, CallSpec(what, 1), CPU, samples, None, floor)
 
 
 def test_a_control_steps_time_is_its_share(policy: LoadedPolicy) -> None:
-    whole, share = row(policy, NEW_CHUNK, [0.08] * 300), row(policy, CONTROL_STEP, [0.08] * 300)
+    whole, share = (
+        row(policy, TimedCall.NEW_CHUNK, [0.08] * 300),
+        row(policy, TimedCall.CONTROL_STEP, [0.08] * 300),
+    )
     assert (whole.p50_ms, share.p50_ms, share.p99_ms) == pytest.approx((80.0, 10.0, 10.0))
     assert (whole.share_of_period, share.share_of_period) == pytest.approx((0.8, 0.1))
     assert (whole.jitter, share.jitter) == (0.0, 0.0)
@@ -114,25 +117,32 @@ def test_a_control_steps_time_is_its_share(policy: LoadedPolicy) -> None:
 def test_a_row_has_no_percentile_that_its_samples_do_not_bear(
     policy: LoadedPolicy, n: int, shown: tuple[bool, ...]
 ) -> None:
-    found = row(policy, NEW_CHUNK, [0.01] * n)
+    found = row(policy, TimedCall.NEW_CHUNK, [0.01] * n)
     assert tuple(each is not None for each in (found.p50_ms, found.p90_ms, found.p99_ms)) == shown
 
 
 def test_a_row_names_the_sampler_of_a_diffusion_policy() -> None:
-    assert row(load_policy("diffusion"), QUEUED_ACTION, [0.01] * 6).sampler.startswith("DDIM-")
+    assert row(load_policy("diffusion"), TimedCall.QUEUED_ACTION, [0.01] * 6).sampler.startswith("DDIM-")
 
 
 @pytest.mark.slow
 def test_a_fresh_process_pays_for_what_later_calls_find_done(checkpoint: Path) -> None:
-    found = fresh_process(str(checkpoint), "cpu")
-    assert found.first_call_s > found.second_call_s > 0 and found.load_s > 0
-    assert found.resident_mb > 50 and found.device_mb is None
-    with pytest.raises(IlBenchError, match="nothing-here: no such policy"):
-        fresh_process("nothing-here", "cpu")
+    """One worker, a new process for each policy."""
+    with Worker() as worker:
+        worker.greeting()
+        found = [worker.ask({"first_calls": str(checkpoint), "device": "cpu"}) for _ in range(2)]
+        with pytest.raises(IlBenchError, match="nothing-here: no such policy"):
+            worker.ask({"first_calls": "nothing-here", "device": "cpu"})
+        row = first_calls(load_policy(checkpoint), str(checkpoint), CPU, worker)
+    for each in found:
+        assert each["first_call_s"] > each["second_call_s"] > 0 and each["load_s"] > 0
+    assert (row.what, row.n, row.p50_ms, row.peak_memory_mb) == ("fresh process", 1, None, None)
+    assert row.resident_mb is not None and row.resident_mb > 50
+    assert row.first_call_ms and row.load_ms
 
 
 def test_a_row_holds_the_floor_that_was_timed_beside_it(policy: LoadedPolicy) -> None:
-    one, two = (timed(policy, Subject(NEW_CHUNK, batch), CPU, Benchmark()) for batch in (1, 2))
+    one, two = (time_call(policy, CallSpec(TimedCall.NEW_CHUNK, batch), CPU, Benchmark()) for batch in (1, 2))
     assert one.flops and two.flops == 2 * one.flops
     assert one.floor_ms and one.p50_ms and one.cpu_share
     assert one.ratio_to_floor == pytest.approx(one.cpu_share * one.p50_ms / one.floor_ms)
@@ -140,5 +150,5 @@ def test_a_row_holds_the_floor_that_was_timed_beside_it(policy: LoadedPolicy) ->
 
 
 def test_a_queued_action_has_no_floor(policy: LoadedPolicy) -> None:
-    row = timed(policy, Subject(QUEUED_ACTION, 1), CPU, Benchmark())
+    row = time_call(policy, CallSpec(TimedCall.QUEUED_ACTION, 1), CPU, Benchmark())
     assert (row.flops, row.floor_ms, row.ratio_to_floor) == (0, None, None)

@@ -1,0 +1,199 @@
+"""What test_throughput.py times, in turns with what it is compared with, on one thread as rollouts do."""
+
+import copy
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from il_bench.data import Windows
+from il_bench.data.chunks import Chunks
+from il_bench.latency.calls import actions_per_prediction, observations
+from il_bench.latency.device import device_for, inference_on_one_thread
+from il_bench.latency.turns import Call, Clock, TimedBeside, Turns
+from il_bench.policies.checkpoint import LoadedPolicy
+from il_bench.report.schema import PRODUCTS, Throughput
+from il_bench.report.tokenizers import Subject
+from il_bench.tokenizers import ResidualVQTokenizer, Tokenizer
+from il_bench.train.loop import BATCH_KEYS, delta_timestamps
+
+MOST_ROUNDS, FEWEST_ROUNDS = 100, 5
+WARM_UP = 3  # rounds
+WARM_BELOW = 1024  # no cache decides what a larger batch takes
+MOST_SAMPLES = 64  # of LeRobot's dataset at once: 2 ms each
+LEROBOT = {"encode": "LeRobot's get_code", "decode": "LeRobot's decode"}
+
+
+@dataclass(frozen=True, eq=False)
+class Counterpart:
+    """What some work is compared with: `call` does `n` of the same; `name` says what it is."""
+
+    name: str
+    call: Call
+    n: int
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A call that does `n` of something, and what is timed in turns with it.
+
+    Attributes:
+        reference: another way to do the same.
+        floor: only what hardly an implementation can leave out.
+        device: where it runs, whatever --il-device says; None: there.
+    """
+
+    call: Call
+    n: int
+    reference: Counterpart | None = None
+    floor: Counterpart | None = None
+    device: str | None = None
+
+
+def throughput(
+    what: str, work: Work, batch: int, *, seconds: float, device: str, benchmark: Any
+) -> Throughput:
+    """Time some work for about so many seconds by pytest-benchmark's fixture; return its row."""
+    where = device_for(work.device or device)
+    clock = benchmark._timer  # what --benchmark-timer says
+    counterparts = [each for each in (work.reference, work.floor) if each is not None]
+    call = where.waited_for(work.call)
+    beside = {each: TimedBeside(where.waited_for(each.call), where, clock) for each in counterparts}
+    with inference_on_one_thread():
+        rounds = _rounds([*(each.call for each in beside.values()), call], seconds, clock)
+        turns = Turns(call, list(beside.values()), warm=batch < WARM_BELOW)
+        benchmark.pedantic(call, setup=turns, rounds=rounds)
+        held = where.call_memory_mb(call)
+    per_second = work.n / benchmark.stats.stats.median
+    ratios = {
+        each: per_second / (each.n / statistics.median(timed.seconds)) for each, timed in beside.items()
+    }
+    return Throughput(
+        what=what,
+        batch=batch,
+        device=where.name,
+        per_second=per_second,
+        ratio_to_reference=ratios[work.reference] if work.reference else None,
+        reference=work.reference.name if work.reference else None,
+        ratio_to_floor=ratios[work.floor] if work.floor else None,
+        floor=work.floor.name if work.floor else None,
+        peak_memory_mb=held,
+    )
+
+
+def _rounds(calls: Sequence[Call], seconds: float, clock: Clock) -> int:
+    """How many rounds of all `calls` take about `seconds`; warms them up."""
+    taken: list[float] = []
+    for call in calls:
+        call()
+    while len(taken) < WARM_UP and sum(taken) < seconds:
+        start = clock()
+        for call in calls:
+            call()
+        taken.append(clock() - start)
+    return max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(seconds / min(taken))))
+
+
+def acting(policy: LoadedPolicy, batch: int) -> Work:
+    """Take all actions of one prediction, over the batch."""
+    n_steps = actions_per_prediction(policy)
+    seen = observations(batch, policy.camera)
+    policy.reset()
+
+    def act() -> None:
+        for _ in range(n_steps):
+            policy.select_action(seen)
+
+    return Work(act, n_steps * batch)
+
+
+def coding(subject: Subject, seen: Chunks, way: str, batch: int, device: str) -> Work:
+    """Encode or decode (`way`) a batch of the chunks `seen`, in random order, on the device.
+
+    The reference of a residual VQ is LeRobot's own code on the same weights. The floor of what has a network
+    is that network's matrix products, each as large as the network has it. An implementation that folds
+    layers together, or looks its answers up in a table, can be faster.
+    """
+    tokenizer = copy.deepcopy(subject.tokenizer).to(device)
+    order = torch.randperm(len(seen.frames), generator=torch.Generator().manual_seed(0))
+    rows = order.repeat(-(-batch // len(order)))[:batch]
+    chunks = subject.coordinates.chunks(seen).to(device)[rows.to(device)]
+    given = {"encode": chunks, "decode": tokenizer.encode(chunks)}[way]
+    work: Callable[[Tensor], Tensor] = getattr(tokenizer, way)
+    reference = None
+    if isinstance(tokenizer, ResidualVQTokenizer):
+        theirs = getattr(tokenizer, f"reference_{way}")
+        reference = Counterpart(LEROBOT[way], lambda: theirs(given), batch)
+    products = _products(tokenizer, way, batch)
+    floor = None if products is None else Counterpart(PRODUCTS, products, batch)
+    return Work(lambda: work(given), batch, reference, floor)
+
+
+def _products(tokenizer: Tokenizer, way: str, batch: int) -> Callable[[], Tensor] | None:
+    """The matrix products of a tokenizer's encoder or decoder alone; None where it has none."""
+    owner = tokenizer.vqvae if isinstance(tokenizer, ResidualVQTokenizer) else tokenizer
+    network = getattr(owner, f"{way}r", None)
+    if not isinstance(network, nn.Module):
+        return None
+    weights = [layer.weight.detach().T for layer in network.modules() if isinstance(layer, nn.Linear)]
+    given = torch.ones(batch, len(weights[0])).to(weights[0])
+
+    def multiply() -> Tensor:
+        found = given
+        for weight in weights:
+            found = found @ weight
+        return found
+
+    return multiply
+
+
+def windowing(policy: LoadedPolicy, dataset: LeRobotDataset, batch: int) -> Work:
+    """Gather a batch of a policy's training windows, on the CPU, where datasets are.
+
+    The reference is LeRobot's dataset, collated. The floor is to index tensors of the same rows in as random
+    an order.
+    """
+    deltas = delta_timestamps(policy.policy.config, dataset.fps)
+    windows = Windows(dataset, deltas)
+    frames = _spread(len(windows), batch)
+    few = _spread(len(windows), min(batch, MOST_SAMPLES)).tolist()
+    theirs = LeRobotDataset(dataset.repo_id, root=dataset.root, delta_timestamps=deltas, video_backend="pyav")
+    rows = [each for each in windows.batch(frames).values() if isinstance(each, Tensor)]
+    order = torch.randperm(batch, generator=torch.Generator().manual_seed(0))
+    collate = Counterpart(
+        "LeRobotDataset, collated", lambda: default_collate([theirs[frame] for frame in few]), len(few)
+    )
+    index = Counterpart("indexing as many rows", lambda: [each[order] for each in rows], batch)
+    return Work(lambda: windows.batch(frames), batch, collate, index, device="cpu")
+
+
+def normalising(policy: LoadedPolicy, dataset: LeRobotDataset, way: str, batch: int, device: str) -> Work:
+    """Normalise a batch of training windows, or turn actions back into px, by LeRobot's processors.
+
+    The floor is one multiplication of every number, and its way from the CPU to the device or back.
+    """
+    windows = Windows(dataset, delta_timestamps(policy.policy.config, dataset.fps))
+    raw = windows.batch(_spread(len(windows), batch))
+    given = {key: raw[key] for key in BATCH_KEYS}
+    actions = policy.preprocessor(given)["action"]
+    numbers = [each for each in given.values() if each.is_floating_point()]
+    call, floor = {
+        "normalise": (
+            lambda: policy.preprocessor(given),
+            lambda: [each.to(device) * 2.0 for each in numbers],
+        ),
+        "unnormalise": (lambda: policy.postprocessor(actions), lambda: (actions * 2.0).cpu()),
+    }[way]
+    return Work(call, batch, floor=Counterpart("one multiplication of the same numbers", floor, batch))
+
+
+def _spread(length: int, n: int) -> Tensor:
+    """Places (n,) in range(length), evenly spread, in an order that jumps; repeated where they are few."""
+    generator = torch.Generator().manual_seed(0)
+    places = torch.linspace(0, length - 1, n).round().long()
+    return places[torch.randperm(n, generator=generator)]
