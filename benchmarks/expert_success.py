@@ -18,7 +18,8 @@ from rich.table import Table
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
-from il_bench.protocol import RESERVED_SEEDS  # after the environment variable is set
+# After the environment variable is set.
+from il_bench.protocol import ACTION_HIGH, ACTION_LOW, MAX_STEPS, RESERVED_SEEDS
 
 CHUNK = 10
 
@@ -49,7 +50,7 @@ def run(seeds: range) -> list[Episode]:
         env.reset(seed=seed)
         expert.reset()
         thinking, actions, solved = 0.0, [], False
-        while not solved and len(actions) < 300:
+        while not solved and len(actions) < MAX_STEPS:
             before = time.process_time()
             pose = np.array([*world.block.position, world.block.angle])
             actions.append(expert.act(np.array(world.agent.position), pose))
@@ -57,7 +58,7 @@ def run(seeds: range) -> list[Episode]:
             solved = env.step(actions[-1])[2]
         taken = np.array(actions)
         changes = np.linalg.norm(np.diff(taken, axis=0), axis=1).tolist()
-        outside = int(((taken < 0) | (taken > 512)).any(axis=1).sum())
+        outside = int(((taken < ACTION_LOW) | (taken > ACTION_HIGH)).any(axis=1).sum())
         episodes.append(Episode(solved, len(actions), thinking, changes, outside))
     return episodes
 

@@ -16,7 +16,7 @@ import tempfile
 import time
 import tomllib
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
@@ -322,15 +322,15 @@ def main(
         raise typer.Exit(1)
 
 
-def run() -> None:
-    """The command line; an error is one sentence."""
-    with tempfile.TemporaryDirectory() as scratch:
-        prepare(scratch)
-        try:
-            typer.run(main)
-        except IlBenchError as error:
-            sys.exit(str(error))
+def run(command: Callable[..., None]) -> None:
+    """Run a command line; an error is one sentence."""
+    try:
+        typer.run(command)
+    except IlBenchError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    run()
+    with tempfile.TemporaryDirectory() as scratch:
+        prepare(scratch)
+        run(main)

@@ -23,9 +23,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.faults import ROOT, run
 from il_bench.errors import IlBenchError
 
-ROOT = Path(__file__).parent.parent
 LIST = Path(__file__).with_suffix(".toml")
 WORK = ROOT / "mutants"
 MUTMUT = Path(sys.executable).with_name("mutmut")
@@ -130,13 +130,15 @@ def table_of(statuses: dict[str, str], argued: dict[Mutant, Argument], alive: It
 
 def main(
     again: Annotated[bool, typer.Option(help="Keep what an interrupted run has found.")] = False,
-    run: Annotated[bool, typer.Option(help="Run mutmut first; without, judge what it found before.")] = True,
+    start: Annotated[
+        bool, typer.Option("--run/--no-run", help="Run mutmut first; without, judge what it found before.")
+    ] = True,
     jobs: Annotated[int, typer.Option(min=1, help="Mutants tried at the same time.")] = 1,
     verbose: Annotated[bool, typer.Option(help="Print every survivor with its argument.")] = False,
 ) -> None:
     """Make mutants and see which no test notices."""
     argued = read_arguments()
-    if run:
+    if start:
         if not again:
             shutil.rmtree(WORK, ignore_errors=True)
         mutmut("run", "--max-children", str(jobs), show=True)
@@ -158,13 +160,5 @@ def main(
         raise typer.Exit(1)
 
 
-def command() -> None:
-    """The command line; an error is one sentence."""
-    try:
-        typer.run(main)
-    except IlBenchError as error:
-        sys.exit(str(error))
-
-
 if __name__ == "__main__":
-    command()
+    run(main)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -20,11 +19,11 @@ from gym_pusht.envs.pusht import PushTEnv as Reference
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.sim_speed import Actions, pushing_actions
 from il_bench.pusht.renderer import Image, Renderer
 from il_bench.pusht.simulator import Simulator
 
 OBSERVATION, VIDEO = 96, 680
-Actions = NDArray[np.float32]
 Contender = Callable[[int, Actions, int], tuple[float, list[Image]]]
 
 
@@ -61,18 +60,6 @@ def il_bench(seed: int, actions: Actions, size: int) -> tuple[float, list[Image]
         seconds += time.process_time() - start
         frames.append(frame)
     return seconds, frames
-
-
-def pushing_actions(seed: int, n_steps: int) -> Actions:
-    """Actions (n_steps, 2) px about the block, so that much of the episode is contact."""
-    rng = np.random.default_rng(seed)
-    world = Simulator()
-    world.reset(seed)
-    actions = np.empty((n_steps, 2), np.float32)
-    for step in range(n_steps):
-        actions[step] = np.clip(rng.normal((world.block_x, world.block_y), 80), 0, 512)
-        world.step(*actions[step].tolist())
-    return actions
 
 
 def main(rounds: int = 30, frames: int = 20) -> None:

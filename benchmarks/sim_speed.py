@@ -32,7 +32,7 @@ Contender = Callable[[int, Actions], float]
 
 
 def pushing_actions(seed: int, n_steps: int) -> Actions:
-    """Actions (n_steps, 2) px that mostly drive through the block."""
+    """Actions (n_steps, 2) px that mostly drive through the block, so that much of an episode is contact."""
     rng = np.random.default_rng(seed)
     world = Simulator()
     world.reset(seed)

@@ -89,7 +89,7 @@ def rms_distance(pose: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def nearly_covered(pose: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coverage (N,) of poses (N, 3) near the goal, to first order: what the outline sweeps inwards is lost."""
+    """Coverage (N,) of poses (N, 3) near the goal to first order: what the outline sweeps inwards is lost."""
     there = np.concatenate([into_frame(pose[:, :2], np.array(GOAL_POSE)), pose[:, 2:] - GOAL_POSE[2]], axis=1)
     swept = out_of_frame(_OUTLINE, there[:, None]) - _OUTLINE
     inwards = (swept * _NORMALS).sum(axis=-1)
