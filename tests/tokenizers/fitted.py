@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.vqbet.modeling_vqbet import VqVae
 from torch import Tensor, nn
 
@@ -94,6 +95,18 @@ def vqvae_config(
     )
 
 
+def vqbet_features() -> dict[str, Any]:
+    """What a policy on PushT's keypoints sees and does, as arguments of a LeRobot configuration."""
+    return {
+        "input_features": {
+            "observation.state": PolicyFeature(FeatureType.STATE, (2,)),
+            "observation.environment_state": PolicyFeature(FeatureType.ENV, (16,)),
+        },
+        "output_features": {"action": PolicyFeature(FeatureType.ACTION, (2,))},
+        "device": "cpu",
+    }
+
+
 def pass_through(network: nn.Sequential) -> None:
     """Weights that make Linear-ReLU-Linear-ReLU-Linear the identity, exactly: x = relu(x) - relu(-x)."""
     first, middle, last = (module for module in network if isinstance(module, nn.Linear))
@@ -132,6 +145,7 @@ def plain_vqvae(codebook: Tensor) -> VQVAETokenizer:
     pass_through(tokenizer.encoder)
     pass_through(tokenizer.decoder)
     tokenizer.quantizer.codebook = codebook
+    tokenizer.quantizer._codebook.initted.fill_(True)
     tokenizer.fitted.fill_(True)
     return tokenizer.eval()
 

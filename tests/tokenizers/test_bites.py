@@ -21,9 +21,9 @@ from fitted import (
     plain_vqvae,
     same_state,
     state,
+    vqbet_features,
     vqvae_config,
 )
-from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.vqbet.modeling_vqbet import VqVae
 from torch import nn
 
@@ -56,15 +56,8 @@ def test_a_fitted_residual_vq_has_done_its_first_phase() -> None:
 
 
 def test_the_policy_holds_the_residual_vq_that_resumes_and_stays_frozen() -> None:
-    config = ILVQBeTConfig(
-        input_features={
-            "observation.state": PolicyFeature(FeatureType.STATE, (2,)),
-            "observation.environment_state": PolicyFeature(FeatureType.ENV, (16,)),
-        },
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (2,))},
-        device="cpu",
-        **{"gpt_input_dim": 8, "gpt_output_dim": 8, "gpt_hidden_dim": 8, "gpt_n_layer": 1, "gpt_n_head": 1},
-    )
+    small = {"gpt_input_dim": 8, "gpt_output_dim": 8, "gpt_hidden_dim": 8, "gpt_n_layer": 1, "gpt_n_head": 1}
+    config = ILVQBeTConfig(**vqbet_features(), **small)
     policy = ILVQBeTPolicy(config).train()
     vqvae = policy.tokenizer.vqvae
     assert vqvae.training

@@ -109,61 +109,60 @@ def test_a_tie_in_the_second_stage_is_decided_too() -> None:
 # What was worked out beforehand follows the weights
 
 
+def first_phase(vqvae: Any) -> None:
+    vqvae.discretized.fill_(False)
+    vqvae.vq_layer.freeze_codebook.fill_(False)
+    vqvae.train()
+    optimizer = torch.optim.AdamW(vqvae.parameters(), lr=0.05)
+    for step in range(3):
+        optimizer.zero_grad()
+        vqvae.vqvae_forward(demonstrations(64, seed=step))[0].backward()
+        optimizer.step()
+    vqvae.discretized.fill_(True)
+
+
+def moving_averages_alone(vqvae: Any) -> None:
+    vqvae.vq_layer.freeze_codebook.fill_(False)
+    vqvae.vq_layer.train()
+    for step in range(5):
+        vqvae.get_code(demonstrations(64, seed=step))
+
+
+def second_codebook(vqvae: Any) -> torch.Tensor:
+    return vqvae.vq_layer.layers[1]._codebook.embed.data  # type: ignore[no-any-return]
+
+
+#: The ways in which weights change under a tokenizer that has been used, given its module and another one.
+WAYS: dict[str, Any] = {
+    "load_state_dict": lambda vqvae, other: vqvae.load_state_dict(other.state_dict()),
+    "load_state_dict, assigned": lambda vqvae, other: vqvae.load_state_dict(
+        copy.deepcopy(other.state_dict()), assign=True
+    ),
+    "codebook replaced": lambda vqvae, other: setattr(
+        vqvae.vq_layer.layers[0], "codebook", other.vq_layer.codebooks[0]
+    ),
+    # As LeRobot's own update writes: that moves no version counter.
+    "second codebook through .data": lambda vqvae, _: second_codebook(vqvae).copy_(
+        second_codebook(vqvae).roll(1, dims=1)
+    ),
+    "encoder bias through .data": lambda vqvae, _: vqvae.encoder[-1].bias.data.add_(
+        torch.linspace(-1.0, 1.0, 8)
+    ),
+    "decoder bias in place": torch.no_grad()(lambda vqvae, _: vqvae.decoder[-1].bias.add_(1.0)),
+    "decoder weight through .data": lambda vqvae, _: vqvae.decoder[2].weight.data.neg_(),
+    "new parameter": lambda vqvae, other: setattr(
+        vqvae.encoder[0], "weight", torch.nn.Parameter(other.encoder[0].weight.detach().clone())
+    ),
+    "not contiguous": lambda vqvae, other: setattr(
+        vqvae.encoder[2].weight, "data", other.encoder[2].weight.data.t().contiguous().t()
+    ),
+    "first-phase step": lambda vqvae, _: first_phase(vqvae),
+    "moving averages alone": lambda vqvae, _: moving_averages_alone(vqvae),
+}
+
+
 def changed_by(how: str, tokenizer: Any) -> None:
-    """One of the ways in which weights change under a tokenizer that has been used."""
-    vqvae, stages = tokenizer.vqvae, tokenizer.vqvae.vq_layer.layers
-    other = random_vq(7).vqvae
-    if how == "load_state_dict":
-        vqvae.load_state_dict(other.state_dict())
-    elif how == "load_state_dict, assigned":
-        vqvae.load_state_dict(copy.deepcopy(other.state_dict()), assign=True)
-    elif how == "codebook replaced":
-        stages[0].codebook = other.vq_layer.codebooks[0]
-    elif how == "second codebook through .data":  # as LeRobot's own update does: moves no version counter
-        stages[1]._codebook.embed.data.copy_(stages[1]._codebook.embed.roll(1, dims=1))
-    elif how == "encoder bias through .data":
-        vqvae.encoder[-1].bias.data.add_(torch.linspace(-1.0, 1.0, 8))
-    elif how == "decoder bias in place":
-        with torch.no_grad():
-            vqvae.decoder[-1].bias.add_(1.0)
-    elif how == "decoder weight through .data":
-        vqvae.decoder[2].weight.data.neg_()
-    elif how == "new parameter":
-        vqvae.encoder[0].weight = torch.nn.Parameter(other.encoder[0].weight.detach().clone())
-    elif how == "not contiguous":
-        vqvae.encoder[2].weight.data = other.encoder[2].weight.data.t().contiguous().t()
-    elif how == "first-phase step":
-        vqvae.discretized.fill_(False)
-        vqvae.vq_layer.freeze_codebook.fill_(False)
-        vqvae.train()
-        optimizer = torch.optim.AdamW(vqvae.parameters(), lr=0.05)
-        for step in range(3):
-            optimizer.zero_grad()
-            vqvae.vqvae_forward(demonstrations(64, seed=step))[0].backward()
-            optimizer.step()
-        vqvae.discretized.fill_(True)
-    elif how == "moving averages alone":
-        vqvae.vq_layer.freeze_codebook.fill_(False)
-        vqvae.vq_layer.train()
-        for step in range(5):
-            vqvae.get_code(demonstrations(64, seed=step))
-    else:
-        raise ValueError(how)
-
-
-WAYS = [
-    "load_state_dict",
-    "load_state_dict, assigned",
-    "codebook replaced",
-    "second codebook through .data",
-    "encoder bias through .data",
-    "decoder bias in place",
-    "decoder weight through .data",
-    "new parameter",
-    "not contiguous",
-    "first-phase step",
-    "moving averages alone",
-]
+    WAYS[how](tokenizer.vqvae, random_vq(7).vqvae)
 
 
 @pytest.mark.parametrize("how", WAYS)

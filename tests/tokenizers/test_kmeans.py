@@ -7,7 +7,7 @@ import oracles
 import pytest
 import torch
 import vector_quantize_pytorch.vector_quantize_pytorch as library
-from fitted import CHUNK, MAKERS, demonstrations, fitted, plain_kmeans
+from fitted import demonstrations, fitted, plain_kmeans
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -161,15 +161,3 @@ def test_no_more_differences_are_held_at_once_than_said(monkeypatch: pytest.Monk
     monkeypatch.setattr(kmeans_module, "DIFFERENCES_AT_ONCE", 8 * 5 - 1)  # not enough for one
     tokenizer.encode(torch.randn(3, 1, 5))
     assert seen[4:] == [1, 1, 1]
-
-
-def test_too_few_different_chunks_are_refused_and_change_nothing() -> None:
-    for kind, n_different in (("kmeans", 7), ("vqvae", 7)):
-        tokenizer = MAKERS[kind]()
-        chunks = demonstrations(n_different).repeat(20, 1, 1)
-        with pytest.raises(IlBenchError, match="7 different chunks cannot fill 8"):
-            tokenizer.fit(chunks)
-        assert not bool(tokenizer.fitted)
-    for kind in MAKERS:
-        with pytest.raises(IlBenchError, match="no chunks to fit"):
-            MAKERS[kind]().fit(torch.empty(0, *CHUNK))

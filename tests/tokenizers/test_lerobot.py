@@ -212,6 +212,14 @@ def get_code(chunks: torch.Tensor) -> Any:
     return vqvae.get_code(chunks)[1]
 
 
+def check_refused(call: Any, given: torch.Tensor) -> None:
+    try:
+        call(given)
+    except (ValueError, RuntimeError, IndexError):
+        return
+    raise AssertionError("it gave an answer")
+
+
 @broken(
     "lerobot 0.6.1, modeling_vqbet.py:827: view(N, -1, D) is ambiguous for N = 0, RuntimeError. An empty "
     "batch, as a filter of padded chunks may leave one, stops the run.",
@@ -227,11 +235,7 @@ def test_lerobot_answers_an_empty_batch() -> None:
 )
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_lerobot_refuses_what_is_no_number(value: float) -> None:
-    try:
-        get_code(torch.full((1, 1, 6), value))
-    except (ValueError, RuntimeError):
-        return
-    raise AssertionError("it gave tokens")
+    check_refused(get_code, torch.full((1, 1, 6), value))
 
 
 @broken(
@@ -239,11 +243,7 @@ def test_lerobot_refuses_what_is_no_number(value: float) -> None:
     "with steps and dimensions exchanged get tokens, of another movement."
 )
 def test_lerobot_refuses_another_shape() -> None:
-    try:
-        get_code(torch.zeros(2, 3, 2))
-    except (ValueError, RuntimeError):
-        return
-    raise AssertionError("it gave tokens")
+    check_refused(get_code, torch.zeros(2, 3, 2))
 
 
 @broken(
@@ -253,11 +253,7 @@ def test_lerobot_refuses_another_shape() -> None:
 )
 def test_lerobot_refuses_token_minus_one() -> None:
     vqvae = frozen_vqvae(torch.ones(2, 4, 6), VqVae)
-    try:
-        vqvae.get_embeddings_from_code(torch.tensor([[-1, -1]]))
-    except (ValueError, RuntimeError, IndexError):
-        return
-    raise AssertionError("it gave a vector")
+    check_refused(vqvae.get_embeddings_from_code, torch.tensor([[-1, -1]]))
 
 
 @broken(

@@ -6,9 +6,11 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from fitted import vqbet_features
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from lerobot.policies.factory import make_policy_config, make_pre_post_processors
 from oracles import EPS
 from strategies import examples
 
@@ -19,18 +21,7 @@ F32 = EPS[torch.float32]
 
 def processors(low: Any, high: Any) -> tuple[Any, Any]:
     """il_vqbet's pair for actions from ``low`` to ``high`` (2,)."""
-    from lerobot.configs import FeatureType, PolicyFeature
-    from lerobot.policies.factory import make_policy_config, make_pre_post_processors
-
-    config = make_policy_config(
-        "il_vqbet",
-        input_features={
-            "observation.state": PolicyFeature(FeatureType.STATE, (2,)),
-            "observation.environment_state": PolicyFeature(FeatureType.ENV, (16,)),
-        },
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (2,))},
-        device="cpu",
-    )
+    config = make_policy_config("il_vqbet", **vqbet_features())
     stats = {
         "action": {"min": torch.tensor(low), "max": torch.tensor(high)},
         "observation.state": {"min": torch.zeros(2), "max": torch.full((2,), 512.0)},
