@@ -9,7 +9,7 @@ import pytest
 import il_bench
 
 PACKAGE = Path(il_bench.__file__).parent
-#: Imports every module. What is hidden is hidden from il_bench alone: its libraries may do without or need it.
+#: Imports every module. What is hidden is hidden from il_bench alone: its libraries may do without, or not.
 PROGRAM = """
 import builtins, ctypes, importlib, os, sys
 import lerobot.policies, lerobot.datasets.lerobot_dataset, gymnasium, matplotlib.pyplot, pytest, scipy.stats
