@@ -49,7 +49,7 @@ from rich.table import Table
 from il_bench.data import open_dataset
 from il_bench.errors import IlBenchError
 from il_bench.latency.device import device_for
-from il_bench.latency.flops import count
+from il_bench.latency.flops import count_flops
 from il_bench.latency.matmul import MatrixProducts
 from il_bench.train import recipes
 from il_bench.train.loop import Trainer, policy_config
@@ -131,7 +131,7 @@ def ours(pipe: Connection, job: Job) -> None:
         trainer = Trainer(job.recipe, job.data, seed=SEED, output=Path(folder))
         for _ in range(WARM_UP):
             trainer.train_step()
-        pipe.send(count(trainer.train_step).total)
+        pipe.send(count_flops(trainer.train_step))
         watch = Stopwatch()
         while steps := pipe.recv():
             rates = MatrixProducts(device_for("cpu"), DTYPES[job.autocast], clock=time.process_time)

@@ -1,9 +1,10 @@
 """What is timed of a policy: the calls that a robot's control loop makes, one by one and together."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -97,7 +98,9 @@ def policy_call(
     if what == TimedCall.NEW_CHUNK:
         return PolicyCall(caller.policy.reset, caller.act, 1, caller.policy)
     if what == TimedCall.CONTROL_STEP:
-        return PolicyCall(caller.policy.reset, lambda: caller.act_on(steps), steps, caller.policy)
+        return PolicyCall(
+            caller.policy.reset, lambda: [caller.act() for _ in range(steps)], steps, caller.policy
+        )
     if what == TimedCall.QUEUED_ACTION:
         return PolicyCall(lambda: caller.refill(steps), caller.take_queued, 1, caller.policy)
     caller.policy.reset()
@@ -124,11 +127,6 @@ class _Caller:
         with torch.no_grad():
             return self._inner.select_action(dict(self._seen))  # type: ignore[no-any-return]
 
-    def act_on(self, steps: int) -> None:
-        """Select so many actions."""
-        for _ in range(steps):
-            self.act()
-
     def predict(self) -> Tensor:
         """Predict a chunk."""
         seen = self._preprocessed() if self._processed else dict(self._seen)
@@ -146,14 +144,14 @@ class _Caller:
             return
         predict = getattr(self._inner, "predict_action_chunk", None)
 
-        def remembered(*args: Any, **kwargs: Any) -> Tensor:
+        def first_chunk(*args: Any, **kwargs: Any) -> Tensor:
             if self._first_chunk is None:
                 assert predict is not None
                 self._first_chunk = predict(*args, **kwargs)
             return self._first_chunk
 
         self.policy.reset()
-        with _predicting_by(self._inner, remembered if predict else None):
+        with patch.object(self._inner, "predict_action_chunk", first_chunk) if predict else nullcontext():
             self.act()
         self._queued = steps - 1
 
@@ -166,19 +164,3 @@ class _Caller:
         """Normalised observations; what else a preprocessor adds, such as an empty action, is left out."""
         found = self.policy.preprocessor(dict(self._raw))
         return {key: value for key, value in found.items() if key.startswith("observation.")}
-
-
-@contextmanager
-def _predicting_by(inner: Any, predict: Callable[..., Tensor] | None) -> Iterator[None]:
-    """Give a policy another predict_action_chunk for a while; None: leave its own."""
-    if predict is None:
-        yield
-        return
-    own = vars(inner).get("predict_action_chunk")
-    inner.predict_action_chunk = predict
-    try:
-        yield
-    finally:
-        del inner.predict_action_chunk
-        if own is not None:
-            inner.predict_action_chunk = own

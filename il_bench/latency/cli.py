@@ -35,7 +35,7 @@ def compare(
     a: Annotated[str, typer.Argument(help="A shipped policy by name, a checkpoint folder, or a Hub id.")],
     b: Annotated[str | None, typer.Argument(help="What is compared with it. Default: A again.")] = None,
     what: Annotated[TimedCall, typer.Option(help="Which call.")] = TimedCall.NEW_CHUNK,
-    batch: Annotated[int, typer.Option(min=1, help="Robots that are asked at once.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Robots that ask at once.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     device_b: Annotated[str | None, typer.Option(help="B's, where it is another.")] = None,
     python: Annotated[
@@ -51,7 +51,7 @@ def compare(
     ] = True,
     threads: Annotated[int, typer.Option(min=1, help="Of torch on the CPU.")] = 1,
     margin: Annotated[float, typer.Option(help="Differences up to this share do not matter.")] = 0.05,
-    processes: Annotated[int, typer.Option(min=2, max=64, help="Of each side.")] = 6,
+    processes: Annotated[int, typer.Option(min=2, max=64, help="Of A, and of B.")] = 6,
     budget: Annotated[float, typer.Option(min=1.0, help="Seconds of timing, at most.")] = 120.0,
     clock: Annotated[
         Clock, typer.Option(help="auto: processor time on one thread of the CPU, else wall time.")
@@ -69,7 +69,6 @@ def compare(
     try:
         from il_bench.latency.compare import Rule
         from il_bench.latency.contenders import Contender, compare_policies
-        from il_bench.latency.processes import HERE
 
         first = Contender(
             a,
@@ -80,7 +79,7 @@ def compare(
             mode=mode,
             sampler=sampler,
             threads=threads,
-            python=_python(python, "--python") or HERE,
+            python=_python(python, "--python"),
         )
         second = replace(
             first,
@@ -88,7 +87,7 @@ def compare(
             device=device_b or device,
             mode=mode_b or mode,
             sampler=sampler_b or sampler,
-            python=_python(python_b, "--python-b") or HERE,
+            python=_python(python_b, "--python-b"),
         )
         rule = Rule(margin=margin)
         with _bar(2 * processes, rule.looks[-1]) as (on_ready, on_round):
@@ -112,10 +111,10 @@ def compare(
     raise typer.Exit(STATUS.get(result.comparison.verdict, 0))
 
 
-def _python(given: Path | None, option: str) -> Path | None:
-    """The interpreter, also where its environment's folder was given; not resolved, a venv's is a link."""
+def _python(given: Path | None, option: str) -> Path:
+    """The interpreter, also where its environment's folder was given. Not resolved: a venv's is a link."""
     if given is None:
-        return None
+        return Path(sys.executable)
     path = given.expanduser().absolute()
     found = path / "bin" / "python" if path.is_dir() else path
     if not found.is_file():
@@ -123,12 +122,9 @@ def _python(given: Path | None, option: str) -> Path | None:
     return found
 
 
-OnReady = Callable[[], None]
-
-
 @contextmanager
-def _bar(processes: int, rounds: int) -> "Iterator[tuple[OnReady, OnRound | None]]":
-    """A bar for what is being done, on a terminal; lines of a log would tell nothing."""
+def _bar(processes: int, rounds: int) -> "Iterator[tuple[Callable[[], None], OnRound | None]]":
+    """Show the progress on a terminal. In a log it would tell nothing."""
     if not sys.stderr.isatty():
         yield (lambda: None), None
         return
@@ -182,7 +178,7 @@ def _show(result: "ComparedPolicies") -> None:
 def verdict_line(found: "Comparison", *, is_last: bool) -> str:
     """One sentence: the verdict, the ratio and its interval, and what to do where nothing is shown.
 
-    `is_last`: whether it ended with the last round that there could have been, and not with the budget.
+    `is_last`: whether the last of all rounds ended it, and not the budget.
     """
     ratio = f"B's time is {found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}] of A's"
     said = f"{found.verdict}: {ratio} ({found.confidence:.0%} interval, margin {found.margin:.0%})"

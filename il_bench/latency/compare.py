@@ -1,15 +1,15 @@
-"""Is B slower than A? Both timed in turns, in several processes each, until the answer is clear.
+"""Is B slower than A? Both are timed in turns, in several processes each, until the answer is clear.
 
 Two processes that run the same code on the same machine differ by some per cent for as long as they live:
 their memory lies elsewhere, so caches and branch predictors collide elsewhere (Curtsinger and Berger,
 STABILIZER, ASPLOS 2013; Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, ISMM 2013). A thousand
-calls in one process say nothing about that. So the unit here is the process, a random effect: what the
-interval is made of is how much processes of the same side disagree.
+calls in one process say nothing about that. So the unit here is the process, a random effect: the interval
+is as wide as processes that run the same disagree.
 
-The machine itself changes within milliseconds, by far more than what is looked for: another program on the
-other thread of the core, a clock rate. So a block is short, and a process of A and one of B take theirs side
-by side, a pair; only what the two of a pair differ by is used. In every round each process has another
-partner, so that the levels of all of them can be told apart.
+The machine itself changes within milliseconds, by far more than the difference in question: another program
+on the other thread of the core, a clock rate. So blocks are short. A process of A and one of B take theirs
+one after the other, as a pair, and only the difference of the pair is used. In every round each process has
+another partner, so that the levels of all of them can be told apart.
 """
 
 import math
@@ -24,7 +24,6 @@ from scipy import special
 
 from il_bench.errors import IlBenchError
 
-FEWEST_PROCESSES = 2  # of a side: one alone has no spread
 #: Standard deviation between processes of one side, in log time, that is assumed where a few happen to agree
 #: better. Measured spreads lie at and above it.
 PROCESS_SD = 0.005
@@ -55,7 +54,6 @@ class Rule:
         beta: how often, at most, two that are further apart than the margin are called equivalent; the
             interval that is reported has confidence 1 - beta.
         looks: numbers of rounds, ascending.
-        process_sd: see `PROCESS_SD`.
 
     Raises:
         IlBenchError: a value out of its bounds, named.
@@ -65,7 +63,6 @@ class Rule:
     alpha: float = 0.002
     beta: float = 0.05
     looks: tuple[int, ...] = (8, 32, 128, 512)
-    process_sd: float = PROCESS_SD
 
     def __post_init__(self) -> None:
         if not 0.0 < self.margin < 1.0:
@@ -110,6 +107,8 @@ OnRound = Callable[[int, float, Comparison | None], None]
 def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: float = 0.0) -> Comparison:
     """What the blocks show, as one of the rule's looks.
 
+    Processes are needed in pairs: one alone has no spread.
+
     Args:
         a, b: (processes, rounds) seconds of a call, medians of blocks. Every process of both took its block
             in every round.
@@ -120,13 +119,17 @@ def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: floa
     Raises:
         IlBenchError: fewer than two processes of a side, or pairs of which one is missing.
     """
-    if min(len(a), len(b)) < FEWEST_PROCESSES or (paired and len(a) != len(b)):
+    if min(len(a), len(b)) < 2 or (paired and len(a) != len(b)):
         raise IlBenchError(
             f"processes: {len(a)} and {len(b)} cannot show how much processes differ; use 2 or more of each, "
             "as many of A as of B"
         )
-    levels, noise = _levels_of_pairs(np.log(a), np.log(b)) if paired else _levels(np.log(a), np.log(b))
-    spreads = [max(float(each.std(ddof=1)), rule.process_sd) for each in levels]
+    logs = np.log(a), np.log(b)
+    if paired:
+        levels, noise = _levels_of_pairs(*logs)
+    else:
+        levels, noise = [np.median(each, axis=1) for each in logs], sum(map(_noise, logs))
+    spreads = [max(float(each.std(ddof=1)), PROCESS_SD) for each in levels]
     parts = [spread**2 / len(each) for spread, each in zip(spreads, levels, strict=True)]
     freedom = sum(parts) ** 2 / sum(p**2 / (len(each) - 1) for p, each in zip(parts, levels, strict=True))
     estimate = float(levels[1].mean() - levels[0].mean())
@@ -166,7 +169,7 @@ def partner(process: int, number: int, processes: int) -> int:
     return (process + number) % processes
 
 
-def _levels_of_pairs(a: Array, b: Array) -> tuple[tuple[Array, Array], float]:
+def _levels_of_pairs(a: Array, b: Array) -> tuple[list[Array], float]:
     """The level of each process, from what the two of each pair differ by; and the noise (`_noise`).
 
     A median polish (Tukey, Exploratory Data Analysis, 1977): a few disturbed blocks change nothing.
@@ -180,12 +183,7 @@ def _levels_of_pairs(a: Array, b: Array) -> tuple[tuple[Array, Array], float]:
         of_a = np.median(of_b[partners] - found, axis=1)
         of_b = np.median(of_a[back] + np.take_along_axis(found, back, axis=0), axis=1)
     rest = found - of_b[partners] + of_a[:, None]
-    return (of_a, of_b), _noise(rest)
-
-
-def _levels(a: Array, b: Array) -> tuple[tuple[Array, Array], float]:
-    """The level of each process of two runs apart, and the noise."""
-    return (np.median(a, axis=1), np.median(b, axis=1)), _noise(a) + _noise(b)
+    return [of_a, of_b], _noise(rest)
 
 
 def _noise(blocks: Array) -> float:

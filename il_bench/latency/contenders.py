@@ -131,8 +131,6 @@ def compare_policies(
         raise IlBenchError(f"clock: unknown {chosen!r}; use {' or '.join(CLOCKS)}")
     if chosen == "processor" and {a.device, b.device} != {"cpu"}:
         raise IlBenchError("clock: processor time does not see what a GPU does; use wall")
-    if processes < 2:
-        raise IlBenchError(f"processes: {processes} cannot show how much processes differ; use 2 or more")
     each = [contender for contender in (a, b) for _ in range(processes)]
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(one.python, threads=one.threads)) for one in each]

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, override
+from typing import Any, override
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -26,16 +26,6 @@ Values = dict[str, Any]
 Replay = Callable[[], object]
 
 
-class Event(Protocol):
-    """A mark in a device's queue, as `torch.cuda.Event`."""
-
-    def record(self) -> None:
-        """Put the mark at the end of the queue."""
-
-    def elapsed_time(self, end: Any, /) -> float:
-        """Milliseconds of the device's own clock from this mark to `end`; both must have been passed."""
-
-
 class Device(ABC):
     """Where calls run. `name`: as torch writes it, such as ``cuda:0``."""
 
@@ -53,8 +43,8 @@ class Device(ABC):
     def synchronize(self) -> None:
         """Return when everything that was handed to the device is done."""
 
-    def event(self) -> Event | None:
-        """A fresh mark for the device's queue; None where the device has no clock of its own to read."""
+    def event(self) -> Any:
+        """A mark for the device's queue, as `torch.cuda.Event`; None where the device has no clock."""
         return None
 
     def waited_for(self, call: Callable[[], object]) -> Callable[[], object]:
@@ -158,7 +148,7 @@ class CudaDevice(Device):
         torch.cuda.synchronize(self._index)
 
     @override
-    def event(self) -> Event | None:
+    def event(self) -> Any:
         return torch.cuda.Event(enable_timing=True)
 
     @override

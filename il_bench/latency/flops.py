@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, override
 
 import torch
@@ -25,41 +24,20 @@ OPAQUE = (
 )
 
 
-@dataclass(frozen=True)
-class Flops:
-    """Floating-point operations of one call; a multiplication and its addition are two.
+def count_flops(call: Callable[[], object]) -> int | None:
+    """Run `call` once and count its floating-point operations; a multiplication and its addition are two.
 
-    `by_operator`: of matrix products, convolutions and attention, by the operator that does them, such as
-    ``aten.addmm``. Everything else is not counted: biases, activations, norms, softmax, sampling,
-    embeddings, normalisation. What a convolution multiplies with its padding is counted. `unseen`: operators
-    of OPAQUE that the call uses, whose products are not among the counted ones.
-    """
-
-    by_operator: dict[str, int]
-    unseen: tuple[str, ...] = ()
-
-    @property
-    def total(self) -> int | None:
-        """All of them; None where some products could not be counted."""
-        return None if self.unseen else sum(self.by_operator.values())
-
-
-def count(call: Callable[[], object]) -> Flops:
-    """Run `call` once and count.
-
-    The call must be eager: of what torch.compile fused, or a CUDA graph replays, nothing would be seen. The
-    same policy has the same products in those modes.
+    Counted are matrix products, convolutions (with the padding they multiply) and attention. Everything else
+    is not: biases, activations, norms, softmax, sampling, embeddings, normalisation. None where the call uses
+    operators of OPAQUE, whose products are not seen. The call must be eager: of what torch.compile fused, or
+    a CUDA graph replays, nothing would be seen. The same policy has the same products in those modes.
 
     Source: `torch.utils.flop_counter`, with formulas for the operators of FORMULAS, which it lacks.
     """
     counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
     with _separate_attention(), _Seen() as seen, counter:
         call()
-    counted = counter.get_flop_counts().get("Global", {})
-    return Flops(
-        by_operator={str(operator): int(n) for operator, n in counted.items() if n},
-        unseen=tuple(name for name in OPAQUE if seen.operators[name]),
-    )
+    return None if any(seen.operators[name] for name in OPAQUE) else counter.get_total_flops()
 
 
 class _Seen(TorchDispatchMode):

@@ -27,12 +27,11 @@ class Floor:
     """What a call's matrix products alone would take.
 
     `flops`: of the call; None where they could not be counted. `seconds`: at the machine's rate; None also
-    where the call has no products. `flops_per_second`: that rate; None where it was not measured.
+    where the call has no products.
     """
 
     flops: int | None
     seconds: float | None = None
-    flops_per_second: float | None = None
 
 
 class MatrixProducts(TimedBeside):
@@ -86,8 +85,7 @@ class MatrixProducts(TimedBeside):
 
     def floor(self, flops: int | None) -> Floor:
         """How long so many operations take at this rate."""
-        rate = self.flops_per_second
-        return Floor(flops, flops / rate if flops else None, rate)
+        return Floor(flops, flops / self.flops_per_second if flops else None)
 
 
 def operations(n: int) -> int:

@@ -54,11 +54,6 @@ class Samples:
         return len(self.times)
 
     @property
-    def first_call_s(self) -> float:
-        """The first call, with what a library or a compiler does once."""
-        return self.warm_up.first_s
-
-    @property
     def cpu_share(self) -> float | None:
         """Processor time over wall time, no unit: on one thread of the CPU, less than 1 was spent waiting.
 
@@ -206,7 +201,7 @@ def cross_check(
         end.record()
         device.synchronize()
         ratios.append(begin.elapsed_time(end) / 1e3 / max(clock() - start, 1e-12))
-    ratio = statistics.median(ratios)
+    ratio: float = statistics.median(ratios)
     if ratio * SEEN > 1.0:
         raise IlBenchError(
             f"timing on {device.name}: the clock saw 1/{ratio:.3g} of the time that the device's own "

@@ -42,8 +42,8 @@ class Worker:
             threads: of the libraries under torch.
         """
         self._python = python
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
         self._rest = b""
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
         # -P: a checkout in the current folder is not the environment's il_bench.
         started = command or (str(python), "-P", "-W", "ignore", "-m", "il_bench.latency.worker")
         try:
@@ -54,17 +54,13 @@ class Worker:
                 stderr=self._errors,
                 env=_environment(threads, is_other=python != HERE),
             )
+            self.pid = self._process.pid
         except OSError as error:
             self._errors.close()
             raise IlBenchError(
                 f"{python}: cannot be started ({error.strerror}); give the python of an environment, "
                 "such as venv/bin/python"
             ) from None
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Hand over a request."""

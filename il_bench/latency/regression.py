@@ -11,13 +11,13 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from il_bench.errors import IlBenchError
-from il_bench.latency.compare import Array, Comparison, Rule, Speed, TimeBlock, judge
+from il_bench.latency.compare import Comparison, Rule, Speed, judge
 from il_bench.latency.contenders import PROCESSES, Contender, load
 from il_bench.latency.processes import Worker, pin_together
 from il_bench.machine import differences
@@ -33,8 +33,6 @@ CORRECTION_SD = 0.5
 SAME_SPEED = 0.10  # in log time
 RULE = Rule(margin=0.20, looks=(ROUNDS,))
 YARDSTICK = "yardstick"  # what workers call it
-
-Blocks = tuple[tuple[float, ...], ...]
 
 
 class Stopwatch:
@@ -54,40 +52,30 @@ class Stopwatch:
             IlBenchError: the policy cannot be timed.
         """
         facts = load(self._workers, [contender] * len(self._workers), name)[0]
-        is_processor = contender.clock == "processor"
-        if is_processor:
+        clock: Literal["processor", "wall"] = "processor" if contender.clock == "processor" else "wall"
+        blocks: list[list[float]] = [[] for _ in self._workers]  # medians
+        yardstick: list[list[float]] = [[] for _ in self._workers]
+        if clock == "processor":
             pin_together(self._workers)
-        timed, yardsticks = (
-            [partial(worker.time_block, key, contender.clock) for worker in self._workers]
-            for key in (name, YARDSTICK)
-        )
-        blocks, beside = self._take(timed, yardsticks if is_processor else None)
+        for _ in range(ROUNDS):
+            for place in self._rng.permutation(len(self._workers)):
+                for key, medians in ((YARDSTICK, yardstick), (name, blocks)):
+                    if clock == "processor" or key != YARDSTICK:
+                        seconds = np.median(self._workers[place].time_block(key, clock))
+                        medians[place].append(float(f"{seconds:.6g}"))
         return schema.Stored(
             policy=name,
             what=contender.what,
             batch=contender.batch,
             device=contender.device,
             verdict="kept",
-            clock="processor" if is_processor else "wall",
+            clock=clock,
             sha256=facts["sha256"],
-            blocks=blocks,
-            yardstick=beside,
+            blocks=tuple(map(tuple, blocks)),
+            yardstick=tuple(map(tuple, yardstick)) if clock == "processor" else None,
             machine=facts["machine"],
             versions=facts["versions"],
         )
-
-    def _take(
-        self, timed: Sequence[TimeBlock], yardsticks: Sequence[TimeBlock] | None
-    ) -> tuple[Blocks, Blocks | None]:
-        """Medians of ROUNDS blocks of each process, a row a process; and of its yardstick, beside them."""
-        blocks = np.empty((len(timed), ROUNDS))
-        beside = np.empty_like(blocks)
-        for number in range(ROUNDS):
-            for place in self._rng.permutation(len(timed)):
-                if yardsticks is not None:
-                    beside[place, number] = np.median(yardsticks[place]())
-                blocks[place, number] = np.median(timed[place]())
-        return _plain(blocks), None if yardsticks is None else _plain(beside)
 
 
 @contextmanager
@@ -95,10 +83,6 @@ def stopwatch() -> Iterator[Stopwatch]:
     """Start the processes, and end them."""
     with ExitStack() as stack:
         yield Stopwatch([stack.enter_context(Worker()) for _ in range(PROCESSES)])
-
-
-def _plain(blocks: Array) -> Blocks:
-    return tuple(tuple(float(f"{value:.6g}") for value in row) for row in blocks)
 
 
 def find(path: Path, now: schema.Stored) -> schema.Stored:

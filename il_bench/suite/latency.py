@@ -6,7 +6,7 @@ from typing import Any
 
 from il_bench.latency import calls, inference
 from il_bench.latency.device import Device, inference_on_one_thread
-from il_bench.latency.flops import count
+from il_bench.latency.flops import count_flops
 from il_bench.latency.matmul import Floor, MatrixProducts, dtype_of
 from il_bench.latency.measure import MeasuredCall, Samples, measure
 from il_bench.latency.processes import Worker
@@ -52,7 +52,7 @@ def time_call(
         # Of the eager call, whatever the mode: the operations are the same, and can be seen there.
         eager = calls.policy_call(policy, **vars(spec) | {"mode": Mode.EAGER}, device=device)
         eager.prepare()
-        flops = count(eager.call).total
+        flops = count_flops(eager.call)
         # On a CPU, processor time: what other processes take is not the machine's rate, see `row_of`.
         rate_clock = time.process_time if device.kind == "cpu" else clock
         products = MatrixProducts(device, dtype_of(policy.policy), clock=rate_clock) if flops else None
@@ -125,7 +125,7 @@ def row_of(
         steps=call.steps,
         share_of_period=None if p50 is None else p50 / CONTROL_PERIOD_MS,
         jitter=samples.jitter,
-        first_call_ms=1e3 * samples.first_call_s,
+        first_call_ms=1e3 * samples.warm_up.first_s,
         warm_up=len(samples.warm_up.times),
         stable=samples.warm_up.stable,
         cpu_share=samples.cpu_share,

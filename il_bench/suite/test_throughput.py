@@ -7,7 +7,7 @@ import pytest
 
 from il_bench.plugin.fixtures import SETTINGS
 from il_bench.protocol import EXPERT
-from il_bench.suite import selection
+from il_bench.suite import tokenizer_names
 
 if TYPE_CHECKING:
     from il_bench.policies.checkpoint import LoadedPolicy
@@ -24,7 +24,7 @@ FEW_SECONDS = 0.3  # of the many rows of small calls
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Time the project's tokenizers beside il_bench's."""
     if "name" in metafunc.fixturenames:
-        metafunc.parametrize("name", (*selection.TIMED, *selection.registered(metafunc.config)))
+        metafunc.parametrize("name", (*tokenizer_names.TIMED, *tokenizer_names.registered(metafunc.config)))
 
 
 @pytest.fixture
@@ -91,8 +91,8 @@ def test_fitted_chunks(name: str, way: str, batch: int, time: Time, pytestconfig
     from il_bench.suite.throughput import coding
     from il_bench.suite.tokenizers import fitted, held_out
 
-    _, source = selection.preferred(pytestconfig)
-    subject = fitted(name, source, selection.factory(pytestconfig, name))
+    _, source = tokenizer_names.preferred(pytestconfig)
+    subject = fitted(name, source, tokenizer_names.factory(pytestconfig, name))
     seen = held_out(source, subject.tokenizer.chunk_shape[0])
     work = coding(subject, seen, way, batch, pytestconfig.stash[SETTINGS].device)
     time(f"{name}: {way}", work, batch, FEW_SECONDS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from il_bench.suite import selection
+from il_bench.suite import tokenizer_names
 
 if TYPE_CHECKING:
     from il_bench.policies.checkpoint import LoadedPolicy
@@ -20,11 +20,12 @@ Report = Callable[["Subject"], None]
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Measure on every set of demonstrations; what takes long to fit on one only."""
-    sets = selection.demonstrations(metafunc.config)
+    sets = tokenizer_names.demonstrations(metafunc.config)
     if "name" in metafunc.fixturenames:
-        last = selection.preferred(metafunc.config)
-        pairs = [(name, data) for data in sets.items() for name in selection.QUICK]
-        pairs += [(name, last) for name in (*selection.TRAINED, *selection.registered(metafunc.config))]
+        last = tokenizer_names.preferred(metafunc.config)
+        pairs = [(name, data) for data in sets.items() for name in tokenizer_names.QUICK]
+        registered = tokenizer_names.registered(metafunc.config)
+        pairs += [(name, last) for name in (*tokenizer_names.TRAINED, *registered)]
         metafunc.parametrize(("name", "data"), pairs, ids=[f"{name}-{data[0]}" for name, data in pairs])
     elif "data" in metafunc.fixturenames:
         metafunc.parametrize("data", sets.items(), ids=sets, scope="module")
@@ -63,4 +64,4 @@ def test_fitted(pytestconfig: pytest.Config, name: str, data: tuple[str, str], r
     """What a tokenizer loses that is fitted on the other episodes of the same demonstrations."""
     from il_bench.suite.tokenizers import fitted
 
-    report(fitted(name, data[1], selection.factory(pytestconfig, name)))
+    report(fitted(name, data[1], tokenizer_names.factory(pytestconfig, name)))

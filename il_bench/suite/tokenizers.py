@@ -35,7 +35,7 @@ class AsLeRobotTrains(ResidualVQTokenizer):
         return VqVae(self.vqvae.config)
 
 
-#: How to make each tokenizer that `suite.choice` names; the residual VQ is as large as the embedded vqbet's.
+#: How to make each tokenizer of `tokenizer_names`; the residual VQ is as large as the embedded vqbet's.
 NEW: dict[str, Callable[[], Tokenizer]] = {
     "uniform bins 256": lambda: UniformBinsTokenizer(256, CHUNK_SHAPE),
     "k-means 64": lambda: KMeansTokenizer(64, CHUNK_SHAPE),

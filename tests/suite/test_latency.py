@@ -88,7 +88,7 @@ def test_timing_is_on_one_thread(policy: LoadedPolicy, monkeypatch: pytest.Monke
 def row(policy: LoadedPolicy, what: str, times: list[float], **fields: Any) -> Any:
     samples = Samples(tuple(times), WarmUp(0.5, (0.1,), True, 0.1), **fields)
     call: Any = SimpleNamespace(policy=policy, steps=8 if what == TimedCall.CONTROL_STEP else 1)
-    floor = Floor(flops=8_000, seconds=0.008, flops_per_second=1e6)
+    floor = Floor(flops=8_000, seconds=0.008)
     return row_of(call, CallSpec(what, 1), CPU, samples, None, floor)
 
 

@@ -17,7 +17,7 @@ from il_bench.data.chunks import Chunks, FromTheAgent
 from il_bench.latency.device import inference_on_one_thread
 from il_bench.report import schema
 from il_bench.report.tokenizers import Subject, measure, of_policy, use_of_codes
-from il_bench.suite import selection, throughput
+from il_bench.suite import throughput, tokenizer_names
 from il_bench.suite import tokenizers as suite_tokenizers
 from il_bench.tokenizers import KMeansTokenizer, ResidualVQTokenizer, UniformBinsTokenizer
 
@@ -136,8 +136,8 @@ def test_only_a_residual_vq_has_first_tokens(two_moves: Subject) -> None:
 
 
 def test_the_suite_can_make_every_tokenizer_it_names() -> None:
-    assert tuple(suite_tokenizers.NEW) == selection.QUICK + selection.TRAINED
-    assert set(selection.TIMED) <= set(suite_tokenizers.NEW)
+    assert tuple(suite_tokenizers.NEW) == tokenizer_names.QUICK + tokenizer_names.TRAINED
+    assert set(tokenizer_names.TIMED) <= set(suite_tokenizers.NEW)
     for name, new in suite_tokenizers.NEW.items():
         tokenizer = new()
         assert tokenizer.chunk_shape == suite_tokenizers.CHUNK_SHAPE
@@ -309,8 +309,8 @@ def test_what_takes_long_is_fitted_on_your_demonstrations_only(
         )
         return {line.partition("::")[2] for line in result.outlines if "::" in line}
 
-    quick = {f"test_fitted[{name}-expert]" for name in selection.QUICK}
-    trained = {f"test_fitted[{name}-expert]" for name in selection.TRAINED}
+    quick = {f"test_fitted[{name}-expert]" for name in tokenizer_names.QUICK}
+    trained = {f"test_fitted[{name}-expert]" for name in tokenizer_names.TRAINED}
     assert collected() == quick | trained | {"test_tokenizer[expert-bet]"}
     pytester.makeini("[pytest]\nil_bench_data = somewhere/mine")
     expected = quick | {name.replace("expert", "mine") for name in quick | trained}
