@@ -1,4 +1,7 @@
-"""Checks on PushT demonstrations: each failure is one line naming the place, the value and the way out."""
+"""Checks on PushT demonstrations. Each failure is an IlBenchError: the place, the value and the way out.
+
+`where` names the place: a file or folder, and the array in it.
+"""
 
 from typing import Any
 
@@ -14,11 +17,7 @@ ANGLE_LIMIT = 8 * np.pi
 
 
 def check_numbers(where: str, array: NDArray[Any], columns: int) -> None:
-    """Check that ``array`` is (N, columns) with N > 0, real numbers, all of them finite.
-
-    Raises:
-        IlBenchError: naming ``where`` (file and array), and the first bad row.
-    """
+    """Check that `array` is (N, columns) with N > 0, real numbers, all of them finite."""
     if array.dtype.kind not in "fiu":
         raise IlBenchError(f"{where}: dtype {array.dtype}, expected real numbers such as float32")
     if array.ndim != 2 or array.shape[1] != columns:
@@ -35,11 +34,7 @@ def check_numbers(where: str, array: NDArray[Any], columns: int) -> None:
 
 
 def check_range(where: str, array: NDArray[Any], low: float, high: float, unit: str) -> None:
-    """Check that every value of a (N, columns) array lies in [low, high].
-
-    Raises:
-        IlBenchError: naming ``where``, the first bad frame and value, and the unit that is expected.
-    """
+    """Check that every value of a (N, columns) array lies in [low, high]."""
     bad = np.argwhere((array < low) | (array > high))
     if len(bad):
         row, column = bad[0]
@@ -50,11 +45,7 @@ def check_range(where: str, array: NDArray[Any], low: float, high: float, unit: 
 
 
 def check_pixels(where: str, array: NDArray[Any], low: float, high: float) -> None:
-    """Check positions in px, (N, columns), and catch data that somebody normalised to [0, 1] or [-1, 1].
-
-    Raises:
-        IlBenchError: naming ``where`` and the value.
-    """
+    """Check positions in px, (N, columns), and catch data that somebody normalised to [0, 1] or [-1, 1]."""
     check_range(where, array, low, high, "px, as in the 512 x 512 px task")
     if np.abs(array).max() <= 1.0:
         raise IlBenchError(
@@ -64,19 +55,14 @@ def check_pixels(where: str, array: NDArray[Any], low: float, high: float) -> No
 
 
 def check_episode_ends(where: str, ends: NDArray[Any], n_frames: int) -> None:
-    """Check that ``ends`` (episodes,) are rising integers > 0 and that the last one is ``n_frames``.
-
-    Raises:
-        IlBenchError: naming ``where`` and the first bad episode.
-    """
+    """Check that `ends` (episodes,) are rising integers > 0 and that the last one is `n_frames`."""
     if ends.dtype.kind not in "iu" or ends.ndim != 1:
         raise IlBenchError(
             f"{where}: shape {ends.shape} and dtype {ends.dtype}, expected (number of episodes,) integers"
         )
     if len(ends) == 0:
         raise IlBenchError(f"{where}: no episodes; each entry is one past the last frame of an episode")
-    lengths = np.diff(ends.astype(np.int64), prepend=0)
-    falling = np.flatnonzero(lengths <= 0)
+    falling = np.flatnonzero(np.diff(ends.astype(np.int64), prepend=0) <= 0)
     if len(falling):
         episode = int(falling[0])
         before = int(ends[episode - 1]) if episode else 0

@@ -22,11 +22,8 @@ CENTRE_PX = 256.0
 class Chunks:
     """N chunks of W actions that lie within their episodes.
 
-    Attributes:
-        actions: (N, W, 2) px.
-        agents: (N, 2) px, where the agent is when each chunk begins.
-        episodes: (N,) int64, which episode each is of.
-        frames: (N,) int64, at which frame of its episode each begins.
+    actions: (N, W, 2) px. agents: (N, 2) px, where the agent is when each chunk begins. episodes, frames:
+    (N,) int64, the episode of each and the frame of it where each begins.
     """
 
     actions: Tensor
@@ -36,7 +33,7 @@ class Chunks:
 
 
 class Coordinates(Protocol):
-    """Between px and the numbers that a tokenizer codes; `relative` to the agent or not."""
+    """Between px and the numbers that a tokenizer codes."""
 
     @property
     def relative(self) -> bool:

@@ -1,12 +1,11 @@
-"""A replay buffer becomes a LeRobotDataset with the features and the meaning of ``lerobot/pusht_keypoints``.
+"""Writing LeRobotDatasets of keypoints, as ``lerobot/pusht_keypoints``; a replay buffer becomes one.
 
-The conversion is kept in a cache folder named after the content of the source, so it runs once.
+Its conversion is kept in a cache folder named after the buffer's content, so it runs once.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -47,23 +46,21 @@ FEATURES: dict[str, dict[str, Any]] = {
 }
 
 
-def default_cache_dir() -> Path:
-    """Where conversions are kept: $IL_BENCH_CACHE, or il_bench in $XDG_CACHE_HOME or ~/.cache."""
-    if chosen := os.environ.get("IL_BENCH_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "il_bench"
-
-
 def convert_cached(buffer: ReplayBuffer, cache_dir: Path | None = None) -> LeRobotDataset:
-    """Give ``buffer`` as a LeRobotDataset, converting it unless the cache holds it already.
+    """Give `buffer` as a LeRobotDataset, converting it unless the cache holds it already.
 
-    Two processes never convert the same source at once, and a conversion that is cut off leaves nothing
-    that a later call would take for a dataset.
+    Two processes never convert the same source at once, and an interrupted conversion leaves nothing that a
+    later call would take for a dataset.
+
+    cache_dir: default is $IL_BENCH_CACHE, or il_bench in $XDG_CACHE_HOME or ~/.cache.
 
     Raises:
         IlBenchError: the cache folder cannot be written.
     """
-    folder = (cache_dir or default_cache_dir()) / "datasets"
+    if cache_dir is None:
+        default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "il_bench"
+        cache_dir = Path(os.environ.get("IL_BENCH_CACHE") or default).expanduser()
+    folder = cache_dir / "datasets"
     name = f"v{CONVERTER_VERSION}-{buffer.content_hash()[:20]}"
     final, partial = folder / name, folder / f"{name}.partial"
     if (dataset := _open_if_sound(final)) is not None:
@@ -96,21 +93,22 @@ def _open_if_sound(folder: Path) -> LeRobotDataset | None:
 
 
 def write_dataset(buffer: ReplayBuffer, root: Path) -> None:
-    """Write ``buffer`` into the new folder ``root`` as a LeRobotDataset v3, see `write_columns`."""
+    """Write `buffer` into the new folder `root` as a LeRobotDataset v3, see `write_columns`."""
     write_columns(frame_columns(buffer), buffer.episode_ends, root)
 
 
 def write_columns(columns: dict[str, NDArray[Any]], episode_ends: NDArray[np.int64], root: Path) -> None:
-    """Write frames into the new folder ``root`` as a LeRobotDataset v3, statistics included.
+    """Write frames into the new folder `root` as a LeRobotDataset v3, statistics included.
 
-    The same files as ``LeRobotDataset.create``, ``add_frame`` and ``save_episode`` give, made by the same
-    parts of LeRobot, eight times as fast: ``save_episode`` looks for images to embed row by row.
+    The files are those of `LeRobotDataset.create`, `add_frame` and `save_episode`, made by the same parts of
+    LeRobot, eight times as fast: `save_episode` looks for images to embed row by row.
 
-    Args:
-        columns: FEATURES and what `place_columns` gives, (N, ...) each.
-        episode_ends: (E,) one past the last frame of each episode.
-        root: a folder that is not there yet.
+    columns: FEATURES and those of `place_columns`, (N, ...) each. episode_ends: (E,) one past the last frame
+    of each episode.
     """
+    spans = list(pairwise([0, *episode_ends.tolist()]))
+    console = Console(stderr=True)
+    what, quiet = "Converting demonstrations", not console.is_terminal
     meta = LeRobotDatasetMetadata.create(
         repo_id=f"local/{root.name}",
         fps=CONTROL_HZ,
@@ -121,7 +119,9 @@ def write_columns(columns: dict[str, NDArray[Any]], episode_ends: NDArray[np.int
     )
     try:
         meta.save_episode_tasks([TASK])
-        for episode, (start, end) in enumerate(_progress(episode_ends)):
+        for episode, (start, end) in enumerate(
+            track(spans, what, console=console, transient=True, disable=quiet)
+        ):
             frames = {key: column[start:end] for key, column in columns.items()}
             place = {"data/chunk_index": 0, "data/file_index": 0}
             place |= {"dataset_from_index": start, "dataset_to_index": end}
@@ -135,32 +135,28 @@ def write_columns(columns: dict[str, NDArray[Any]], episode_ends: NDArray[np.int
     write_table_one_row_group_per_episode(table.with_format("arrow")[:], path)
 
 
-def _progress(episode_ends: NDArray[np.int64]) -> Iterable[tuple[int, int]]:
-    """First frame of each episode and one past its last, with a bar on a terminal."""
-    spans = list(pairwise([0, *episode_ends.tolist()]))
-    console = Console(stderr=True)
-    what = "Converting demonstrations"
-    return track(spans, what, console=console, transient=True, disable=not console.is_terminal)
-
-
 def frame_columns(buffer: ReplayBuffer) -> dict[str, NDArray[Any]]:
-    """Compute the columns of ``lerobot/pusht_keypoints``, one row a frame.
-
-    ``next.reward`` and ``next.success`` of a frame are those of the state after it. The state after an
-    episode's last frame was never recorded; as in LeRobot's own conversion that frame repeats its own.
-    """
+    """Compute the columns of ``lerobot/pusht_keypoints``, one row a frame."""
     pose = buffer.state[:, 2:5].astype(np.float64)
-    covered = np.array([coverage(x, y, angle) for x, y, angle in pose.tolist()])
-    last = buffer.episode_ends - 1
-    following = np.arange(1, len(pose) + 1)
-    following[last] = last
     return {
         "observation.state": buffer.state[:, :2],
         "observation.environment_state": block_keypoints(pose).astype(np.float32),
         "action": buffer.action,
-        **outcome_columns(covered[following], buffer.episode_ends),
+        **outcome_columns(coverage_after(pose, buffer.episode_ends), buffer.episode_ends),
         **place_columns(buffer.episode_ends),
     }
+
+
+def coverage_after(pose: NDArray[np.float64], episode_ends: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Coverage in the state after each frame, (N,); pose: (N, 3), the block's `[x, y, angle]` in each frame.
+
+    The state after an episode's last frame was never recorded; as in LeRobot's own conversion that frame
+    repeats its own.
+    """
+    covered = np.array([coverage(x, y, angle) for x, y, angle in pose.tolist()])
+    following = np.arange(1, len(pose) + 1)
+    following[episode_ends - 1] = episode_ends - 1
+    return np.asarray(covered[following])
 
 
 def outcome_columns(covered: NDArray[np.float64], episode_ends: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

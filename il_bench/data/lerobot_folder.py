@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from lerobot.datasets.io_utils import get_parquet_num_frames
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from numpy.typing import NDArray
 
@@ -84,45 +83,37 @@ def _read_info(root: Path) -> dict[str, Any]:
 
 
 def _check_files(root: Path, info: dict[str, Any]) -> None:
-    found = {
-        "meta/tasks.parquet": sorted(root.glob("meta/tasks.parquet")),
-        "meta/episodes/*/*.parquet": sorted(root.glob("meta/episodes/*/*.parquet")),
-        "data/*/*.parquet": sorted(root.glob("data/*/*.parquet")),
-    }
-    rows = {}
-    for pattern, paths in found.items():
-        if not paths:
+    rows: dict[str, list[int]] = {}  # of each kind of file, by the field of info.json that counts them
+    for pattern, total in (
+        ("meta/tasks.parquet", None),
+        ("meta/episodes/*/*.parquet", "total_episodes"),
+        ("data/*/*.parquet", "total_frames"),
+    ):
+        if not (paths := sorted(root.glob(pattern))):
             raise IlBenchError(f"{root}: no {pattern}; the dataset is empty or incomplete, copy it again")
-        rows[pattern] = sum(_count_rows(path) for path in paths)
-    totals = {"data/*/*.parquet": "total_frames", "meta/episodes/*/*.parquet": "total_episodes"}
-    for pattern, field in totals.items():
-        if rows[pattern] != info.get(field):
+        if total is None:
+            continue
+        rows[total] = [index for path in paths for index in _episode_indices(path)]
+        if len(rows[total]) != info.get(total):
             raise IlBenchError(
-                f"{root}: {pattern} hold {rows[pattern]} rows but meta/info.json says {field} ="
-                f" {info.get(field)}; a file is missing, copy the folder again"
+                f"{root}: {pattern} hold {len(rows[total])} rows but meta/info.json says {total} ="
+                f" {info.get(total)}; a file is missing, copy the folder again"
             )
-    _check_episodes_present(root, found["data/*/*.parquet"], rows["meta/episodes/*/*.parquet"])
-    for key in info["video_keys"]:
-        if not any(root.glob(f"videos/{key}/*/*.mp4")):
-            raise IlBenchError(f"{root}: no videos/{key}/*/*.mp4 for the video feature {key}")
-
-
-def _check_episodes_present(root: Path, data_files: list[Path], n_episodes: int) -> None:
-    try:
-        column = pd.concat([pd.read_parquet(path, columns=["episode_index"]) for path in data_files])
-    except Exception as error:  # pyarrow's own types, OSError
-        raise IlBenchError(f"{root}: data/*/*.parquet are damaged ({first_line(error)})") from error
-    absent = sorted(set(range(n_episodes)) - set(column["episode_index"].tolist()))
+    n_episodes = len(rows["total_episodes"])
+    absent = sorted(set(range(n_episodes)) - set(rows["total_frames"]))
     if absent:  # LeRobot would look for them on the Hub
         raise IlBenchError(
             f"{root}: data/*/*.parquet lack episodes {absent[:5]} of the {n_episodes} in meta/episodes;"
             " a file is missing or belongs to another dataset, copy the folder again"
         )
+    for key in info["video_keys"]:
+        if not any(root.glob(f"videos/{key}/*/*.mp4")):
+            raise IlBenchError(f"{root}: no videos/{key}/*/*.mp4 for the video feature {key}")
 
 
-def _count_rows(path: Path) -> int:
+def _episode_indices(path: Path) -> list[int]:
     try:
-        return int(get_parquet_num_frames(path))
+        return list(pd.read_parquet(path, columns=["episode_index"])["episode_index"])
     except Exception as error:  # pyarrow's own types, OSError
         raise IlBenchError(f"{path}: damaged parquet file, copy it again ({first_line(error)})") from error
 

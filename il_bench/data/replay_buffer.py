@@ -3,6 +3,7 @@
 import hashlib
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,20 +35,20 @@ class ReplayBuffer:
 
     def content_hash(self) -> str:
         """Sha256 of what the buffer holds, the same for every file format."""
-        digest = hashlib.sha256()
-        for name in ARRAYS:
-            array = np.ascontiguousarray(getattr(self, name))
-            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-            digest.update(array.tobytes())
-        return digest.hexdigest()
+        return arrays_sha256({name: getattr(self, name) for name in ARRAYS})
+
+
+def arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """One hash of arrays, their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def read_replay_buffer(path: Path) -> ReplayBuffer:
-    """Read and check a replay buffer.
-
-    Args:
-        path: a ``.npz`` file with action, state and episode_ends, or a zarr folder (format 2 or 3) with
-            data/action, data/state and meta/episode_ends.
+    """Read and check a replay buffer: a ``.npz`` file, or a zarr folder (format 2 or 3) with ZARR_PATHS.
 
     Raises:
         IlBenchError: the file is of another type, truncated, or an array of it is missing or wrong.
@@ -71,7 +72,9 @@ def read_replay_buffer(path: Path) -> ReplayBuffer:
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     if not zipfile.is_zipfile(path):
-        hint = "it is truncated; copy it again" if _starts_like_zip(path) else "a .npz file is a zip archive"
+        with path.open("rb") as file:
+            starts_like_zip = file.read(2) == b"PK"
+        hint = "it is truncated; copy it again" if starts_like_zip else "a .npz file is a zip archive"
         raise IlBenchError(f"{path}: not a readable .npz file ({hint})")
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -83,11 +86,6 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise
     except ValueError as error:  # numpy's words for object arrays and for headers that make no sense
         raise IlBenchError(f"{path}: cannot be read as plain number arrays ({error})") from error
-
-
-def _starts_like_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"PK"
 
 
 def _read_zarr(path: Path) -> dict[str, NDArray[Any]]:

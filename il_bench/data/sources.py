@@ -26,16 +26,14 @@ def open_dataset(source: str | Path, *, cache_dir: str | Path | None = None) -> 
 
     Args:
         source: one of
-            - ``expert``: the demonstrations by PushT's expert that il_bench carries (a folder of that name is
-              ``./expert``);
-            - a Hub id such as ``lerobot/pusht_keypoints`` (a local path of that name comes first);
-            - a folder with a LeRobotDataset v3 (it holds ``meta/info.json``);
-            - a replay buffer of Diffusion Policy: a ``.npz`` file with the arrays action, state and
-              episode_ends, a ``.zarr`` folder, or a folder that holds ``human_demos.npz`` or one of the two.
+            - `expert`: the demonstrations by PushT's expert that il_bench carries (a folder of that name is
+              `./expert`);
+            - a Hub id such as `lerobot/pusht_keypoints` (a local path of that name comes first);
+            - a folder with a LeRobotDataset v3 (it holds `meta/info.json`);
+            - a replay buffer of Diffusion Policy: a `.npz` file with the arrays action, state and
+              episode_ends, a `.zarr` folder, or a folder that holds `human_demos.npz` or one of the two. It
+              is converted to the features of `lerobot/pusht_keypoints`.
         cache_dir: where converted replay buffers are kept; by default $IL_BENCH_CACHE or ~/.cache/il_bench.
-
-    Returns:
-        The dataset. Converted sources have the features of ``lerobot/pusht_keypoints``.
 
     Raises:
         IlBenchError: one line that names the file, array and value at fault, and the way out.

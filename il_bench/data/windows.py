@@ -17,9 +17,9 @@ NOT_NUMBERS = ("image", "video", "string", "language")
 class Windows:
     """Every frame of a dataset with the frames around it, held as tensors.
 
-    ``batch(indices)`` equals ``default_collate([lerobot_dataset[i] for i in indices])`` on every key, where
-    ``lerobot_dataset`` is the LeRobotDataset opened with the same delta_timestamps and episodes. A window
-    that leaves its episode repeats the episode's first or last frame; ``<key>_is_pad`` marks these places.
+    `batch(indices)` equals `default_collate([lerobot_dataset[i] for i in indices])` on every key, where
+    `lerobot_dataset` is the LeRobotDataset opened with the same delta_timestamps and episodes. A window that
+    leaves its episode repeats the episode's first or last frame; `<key>_is_pad` marks these places.
 
     Args:
         dataset: an opened LeRobotDataset whose features are all numbers (no images, no text).
@@ -41,11 +41,17 @@ class Windows:
         delta_timestamps: Mapping[str, Sequence[float]],
         episodes: Sequence[int] | None = None,
     ) -> None:
-        self.stats = _stats_tensors(dataset)
+        self.stats: dict[str, dict[str, torch.Tensor]] = {
+            key: {name: torch.tensor(value) for name, value in feature.items()}
+            for key, feature in (dataset.meta.stats or {}).items()
+        }
         self.fps: int = dataset.fps
         self._columns = _load_columns(dataset, episodes)
         self._deltas = {key: self._frame_deltas(key, seconds) for key, seconds in delta_timestamps.items()}
-        self._first, self._last = _episode_bounds(self._columns["episode_index"])
+        _, lengths = torch.unique_consecutive(self._columns["episode_index"], return_counts=True)
+        ends = lengths.cumsum(0)  # of each episode; a frame's first and last of its episode:
+        self._first = (ends - lengths).repeat_interleave(lengths)
+        self._last = (ends - 1).repeat_interleave(lengths)
         self._frames = torch.arange(len(self._first))
         self._tasks = [str(task) for task in dataset.meta.tasks.index]
 
@@ -59,14 +65,10 @@ class Windows:
         return list(self._columns)
 
     def batch(self, indices: torch.Tensor) -> dict[str, Any]:
-        """Gather the windows of some frames.
+        """Gather the windows of the frames `indices`, (B,) int64.
 
-        Args:
-            indices: (B,) int64, frames in [0, len(self)).
-
-        Returns:
-            For a key of ``delta_timestamps`` (B, T, ...) and ``<key>_is_pad`` (B, T) bool; for any other
-            key (B, ...); ``task`` a list of B strings.
+        Returns for a key of `delta_timestamps` (B, T, ...) and `<key>_is_pad` (B, T) bool; for any other key
+        (B, ...); `task` as a list of B strings.
         """
         indices = self._frames[indices]  # checks them, and counts negative ones from the end
         first, last = self._first[indices, None], self._last[indices, None]
@@ -122,16 +124,3 @@ def _as_torch(column: np.ndarray[Any, Any]) -> torch.Tensor:
     # The types torch.tensor() gives to Python numbers, which is how LeRobot makes its items.
     kinds = {"f": torch.get_default_dtype(), "i": torch.int64, "u": torch.int64, "b": torch.bool}
     return torch.tensor(column).to(kinds[column.dtype.kind])
-
-
-def _episode_bounds(episode_index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    _, lengths = torch.unique_consecutive(episode_index, return_counts=True)
-    ends = lengths.cumsum(0)
-    return (ends - lengths).repeat_interleave(lengths), (ends - 1).repeat_interleave(lengths)
-
-
-def _stats_tensors(dataset: LeRobotDataset) -> dict[str, dict[str, torch.Tensor]]:
-    stats = dataset.meta.stats or {}
-    return {
-        key: {name: torch.tensor(value) for name, value in feature.items()} for key, feature in stats.items()
-    }

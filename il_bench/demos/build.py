@@ -60,17 +60,13 @@ def build_pixels(
     workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Draw all states and write them as a LeRobotDataset into the new folder `output`.
+    """Draw all states and write them as a LeRobotDataset into `output`, a new folder or one that it made.
 
     The files depend on the states, on `video` and on the versions, which are all in `FILE` beside them; not
     on the number of workers or on an interruption: the same call goes on.
 
-    Args:
-        states: what to draw.
-        output: a folder that is not there yet, or that the same call has made.
-        video: AV1, as lerobot/pusht has it, which is lossy; else PNG, every pixel as it was drawn.
-        workers: number of processes.
-        on_progress: called as `on_progress(n_done, n_episodes)`.
+    video: AV1, as lerobot/pusht has it, which is lossy; else PNG, every pixel as it was drawn. workers:
+    number of processes. on_progress: called as `on_progress(n_done, n_episodes)`.
 
     Raises:
         IlBenchError: `output` is something else's or cannot be written, there is too little room, or the
@@ -132,11 +128,7 @@ def _check_room(states: States, output: Path, video: bool) -> None:
 
 
 def _write_episodes(
-    states: States,
-    folder: Path,
-    video: bool,
-    workers: int,
-    on_progress: Callable[[int, int], None] | None,
+    states: States, folder: Path, video: bool, workers: int, on_progress: Callable[[int, int], None] | None
 ) -> None:
     """Write the datasets of all episodes that are not in the folder yet."""
     lengths = [end - start for start, end in states.spans]

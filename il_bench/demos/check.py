@@ -1,5 +1,6 @@
 """Is this the data set it should be: by LeRobot's own checks, the original frames, the published numbers."""
 
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,115 @@ import torch
 from lerobot.datasets.compute_stats import aggregate_stats
 from lerobot.datasets.feature_utils import validate_frame
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.utils.constants import DEFAULT_FEATURES, OBS_IMAGE
+from lerobot.utils.constants import ACTION, DEFAULT_FEATURES, OBS_IMAGE, OBS_STATE
 from lerobot.utils.feature_utils import dataset_to_policy_features
+from numpy.typing import NDArray
 
 from il_bench.data.lerobot_folder import first_line, open_folder, read_column
-from il_bench.demos import published
-from il_bench.demos.published import Likeness, Originals
-from il_bench.demos.replay import Drawer
+from il_bench.demos.replay import IMAGE_SIZE, Drawer
 from il_bench.demos.states import States
+from il_bench.errors import IlBenchError
 from il_bench.pusht.renderer import Image
 
+# meta/info.json and meta/stats.json of https://huggingface.co/datasets/lerobot/pusht
+EPISODES, FRAMES, FPS = 206, 25_650, 10
+#: Lowest and highest value of each feature, x and y, px.
+RANGES = {
+    OBS_STATE: {"min": (13.456424, 32.938293), "max": (496.14618, 510.9579)},
+    ACTION: {"min": (12.0, 25.0), "max": (511.0, 511.0)},
+}
+#: Half a unit of the last digit that they are published with.
+RANGE_TOLERANCE = 5e-5
+#: What share of the pixels of the original camera frames has to be identical, on average. The others lie on
+#: edges of block and goal: where an edge crosses a row, pygame rounds down when it fills a polygon, and the
+#: pygame of 2022 cut off instead. Filled like that, all 206 frames of the human demonstrations are identical.
+IDENTICAL = 0.995
+WHY = "edges of block and goal, which pygame rounded otherwise then"
+#: Grey levels: a pixel further off than this is seen to be.
+FAR = 16
+ORIGINALS = "human_frames.npz"
 #: Single precision of the largest timestamp there is, seconds.
 _TIMESTAMP_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Originals:
+    """Camera frames of a data set as they were recorded.
+
+    index: (F,) int64, the frame of the data set that each is of
+    image: (F, 96, 96, 3) uint8 RGB
+    """
+
+    index: NDArray[np.int64]
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How like F original frames others are.
+
+    same: (F,) float64, share of pixels that are identical in all three colours
+    far:  (F,) int64, pixels that differ by more than FAR grey levels
+    off:  mean of the absolute difference, grey levels
+    """
+
+    index: NDArray[np.int64]
+    same: NDArray[np.float64]
+    far: NDArray[np.int64]
+    off: float
+
+    @property
+    def enough(self) -> bool:
+        """Whether so many pixels are identical as in frames drawn from the recorded states."""
+        return bool(self.same.mean() >= IDENTICAL)
+
+    def __str__(self) -> str:
+        worst = int(np.argmin(self.same))
+        return (
+            f"{self.same.mean():.3%} of the pixels of {len(self.same)} frames identical on average, "
+            f"{self.same[worst]:.2%} in the worst (frame {self.index[worst]}); {self.far.mean():.1f} of "
+            f"{IMAGE_SIZE**2} pixels more than {FAR} grey levels off, {self.off:.3f} grey levels on average"
+        )
+
+
+def read_originals(path: Path, n_frames: int) -> Originals:
+    """Read original frames, a `.npz` with the arrays index and image, of a data set of `n_frames` frames.
+
+    Raises:
+        IlBenchError: naming the file, the array and what is wrong with it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            index, image = archive["index"], archive["image"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise IlBenchError(
+            f"{path}: not a .npz with the arrays index and image ({error}); name another, or copy it again"
+        ) from None
+    if index.ndim != 1 or index.dtype.kind not in "iu" or not len(index):
+        raise IlBenchError(f"{path}: index: shape {index.shape} of {index.dtype}, expected (F,) integers")
+    shape = (len(index), IMAGE_SIZE, IMAGE_SIZE, 3)
+    if image.shape != shape or image.dtype != np.uint8:
+        raise IlBenchError(f"{path}: image: shape {image.shape} of {image.dtype}, expected {shape} of uint8")
+    outside = index[(index < 0) | (index >= n_frames)]
+    if len(outside):
+        raise IlBenchError(
+            f"{path}: index: {outside[0]} is no frame of this data set, which has {n_frames}; the frames are "
+            "of other data"
+        )
+    return Originals(index.astype(np.int64), image)
+
+
+def compare(originals: Originals, frame: Callable[[int], Image]) -> Likeness:
+    """Compare each original with `frame(index)`, (96, 96, 3) uint8 RGB."""
+    ours = np.stack([frame(index) for index in originals.index.tolist()])
+    difference = np.abs(ours.astype(np.int16) - originals.image.astype(np.int16))
+    worst = difference.max(axis=-1)
+    return Likeness(
+        index=originals.index,
+        same=(worst == 0).mean(axis=(1, 2)),
+        far=(worst > FAR).sum(axis=(1, 2)),
+        off=float(difference.mean()),
+    )
 
 
 @dataclass(frozen=True)
@@ -36,12 +134,10 @@ class Finding:
 def check_dataset(
     root: str | Path, originals: Originals | None = None, states: States | None = None
 ) -> list[Finding]:
-    """Check the data set in the folder `root`.
+    """Check the data set in the folder `root`, a LeRobotDataset v3 of PushT.
 
-    Args:
-        root: a folder with a LeRobotDataset v3 of PushT.
-        originals: camera frames to compare its images with.
-        states: what it was drawn from. A video is lossy, and then what went into it is compared as well.
+    originals: camera frames to compare its images with. states: what it was drawn from; for a video, which is
+    lossy: what went into it is compared too.
 
     Raises:
         IlBenchError: it is no such folder, or damaged.
@@ -53,7 +149,7 @@ def check_dataset(
         _ask("LeRobot's check of statistics", lambda: _statistics(dataset)),
         _ask("timestamps", lambda: _timestamps(dataset)),
     ]
-    if (dataset.num_episodes, dataset.num_frames) == (published.EPISODES, published.FRAMES):
+    if (dataset.num_episodes, dataset.num_frames) == (EPISODES, FRAMES):
         findings.append(_ask("numbers of lerobot/pusht", lambda: _published(dataset)))
     if originals is not None and OBS_IMAGE in dataset.features:
         findings += _original_frames(dataset, originals, states)
@@ -75,16 +171,13 @@ def _opened(dataset: LeRobotDataset) -> str:
 
 def _frames(dataset: LeRobotDataset) -> str:
     """What `add_frame` demands of a frame, of the first, middle and last frame of every episode."""
-    frames = list(_some_frames(dataset))
-    for index in frames:
+    episodes = dataset.meta.episodes
+    frames: set[int] = set()
+    for start, end in zip(episodes["dataset_from_index"], episodes["dataset_to_index"], strict=True):
+        frames |= {start, (start + end) // 2, end - 1}
+    for index in sorted(frames):
         validate_frame(_as_recorded(dataset[index], dataset.meta.features), dataset.meta.features)
     return f"{len(frames)} frames of {dataset.num_episodes} episodes"
-
-
-def _some_frames(dataset: LeRobotDataset) -> Iterator[int]:
-    episodes = dataset.meta.episodes
-    for start, end in zip(episodes["dataset_from_index"], episodes["dataset_to_index"], strict=True):
-        yield from sorted({start, (start + end) // 2, end - 1})
 
 
 def _as_recorded(item: dict[str, Any], features: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -131,38 +224,38 @@ def _timestamps(dataset: LeRobotDataset) -> str:
 
 
 def _published(dataset: LeRobotDataset) -> str:
-    differences = published.range_differences(dataset.meta.stats)
-    if dataset.fps != published.FPS:
-        differences.append(f"{dataset.fps} fps, not {published.FPS}")
+    stats = dataset.meta.stats
+    differences = [
+        f"{key} {which} {np.asarray(stats[key][which])}, not {values}"
+        for key, ranges in RANGES.items()
+        for which, values in ranges.items()
+        if not np.allclose(np.asarray(stats[key][which]), values, rtol=0, atol=RANGE_TOLERANCE)
+    ]
+    if dataset.fps != FPS:
+        differences.append(f"{dataset.fps} fps, not {FPS}")
     if differences:
         raise ValueError("; ".join(differences))
-    return (
-        f"{published.EPISODES} episodes, {published.FRAMES} frames, {published.FPS} fps, lowest and highest "
-        "state and action"
-    )
+    return f"{EPISODES} episodes, {FRAMES} frames, {FPS} fps, lowest and highest state and action"
 
 
 def _original_frames(
     dataset: LeRobotDataset, originals: Originals, states: States | None
 ) -> Iterator[Finding]:
+    def stored(index: int) -> Image:
+        image: torch.Tensor = dataset[index][OBS_IMAGE]
+        levels: Image = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        return levels
+
     if states is not None:
         draw = Drawer()
-        likeness = published.compare(originals, lambda i: draw(states.agent[i], states.pose[i]))
-        yield Finding("frames as drawn", _said(likeness), likeness.enough)
-    likeness = published.compare(originals, lambda i: _image(dataset, i))
+        yield _compared("frames as drawn", originals, lambda i: draw(states.agent[i], states.pose[i]))
     if dataset.features[OBS_IMAGE]["dtype"] == "video":
-        yield Finding("frames as stored, a lossy video", str(likeness), None)
+        yield Finding("frames as stored, a lossy video", str(compare(originals, stored)), None)
     else:
-        yield Finding("frames as stored", _said(likeness), likeness.enough)
+        yield _compared("frames as stored", originals, stored)
 
 
-def _said(likeness: Likeness) -> str:
-    differ = likeness.enough and likeness.same.min() < 1.0
-    return f"{likeness}{f' ({published.WHY})' if differ else ''}"
-
-
-def _image(dataset: LeRobotDataset, index: int) -> Image:
-    """An image of a dataset, (96, 96, 3) uint8."""
-    image: torch.Tensor = dataset[index][OBS_IMAGE]
-    levels: Image = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return levels
+def _compared(what: str, originals: Originals, frame: Callable[[int], Image]) -> Finding:
+    likeness = compare(originals, frame)
+    why = f" ({WHY})" if likeness.enough and likeness.same.min() < 1.0 else ""
+    return Finding(what, f"{likeness}{why}", likeness.enough)

@@ -23,6 +23,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 _MAX_SHOWN = 10
+_Output = Annotated[Path, typer.Option(help="Folder of the new LeRobotDataset; not there yet.")]
+_Workers = Annotated[int, typer.Option(min=1, help="Processes; the data do not depend on it.")]
 
 
 @contextmanager
@@ -42,20 +44,18 @@ def _one_line(kept: str = "") -> Iterator[None]:
 @app.command()
 def make(
     episodes: Annotated[int, typer.Option(min=1, help="Number of start states.")],
-    output: Annotated[Path, typer.Option(help="Folder of the LeRobotDataset; not there yet.")],
+    output: _Output,
     seed: Annotated[int, typer.Option(min=0, help="Of the first start state; all must be below 100000.")] = 0,
     noise: Annotated[
         float,
         typer.Option(
-            help="Disturb what is executed, turned by so many radians and stretched by so much (log), as a "
-            "standard deviation; recorded is what the expert says (DART)."
+            help="Disturb what is executed, but record what the expert says (DART): the standard deviation "
+            "of the angle (radians) and of the length (log) of each action."
         ),
     ] = 0.0,
     from_policy: Annotated[
         str | None,
-        typer.Option(
-            help="Let this policy drive first: a shipped one, a checkpoint folder or a Hub id (DAgger)."
-        ),
+        typer.Option(help="Let this policy drive first (DAgger): shipped, a checkpoint folder or a Hub id."),
     ] = None,
     takeover_max: Annotated[
         int | None,
@@ -63,12 +63,9 @@ def make(
     ] = None,
     only_unsolved: Annotated[
         bool,
-        typer.Option(
-            "--only-unsolved",
-            help="With --from-policy: leave out the episodes that the policy solves itself by then.",
-        ),
+        typer.Option("--only-unsolved", help="With --from-policy: leave out what the policy solves by then."),
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; the data do not depend on it.")] = 1,
+    workers: _Workers = 1,
 ) -> None:
     """Let the expert solve PushT and write a LeRobotDataset.
 
@@ -77,10 +74,12 @@ def make(
     with _one_line(kept="blocks of episodes"):
         from il_bench.demos.make import TAKEOVER_MAX, make_demos
 
-        if from_policy is None and takeover_max is not None:
-            raise IlBenchError("--takeover-max: nobody drives before the expert; add --from-policy")
-        if from_policy is None and only_unsolved:
-            raise IlBenchError("--only-unsolved: nobody drives before the expert; add --from-policy")
+        for option, given in (
+            ("--takeover-max", takeover_max is not None),
+            ("--only-unsolved", only_unsolved),
+        ):
+            if given and from_policy is None:
+                raise IlBenchError(f"{option}: nobody drives before the expert; add --from-policy")
         with _progress(episodes) as on_block:
             made = make_demos(
                 output,
@@ -98,8 +97,7 @@ def make(
 
 @app.command()
 def merge(
-    sources: Annotated[list[str], typer.Argument(help="Two or more. " + DATA_HELP)],
-    output: Annotated[Path, typer.Option(help="Folder of the new LeRobotDataset; not there yet.")],
+    sources: Annotated[list[str], typer.Argument(help="Two or more. " + DATA_HELP)], output: _Output
 ) -> None:
     """Join SOURCES, in this order, into one LeRobotDataset."""
     with _one_line():
@@ -144,15 +142,14 @@ def describe(
 @app.command()
 def build(
     source: Annotated[str, typer.Option("--from", help=DATA_HELP)],
-    output: Annotated[Path, typer.Option(help="Folder of the LeRobotDataset; not there yet.")],
+    output: _Output,
     track: Annotated[
         str, typer.Option(help="pixels: the camera, drawn from the recorded states.")
     ] = "pixels",
     video: Annotated[
         bool,
         typer.Option(
-            "--video/--images",
-            help="AV1, as lerobot/pusht: small, but lossy; or PNG, every pixel as it was drawn.",
+            "--video/--images", help="Small, lossy AV1, as lerobot/pusht; or PNG, every pixel as drawn."
         ),
     ] = False,
     frames: Annotated[
@@ -161,7 +158,7 @@ def build(
             help="Original camera frames to compare with [default: human_frames.npz beside human data]."
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; the data do not depend on it.")] = 1,
+    workers: _Workers = 1,
 ) -> None:
     """Draw demonstrations without images: a LeRobotDataset like lerobot/pusht, checked when it is written.
 
@@ -174,8 +171,7 @@ def build(
                 f"`il-bench train POLICY --data {source}` takes them as they are"
             )
         from il_bench.data.sources import resolve_data
-        from il_bench.demos.check import check_dataset
-        from il_bench.demos.published import FRAMES, ORIGINALS, read_originals
+        from il_bench.demos.check import FRAMES, ORIGINALS, check_dataset, read_originals
         from il_bench.demos.states import read_states
 
         where, name = resolve_data(source, "--from")
@@ -214,8 +210,7 @@ def check(
     """Check a data set by LeRobot's own checks, original frames, and the numbers that lerobot/pusht has."""
     with _one_line():
         from il_bench.data.lerobot_folder import open_folder
-        from il_bench.demos.check import check_dataset
-        from il_bench.demos.published import read_originals
+        from il_bench.demos.check import check_dataset, read_originals
 
         n_frames = open_folder(data).num_frames
         findings = check_dataset(data, None if frames is None else read_originals(frames, n_frames))
@@ -249,34 +244,29 @@ def _conclude(data: Path, findings: "list[Finding]") -> None:
 
 
 def _print_table(title: str, numbers: dict[str, Any]) -> None:
+    """Print what `Description.to_dict` gives."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", title, title="Demonstrations")
-    for row in rows(numbers):
-        table.add_row(*row)
-    Console().print(table)
+    def said(value: float | None, how: str) -> str:
+        return "unknown" if value is None else format(value, how)
 
-
-def rows(numbers: dict[str, Any]) -> list[tuple[str, str]]:
-    """The table's lines, label and value, of what `Description.to_dict` gives."""
     length, covered, change = (numbers[key] for key in ("length", "coverage_at_end", "action_change"))
     low, high = numbers["action_range"]
-    return [
+    table = Table("", title, title="Demonstrations")
+    for label, value in (
         ("episodes", f"{numbers['episodes']}"),
         ("left out, not solved", f"{numbers['left_out']}"),
         ("frames", f"{numbers['frames']}"),
         ("steps: mean, median", f"{length['mean']:.0f}, {length['median']:.0f}"),
         ("steps: 95 %, max", f"{length['p95']:.0f}, {length['max']}"),
-        ("coverage at the end: 5 %", _number(covered["p5"], ".3f")),
-        ("coverage at the end: median", _number(covered["median"], ".3f")),
-        ("coverage at the end: 95 %", _number(covered["p95"], ".3f")),
+        ("coverage at the end: 5 %", said(covered["p5"], ".3f")),
+        ("coverage at the end: median", said(covered["median"], ".3f")),
+        ("coverage at the end: 95 %", said(covered["p95"], ".3f")),
         ("share above 0.95", f"{numbers['share_above_0.95']:.3f}"),
-        ("change of action, px a step: mean", _number(change["mean"], ".1f")),
-        ("change of action, px a step: 99 %", _number(change["p99"], ".1f")),
+        ("change of action, px a step: mean", said(change["mean"], ".1f")),
+        ("change of action, px a step: 99 %", said(change["p99"], ".1f")),
         ("actions, px: lowest, highest", f"{low:.0f}, {high:.0f}"),
-    ]
-
-
-def _number(value: float | None, how: str) -> str:
-    return "unknown" if value is None else format(value, how)
+    ):
+        table.add_row(label, value)
+    Console().print(table)

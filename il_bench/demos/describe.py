@@ -83,18 +83,21 @@ def measure(dataset: LeRobotDataset) -> Description:
         known[:] = [np.nan if episode is None else episode.max_coverage for episode in found.episodes]
     unknown = np.isnan(known)
     covered = np.where(unknown, _computed(dataset, columns, ends), known) if unknown.any() else known
+    solved = covered > SUCCESS_COVERAGE
+    if "next.success" in dataset.features:
+        solved |= read_column(columns, "next.success").reshape(-1)[ends - 1].astype(np.bool_)
     action = _floats(columns, "action")
     return Description(
         length=np.diff(ends, prepend=0),
         coverage=covered,
-        solved=(covered > SUCCESS_COVERAGE) | _succeeded(dataset, columns, ends),
+        solved=solved,
         paths=[action[start:end] for start, end in pairwise([0, *ends.tolist()])],
         left_out=0 if found is None else len(found.left_out),
     )
 
 
 def _computed(dataset: LeRobotDataset, columns: Any, ends: NDArray[np.int64]) -> NDArray[np.float64]:
-    computed: NDArray[np.float64] = np.array([np.nan] * len(ends))
+    computed: NDArray[np.float64] = np.full(len(ends), np.nan)
     if "observation.environment_state" in dataset.features:
         computed = coverage_at_ends(
             _floats(columns, "observation.state"),
@@ -106,12 +109,6 @@ def _computed(dataset: LeRobotDataset, columns: Any, ends: NDArray[np.int64]) ->
         reward = _floats(columns, "next.reward").reshape(-1)[ends - 1]
         return np.asarray(np.fmax(computed, SUCCESS_COVERAGE * reward))
     return computed
-
-
-def _succeeded(dataset: LeRobotDataset, columns: Any, ends: NDArray[np.int64]) -> NDArray[np.bool_]:
-    if "next.success" not in dataset.features:
-        return np.zeros(len(ends), np.bool_)
-    return read_column(columns, "next.success").reshape(-1)[ends - 1].astype(np.bool_)
 
 
 def _floats(columns: Any, key: str) -> NDArray[np.float64]:
@@ -129,29 +126,23 @@ def draw(described: Description, name: str, path: Path) -> None:
     figure = Figure(figsize=(10, 8), layout="constrained")
     figure.suptitle(f"{name}: {len(described.length)} episodes, {described.length.sum()} frames")
     axes = figure.subplots(2, 2)
-    _coverage(axes[0, 0], described)
-    _lengths(axes[0, 1], described)
+    covered, change = described.coverage[np.isfinite(described.coverage)], described.change
+    low = min(0.8, float(covered.min())) if len(covered) else 0.0
+    axes[0, 0].hist(covered, bins=np.linspace(low, 1.0, 41).tolist(), color=_BLUE)
+    axes[0, 0].axvline(SUCCESS_COVERAGE, color="black", linestyle="--", linewidth=1)
+    axes[0, 0].set(xlabel="coverage at the end", title=f"{described.solved.mean():.0%} above 0.95")
+    axes[0, 1].hist(described.length, bins=40, color=_BLUE)
+    axes[0, 1].set(xlabel="steps (0.1 s)", title=f"median {np.median(described.length):.0f} steps")
+    for above in axes[0]:
+        above.set(ylabel="episodes")
     _paths(axes[1, 0], described)
-    _changes(axes[1, 1], described)
+    axes[1, 1].hist(change, bins=60, color=_BLUE)
+    axes[1, 1].set(xlabel="change of the action from step to step (px)", ylabel="steps", yscale="log")
+    if len(change):
+        mean, most = change.mean(), np.percentile(change, 99)
+        axes[1, 1].set_title(f"mean {mean:.1f} px, 99 % below {most:.0f} px")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
-
-
-def _coverage(axes: "Axes", described: Description) -> None:
-    known = described.coverage[np.isfinite(described.coverage)]
-    low = min(0.8, float(known.min())) if len(known) else 0.0
-    axes.hist(known, bins=np.linspace(low, 1.0, 41).tolist(), color=_BLUE)
-    axes.axvline(SUCCESS_COVERAGE, color="black", linestyle="--", linewidth=1)
-    axes.set(
-        xlabel="coverage at the end", ylabel="episodes", title=f"{described.solved.mean():.0%} above 0.95"
-    )
-
-
-def _lengths(axes: "Axes", described: Description) -> None:
-    axes.hist(described.length, bins=40, color=_BLUE)
-    axes.set(
-        xlabel="steps (0.1 s)", ylabel="episodes", title=f"median {np.median(described.length):.0f} steps"
-    )
 
 
 def _paths(axes: "Axes", described: Description) -> None:
@@ -164,11 +155,3 @@ def _paths(axes: "Axes", described: Description) -> None:
         axes.plot(*described.paths[index].T, linewidth=0.8)
     axes.set(xlim=(0, 512), ylim=(512, 0), aspect="equal", xlabel="x (px)", ylabel="y (px)")
     axes.set_title(f"actions of {len(chosen)} episodes")
-
-
-def _changes(axes: "Axes", described: Description) -> None:
-    change = described.change
-    axes.hist(change, bins=60, color=_BLUE)
-    axes.set(xlabel="change of the action from step to step (px)", ylabel="steps", yscale="log")
-    if len(change):
-        axes.set_title(f"mean {change.mean():.1f} px, 99 % below {np.percentile(change, 99):.0f} px")

@@ -24,10 +24,8 @@ def merge_demos(
 ) -> LeRobotDataset:
     """Join datasets, one after the other, into the new folder `output`, by LeRobot's own merging.
 
-    Args:
-        sources: at least two, each as `open_dataset` takes it.
-        output: a folder that is not there yet.
-        names: what the provenance calls each source; default is the last part of its path.
+    sources: at least two, each as `open_dataset` takes it. names: what the provenance calls each source;
+    default is the last part of its path.
 
     Raises:
         IlBenchError: a source cannot be opened, is there twice, or has other features than the first; or
@@ -72,7 +70,11 @@ def _check(datasets: Sequence[LeRobotDataset], names: Sequence[str]) -> None:
 
 
 def _difference(first: LeRobotDataset, other: LeRobotDataset) -> str | None:
-    """The first thing about `other` that keeps LeRobot from merging it, as 'has not the same ..'."""
+    """The first thing about `other` that keeps LeRobot from merging it."""
+
+    def plain(value: object) -> object:
+        return list(value) if isinstance(value, tuple) else value
+
     if first.meta.robot_type != other.meta.robot_type:
         return f"robot_type {other.meta.robot_type!r}, not {first.meta.robot_type!r}"
     for key in {**first.features, **other.features}:
@@ -80,13 +82,9 @@ def _difference(first: LeRobotDataset, other: LeRobotDataset) -> str | None:
         if ours is None or theirs is None:
             return f"{'has a' if ours is None else 'lacks the'} feature {key}, not"
         for aspect in _ASPECTS:
-            if _plain(ours.get(aspect)) != _plain(theirs.get(aspect)):
+            if plain(ours.get(aspect)) != plain(theirs.get(aspect)):
                 return f"feature {key} has {aspect} {theirs.get(aspect)!r}, not {ours.get(aspect)!r}"
     return None
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _provenance(datasets: Sequence[LeRobotDataset], names: Sequence[str]) -> Provenance:

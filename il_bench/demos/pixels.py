@@ -42,13 +42,9 @@ _MB = 1024 * 1024
 
 def features(video: bool) -> dict[str, dict[str, Any]]:
     """The features of lerobot/pusht (video) and lerobot/pusht_image, besides LeRobot's own five."""
-    names = ["height", "width", "channel"]
+    kind, shape = "video" if video else "image", (IMAGE_SIZE, IMAGE_SIZE, 3)
     return {
-        OBS_IMAGE: {
-            "dtype": "video" if video else "image",
-            "shape": (IMAGE_SIZE, IMAGE_SIZE, 3),
-            "names": names,
-        },
+        OBS_IMAGE: {"dtype": kind, "shape": shape, "names": ["height", "width", "channel"]},
         OBS_STATE: {"dtype": "float32", "shape": (2,), "names": _MOTORS},
         ACTION: {"dtype": "float32", "shape": (2,), "names": _MOTORS},
         REWARD: {"dtype": "float32", "shape": (1,), "names": None},
@@ -80,7 +76,7 @@ class EpisodeWriter:
 
     def write(self, episode: int) -> int:
         """Write the dataset of an episode, which is there when it is whole, and return the episode."""
-        place = folder_of(self._folder, episode)
+        states, place = self._states, folder_of(self._folder, episode)
         partial = place.with_suffix(".partial")
         for leftover in (place, partial):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -94,40 +90,39 @@ class EpisodeWriter:
             video_backend=VIDEO_BACKEND,
         )
         try:
-            start, end = self._states.spans[episode]
+            start, end = states.spans[episode]
             for frame in range(start, end):
-                dataset.add_frame(self._frame(frame, last=frame == end - 1))
-            with _no_bar():
+                dataset.add_frame(
+                    {
+                        OBS_IMAGE: self._draw(states.agent[frame], states.pose[frame]),
+                        OBS_STATE: states.agent[frame],
+                        ACTION: states.action[frame],
+                        REWARD: states.reward[frame : frame + 1],
+                        "next.done": np.array([frame == end - 1]),
+                        SUCCESS: states.success[frame : frame + 1],
+                        "task": TASK,
+                    }
+                )
+            with _quiet():
                 dataset.save_episode()
         finally:
             dataset.finalize()  # or it writes when it is garbage-collected, into a folder that may be gone
         partial.rename(place)
         return episode
 
-    def _frame(self, frame: int, last: bool) -> dict[str, Any]:
-        states = self._states
-        return {
-            OBS_IMAGE: self._draw(states.agent[frame], states.pose[frame]),
-            OBS_STATE: states.agent[frame],
-            ACTION: states.action[frame],
-            REWARD: states.reward[frame : frame + 1],
-            "next.done": np.array([last]),
-            SUCCESS: states.success[frame : frame + 1],
-            "task": TASK,
-        }
-
 
 @contextmanager
-def _no_bar() -> Iterator[None]:
-    """Without the bar that `datasets` draws for every episode."""
-    if not datasets.is_progress_bar_enabled():
-        yield
-        return
+def _quiet() -> Iterator[None]:
+    """Without the bar that `datasets` draws for every episode, and without FFmpeg's lines."""
+    has_bars, level = datasets.is_progress_bar_enabled(), av.logging.get_level()
     datasets.disable_progress_bars()
+    av.logging.set_level(av.logging.ERROR)
     try:
         yield
     finally:
-        datasets.enable_progress_bars()
+        av.logging.set_level(level)
+        if has_bars:
+            datasets.enable_progress_bars()
 
 
 def join_episodes(folders: Sequence[Path], root: Path, video: bool) -> None:
@@ -170,21 +165,16 @@ def _join_data(
         with ExitStack() as stack:
             writer: pq.ParquetWriter | None = None
             for folder in group:
-                table = _renumbered(pq.read_table(folder / _DATA), start, episode)
-                table = table.replace_schema_metadata(schema)
+                table = pq.read_table(folder / _DATA).replace_schema_metadata(schema)
+                index = start + np.arange(len(table))
+                for key, values in (("index", index), ("episode_index", np.full(len(table), episode))):
+                    place = table.schema.get_field_index(key)
+                    table = table.set_column(place, table.schema.field(key), pa.array(values, pa.int64()))
                 writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
                 writer.write_table(table)
                 yield folder, table, {"data/chunk_index": chunk, "data/file_index": file}
                 start += len(table)
                 episode += 1
-
-
-def _renumbered(table: pa.Table, start: int, episode: int) -> pa.Table:
-    numbers = {"index": start + np.arange(len(table)), "episode_index": np.full(len(table), episode)}
-    for key, values in numbers.items():
-        place = table.schema.get_field_index(key)
-        table = table.set_column(place, table.schema.field(key), pa.array(values, pa.int64()))
-    return table
 
 
 def _join_videos(folders: Sequence[Path], meta: LeRobotDatasetMetadata) -> list[dict[str, Any]]:
@@ -193,7 +183,7 @@ def _join_videos(folders: Sequence[Path], meta: LeRobotDatasetMetadata) -> list[
     for number, group in enumerate(_groups(folders, _VIDEO, meta.video_files_size_in_mb)):
         chunk, file = divmod(number, meta.chunks_size)
         path = meta.root / meta.video_path.format(video_key=OBS_IMAGE, chunk_index=chunk, file_index=file)
-        with _errors_only():
+        with _quiet():
             concatenate_video_files([folder / _VIDEO for folder in group], path)
         seconds = 0.0
         for folder in group:
@@ -203,17 +193,6 @@ def _join_videos(folders: Sequence[Path], meta: LeRobotDatasetMetadata) -> list[
             seconds = end
     meta.update_video_info(OBS_IMAGE, video_encoder=rgb_encoder_defaults())
     return places
-
-
-@contextmanager
-def _errors_only() -> Iterator[None]:
-    """Without FFmpeg's lines about what it does."""
-    before = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
-    try:
-        yield
-    finally:
-        av.logging.set_level(before)
 
 
 def _groups(folders: Iterable[Path], file: Path, limit_mb: int) -> Iterator[list[Path]]:

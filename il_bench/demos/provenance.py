@@ -38,8 +38,11 @@ class Inputs(BaseModel):
     def differences(self, other: "Inputs") -> list[str]:
         """One text a field that differs: 'noise 0.1 instead of 0.0'."""
         mine, theirs = _flat(self.model_dump()), _flat(other.model_dump())
-        names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
-        return [f"{name} {theirs.get(name)!r} instead of {mine.get(name)!r}" for name in names]
+        return [
+            f"{name} {theirs.get(name)!r} instead of {mine.get(name)!r}"
+            for name in {**mine, **theirs}
+            if mine.get(name) != theirs.get(name)
+        ]
 
 
 class MakeInputs(Inputs):

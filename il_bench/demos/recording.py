@@ -7,10 +7,10 @@ Disturbing what is executed, not what is recorded, is DART (Laskey et al. 2017).
 import io
 import math
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,23 +31,13 @@ NOISE_STREAM, TAKEOVER_STREAM = 1, 2
 _ORIGINS = TypeAdapter(list[EpisodeOrigin])
 
 
-class Demonstrator(Protocol):
-    """Who demonstrates: `il_bench.pusht.expert.Expert`, or anything with its methods."""
-
-    def reset(self) -> None:
-        """Forget the last episode."""
-
-    def act(self, agent: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where to pull the agent at (2,) px, with the block at `[x, y, angle]`: (2,) px."""
-
-
 @dataclass(frozen=True)
 class Recording:
     """The T steps of one demonstration, or of several, one after the other.
 
     agent:    (T, 2) float64 px, before each action
     pose:     (T, 3) float64, the block's `[x, y, angle]` before each action
-    action:   (T, 2) float32 px, what the demonstrator said
+    action:   (T, 2) float32 px, what the expert said
     coverage: (T,) float64, after each action
     """
 
@@ -86,7 +76,7 @@ class Noise:
         self._state = size * self._rng.standard_normal(2)
 
     def __call__(self, agent: NDArray[np.float64], action: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What is executed, (2,) px in [0, 512], where the demonstrator at `agent` said `action`."""
+        """What is executed, (2,) px in [0, 512], where the expert at `agent` said `action`."""
         if self._size == 0.0:
             return action
         angle, scale = self._state.tolist()
@@ -103,18 +93,18 @@ def stream(seed: int, which: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, which])))
 
 
-def record(simulator: Simulator, demonstrator: Demonstrator, noise: Noise) -> Recording:
-    """Let the demonstrator go on from where the simulator stands, until it is solved or for 300 steps.
+def record(simulator: Simulator, expert: Expert, noise: Noise) -> Recording:
+    """Let the expert go on from where the simulator stands, until it is solved or for 300 steps.
 
     Actions are rounded to float32 before they are executed: without noise, replaying the recorded ones gives
     the recorded frames to the bit.
     """
     agents, poses, actions, coverage = [], [], [], []
-    demonstrator.reset()
+    expert.reset()
     for _ in range(MAX_STEPS):
         agent = np.array([simulator.agent_x, simulator.agent_y])
         pose = np.array([simulator.block_x, simulator.block_y, simulator.block_angle])
-        action = demonstrator.act(agent.copy(), pose.copy()).astype(np.float32)
+        action = expert.act(agent.copy(), pose.copy()).astype(np.float32)
         x, y = noise(agent, action.astype(np.float64)).tolist()
         simulator.step(x, y)
         agents.append(agent)
@@ -124,25 +114,6 @@ def record(simulator: Simulator, demonstrator: Demonstrator, noise: Noise) -> Re
         if coverage[-1] > SUCCESS_COVERAGE:
             break
     return Recording(np.array(agents), np.array(poses), np.array(actions), np.array(coverage))
-
-
-@dataclass(frozen=True)
-class Drive:
-    """What a policy did in one episode before the expert takes over.
-
-    actions: (takeover, 2) float32 px, every action up to the takeover.
-    """
-
-    seed: int
-    actions: NDArray[np.float32]
-
-    def simulator(self) -> Simulator:
-        """A simulator in the state that the policy left, the agent's velocity included."""
-        simulator = Simulator()
-        simulator.reset(self.seed)
-        for x, y in self.actions.astype(np.float64).tolist():
-            simulator.step(x, y)
-        return simulator
 
 
 class _ActionRecorder:
@@ -165,7 +136,7 @@ class _ActionRecorder:
 
 def drive(
     policy: Policy, seeds: NDArray[np.int64], takeover_max: int, only_unsolved: bool = False
-) -> list[Drive]:
+) -> dict[int, NDArray[np.float32]]:
     """Let the policy drive each episode, as in an evaluation, for a random number of steps.
 
     Args:
@@ -175,6 +146,9 @@ def drive(
             has solved the task by then, it is drawn again, from the steps before that.
         only_unsolved: leave out the episodes that the policy solves within takeover_max steps.
 
+    Returns:
+        For each seed the policy's actions, (takeover, 2) px.
+
     Raises:
         IlBenchError: the policy misbehaves (names seed, step and value).
     """
@@ -182,14 +156,14 @@ def drive(
     outcomes = run_block(recorder, seeds)
     actions = [action.to("cpu", torch.float32).numpy() for action in recorder.actions]
     driven = np.stack(actions) if actions else np.zeros((0, BLOCK_SIZE, 2), np.float32)  # (T, block, 2)
-    drives = []
+    drives = {}
     for episode in outcomes.to_records():
         seed, n_steps = episode["seed"], episode["n_steps"]
         solved_at = n_steps if episode["success"] and n_steps <= takeover_max else None
         if only_unsolved and solved_at is not None:
             continue
         takeover = draw_takeover(seed, takeover_max, solved_at)
-        drives.append(Drive(seed, driven[:takeover, seed % BLOCK_SIZE].copy()))
+        drives[seed] = driven[:takeover, seed % BLOCK_SIZE]
     return drives
 
 
@@ -254,23 +228,29 @@ class Recorder:
     def record(self, seeds: list[int]) -> tuple[int, RecordedBlock]:
         """Return the first seed, and the episodes; if a policy drives, all seeds are of one BLOCK_SIZE."""
         episodes, kept = [], []
-        for before in self._drives(seeds):
-            recording = record(before.simulator(), self._expert, Noise(self._inputs.noise, before.seed))
+        for seed, driven in self._drives(seeds).items():
+            simulator = (
+                Simulator()
+            )  # brought to the state that the policy left, the agent's velocity included
+            simulator.reset(seed)
+            for x, y in driven.astype(np.float64).tolist():
+                simulator.step(x, y)
+            recording = record(simulator, self._expert, Noise(self._inputs.noise, seed))
             origin = EpisodeOrigin(
-                seed=before.seed,
+                seed=seed,
                 steps=len(recording.action),
                 max_coverage=float(recording.coverage.max()),
                 success=recording.success,
                 noise=self._inputs.noise,
-                takeover=None if self._policy is None else len(before.actions),
+                takeover=None if self._policy is None else len(driven),
             )
             episodes.append(origin)
             if recording.success:
                 kept.append(recording)
         return seeds[0], RecordedBlock(episodes, Recording.concatenate(kept))
 
-    def _drives(self, seeds: list[int]) -> Iterable[Drive]:
+    def _drives(self, seeds: list[int]) -> dict[int, NDArray[np.float32]]:
         settings = self._inputs.policy
         if self._policy is None or settings is None:
-            return [Drive(seed, np.zeros((0, 2), np.float32)) for seed in seeds]
+            return dict.fromkeys(seeds, np.zeros((0, 2), np.float32))
         return drive(self._policy, np.array(seeds), settings["takeover_max"], settings["only_unsolved"])

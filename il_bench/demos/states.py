@@ -1,7 +1,5 @@
 """Demonstrations as states: what `il-bench demos build` draws, out of any source without images."""
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,15 +10,14 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from numpy.typing import NDArray
 
-from il_bench.data.convert import frame_columns, outcome_columns
+from il_bench.data.convert import coverage_after, frame_columns, outcome_columns
 from il_bench.data.lerobot_folder import read_column
-from il_bench.data.replay_buffer import ReplayBuffer, read_replay_buffer
+from il_bench.data.replay_buffer import ReplayBuffer, arrays_sha256, read_replay_buffer
 from il_bench.data.sources import find_replay_buffer, open_dataset
 from il_bench.demos import provenance
 from il_bench.demos.provenance import Provenance
 from il_bench.errors import IlBenchError
 from il_bench.policies.expert import poses_of
-from il_bench.pusht.geometry import coverage
 
 REWARD, SUCCESS = "next.reward", "next.success"
 OF_THE_SOURCE = "of the source, and right by the block's poses"
@@ -61,19 +58,14 @@ class States:
 
     def sha256(self) -> str:
         """Hash of the numbers, whatever kind of source they come from."""
-        digest = hashlib.sha256()
-        for key in ("agent", "pose", "action", "reward", "success", "episode_ends"):
-            array = np.ascontiguousarray(getattr(self, key))
-            digest.update(f"{key} {array.dtype.str} {array.shape}\n".encode() + array.tobytes())
-        return digest.hexdigest()
+        keys = ("agent", "pose", "action", "reward", "success", "episode_ends")
+        return arrays_sha256({key: getattr(self, key) for key in keys})
 
 
 def read_states(source: str | Path, name: str | None = None) -> States:
     """Read demonstrations: a replay buffer in its own numbers, any other source by its keypoints.
 
-    Args:
-        source: as `open_dataset` takes it.
-        name: what reports call it; default is the last part of its path.
+    source: as `open_dataset` takes it. name: what reports call it; default is the last part of its path.
 
     Raises:
         IlBenchError: it cannot be read, holds no keypoints, or its rewards are not those of its poses.
@@ -127,10 +119,7 @@ def _outcomes(
     dataset: LeRobotDataset, table: Any, pose: NDArray[np.float64], ends: NDArray[np.int64], where: str
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], str]:
     """Reward and success of the source where it has both, computed as lerobot/pusht has them where not."""
-    covered = np.array([coverage(x, y, angle) for x, y, angle in pose.tolist()])
-    following = np.arange(1, len(pose) + 1)
-    following[ends - 1] = ends - 1  # the state after the last action was never recorded
-    computed: Mapping[str, NDArray[Any]] = outcome_columns(covered[following], ends)
+    computed = outcome_columns(coverage_after(pose, ends), ends)
     if not {REWARD, SUCCESS} <= set(dataset.features):
         return computed[REWARD], computed[SUCCESS], COMPUTED
     reward = read_column(table, REWARD).reshape(-1).astype(np.float32)

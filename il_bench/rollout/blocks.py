@@ -61,7 +61,7 @@ def rollout(
     stop: Stop | None = None,
     block: RunBlock | None = None,
 ) -> Outcomes:
-    """Run one episode of PushT per seed, or fewer: until `stop` says that they are enough.
+    """Run one episode of PushT for each seed, or fewer: until `stop` says that they are enough.
 
     Args:
         policy_or_loader: a policy, which runs in this process; or a callable without arguments that returns
@@ -76,7 +76,7 @@ def rollout(
         block: runs a block, picklable if `workers` > 1; None: `run_block`, PushT.
 
     Returns:
-        The outcomes in seed order. `seconds` is the time this call took, plus what the blocks from the
+        The outcomes in seed order. `seconds` is the time of this call, plus the time that the blocks from the
         journal took when they ran.
 
     Raises:
@@ -249,20 +249,15 @@ def _actions(
             action = policy.select_action(batch)
     except Exception as error:
         raise _failed(where, error) from error
-    if not isinstance(action, torch.Tensor):
-        raise IlBenchError(
-            f"policy returned {action!r} {where}, expected a tensor of shape ({len(seeds)}, 2)"
+    if not isinstance(action, torch.Tensor) or action.shape != (len(seeds), 2):
+        found = (
+            f"actions of shape {tuple(action.shape)}" if isinstance(action, torch.Tensor) else repr(action)
         )
-    if action.shape != (len(seeds), 2):
-        raise IlBenchError(
-            f"policy returned actions of shape {tuple(action.shape)} {where}, expected ({len(seeds)}, 2)"
-        )
+        raise IlBenchError(f"policy returned {found} {where}, expected a tensor of shape ({len(seeds)}, 2)")
     actions: NDArray[np.float32] = action.to("cpu", torch.float32).numpy()
     bad = active & ~np.isfinite(actions).all(axis=1)
     if bad.any():
         row = int(np.argmax(bad))
-        raise IlBenchError(
-            f"policy returned action {actions[row].tolist()} at seed {seeds[row]}, step {step}; "
-            "expected finite numbers"
-        )
+        at = f"at seed {seeds[row]}, step {step}"
+        raise IlBenchError(f"policy returned action {actions[row].tolist()} {at}; expected finite numbers")
     return actions

@@ -1,4 +1,4 @@
-"""How far a rollout is: a bar on a terminal, a line now and then in a log."""
+"""How far a rollout is: a bar on a terminal, or now and then a line in a log."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,9 +9,9 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class OnBlock(Protocol):
-    """Called after each block with blocks done and blocks in all.
+    """Called after each block with the numbers of blocks that are done and of all.
 
-    `said`: in a sequential test, whose blocks in all are an upper limit, what it says so far.
+    said: what a sequential test says so far; the number of all blocks is an upper limit then.
     """
 
     def __call__(self, done: int, total: int, said: str = "") -> None: ...  # noqa: D102

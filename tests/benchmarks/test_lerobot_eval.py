@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import torch
 from benchmarks import lerobot_eval
 from benchmarks.lerobot_eval import LeRobotOutcomes, rollout_as_lerobot
 from il_bench.errors import IlBenchError
+from il_bench.machine import one_thread
 from il_bench.policies.checkpoint import LoadedPolicy, find_checkpoint, load_policy
+from tests.rollout.test_pixels import act_on_pixels
 
 SEED = 100_020
 EASY = 0.15  # a share of the goal that policies without training reach now and then
@@ -70,7 +73,10 @@ def easy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluation_in_gym_pusht(folder: Path, n_episodes: int, batch_size: int) -> list[dict[str, Any]]:
-    """LeRobot's `eval_policy`, prepared as its `eval_main` does it, in gym-pusht where success is EASY."""
+    """LeRobot's `eval_policy`, prepared as its `eval_main` does it, in gym-pusht where success is EASY.
+
+    On one thread, as ours: torch's sums round differently when two threads share them.
+    """
     from lerobot.configs import PreTrainedConfig
     from lerobot.envs.configs import PushtEnv
     from lerobot.envs.factory import make_env, make_env_pre_post_processors
@@ -81,7 +87,7 @@ def evaluation_in_gym_pusht(folder: Path, n_episodes: int, batch_size: int) -> l
     env_config = PushtEnv(obs_type="environment_state_agent_pos")
     config = PreTrainedConfig.from_pretrained(folder)
     config.pretrained_path = folder
-    with torch.random.fork_rng():
+    with one_thread(), torch.random.fork_rng():
         set_seed(SEED)
         env = make_env(env_config, n_envs=batch_size)["pusht"][0]
         env.set_attr("success_threshold", EASY)
@@ -208,11 +214,13 @@ def test_bad_input_is_one_clear_error(diffusion: LoadedPolicy) -> None:
 
 def lerobot_eval_command(folder: Path, tmp_path: Path, n_episodes: int, batch_size: int) -> dict[str, Any]:
     """What the command `lerobot-eval` writes to its eval_info.json."""
+    config = json.loads((folder / "config.json").read_text())
+    pixels = "observation.image" in config["input_features"]
     arguments = [
         f"--policy.path={folder}",
         "--policy.device=cpu",
         "--env.type=pusht",
-        "--env.obs_type=environment_state_agent_pos",
+        f"--env.obs_type={'pixels' if pixels else 'environment_state'}_agent_pos",
         "--env.visualization_width=128",  # it always makes videos of the first ten episodes
         "--env.visualization_height=128",
         f"--eval.n_episodes={n_episodes}",
@@ -221,7 +229,7 @@ def lerobot_eval_command(folder: Path, tmp_path: Path, n_episodes: int, batch_si
         f"--seed={SEED}",
         f"--output_dir={tmp_path / 'eval'}",
     ]
-    if json.loads((folder / "config.json").read_text())["type"].startswith("il_"):
+    if config["type"].startswith("il_"):
         arguments.append("--policy.discover_packages_path=il_bench.policies")
     environment = {**os.environ, "SDL_VIDEODRIVER": "dummy", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     program = Path(sys.executable).with_name("lerobot-eval")
@@ -234,10 +242,15 @@ def lerobot_eval_command(folder: Path, tmp_path: Path, n_episodes: int, batch_si
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["act", "diffusion", "vqbet"])
+@pytest.mark.parametrize("name", ["act", "act on pixels", "diffusion", "vqbet"])
 def test_every_episode_is_lerobot_evals(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    fixtures = {"act": "checkpoint", "diffusion": "diffusion_checkpoint"}
-    folder = request.getfixturevalue(fixtures[name]) if name in fixtures else find_checkpoint(name)
+    folders: dict[str, Callable[[], Path]] = {
+        "act": lambda: request.getfixturevalue("checkpoint"),
+        "act on pixels": lambda: act_on_pixels(tmp_path / "act"),
+        "diffusion": lambda: request.getfixturevalue("diffusion_checkpoint"),
+        "vqbet": lambda: find_checkpoint("vqbet"),
+    }
+    folder = folders[name]()
     info = lerobot_eval_command(folder, tmp_path, n_episodes=3, batch_size=2)
     theirs = info["per_task"][0]["metrics"]
     ours = rollout_as_lerobot(load_policy(folder), n_episodes=3, batch_size=2, seed=SEED)

@@ -442,7 +442,7 @@ def breaks(batch: Batch, step: int, *, at: int, how: str) -> Any:
         ("parse", r"step 3: JSONDecodeError: .*\(test_blocks.py, line \d+\)"),
         ("nan", r"action \[\d+\.\d+, nan\] at seed 200012, step 3; expected finite"),
         ("inf", r"action \[inf, inf\] at seed 200000, step 3; expected finite"),
-        ("shape", r"shape \(50, 1, 2\) at seeds 200000-200049, step 3, expected \(50, 2\)"),
+        ("shape", r"shape \(50, 1, 2\) at seeds 200000-200049, step 3, expected a tensor of shape \(50, 2\)"),
         ("list", r"policy returned \[\[.* step 3, expected a tensor of shape \(50, 2\)"),
     ],
 )

@@ -1,11 +1,6 @@
 """Policies on images: what they see is gym-pusht's camera to the pixel, whichever way they are rolled out."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import gymnasium
 import numpy as np
@@ -14,7 +9,6 @@ import torch
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
 
-from benchmarks.lerobot_eval import rollout_as_lerobot
 from il_bench.errors import IlBenchError
 from il_bench.latency.calls import observations, policy_call
 from il_bench.policies.checkpoint import load_policy
@@ -153,28 +147,3 @@ def test_what_pusht_does_not_show_is_named(
     with pytest.raises(IlBenchError) as raised:
         load_policy(act_on_pixels(tmp_path / "act", **features))
     assert message in str(raised.value)
-
-
-@pytest.mark.slow
-def test_lerobot_eval_gives_the_same_rewards_on_pixels(tmp_path: Path) -> None:
-    folder = act_on_pixels(tmp_path / "act")
-    environment: dict[str, Any] = {**os.environ, "SDL_VIDEODRIVER": "dummy", "HF_HUB_OFFLINE": "1"}
-    arguments = [
-        f"--policy.path={folder}",
-        "--policy.device=cpu",
-        "--env.type=pusht",
-        "--env.obs_type=pixels_agent_pos",
-        "--eval.n_episodes=4",
-        "--eval.batch_size=2",
-        "--eval.use_async_envs=false",
-        f"--seed={FIRST_SEED}",
-        f"--output_dir={tmp_path / 'eval'}",
-    ]
-    program = Path(sys.executable).with_name("lerobot-eval")
-    done = subprocess.run(
-        [program, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    info = json.loads((tmp_path / "eval" / "eval_info.json").read_text())
-    ours = rollout_as_lerobot(load_policy(folder), n_episodes=4, batch_size=2, seed=FIRST_SEED)
-    assert np.allclose(info["per_task"][0]["metrics"]["max_rewards"], ours.outcomes.max_reward, atol=1e-9)
