@@ -27,7 +27,7 @@ from rich.progress import Progress
 from rich.table import Table
 from scipy import stats as scipy_stats
 
-from il_bench.gate import Decision, GateResult, Metric, baselines, check_baseline, check_target, stats
+from il_bench.gate import Decision, GateResult, baselines, check_baseline, check_target, stats
 from il_bench.protocol import BLOCK_SIZE, MAX_EPISODES
 
 TARGETS, REWARD_TARGET, MARGINS = (0.65, 0.85, 0.92), 0.90, (0.05, 0.10)
@@ -124,7 +124,7 @@ def pairs(rng: np.random.Generator, runs: int, *, change: float, agreement: floa
     return old ^ flips, old
 
 
-def gate_rule(target: float, margin: float, alpha: float = ALPHA, metric: Metric = "success_rate") -> Judge:
+def gate_rule(target: float, margin: float, alpha: float = ALPHA, metric: str = "success_rate") -> Judge:
     """The gate's target test."""
     return partial(check_target, target=target, margin=margin, alpha=alpha, beta=BETA, metric=metric)
 

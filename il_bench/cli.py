@@ -1,11 +1,6 @@
 """The ``il-bench`` command."""
 
-import json
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +9,9 @@ import typer
 from il_bench.demos.cli import app as demos
 from il_bench.errors import IlBenchError, fail
 from il_bench.latency.cli import compare
-from il_bench.protocol import DATA_HELP, MAX_EPISODES, SEED_STARTS
+from il_bench.protocol import DATA_HELP, SEED_STARTS
 from il_bench.report.cli import app as report
+from il_bench.suite.cli import evaluate, vocabulary
 from il_bench.train.lerobot.options import Options
 
 if TYPE_CHECKING:
@@ -24,14 +20,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # before anything imports pygame
 MAX_TRAINING_SEED = 99_999
 PIXELS = "pixels"  # the track that LeRobot's trainer trains
-ON_IMAGES = "On images, a block of {} episodes, the least that is rolled out, takes minutes on a CPU."
-
-
-class SeedRange(StrEnum):
-    """Validation seeds are for choosing, test seeds for numbers that are reported."""
-
-    TEST = "test"
-    VALIDATION = "validation"
 
 
 app = typer.Typer(
@@ -42,6 +30,8 @@ app = typer.Typer(
 app.add_typer(demos, name="demos")
 app.add_typer(report, name="report")
 app.command()(compare)
+app.command()(evaluate)
+report.command()(vocabulary)
 
 
 @app.callback()
@@ -172,57 +162,6 @@ def _train_here(policy: str, track: str, options: Options) -> bool:
     else:
         typer.echo(f"Stopped and saved at step {trainer.step}. To go on: the same command with --resume")
     return finished
-
-
-@app.command()
-def evaluate(
-    policy: Annotated[
-        str, typer.Argument(help="A shipped policy by name, a checkpoint folder, or a Hub id.")
-    ],
-    output: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file too.")] = None,
-    seeds: Annotated[SeedRange, typer.Option(help="Which start states.")] = SeedRange.VALIDATION,
-    episodes: Annotated[int, typer.Option(min=1, max=MAX_EPISODES, help="The first so many of them.")] = 200,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-) -> None:
-    """Roll POLICY out and print its rates with 95 % intervals. Gates are `pytest --benchmark`."""
-    try:
-        from il_bench import machine
-        from il_bench.files import write_whole, writing
-        from il_bench.gate.baselines import Baselines
-        from il_bench.policies.checkpoint import PolicyLoader
-        from il_bench.protocol import BLOCK_SIZE
-        from il_bench.report.success import judge
-        from il_bench.rollout import rollout
-
-        loader = PolicyLoader(policy, device)
-        loaded = loader()
-        start = SEED_STARTS[seeds.value]
-        if loaded.track == PIXELS:
-            typer.echo(ON_IMAGES.format(BLOCK_SIZE), err=True)
-        with _episodes_bar(episodes) as on_block:
-            outcomes = rollout(loader, range(start, start + episodes), workers=workers, on_block=on_block)
-        fingerprint = machine.fingerprint(device)
-        row = judge(loaded.name, loaded, outcomes, baselines=Baselines(), fingerprint=fingerprint).row
-        for name in ("success_rate", "mean_max_reward"):
-            value = getattr(row, name)
-            typer.echo(f"{name} {value.estimate:.3f} [{value.low:.3f}, {value.high:.3f}]")
-        if output is not None:
-            facts = row.model_dump(mode="json", exclude={"decision", "target", "baseline", "episodes"})
-            facts |= {"seeds": [start, start + episodes - 1], "environment": machine.describe()}
-            with writing(output, "give another --output"):
-                write_whole(output, (json.dumps(facts, indent=2) + "\n").encode())
-    except IlBenchError as error:
-        fail(error)
-
-
-@contextmanager
-def _episodes_bar(episodes: int) -> Iterator[Callable[[int, int], None] | None]:
-    if not sys.stderr.isatty():
-        yield None
-        return
-    with typer.progressbar(length=episodes, label="episodes", file=sys.stderr) as bar:
-        yield lambda done, total: bar.update(episodes * done // total - bar.pos)
 
 
 def _validate(trainer: "Trainer", n_episodes: int) -> tuple[float, float]:

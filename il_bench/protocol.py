@@ -24,7 +24,6 @@ Scalar = str | int | float | bool | None
 EPISODE_FIELDS = ("task", "simulator", "max_steps", "success_coverage", "block_size")
 
 TRACKS = ("keypoints", "pixels")
-METRICS = ("success_rate", "mean_max_reward")
 MARGIN = 0.05  # how far below a target a policy must be told apart from it
 SEED_STARTS = {"test": 200_000, "validation": 100_000}
 MAX_EPISODES = 1_000  # both ranges hold 1,000 seeds
@@ -59,6 +58,8 @@ class Mode(StrEnum):
 
 #: The environment variable that names the folder of the human demonstrations.
 HUMAN_DATA = "IL_BENCH_HUMAN_DATA"
+#: Where reports go without --il-report.
+REPORT_FOLDER = Path("il-bench-report")
 DATA_HELP = (
     "Demonstrations: 'expert', which il_bench carries; a Hub id; a LeRobot folder; a replay buffer (.npz, "
     f".zarr); or 'human', the folder that the environment variable {HUMAN_DATA} names."

@@ -24,11 +24,11 @@ MAY_KNOW: dict[str, set[str]] = {
     "policies": {"data", "pusht", "tokenizers"},
     "data": {"pusht"},
     "rollout": {"machine", "pusht"},
-    "gate": {"rollout"},
+    "gate": {"machine", "rollout"},
     "train": {"data", "machine", "policies", "tokenizers"},
     "demos": {"data", "machine", "policies", "pusht", "rollout"},
     "latency": {"machine", "policies", "pusht", "report"},
-    "report": {"data", "gate", "policies", "pusht", "rollout", "tokenizers"},
+    "report": {"gate", "pusht", "rollout"},
     "plugin": {
         "data",
         "gate",

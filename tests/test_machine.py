@@ -13,7 +13,7 @@ import torch
 
 import il_bench
 from il_bench import machine
-from il_bench.gate.baselines import Measured
+from il_bench.gate.baselines import MeasuredBaseline
 from il_bench.protocol import BLOCK_SIZE, EPISODE_FIELDS
 
 
@@ -47,7 +47,7 @@ def test_fingerprint_is_what_baselines_store() -> None:
     assert found["torch"] == torch.__version__ and found["pymunk"] == metadata.version("pymunk")
     base = {"data": "human", "sha256": "0" * 64, "first_seed": 200_000, "fingerprint": found}
     column = {"success": [0], "max_reward": [0.5], "n_steps": [300]}
-    assert Measured.model_validate_json(json.dumps(base | column)).fingerprint == found
+    assert MeasuredBaseline.model_validate_json(json.dumps(base | column)).fingerprint == found
 
 
 def test_the_number_of_threads_is_not_in_the_fingerprint() -> None:

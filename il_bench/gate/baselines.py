@@ -2,35 +2,42 @@
 
     {"schema": 1, "gates": {"<policy>": {"<track>": {"target": {..} or null, "baseline": {..} or null}}}}
 
-Targets are declared by people, baselines are written by `pytest --benchmark --il-update-baselines` alone. A
-baseline keeps every episode, so that later runs are compared seed by seed, and so that the same weights can
-be asked for the same episodes to the bit.
+People declare targets; only `pytest --benchmark --il-update-baselines` writes baselines. A baseline keeps
+every episode. So later runs are compared seed by seed, and the same weights must give the same episodes to
+the bit.
 """
 
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import filelock
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
+from il_bench import machine
 from il_bench.errors import IlBenchError, wrong_field
 from il_bench.files import write_whole
-from il_bench.gate.sequential import Metric
-from il_bench.protocol import EPISODE_FIELDS, MAX_EPISODES, TEST_SEEDS, Scalar
-
-if TYPE_CHECKING:
-    from il_bench.rollout import Outcomes
+from il_bench.protocol import EPISODE_FIELDS, MARGIN, MAX_EPISODES, TEST_SEEDS, Scalar
+from il_bench.rollout.metrics import DEFAULT_METRIC, GATED_METRICS
+from il_bench.rollout.outcomes import Outcomes
 
 SCHEMA = 1
-#: Reported numbers, gates and baselines use these seeds and no others.
 
-#: Of PushT keypoints or pixels, else the name of a project's environment.
+
+def _gated(metric: str) -> str:
+    if metric not in GATED_METRICS:
+        raise PydanticCustomError("metric", f"Input should be {' or '.join(map(repr, GATED_METRICS))}")
+    return metric
+
+
+#: PushT's keypoints or pixels, else the name of a project's environment.
 Track = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+#: The name of a metric that can have a target.
+GatedMetric = Annotated[str, AfterValidator(_gated)]
 
 _Share = Annotated[float, Field(gt=0, lt=1)]
 _UPDATE = "`pytest --benchmark --il-update-baselines`"
@@ -49,9 +56,9 @@ class Target(_Model):
     required: whether missing it fails the run; if not, it shows BELOW TARGET.
     """
 
-    metric: Metric = "success_rate"
+    metric: GatedMetric = DEFAULT_METRIC
     value: _Share
-    margin: _Share = 0.05
+    margin: _Share = MARGIN
     alpha: _Share = 0.05
     beta: _Share = 0.05
     cap: Annotated[int, Field(ge=1, le=MAX_EPISODES)] = MAX_EPISODES
@@ -64,17 +71,17 @@ class Target(_Model):
         return self
 
 
-class Measured(_Model):
-    """A measured baseline: which weights gave which episodes, under which conditions.
+class MeasuredBaseline(_Model):
+    """Which weights gave which episodes, under which conditions.
 
     margin: the loss that PASS rules out. alpha, beta: as in `Target`.
     data: what the weights were trained on, for example "human". sha256: of the weights.
-    fingerprint: `environment.fingerprint()` of the run.
+    fingerprint: `machine.fingerprint()` of the run.
     success, max_reward, n_steps: (N,), entry i of the episode with seed `first_seed + i`.
     """
 
-    metric: Metric = "success_rate"
-    margin: _Share = 0.05
+    metric: GatedMetric = DEFAULT_METRIC
+    margin: _Share = MARGIN
     alpha: _Share = 0.05
     beta: _Share = 0.05
     data: str
@@ -105,8 +112,8 @@ class Measured(_Model):
 
     @classmethod
     def from_outcomes(
-        cls, outcomes: "Outcomes", *, data: str, sha256: str, fingerprint: Mapping[str, Scalar], **gate: Any
-    ) -> "Measured":
+        cls, outcomes: Outcomes, *, data: str, sha256: str, fingerprint: Mapping[str, Scalar], **gate: Any
+    ) -> "MeasuredBaseline":
         """Build a baseline; `gate` may hold metric, margin, alpha, beta.
 
         Raises IlBenchError for seeds that are not consecutive or no test seeds, and for a field out of range.
@@ -132,58 +139,47 @@ class Measured(_Model):
         """The seeds of its episodes."""
         return range(self.first_seed, self.first_seed + len(self.success))
 
-    def pairs(self, outcomes: "Outcomes", *, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return (new, old), (N,) each: the baseline's metric of the new episodes and of its own, same seeds.
+    @property
+    def outcomes(self) -> Outcomes:
+        """Its episodes. It does not keep `outside`, which is 0 here."""
+        outside = np.zeros(len(self.success))
+        return Outcomes(np.array(self.seeds), self.success, self.max_reward, self.n_steps, outside)  # type: ignore[arg-type]
 
-        Raises IlBenchError naming the first seed that the baseline does not have; `name` says whose it is.
-        """
-        at = self._positions(outcomes, name)
-        if self.metric == "success_rate":
-            return outcomes.success.astype(np.float64), np.asarray(self.success, np.float64)[at]
-        return outcomes.max_reward, np.asarray(self.max_reward)[at]
+    def pairs(self, outcomes: Outcomes) -> tuple[Outcomes, Outcomes]:
+        """Return the new episodes and the baseline's of the seeds that both have."""
+        shared = np.isin(outcomes.seeds, self.seeds)
+        at = outcomes.seeds[shared] - self.first_seed
+        return outcomes.take(np.flatnonzero(shared)), self.outcomes.take(at)
 
-    def first_difference(self, outcomes: "Outcomes", *, name: str) -> int | None:
+    def first_difference(self, outcomes: Outcomes) -> int | None:
         """Return the first seed whose success, max_reward (to the bit) or n_steps differ, None if none."""
-        at = self._positions(outcomes, name)
-        differs = (
-            (outcomes.success != np.asarray(self.success)[at])
-            | (outcomes.max_reward != np.asarray(self.max_reward)[at])
-            | (outcomes.n_steps != np.asarray(self.n_steps)[at])
-        )
-        return int(outcomes.seeds[differs.argmax()]) if differs.any() else None
+        new, old = self.pairs(outcomes)
+        columns = ("success", "max_reward", "n_steps")
+        differs = np.any([getattr(new, name) != getattr(old, name) for name in columns], axis=0)
+        return int(new.seeds[differs.argmax()]) if differs.any() else None
 
-    def same(self, *, sha256: str, fingerprint: Mapping[str, Scalar], name: str) -> bool:
-        """Return whether weights and conditions are the baseline's, so that episodes must be equal to the
-        bit.
+    def same(self, *, sha256: str | None, fingerprint: Mapping[str, Scalar], name: str) -> bool:
+        """Return whether weights and conditions are the baseline's: then episodes must be equal to the bit.
 
-        Raises IlBenchError if a field of the fingerprint that defines the episodes differs: the seeds then
+        Raises IlBenchError if a field of the fingerprint that defines the episodes differs. The seeds then
         mean another task, and comparing, in pairs or not, says nothing.
         """
-        for field in EPISODE_FIELDS:
-            was, now = self.fingerprint[field], fingerprint.get(field)
-            if was != now:
-                raise IlBenchError(
-                    f"baseline of {name}: fingerprint.{field} was {was!r} when measured and is {now!r} now,"
-                    f" so its episodes are of another task; measure it again with {_UPDATE}"
-                )
-        return self.sha256 == sha256 and self.fingerprint == dict(fingerprint)
-
-    def _positions(self, outcomes: "Outcomes", name: str) -> NDArray[np.int64]:
-        at = outcomes.seeds - self.first_seed
-        outside = np.flatnonzero((at < 0) | (at >= len(self.success)))
-        if outside.size:
+        was, now = (
+            {field: each.get(field) for field in EPISODE_FIELDS} for each in (self.fingerprint, fingerprint)
+        )
+        if differences := machine.differences(was, now):
             raise IlBenchError(
-                f"baseline of {name}: it has seeds {self.seeds[0]} to {self.seeds[-1]}, not"
-                f" {outcomes.seeds[outside[0]]}; compare fewer episodes, or measure it again with {_UPDATE}"
+                f"baseline of {name}: fingerprint.{differences[0]} now, so its episodes are of another task;"
+                f" measure it again with {_UPDATE}"
             )
-        return at
+        return self.sha256 == sha256 and not machine.differences(self.fingerprint, dict(fingerprint))
 
 
 class Entry(_Model):
     """The two gates of one policy on one track."""
 
     target: Target | None = None
-    baseline: Measured | None = None
+    baseline: MeasuredBaseline | None = None
 
 
 class Baselines(_Model):
@@ -202,20 +198,12 @@ class Baselines(_Model):
         entries = [entry for tracks in self.gates.values() for entry in tracks.values()]
         return sum((entry.target is not None) + (entry.baseline is not None) for entry in entries)
 
-    def alpha(self, gate: Target | Measured) -> float:
+    def alpha(self, gate: Target | MeasuredBaseline) -> float:
         """Return the alpha to test a gate at: its own, divided over all gates declared (Bonferroni).
 
         So policies that are all as good as declared see any FAIL with probability at most the largest alpha.
         """
         return gate.alpha / max(1, self.n_gates)
-
-    def with_measured(self, measured: Mapping[tuple[str, str], Measured]) -> "Baselines":
-        """Return a copy in which the baselines of these (policy, track) are replaced; targets stay."""
-        gates = {policy: dict(tracks) for policy, tracks in self.gates.items()}
-        for (policy, track), baseline in measured.items():
-            target = self.entry(policy, track).target
-            gates.setdefault(policy, {})[track] = Entry(target=target, baseline=baseline)
-        return Baselines(gates=gates)
 
 
 def default_path() -> Path:
@@ -246,15 +234,19 @@ def save(path: str | Path, baselines: Baselines) -> None:
         write_whole(path, _text(baselines))
 
 
-def update(path: str | Path, measured: Mapping[tuple[str, str], Measured]) -> Baselines:
-    """Replace measured baselines in the file (made if missing) and return the result.
+def update(path: str | Path, measured: Mapping[tuple[str, str], MeasuredBaseline]) -> Baselines:
+    """Replace the baselines of these (policy, track) in the file, made if missing, and return the result.
 
     Reading and writing happen under one lock, so two runs that measure different policies lose nothing.
     """
     path = Path(path).resolve()
     with _locked(path):
         before = load(path) if path.exists() else Baselines()
-        after = before.with_measured(measured)
+        gates = {policy: dict(tracks) for policy, tracks in before.gates.items()}
+        for (policy, track), baseline in measured.items():
+            target = before.entry(policy, track).target
+            gates.setdefault(policy, {})[track] = Entry(target=target, baseline=baseline)
+        after = Baselines(gates=gates)
         write_whole(path, _text(after))
     return after
 
@@ -323,11 +315,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _text(baselines: Baselines) -> bytes:
+    """Return JSON with a field a line and every array, thus every column of episodes, on one line."""
     return (_dump(baselines.model_dump(by_alias=True)) + "\n").encode()
 
 
 def _dump(value: Any, indent: str = "") -> str:
-    """Return JSON with a field a line and every array, thus every column of episodes, on one line."""
     if not isinstance(value, dict) or not value:
         return json.dumps(value, allow_nan=False, ensure_ascii=False)
     deeper = indent + " "

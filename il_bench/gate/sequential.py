@@ -1,26 +1,22 @@
-"""The gate: outcomes plus a target or a baseline -> a decision with its evidence.
+"""Values of episodes plus a target or a baseline -> a decision with its evidence.
 
 Two e-processes run over the episodes in seed order, one against each hypothesis. The first to reach its level
-decides; if neither does, the answer is INCONCLUSIVE, never a pass. The whole sequence may be there from the
-start (a fixed number of episodes) or grow by blocks (a sequential test): since only the first crossing
-counts, both give the same decision.
+decides. If neither does, the answer is INCONCLUSIVE, never a pass. Only the first crossing counts, so a test
+that grows by blocks (a sequential one) decides what a fixed number of episodes decides.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from il_bench.errors import IlBenchError
 from il_bench.gate import stats
-from il_bench.protocol import MAX_EPISODES
-
-Metric = Literal["success_rate", "mean_max_reward"]
-
-#: A cap can be no larger: 1,000 start states are kept for tests.
+from il_bench.protocol import MARGIN, MAX_EPISODES
+from il_bench.rollout.metrics import DEFAULT_METRIC, gated_metric
 
 
 class Decision(StrEnum):
@@ -65,39 +61,31 @@ class GateResult:
         return f"{self.decision} ({self.shown}, {self.n} episode{'' if self.n == 1 else 's'})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values: decision, passed, shown, n, evidence."""
-        return {
-            "decision": str(self.decision),
-            "passed": self.passed,
-            "shown": self.shown,
-            "n": self.n,
-            "evidence": dict(self.evidence),
-        }
+        """Return plain JSON values: decision, shown, n, evidence, passed."""
+        return {**asdict(self), "decision": str(self.decision), "passed": self.passed}
 
 
 def check_target(
     values: ArrayLike,
     *,
     target: float | None,
-    margin: float = 0.05,
+    margin: float = MARGIN,
     alpha: float = 0.05,
     beta: float = 0.05,
     cap: int = MAX_EPISODES,
     required: bool = True,
-    metric: Metric = "success_rate",
+    metric: str = DEFAULT_METRIC,
 ) -> GateResult:
     """Test one policy's episodes against a declared target.
 
-    values: (N,) in seed order, N <= cap: 0 or 1 for "success_rate", in [0, 1] for "mean_max_reward".
+    values: (N,) of the metric in seed order, N <= cap: 0 or 1 for "success_rate", in [0, 1] for others.
     FAIL (BELOW TARGET unless `required`) when the evidence against a mean >= target reaches 1/alpha, so a
     policy at its target fails with probability at most alpha. PASS when the evidence against
     a mean <= target - margin reaches 1/beta, so one that is `margin` short passes with probability at most
-    beta. INCONCLUSIVE when the values end first. Without a target: NOT GATED. A fixed number of episodes is
-    the same test with as many values.
+    beta. INCONCLUSIVE when the values end first. NOT GATED without a target.
     """
-    if metric not in ("success_rate", "mean_max_reward"):
-        raise IlBenchError(f"metric = {metric!r}: need 'success_rate' or 'mean_max_reward'")
-    outcomes = stats.binary(values, name="values") if metric == "success_rate" else _unit(values, "values")
+    is_binary = gated_metric(metric).is_binary
+    outcomes = stats.binary(values, name="values") if is_binary else _unit(values, "values")
     _check_risks(alpha, beta)
     _check_length(outcomes, cap)
     n = outcomes.size
@@ -109,21 +97,18 @@ def check_target(
             " (no number of episodes can show a rate of exactly 0 or 1)"
         )
     floor = target - margin
-    if metric == "success_rate":
-        for_fail = stats.bernoulli_evidence(outcomes, against=target, alternative=floor)
-        for_pass = stats.bernoulli_evidence(outcomes, against=floor, alternative=target)
-    else:
-        for_fail = stats.mean_evidence(outcomes, against=target, alternative=floor, low=0.0, high=1.0)
-        for_pass = stats.mean_evidence(outcomes, against=floor, alternative=target, low=0.0, high=1.0)
-    decision, used, evidence = _first_to_reach(outcomes, for_fail, for_pass, alpha, beta)
-    if decision is Decision.PASS:
-        return GateResult(decision, f"> {_number(floor)} shown", used, evidence)
-    if decision is Decision.FAIL:
-        decision = decision if required else Decision.BELOW_TARGET
-        return GateResult(decision, f"< {_number(target)} shown", used, evidence)
+    evidence = stats.bernoulli_evidence if is_binary else partial(stats.mean_evidence, low=0.0, high=1.0)
+    for_fail = evidence(outcomes, against=target, alternative=floor)
+    for_pass = evidence(outcomes, against=floor, alternative=target)
+    decision, used, found = _first_to_reach(outcomes, for_fail, for_pass, alpha, beta)
     more = f"; the cap is {cap}" if n < cap else " at the cap"
-    shown = f"neither < {_number(target)} nor > {_number(floor)} shown{more}"
-    return GateResult(decision, shown, used, evidence)
+    shown = {
+        Decision.PASS: f"> {_number(floor)} shown",
+        Decision.FAIL: f"< {_number(target)} shown",
+        Decision.INCONCLUSIVE: f"neither < {_number(target)} nor > {_number(floor)} shown{more}",
+    }[decision]
+    is_below = decision is Decision.FAIL and not required
+    return GateResult(Decision.BELOW_TARGET if is_below else decision, shown, used, found)
 
 
 def check_baseline(
@@ -144,8 +129,8 @@ def check_baseline(
 
     same: the weights (sha256) and the fingerprint are those of the baseline. Then the episodes must be the
         baseline's to the bit: UNCHANGED if they are, FAIL if not.
-    differs_at: with `same`, the seed of the first episode that differs in anything recorded; `new` and `old`
-        hold one number an episode only. `baselines.Measured.first_difference` finds it.
+    differs_at: with `same`, the seed of the first episode that differs in anything recorded, also in what
+        `new` and `old` do not hold.
     """
     after, before = _unit(new, "new"), _unit(old, "old")
     if after.shape != before.shape:
@@ -168,26 +153,6 @@ def check_baseline(
         Decision.INCONCLUSIVE: f"neither < baseline nor > baseline - {_number(margin)} shown",
     }[decision]
     return GateResult(decision, shown, used, evidence)
-
-
-def exit_status(rows: Iterable[Mapping[str, Any]]) -> int:
-    """Return pytest's exit status for the `success` rows of a report.
-
-    Each row has `target` ({"decision", "required", ..} or None) and `baseline` ({"decision", ..} or None).
-    1: a baseline FAIL, or FAIL of a required target. Otherwise 6: a required target is INCONCLUSIVE.
-    Otherwise 0: a comparison with a baseline that more episodes would decide is shown, and stops nothing.
-    Raises IlBenchError for a word that is no decision.
-    """
-    targets, baselines = set(), set()
-    for row in rows:
-        target, baseline = row.get("target"), row.get("baseline")
-        if target is not None and target.get("required", True):
-            targets.add(_decision(target))
-        if baseline is not None:
-            baselines.add(_decision(baseline))
-    if Decision.FAIL in targets | baselines:
-        return 1
-    return 6 if Decision.INCONCLUSIVE in targets else 0
 
 
 def _check_reproduction(new: stats.Floats, old: stats.Floats, differs_at: int | None) -> GateResult:
@@ -220,13 +185,6 @@ def _first_to_reach(
         return decision, 0, levels
     reached = {"fail": float(for_fail[used - 1]), "pass": float(for_pass[used - 1])}
     return decision, used, {"mean": float(values[:used].mean()), **reached, **levels}
-
-
-def _decision(gate: Mapping[str, Any]) -> Decision:
-    value = gate.get("decision")
-    if value not in list(Decision):
-        raise IlBenchError(f"decision = {value!r}: need one of {', '.join(Decision)}")
-    return Decision(value)
 
 
 def _unit(x: ArrayLike, name: str) -> stats.Floats:

@@ -1,19 +1,58 @@
-"""The gates one policy meets, its target and its measured baseline: what they say of its episodes.
+"""The verdict on one policy: what its gates say of its episodes, and the intervals of its metrics.
 
-The suite asks after every block of episodes, and stops when both are decided. What decides a gate is the
-first episode at which its evidence reaches its level (see `gate`), inside a block or at its end. So how often
-the suite looks changes when it stops, never what is decided.
+The suite asks the gates after every block of episodes, and stops when all are decided. A gate is decided by
+the first episode at which its evidence reaches its level. So how often the suite asks changes when it stops,
+never what is decided.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from il_bench.gate.baselines import Baselines, Measured, Target
+from il_bench.errors import IlBenchError
+from il_bench.gate import stats
+from il_bench.gate.baselines import Baselines, MeasuredBaseline, Target
 from il_bench.gate.sequential import Decision, GateResult, check_baseline, check_target
-from il_bench.protocol import TEST_SEEDS, Scalar
+from il_bench.protocol import MAX_STEPS, TEST_SEEDS, Scalar
+from il_bench.rollout.metrics import METRICS, Metric
 from il_bench.rollout.outcomes import Outcomes
+
+CONFIDENCE = 0.95
+
+
+class Estimate(NamedTuple):
+    """A metric's mean and its two-sided 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of one policy's episodes.
+
+    against_target, against_baseline: None where there is no such gate; `target`: the one it was tested on.
+    estimates: by the metric's name; a metric that no episode has a value of is left out.
+    sequential: whether the episodes ended when the gates were decided. The intervals are then confidence
+        sequences, which hold whenever one stops. Else their number was fixed before, and the intervals are
+        Clopper & Pearson's for a rate and a bootstrap's for a mean.
+    problems: a sentence for each gate that fails the run.
+    """
+
+    target: Target | None
+    against_target: GateResult | None
+    against_baseline: GateResult | None
+    estimates: dict[str, Estimate]
+    sequential: bool
+    problems: tuple[str, ...]
+
+    @property
+    def decision(self) -> Decision:
+        """The target's."""
+        return Decision.NOT_GATED if self.against_target is None else self.against_target.decision
 
 
 @dataclass(frozen=True)
@@ -22,14 +61,16 @@ class PolicyGates:
 
     target_alpha, baseline_alpha: the risk of a wrong FAIL that each is tested at.
     same: weights and conditions are the baseline's, whose episodes must come out again to the bit.
+    max_steps: the most that an episode may have.
     """
 
     name: str
     target: Target | None = None
     target_alpha: float = 0.0
-    baseline: Measured | None = None
+    baseline: MeasuredBaseline | None = None
     baseline_alpha: float = 0.0
     same: bool = False
+    max_steps: int = MAX_STEPS
 
     @staticmethod
     def of(
@@ -39,85 +80,133 @@ class PolicyGates:
         *,
         baselines: Baselines,
         fingerprint: Mapping[str, Scalar],
+        seeds: Sequence[int] = TEST_SEEDS,
         target: Target | None = None,
         compare: bool = True,
     ) -> "PolicyGates":
-        """Return the gates declared for a policy and track.
+        """Return the gates that `baselines` declare for a policy and track.
 
-        target: replaces the one declared in `baselines`, at its own alpha.
-        compare: whether to compare with the measured baseline.
+        seeds: of the episodes, in order. What is declared is of test seeds: others meet no declared gate.
+        target: replaces the declared one, at its own alpha, on any seeds.
+        compare: whether to compare with the measured baseline: not if it is about to be replaced.
 
         Raises:
             IlBenchError: the baseline is of another task.
         """
-        entry = baselines.entry(name, track)
-        declared = target or entry.target
+        entry = (baselines if seeds[0] in TEST_SEEDS else Baselines()).entry(name, track)
+        tested = target or entry.target
         baseline = entry.baseline if compare else None
         return PolicyGates(
             name=name,
-            target=declared,
-            target_alpha=0.0 if declared is None else target.alpha if target else baselines.alpha(declared),
+            target=tested,
+            target_alpha=0.0 if tested is None else target.alpha if target else baselines.alpha(tested),
             baseline=baseline,
             baseline_alpha=0.0 if baseline is None else baselines.alpha(baseline),
-            same=baseline is not None
-            and baseline.same(sha256=sha256 or "", fingerprint=fingerprint, name=name),
+            same=baseline is not None and baseline.same(sha256=sha256, fingerprint=fingerprint, name=name),
+            max_steps=int(fingerprint.get("max_steps") or MAX_STEPS),
         )
 
     def most_episodes(self) -> int:
-        """Return how many episodes from the first test seed on can say anything, 0 if none has to.
+        """Return how many episodes from the first test seed on can decide anything, 0 if none can.
 
-        The target's cap, or the last episode that the baseline has. A baseline that has to be reproduced to
-        the bit needs no evidence: alone it decides nothing about how many episodes to run.
+        It is the target's cap, or the last episode that the baseline has. A baseline that has to be
+        reproduced to the bit needs no evidence, so it asks for no episodes.
         """
         last = 0
         if self.baseline is not None and not self.same:
             last = self.baseline.seeds.stop - TEST_SEEDS.start
         return max(last, 0 if self.target is None else self.target.cap)
 
-    def check(self, outcomes: Outcomes) -> tuple[GateResult | None, GateResult | None]:
-        """Return what the target's gate and the baseline's say of these episodes, in seed order."""
-        return (
-            None if self.target is None else self._check_target(self.target, outcomes),
-            None if self.baseline is None else self._check_baseline(self.baseline, outcomes),
-        )
-
     def look(self, so_far: Outcomes) -> tuple[bool, str]:
         """Return whether more episodes could decide nothing more, and what each gate says so far."""
-        target, baseline = self.check(so_far)
-        decided, said = True, []
-        if target is not None and self.target is not None:
-            decided &= target.decision is not Decision.INCONCLUSIVE or so_far.n >= self.target.cap
-            said.append(f"target {target.decision}")
-        if baseline is not None and self.baseline is not None:
-            used_up = int(so_far.seeds[-1]) >= self.baseline.seeds[-1]
-            decided &= baseline.decision is not Decision.INCONCLUSIVE or used_up
-            said.append(f"baseline {baseline.decision}")
-        return decided, ", ".join(said)
-
-    def _check_target(self, target: Target, outcomes: Outcomes) -> GateResult:
-        values = outcomes.success if target.metric == "success_rate" else outcomes.max_reward
-        return check_target(
-            values[: target.cap],
-            target=target.value,
-            margin=target.margin,
-            alpha=self.target_alpha,
-            beta=target.beta,
-            cap=target.cap,
-            required=target.required,
-            metric=target.metric,
+        found = self._against_target(so_far), self._against_baseline(so_far)
+        used_up = (
+            self.target is None or so_far.n >= self.target.cap,
+            self.baseline is None or int(so_far.seeds[-1]) >= self.baseline.seeds[-1],
         )
+        decided = all(
+            result is None or ended or result.decision is not Decision.INCONCLUSIVE
+            for result, ended in zip(found, used_up, strict=True)
+        )
+        names = zip(("target", "baseline"), found, strict=True)
+        return decided, ", ".join(f"{name} {result.decision}" for name, result in names if result is not None)
 
-    def _check_baseline(self, baseline: Measured, outcomes: Outcomes) -> GateResult:
-        """Seeds that the baseline lacks are not compared."""
-        shared = outcomes.take(np.flatnonzero(np.isin(outcomes.seeds, baseline.seeds)))
-        new, old = baseline.pairs(shared, name=self.name)
-        differs_at = baseline.first_difference(shared, name=self.name) if self.same else None
+    def verdict(self, outcomes: Outcomes, *, sequential: bool = False) -> Verdict:
+        """Return what is said of these episodes, in seed order; `sequential`: see `Verdict`."""
+        found, baseline = self._against_target(outcomes), self._against_baseline(outcomes)
+        problems = []
+        if found is not None and self.target is not None and found.decision is Decision.FAIL:
+            problems.append(f"{self.name}: required {self.target.metric} of {self.target.value:g}: {found}")
+        if baseline is not None and baseline.decision is Decision.FAIL:
+            problems.append(f"{self.name}: worse than its measured baseline: {baseline}")
+        estimates = {
+            name: estimate
+            for name, metric in METRICS.items()
+            if (estimate := _estimate(metric, outcomes, sequential, self.max_steps)) is not None
+        }
+        return Verdict(self.target, found, baseline, estimates, sequential, tuple(problems))
+
+    def _against_target(self, outcomes: Outcomes) -> GateResult | None:
+        if self.target is None:
+            return None
+        options = self.target.model_dump(include={"margin", "beta", "cap", "required", "metric"})
+        values = METRICS[self.target.metric].values(outcomes)[: self.target.cap]
+        return check_target(values, target=self.target.value, alpha=self.target_alpha, **options)
+
+    def _against_baseline(self, outcomes: Outcomes) -> GateResult | None:
+        """Compare the episodes of the seeds that both have."""
+        if self.baseline is None:
+            return None
+        new, old = self.baseline.pairs(outcomes)
+        values = METRICS[self.baseline.metric].values
         return check_baseline(
-            new,
-            old,
-            margin=baseline.margin,
+            values(new),
+            values(old),
+            margin=self.baseline.margin,
             alpha=self.baseline_alpha,
-            beta=baseline.beta,
+            beta=self.baseline.beta,
             same=self.same,
-            differs_at=differs_at,
+            differs_at=self.baseline.first_difference(outcomes) if self.same else None,
         )
+
+
+def exit_status(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Return pytest's exit status for the `success` rows of a report.
+
+    Each row has `target` ({"decision", "required", ..} or None) and `baseline` ({"decision", ..} or None).
+    1: a baseline FAIL, or FAIL of a required target. Otherwise 6: a required target is INCONCLUSIVE.
+    Otherwise 0: a comparison with a baseline that more episodes would decide is shown, and stops nothing.
+    Raises IlBenchError for a word that is no decision.
+    """
+    targets, baselines = set(), set()
+    for row in rows:
+        target, baseline = row.get("target"), row.get("baseline")
+        if target is not None and target.get("required", True):
+            targets.add(_decision(target))
+        if baseline is not None:
+            baselines.add(_decision(baseline))
+    if Decision.FAIL in targets | baselines:
+        return 1
+    return 6 if Decision.INCONCLUSIVE in targets else 0
+
+
+def _decision(gate: Mapping[str, Any]) -> Decision:
+    value = gate.get("decision")
+    if value not in list(Decision):
+        raise IlBenchError(f"decision = {value!r}: need one of {', '.join(Decision)}")
+    return Decision(value)
+
+
+def _estimate(metric: Metric, outcomes: Outcomes, sequential: bool, max_steps: int) -> Estimate | None:
+    values = metric.values(outcomes)
+    if not values.size:
+        return None
+    span = (max_steps if metric.high is None else metric.high) - metric.low
+    shares = (values - metric.low) / span
+    if sequential:
+        low, high = stats.confidence_sequence(shares, CONFIDENCE)
+    elif metric.is_binary:
+        low, high = stats.clopper_pearson(int(values.sum()), values.size, CONFIDENCE)
+    else:  # a fixed generator: the same episodes always give the same interval
+        low, high = stats.mean_interval(shares, CONFIDENCE, np.random.default_rng(0))
+    return Estimate(metric.estimate(outcomes), metric.low + span * low, metric.low + span * high)

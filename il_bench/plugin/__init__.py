@@ -60,9 +60,9 @@ def pytest_configure(config: pytest.Config) -> None:
             registered=[each.choice for each in registered.policies.values()],
         )
         if chosen.benchmark and not is_worker and not config.option.collectonly:
-            from il_bench.plugin import declared
+            from il_bench.plugin import collect
 
-            declared.check(chosen)
+            collect.check_baselines(chosen)
     except IlBenchError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[fixtures.SETTINGS] = chosen

@@ -1,6 +1,6 @@
-"""What a run leaves behind: rows arrive from tests, wherever those ran, and become files at the end.
+"""The files of a run: baselines are read before it; at its end rows from all tests become a report.
 
-Only the process that reports calls `finish`; workers send records.
+Only the process that reports calls `check_baselines` and `finish`; workers of pytest-xdist send records.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,14 +11,43 @@ from typing import Any
 
 from il_bench import machine
 from il_bench.errors import IlBenchError
-from il_bench.gate import baselines as baselines_file
-from il_bench.gate import exit_status
-from il_bench.gate.baselines import Measured
-from il_bench.plugin import declared
-from il_bench.plugin.settings import Settings
-from il_bench.protocol import TEST_SEEDS
-from il_bench.report import schema, table, views
+from il_bench.gate import baselines, exit_status
+from il_bench.gate.baselines import Baselines, MeasuredBaseline
+from il_bench.plugin.settings import Settings, zoo_names
+from il_bench.protocol import TEST_SEEDS, TRACKS
+from il_bench.report import schema, views
+from il_bench.rollout.metrics import METRICS
 from il_bench.rollout.outcomes import Outcomes
+
+
+def baselines_path(settings: Settings) -> Path:
+    """Return the baselines file of a run."""
+    return settings.baselines or baselines.default_path()
+
+
+def load_baselines(settings: Settings) -> Baselines:
+    """Return the targets and baselines of a run; none from a file that --il-update-baselines is to make."""
+    path = baselines_path(settings)
+    return Baselines() if settings.update_baselines and not path.exists() else baselines.load(path)
+
+
+def check_baselines(settings: Settings) -> None:
+    """Raise IlBenchError now, not after an hour of rollouts, for a baselines file that cannot be used."""
+    path, found = baselines_path(settings), load_baselines(settings)
+    environments = [each.environment for each in settings.registered if each.environment is not None]
+    known = (*TRACKS, *environments)
+    for policy, tracks in found.gates.items():
+        for track in tracks:
+            if track not in known:
+                raise IlBenchError(
+                    f"{path}: gates.{policy}.{track}: no such track; it is one of {', '.join(known)}, correct"
+                    " it or register the environment"
+                )
+    if settings.baselines is None:
+        in_zoo = {track: zoo_names(track) for track in TRACKS}
+        names = sorted({name for names in in_zoo.values() for name in names})
+        tracks_of = {name: [track for track in TRACKS if name in in_zoo[track]] for name in names}
+        baselines.check_stale(found, tracks_of, path=path)
 
 
 @dataclass(frozen=True)
@@ -26,7 +55,7 @@ class Record:
     """A row on its way to the report. `fingerprint`: the conditions a success row was measured under."""
 
     section: str
-    row: schema.Row
+    row: schema.ReportPart
     fingerprint: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,7 +84,8 @@ class Run:
     @property
     def exit_status(self) -> int:
         """1, 6 or 0, see `gate.exit_status`."""
-        return exit_status(record.row.model_dump() for record in self._records if record.section == "success")
+        rows = [record.row for record in self._records if record.section == "success"]
+        return exit_status(row.model_dump(include={"target", "baseline"}) for row in rows)
 
     def report(self) -> schema.Report:
         """Return the whole run; rows in an order that does not depend on who finished first."""
@@ -69,12 +99,12 @@ class Run:
             {"created": datetime.now(UTC), "environment": machine.describe(), **sections}
         )
 
-    def measured(self, known: baselines_file.Baselines) -> dict[tuple[str, str], Measured]:
+    def measured(self, known: Baselines) -> dict[tuple[str, str], MeasuredBaseline]:
         """Return the new baselines this run gives: of rows that ran on consecutive test seeds from the first.
 
         Metric, margin and risks of a baseline that is there already stay.
         """
-        found: dict[tuple[str, str], Measured] = {}
+        found: dict[tuple[str, str], MeasuredBaseline] = {}
         for record in self._records:
             row = record.row
             if not isinstance(row, schema.Success) or row.sha256 is None:
@@ -82,13 +112,12 @@ class Run:
             if [episode.seed for episode in row.episodes] != list(TEST_SEEDS[: row.n_episodes]):
                 continue
             old = known.entry(row.policy, row.track).baseline
-            kept = {name: getattr(old, name) for name in ("metric", "margin", "alpha", "beta")} if old else {}
-            found[row.policy, row.track] = Measured.from_outcomes(
+            found[row.policy, row.track] = MeasuredBaseline.from_outcomes(
                 Outcomes.from_records([episode.model_dump() for episode in row.episodes]),
                 data=row.data,
                 sha256=row.sha256,
                 fingerprint=record.fingerprint,
-                **kept,
+                **(old.model_dump(include={"metric", "margin", "alpha", "beta"}) if old else {}),
             )
         return found
 
@@ -99,12 +128,12 @@ def finish(
     """Write the report, and the baselines if asked to; return the terminal's summary and the exit status."""
     run = Run(records)
     report = run.report()
-    text = table.render(report, width=width, color=color)
+    text = views.terminal(report, width=width, color=color)
     try:
         paths = views.write(report, settings.report)
         text += f"report: {paths[0]} (and {', '.join(path.name for path in paths[1:])})\n"
         if settings.update_baselines:
-            path = declared.path(settings)
+            path = baselines_path(settings)
             text += f"baselines: {path}\n"
             text += "".join(f"  {line}\n" for line in update_baselines(run, path) or ["nothing to update"])
     except (OSError, IlBenchError) as error:
@@ -119,33 +148,34 @@ def update_baselines(run: Run, path: Path) -> list[str]:
 
     A baseline of more episodes than the run has is left alone.
     """
-    before = baselines_file.load(path) if path.exists() else baselines_file.Baselines()
+    before = baselines.load(path) if path.exists() else Baselines()
     changes, kept = [], {}
     for (policy, track), new in sorted(run.measured(before).items()):
         old = before.entry(policy, track).baseline
         if old is None:
-            said = f"new, {_rate(new)}"
+            said = f"new, {_described(new)}"
         elif old == new:
-            said = f"unchanged, {_rate(new)}"
+            said = f"unchanged, {_described(new)}"
         elif len(new.success) < len(old.success):
             few = f"{len(new.success)} of {len(old.success)} episodes"
             changes.append(f"{policy} ({track}): kept as it is, the run has only {few}")
             continue
         else:
-            said = f"{_rate(new)}; it was {_rate(old)}"
+            said = f"{_described(new)}; it was {_described(old)}"
         kept[policy, track] = new
         changes.append(f"{policy} ({track}): {said}")
     if kept:
-        baselines_file.update(path, kept)
+        baselines.update(path, kept)
     return changes
 
 
-def _rate(measured: Measured) -> str:
-    n = len(measured.success)
-    return f"success_rate {sum(measured.success) / n:.3f} ({n} episodes, sha256 {measured.sha256[:12]})"
+def _described(baseline: MeasuredBaseline) -> str:
+    value = METRICS[baseline.metric].estimate(baseline.outcomes)
+    n = len(baseline.success)
+    return f"{baseline.metric} {value:.3f} ({n} episodes, sha256 {baseline.sha256[:12]})"
 
 
-def _order(row: schema.Row) -> tuple[str, ...]:
+def _order(row: schema.ReportPart) -> tuple[str, ...]:
     names = row.ORDER or tuple(type(row).model_fields)[:3]
     values = [getattr(row, name) for name in names]
     return tuple(f"{value:09d}" if isinstance(value, int) else str(value) for value in values)

@@ -11,7 +11,8 @@ from typing import Any
 
 from il_bench.errors import IlBenchError
 from il_bench.machine import usable_cores
-from il_bench.protocol import MARGIN, MAX_EPISODES, METRICS
+from il_bench.protocol import MARGIN, MAX_EPISODES
+from il_bench.rollout.metrics import GATED_METRICS
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,10 @@ def check_target(given: Sequence[str], _: Invocation) -> tuple[str, float] | Non
         value = float(text)
     except ValueError:
         value = -1.0
-    if metric not in METRICS or not MARGIN < value < 1.0:
+    if metric not in GATED_METRICS or not MARGIN < value < 1.0:
         raise IlBenchError(
-            f"--il-target: {given[0]!r} is not METRIC=VALUE; METRIC is {' or '.join(METRICS)}, VALUE between "
-            f"{MARGIN} and 1, for example success_rate=0.8"
+            f"--il-target: {given[0]!r} is not METRIC=VALUE; METRIC is {' or '.join(GATED_METRICS)}, VALUE "
+            f"between {MARGIN} and 1, for example success_rate=0.8"
         )
     return metric, value
 

@@ -1,13 +1,10 @@
-"""The latency rows as text, for whatever shows them; published latencies stand beside."""
+"""The latency section: its three tables, with published latencies in the notes."""
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 from il_bench.protocol import CONTROL_PERIOD_MS, FRESH_PROCESS, Mode, TimedCall
 from il_bench.report.schema import Latency
+from il_bench.report.tables import Published, Section, Table, published
 
 COLUMNS = (
     "policy",
@@ -34,32 +31,17 @@ FRESH_COLUMNS = ("policy", "load", "first call", "memory of the process", "memor
 _FULL_SHARE = 0.95  # of a core: less, and other processes had the rest
 
 
-@dataclass(frozen=True)
-class Published:
-    """A published latency: `value` ms of one inference on `device`."""
-
-    policy: str
-    variant: str | None
-    value: float
-    device: str
-    source: str
-    trust: str
-
-    @property
-    def text(self) -> str:
-        """All of it in one line."""
-        name = f"{self.policy} ({self.variant})" if self.variant else self.policy
-        return f"{name} {_ms(self.value)} on {self.device} ({self.source}, {self.trust})"
+def section(rows: Sequence[Latency]) -> Section:
+    """Return the tables that have rows, and what a reader must know."""
+    found = (
+        Table.of(COLUMNS, call_rows(rows)),
+        Table.of(FLOOR_COLUMNS, floor_rows(rows)),
+        Table.of(FRESH_COLUMNS, fresh_rows(rows)),
+    )
+    return Section("latency", [table for table in found if table.rows], notes(rows))
 
 
-@cache
-def published() -> tuple[Published, ...]:
-    """Every published latency the package knows."""
-    data = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
-    return tuple(Published(**row) for row in data["latency_ms"])
-
-
-def lines(rows: Sequence[Latency]) -> list[tuple[str, ...]]:
+def call_rows(rows: Sequence[Latency]) -> list[tuple[str, ...]]:
     """A text for each of COLUMNS, for each policy, way to run it, batch and processing."""
     found: dict[tuple[str, int, str], dict[str, Latency]] = {}
     for row in rows:
@@ -70,7 +52,7 @@ def lines(rows: Sequence[Latency]) -> list[tuple[str, ...]]:
     return [(*map(str, key), *_cells(found[key])) for key in ordered]
 
 
-def floor_lines(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
+def floor_rows(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
     """A text for each of FLOOR_COLUMNS, for each policy, way to run it and batch that has a floor."""
     found: dict[tuple[str, int], dict[tuple[str, bool], Latency]] = {}
     for row in rows:
@@ -85,7 +67,7 @@ def floor_lines(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
     ]
 
 
-def fresh_lines(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
+def fresh_rows(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
     """A text for each of FRESH_COLUMNS, for each policy whose first call in a new process was timed."""
     return [
         (label(row), _ms(row.load_ms), _ms(row.first_call_ms), _mb(row.resident_mb), _mb(row.peak_memory_mb))
@@ -123,24 +105,10 @@ def notes(rows: Sequence[Latency]) -> list[str]:
             names = ", ".join(dict.fromkeys(label(row) for row in disturbed))
             found.append(f"{len(disturbed)} of {len(rows)} rows {text}: {names}")
     policies = {row.policy for row in rows}
-    known = [each.text for each in published() if each.policy in policies]
+    known = [_published(each) for each in published("latency_ms") if each.policy in policies]
     if known:
         found.append(f"published, other networks (camera images), other devices: {'; '.join(known)}")
     return found
-
-
-def markdown(rows: Sequence[Latency]) -> str:
-    """The tables and notes as Markdown, for a README."""
-    tables = [
-        _markdown(columns, found)
-        for columns, found in (
-            (COLUMNS, lines(rows)),
-            (FLOOR_COLUMNS, floor_lines(rows)),
-            (FRESH_COLUMNS, fresh_lines(rows)),
-        )
-    ]
-    said = "\n".join(f"- {note}" for note in notes(rows))
-    return "\n\n".join([*(table for table in tables if table), said]) + "\n"
 
 
 def label(row: Latency) -> str:
@@ -175,12 +143,8 @@ def _slowed(rows: Iterable[Latency]) -> list[Latency]:
     return [row for row in rows if row.state and row.state.get("slowed_by") not in (None, "nothing")]
 
 
-def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    filled = list(rows)
-    if not filled:
-        return ""
-    head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    return "\n".join([*head, *(f"| {' | '.join(cells)} |" for cells in filled)])
+def _published(known: Published) -> str:
+    return f"{known.label} {_ms(known.values['value'])} on {known.device} ({known.source}, {known.trust})"
 
 
 def _ms(value: float | None) -> str:

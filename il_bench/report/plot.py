@@ -1,4 +1,4 @@
-"""The report as pictures: two metrics beside their targets, what tokenizers lose, what robots wait for."""
+"""The report as pictures: metrics beside their targets, what tokenizers lose, what robots wait for."""
 
 import io
 from collections.abc import Sequence
@@ -7,20 +7,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from il_bench.protocol import CONTROL_PERIOD_MS, Mode, TimedCall
-from il_bench.report import latency, lines
-from il_bench.report.schema import Latency, Report, Success, Tokenizer
-
-_METRICS = ("success_rate", "mean_max_reward")
+from il_bench.report import latency, success
+from il_bench.report.schema import Latency, Report, Success, TokenizerRow
+from il_bench.report.tables import published
+from il_bench.rollout.metrics import METRICS, Metric
 
 
 def render(report: Report) -> bytes:
     """Return the success rows as a PNG, best on top; a report without any gives empty axes."""
-    rows = lines.ranked(report.success)[::-1]
-    figure = Figure(figsize=(9.0, 1.6 + 0.5 * max(len(rows), 2)), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, metric in zip(axes, _METRICS, strict=True):
+    rows = success.ranked(report.success)[::-1]
+    figure = Figure(figsize=(4.5 * len(METRICS), 1.6 + 0.5 * max(len(rows), 2)), layout="constrained")
+    axes = figure.subplots(1, len(METRICS), sharey=True)
+    for axis, metric in zip(axes, METRICS.values(), strict=True):
         _draw(axis, rows, metric)
-    axes[0].set_yticks(range(len(rows)), [f"{lines.label(row)}\n{row.n_episodes} episodes" for row in rows])
+    axes[0].set_yticks(range(len(rows)), [f"{success.label(row)}\n{row.n_episodes} episodes" for row in rows])
     handles = {
         label: handle
         for axis in axes
@@ -30,7 +30,7 @@ def render(report: Report) -> bytes:
     return _png(figure)
 
 
-def render_tokenizers(rows: Sequence[Tokenizer]) -> bytes:
+def render_tokenizers(rows: Sequence[TokenizerRow]) -> bytes:
     """Return bits a chunk against px lost as a PNG, one panel a set of demonstrations."""
     data = list(dict.fromkeys(row.data for row in rows))
     figure = Figure(figsize=(1.0 + 5.0 * len(data), 4.6), layout="constrained")
@@ -65,8 +65,8 @@ def render_latency(rows: Sequence[Latency]) -> bytes:
             axis.plot(times[:1], [y], "o", color=color, markersize=5)
         axis.plot([], [], "o-", color=f"C{number}", label=what)
     places = {row.policy: names.index(latency.label(row)) for row in shown[::-1] if row.mode == Mode.EAGER}
-    known = [each for each in latency.published() if each.policy in places]
-    ms, at = [each.value for each in known], [places[each.policy] - 0.4 for each in known]
+    known = [each for each in published("latency_ms") if each.policy in places]
+    ms, at = [each.values["value"] for each in known], [places[each.policy] - 0.4 for each in known]
     axis.plot(ms, at, "x", color="0.6", label="published, other networks and devices")
     axis.axvline(CONTROL_PERIOD_MS, color="C3", lw=1, ls="--", label="control period, 10 Hz")
     axis.set(xscale="log", xlabel="ms: p50, line to p99 (p90 where calls are few)", ylim=(-0.6, len(names)))
@@ -83,21 +83,25 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _draw(axis: Axes, rows: list[Success], metric: str) -> None:
-    axis.set(xlim=(-0.02, 1.02), ylim=(-0.6, max(len(rows), 1) - 0.4), xlabel=metric)
+def _draw(axis: Axes, rows: list[Success], metric: Metric) -> None:
+    unit = metric.unit and f" ({metric.unit})"
+    axis.set(ylim=(-0.6, max(len(rows), 1) - 0.4), xlabel=f"{metric.name}{unit}")
+    if metric.high is not None:
+        edge = 0.02 * (metric.high - metric.low)
+        axis.set(xlim=(metric.low - edge, metric.high + edge))
     axis.grid(axis="x", color="0.9")
     axis.set_axisbelow(True)
     for y, row in enumerate(rows):
-        value = getattr(row, metric)
-        bars = [[value.estimate - value.low], [value.high - value.estimate]]
-        label = "measured, 95 % interval" if y == 0 else None
-        axis.errorbar(value.estimate, y, xerr=bars, fmt="o", color="C0", capsize=3, label=label)
-        if row.target is not None and row.target.metric == metric:
+        if (value := row.measured(metric.name)) is not None:
+            bars = [[value.estimate - value.low], [value.high - value.estimate]]
+            label = "measured, 95 % interval" if y == 0 else None
+            axis.errorbar(value.estimate, y, xerr=bars, fmt="o", color="C0", capsize=3, label=label)
+        if row.target is not None and row.target.metric == metric.name:
             axis.plot(row.target.value, y, marker="|", color="C3", markersize=18, ls="none", label="target")
         known = [
-            getattr(entry, metric)
-            for entry in lines.published()
-            if (entry.policy, entry.track) == (row.policy, row.track) and getattr(entry, metric) is not None
+            entry.values[metric.name]
+            for entry in published("results")
+            if (entry.policy, entry.track) == (row.policy, row.track) and metric.name in entry.values
         ]
         if known:
             places = [y] * len(known)

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from il_bench.errors import IlBenchError, wrong_field
 from il_bench.files import write_whole
-from il_bench.gate import Decision, Metric
+from il_bench.gate import Decision
+from il_bench.gate.baselines import GatedMetric
 from il_bench.rollout.outcomes import Episode
 
 SCHEMA: Final[Literal[1]] = 1
@@ -22,7 +23,7 @@ Evidence = dict[str, float]
 IntervalKind = Literal["confidence sequence", "Clopper-Pearson"]
 
 
-class Row(BaseModel):
+class ReportPart(BaseModel):
     """A part of the report; a field it does not know is an error.
 
     `ORDER`: the fields that tell rows of a section apart, and sort them; empty: its first three.
@@ -33,18 +34,26 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Interval(Row):
+class Interval(ReportPart):
     """An estimate and its two-sided 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class ShareInterval(Interval):
+    """One of a share, in [0, 1]."""
 
     estimate: Share
     low: Share
     high: Share
 
 
-class Target(Row):
+class TargetResult(ReportPart):
     """A declared target and what the gate said."""
 
-    metric: Metric
+    metric: GatedMetric
     value: Share
     margin: Share
     required: bool
@@ -52,7 +61,7 @@ class Target(Row):
     evidence: Evidence
 
 
-class Baseline(Row):
+class BaselineResult(ReportPart):
     """The comparison with the measured baseline over `n` episodes."""
 
     decision: Decision
@@ -60,7 +69,7 @@ class Baseline(Row):
     evidence: Evidence
 
 
-class Success(Row):
+class Success(ReportPart):
     """How good one policy is.
 
     `track`: ``keypoints`` or ``pixels`` of PushT, or the environment of a project, whose mean_max_reward is
@@ -78,28 +87,34 @@ class Success(Row):
     sha256: str | None
     parameters: Count
     decision: Decision
-    target: Target | None
-    baseline: Baseline | None
+    target: TargetResult | None
+    baseline: BaselineResult | None
     n_episodes: Count
-    success_rate: Interval
-    mean_max_reward: Interval
+    success_rate: ShareInterval
+    mean_max_reward: ShareInterval
+    metrics: dict[str, Interval] = {}
     interval: IntervalKind = "Clopper-Pearson"
     share_outside: Share
     seconds: Annotated[float, Field(ge=0.0)]
     episodes: tuple[Episode, ...]
 
+    def measured(self, metric: str) -> Interval | None:
+        """Return a metric by its name, None where it has no value; also of a report without `metrics`."""
+        found: Interval | None = self.metrics.get(metric) or getattr(self, metric, None)
+        return found
+
 
 Point = tuple[float, float]
 
 
-class Move(Row):
+class Move(ReportPart):
     """What one sequence of tokens decodes to: `path`, in px."""
 
     indices: tuple[Count, ...]
     path: tuple[Point, ...]
 
 
-class Demonstration(Row):
+class Demonstration(ReportPart):
     """One episode cut into chunks that follow each other.
 
     `indices`: the tokens of each chunk; `path` and `decoded`: its actions and what the tokens make of them,
@@ -112,7 +127,7 @@ class Demonstration(Row):
     decoded: tuple[Point, ...]
 
 
-class Vocabulary(Row):
+class Vocabulary(ReportPart):
     """The moves of a tokenizer that occur, the most used first.
 
     A move is one sequence of tokens, all that a chunk has. `relative`: whether `moves` begin at the agent;
@@ -129,7 +144,7 @@ class Vocabulary(Row):
     first: tuple[Move, ...] = ()
 
 
-class Tokenizer(Row):
+class TokenizerRow(ReportPart):
     """How well one tokenizer keeps actions of episodes that were held out.
 
     `data`: whose episodes. `l1_px`: mean error of a coordinate after a round trip; `stage_l1_px`: after each
@@ -155,7 +170,7 @@ class Tokenizer(Row):
     vocabulary: Vocabulary | None = None
 
 
-class Throughput(Row):
+class Throughput(ReportPart):
     """How many of `what` a second.
 
     `ratio_to_reference` compares with `reference`, timed in turns with it; `ratio_to_floor` with `floor`,
@@ -174,7 +189,7 @@ class Throughput(Row):
     peak_memory_mb: float | None = None
 
 
-class Latency(Row):
+class Latency(ReportPart):
     """How long one call takes, in ms, over `n` calls.
 
     Times are of one control step: a call that serves `steps` of them is divided by that. A percentile is None
@@ -223,7 +238,7 @@ class Latency(Row):
     ratio_to_floor: float | None = None
 
 
-class Stored(Row):
+class Stored(ReportPart):
     """The time of one call in several processes, kept for a later --il-compare, and what one showed.
 
     Attributes:
@@ -257,7 +272,7 @@ class Stored(Row):
     versions: dict[str, str]
 
 
-class Report(Row):
+class Report(ReportPart):
     """A whole run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True, validate_by_name=True)
@@ -266,15 +281,15 @@ class Report(Row):
     created: datetime
     environment: dict[str, Any]
     success: tuple[Success, ...] = ()
-    tokenizers: tuple[Tokenizer, ...] = ()
+    tokenizers: tuple[TokenizerRow, ...] = ()
     throughput: tuple[Throughput, ...] = ()
     latency: tuple[Latency, ...] = ()
     comparisons: tuple[Stored, ...] = ()
 
 
-SECTIONS: dict[str, type[Row]] = {
+SECTIONS: dict[str, type[ReportPart]] = {
     "success": Success,
-    "tokenizers": Tokenizer,
+    "tokenizers": TokenizerRow,
     "throughput": Throughput,
     "latency": Latency,
     "comparisons": Stored,

@@ -1,27 +1,119 @@
-"""What is made of a report beside the terminal's table: report.json, pictures and a page."""
+"""Every view of a report: the terminal's tables, the page, and the files with its pictures."""
 
+import base64
+import io
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
 from il_bench.files import write_whole
-from il_bench.report import moves, page, plot, schema
+from il_bench.report import latency, plot, schema, success, tables, vocabulary
+from il_bench.report.schema import Report
+
+_UNLIMITED = 500  # wider than any table: no cell wraps
+_LEAST = 116  # narrower, words break: better let the terminal wrap lines
+_WIDE = 150  # there is room for columns that are spare
 
 
-def write(report: schema.Report, folder: Path) -> list[Path]:
+def sections(report: Report) -> list[tables.Section]:
+    """Return the report's sections in order, also those without rows."""
+    return [
+        success.section(report),
+        tables.section("tokenizers", report.tokenizers),
+        tables.throughput(report),
+        tables.section("comparisons", report.comparisons),
+        latency.section(report.latency),
+    ]
+
+
+def terminal(report: Report, *, width: int | None = None, color: bool = False) -> str:
+    """Return the tables of a report as text, success first, leaving out empty ones.
+
+    width: columns of the terminal; None where there is none, as in a log, which is never wrapped.
+    color: whether to write terminal colours.
+    """
+    written = io.StringIO()
+    console = Console(
+        file=written,
+        width=max(width, _LEAST) if width else _UNLIMITED,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+    )
+    for section in sections(report):
+        if section.tables and section.title != "success":
+            console.print(Text(f"\n{section.title}", style="bold"))
+        for table in section.tables:
+            console.print(_rich(table, has_room=console.width >= _WIDE))
+        for note in section.notes:
+            console.print(Text(note, style="dim"))
+    return "\n".join(text.rstrip() for text in written.getvalue().splitlines()) + "\n"
+
+
+def _rich(table: tables.Table, *, has_room: bool) -> RichTable:
+    drawn = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    kept = [at for at, column in enumerate(table.columns) if has_room or not column.is_spare]
+    for column in (table.columns[at] for at in kept):
+        side = "right" if column.is_number else "left"
+        drawn.add_column(column.name, justify=side, overflow="fold", no_wrap=column.is_whole)  # type: ignore[arg-type]
+
+    def add(rows: Iterable[tuple[str, ...]], style: str | None = None) -> None:
+        for row in rows:
+            drawn.add_row(*(Text(row[at], getattr(row[at], "tone", "")) for at in kept), style=style)
+
+    add(table.rows)
+    if table.context:
+        drawn.add_section()
+        drawn.add_row(Text("for context", style="dim italic"))
+        add(table.context, "dim")
+    return drawn
+
+
+def page(
+    report: Report, pictures: Mapping[str, bytes], vocabularies: Mapping[str, bytes] | None = None
+) -> str:
+    """Return the report as one HTML file that needs no other.
+
+    pictures: PNGs by the title of their section; vocabularies: of single tokenizers, by their title.
+    """
+    jinja = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return jinja.get_template("page.html.j2").render(
+        report=report,
+        sections=sections(report),
+        pictures={title: _embedded(png) for title, png in pictures.items()},
+        vocabularies={title: _embedded(png) for title, png in (vocabularies or {}).items()},
+    )
+
+
+def write(report: Report, folder: Path) -> list[Path]:
     """Write report.json and what is made from it, each whole or not at all; return the paths.
 
     Made are report.png, with tokenizers tokenizers.png, with latencies latency.png, and report.html, which
-    holds these pictures and one of each tokenizer's moves.
+    holds these pictures and one of each tokenizer's vocabulary.
     """
     schema.save(folder / "report.json", report)
-    rows = report.tokenizers
-    pictures = {"report.png": plot.render(report)}
-    if rows:
-        pictures["tokenizers.png"] = plot.render_tokenizers(rows)
+    pictures = {"success": plot.render(report)}
+    if report.tokenizers:
+        pictures["tokenizers"] = plot.render_tokenizers(report.tokenizers)
     if report.latency:
-        pictures["latency.png"] = plot.render_latency(report.latency)
-    drawn = [(moves.title(row), moves.render(row)) for row in rows if row.vocabulary is not None]
-    single = [pictures.get(name) for name in ("tokenizers.png", "latency.png")]
-    html = page.render(report, pictures["report.png"], single[0], drawn, single[1])
-    for name, content in (pictures | {"report.html": html.encode()}).items():
+        pictures["latency"] = plot.render_latency(report.latency)
+    with_vocabulary = [row for row in report.tokenizers if row.vocabulary is not None]
+    html = page(report, pictures, {vocabulary.title(row): vocabulary.render(row) for row in with_vocabulary})
+    files = {f"{'report' if title == 'success' else title}.png": png for title, png in pictures.items()}
+    for name, content in (files | {"report.html": html.encode()}).items():
         write_whole(folder / name, content)
-    return [folder / name for name in ("report.json", *pictures, "report.html")]
+    return [folder / name for name in ("report.json", *files, "report.html")]
+
+
+def _embedded(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

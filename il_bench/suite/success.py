@@ -6,15 +6,15 @@ from typing import Any
 import torch
 
 from il_bench import machine
-from il_bench.gate.baselines import Baselines, Target
+from il_bench.gate.baselines import Target
 from il_bench.gate.verdict import PolicyGates
-from il_bench.plugin import collect, declared
+from il_bench.plugin import collect
 from il_bench.plugin.evaluation import Evaluate
 from il_bench.plugin.registry import Registry
 from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 from il_bench.protocol import EXPERT, UNTRAINED, Scalar
-from il_bench.report.success import judge
+from il_bench.report.success import row_of
 from il_bench.rollout import Outcomes, RunBlock, journal
 from il_bench.rollout.environments import EnvironmentRollout
 
@@ -28,8 +28,7 @@ class Measure:
         self._settings = settings
         self._evaluate = evaluate
         self._environments = registry.environments
-        found = declared.load(settings)
-        self._baselines = found if settings.seeds == "test" else Baselines()  # gates are of test seeds only
+        self._baselines = collect.load_baselines(settings)
         self._fingerprint = machine.fingerprint(settings.device)
 
     def policy(self, policy: LoadedPolicy) -> tuple[collect.Record, tuple[str, ...]]:
@@ -40,11 +39,11 @@ class Measure:
         """
         registered = self._environments.get(policy.track)
         if registered is None:
-            return self._judged(policy, self._fingerprint, None)
+            return self._gated(policy, self._fingerprint, None)
         with EnvironmentRollout(
             registered.name, registered.make, registered.max_steps, registered.observe
         ) as environment:
-            return self._judged(policy, environment.fingerprint(self._fingerprint), environment.run_block)
+            return self._gated(policy, environment.fingerprint(self._fingerprint), environment.run_block)
 
     def ceiling(self) -> collect.Record:
         """Roll out the expert, which meets no gate."""
@@ -54,42 +53,40 @@ class Measure:
         """Roll out fresh weights, which meet no gate."""
         return self._ungated(untrained(self._settings.device))
 
-    def _judged(
-        self, policy: LoadedPolicy, fingerprint: dict[str, Scalar], block: RunBlock | None
-    ) -> tuple[collect.Record, tuple[str, ...]]:
-        options: Any = {
-            "baselines": self._baselines,
-            "fingerprint": fingerprint,
-            "target": self._asked_for(),
-            "compare": not self._settings.update_baselines,
-        }
-        gates = PolicyGates.of(policy.name, policy.track, policy.sha256, **options)
-        most = gates.most_episodes() if self._settings.episodes is None else 0
-        outcomes = self._outcomes(policy, gates, most, fingerprint, block)
-        verdict = judge(policy.name, policy, outcomes, **options, sequential=most > 0)
-        return collect.Record("success", verdict.row, fingerprint), verdict.problems
-
     def _ungated(self, policy: LoadedPolicy) -> collect.Record:
         outcomes = self._evaluate(policy)
-        verdict = judge(policy.name, policy, outcomes, baselines=Baselines(), fingerprint=self._fingerprint)
-        return collect.Record("success", verdict.row, self._fingerprint)
+        row = row_of(policy, outcomes, PolicyGates(policy.name).verdict(outcomes))
+        return collect.Record("success", row, self._fingerprint)
+
+    def _gated(
+        self, policy: LoadedPolicy, fingerprint: dict[str, Scalar], block: RunBlock | None
+    ) -> tuple[collect.Record, tuple[str, ...]]:
+        """Roll out until the gates are decided, or a fixed number of episodes."""
+        settings, asked = self._settings, None
+        if settings.target is not None:
+            metric, value = settings.target
+            asked = Target(metric=metric, value=value, required=True)
+        gates = PolicyGates.of(
+            policy.name,
+            policy.track,
+            policy.sha256,
+            baselines=self._baselines,
+            fingerprint=fingerprint,
+            seeds=settings.seed_range,
+            target=asked,
+            compare=not settings.update_baselines,
+        )
+        most = gates.most_episodes() if settings.episodes is None else 0
+        seeds = settings.first_seeds(most) if most else settings.seed_range
+        options = {"look": gates.look if most else None, "block": block}
+        outcomes = self._outcomes(policy, seeds, fingerprint, options)
+        verdict = gates.verdict(outcomes, sequential=most > 0)
+        return collect.Record("success", row_of(policy, outcomes, verdict), fingerprint), verdict.problems
 
     def _outcomes(
-        self,
-        policy: LoadedPolicy,
-        gates: PolicyGates,
-        most: int,
-        fingerprint: dict[str, Scalar],
-        block: RunBlock | None,
+        self, policy: LoadedPolicy, seeds: range, fingerprint: dict[str, Scalar], options: dict[str, Any]
     ) -> Outcomes:
-        """Roll out until the gates are decided, `most` episodes at most; with 0, a fixed number.
-
-        Blocks that the journal holds are not run again with --il-resume; without a hash that tells its
-        weights, a policy has no journal.
-        """
-        settings = self._settings
-        seeds = settings.first_seeds(most) if most else settings.seed_range
-        options: Any = {"look": gates.look if most else None, "block": block}
+        """Roll out with a journal. A policy without a hash that tells its weights has none."""
         if policy.sha256 is None:
             return self._evaluate.run(policy, seeds, **options)
         conditions = journal.Conditions(
@@ -99,16 +96,9 @@ class Measure:
             first_seed=seeds[0],
             fingerprint=fingerprint,
         )
-        path = journal.path_of(settings.report, policy.name, policy.track)
-        with journal.opened(path, conditions, resume=settings.resume) as opened:
+        path = journal.path_of(self._settings.report, policy.name, policy.track)
+        with journal.opened(path, conditions, resume=self._settings.resume) as opened:
             return self._evaluate.run(policy, seeds, journal=opened, **options)
-
-    def _asked_for(self) -> Target | None:
-        """The target of --il-target, None without one."""
-        if self._settings.target is None:
-            return None
-        metric, value = self._settings.target
-        return Target.model_validate({"metric": metric, "value": value, "required": True})
 
 
 def untrained(device: str) -> LoadedPolicy:

@@ -73,7 +73,7 @@ def test_chunks(
     pytestconfig: pytest.Config,
 ) -> None:
     """Chunks a second through the tokenizer inside a policy."""
-    from il_bench.report.tokenizers import of_policy
+    from il_bench.suite.reconstruction import of_policy
     from il_bench.suite.throughput import coding
     from il_bench.suite.tokenizers import held_out
 

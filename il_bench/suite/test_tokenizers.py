@@ -12,10 +12,10 @@ from il_bench.suite import tokenizer_names
 
 if TYPE_CHECKING:
     from il_bench.policies.checkpoint import LoadedPolicy
-    from il_bench.report.tokenizers import Subject
+    from il_bench.suite.reconstruction import FittedTokenizer
     from il_bench.tokenizers import Tokenizer
 
-Report = Callable[["Subject"], None]
+Report = Callable[["FittedTokenizer"], None]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -35,9 +35,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def report(data: tuple[str, str], il_bench_record: Callable[[dict[str, Any]], None]) -> Report:
     """Put a tokenizer's row into the report; fail if its tokens say no more than the mean chunk does."""
 
-    def measured(subject: "Subject") -> None:
+    def measured(subject: "FittedTokenizer") -> None:
         from il_bench.plugin.collect import Record
-        from il_bench.report.tokenizers import measure
+        from il_bench.suite.reconstruction import measure
         from il_bench.suite.tokenizers import held_out
 
         name, source = data
@@ -53,7 +53,7 @@ def report(data: tuple[str, str], il_bench_record: Callable[[dict[str, Any]], No
 @pytest.mark.success
 def test_tokenizer(policy: "LoadedPolicy", tokenizer: "Tokenizer", report: Report) -> None:
     """What the tokenizer inside a policy loses."""
-    from il_bench.report.tokenizers import of_policy
+    from il_bench.suite.reconstruction import of_policy
 
     report(of_policy(policy, tokenizer))
 

@@ -18,7 +18,7 @@ from il_bench.latency.device import device_for, inference_on_one_thread
 from il_bench.latency.turns import Call, Clock, TimedBeside, Turns
 from il_bench.policies.checkpoint import LoadedPolicy
 from il_bench.report.schema import PRODUCTS, Throughput
-from il_bench.report.tokenizers import Subject
+from il_bench.suite.reconstruction import FittedTokenizer
 from il_bench.tokenizers import ResidualVQTokenizer, Tokenizer
 from il_bench.train.loop import BATCH_KEYS, delta_timestamps
 
@@ -112,7 +112,7 @@ def acting(policy: LoadedPolicy, batch: int) -> Work:
     return Work(act, n_steps * batch)
 
 
-def coding(subject: Subject, seen: Chunks, way: str, batch: int, device: str) -> Work:
+def coding(subject: FittedTokenizer, seen: Chunks, way: str, batch: int, device: str) -> Work:
     """Encode or decode (`way`) a batch of the chunks `seen`, in random order, on the device.
 
     The reference of a residual VQ is LeRobot's own code on the same weights. The floor of what has a network

@@ -14,7 +14,7 @@ from lerobot.policies.vqbet.modeling_vqbet import VqVae
 
 from il_bench.data import chunks, open_dataset
 from il_bench.machine import one_thread
-from il_bench.report.tokenizers import Subject
+from il_bench.suite.reconstruction import FittedTokenizer
 from il_bench.tokenizers import (
     FSQTokenizer,
     KMeansTokenizer,
@@ -62,7 +62,7 @@ def held_out(source: str, chunk_size: int) -> chunks.Chunks:
 
 
 @cache
-def fitted(name: str, source: str, make: Callable[[], Tokenizer] | None = None) -> Subject:
+def fitted(name: str, source: str, make: Callable[[], Tokenizer] | None = None) -> FittedTokenizer:
     """One of NEW, or what `make` gives, fitted once on all episodes of `source` that are not held out.
 
     The fit runs on one thread, so that its seconds are those of one core.
@@ -77,7 +77,7 @@ def fitted(name: str, source: str, make: Callable[[], Tokenizer] | None = None) 
         tokenizer.fit(coordinates.chunks(learned_from), seed=SEED)
     seconds = time.process_time() - start
     n_episodes = len(learned_from.episodes.unique())
-    return Subject(name, tokenizer, coordinates, f"{n_episodes} other episodes", seconds)
+    return FittedTokenizer(name, tokenizer, coordinates, f"{n_episodes} other episodes", seconds)
 
 
 def _checked(made: object, name: str) -> Tokenizer:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from il_bench.errors import IlBenchError
-from il_bench.gate import Decision, GateResult, check_baseline, check_target, exit_status
+from il_bench.gate import Decision, GateResult, check_baseline, check_target
 from il_bench.gate.stats import clopper_pearson
 
 TARGET = {"target": 0.85, "margin": 0.05, "alpha": 0.05, "beta": 0.05, "cap": 1000}
@@ -196,37 +196,6 @@ def test_bad_input_to_a_target_is_named(values, changes, message: str) -> None:
 def test_bad_input_to_a_baseline_is_named(new, old, changes, message: str) -> None:
     with pytest.raises(IlBenchError, match=message):
         check_baseline(new, old, **BASELINE | changes)
-
-
-def row(target: str | None = None, required: bool = True, baseline: str | None = None) -> dict:
-    return {
-        "target": None if target is None else {"decision": target, "required": required},
-        "baseline": None if baseline is None else {"decision": baseline},
-    }
-
-
-@pytest.mark.parametrize(
-    ("rows", "status"),
-    [
-        ([], 0),
-        ([row("PASS", baseline="UNCHANGED"), row("NOT GATED"), row()], 0),
-        ([row("PASS"), row("FAIL")], 1),
-        ([row("PASS", baseline="FAIL")], 1),
-        ([row("BELOW TARGET", required=False, baseline="PASS")], 0),
-        ([row("BELOW TARGET", required=False, baseline="FAIL")], 1),
-        ([row("INCONCLUSIVE")], 6),
-        ([row("INCONCLUSIVE", required=False)], 0),
-        ([row("PASS", baseline="INCONCLUSIVE")], 0),
-        ([row("INCONCLUSIVE"), row("FAIL")], 1),
-    ],
-)
-def test_exit_status(rows: list[dict], status: int) -> None:
-    assert exit_status(rows) == status
-
-
-def test_exit_status_refuses_words_it_does_not_know() -> None:
-    with pytest.raises(IlBenchError, match="decision = 'FAILED'"):
-        exit_status([row("FAILED")])
 
 
 def test_passed_is_true_for_pass_and_unchanged_alone() -> None:

@@ -1,5 +1,6 @@
-"""When a policy has been looked at for long enough, and that looking by blocks changes no decision."""
+"""When a policy has been looked at for long enough, and what is then said of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,40 +9,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from il_bench.errors import IlBenchError
-from il_bench.gate import Decision
-from il_bench.gate.baselines import Baselines, Entry, Measured, Target
-from il_bench.gate.verdict import PolicyGates
+from il_bench.gate import Decision, exit_status, stats
+from il_bench.gate.baselines import Baselines, Entry, MeasuredBaseline, Target
+from il_bench.gate.verdict import PolicyGates, Verdict
 from il_bench.rollout.outcomes import Outcomes
+from tests.gate.made import FINGERPRINT, OTHER_SHA, SHA, declared, episodes, measured, spread
 
-OLD, NEW = "a" * 64, "b" * 64
-FIRST, BLOCK = 200_000, 50
-FINGERPRINT: dict[str, Any] = {
-    "task": "PushT",
-    "simulator": "s",
-    "max_steps": 300,
-    "success_coverage": 0.95,
-    "block_size": BLOCK,
-}
+BLOCK = 50
 ANYTHING = np.random.default_rng(0).random(1000)
+EVEN, GOOD = ANYTHING < 0.5, np.ones(1000, bool)
 
 
-def outcomes(success: np.ndarray, first: int = FIRST) -> Outcomes:
-    steps = np.full(len(success), 100)
-    reward = np.where(success, 1.0, ANYTHING[: len(success)])
-    return Outcomes(first + np.arange(len(success)), success, reward, steps, 0 * steps)
-
-
-def measured(success: np.ndarray, first: int = FIRST, **fields: Any) -> Measured:
-    found = outcomes(success, first)
-    return Measured.from_outcomes(found, data="human", sha256=OLD, fingerprint=FINGERPRINT, **fields)
+def outcomes(success: np.ndarray) -> Outcomes:
+    return episodes(success, reward=ANYTHING[: len(success)])
 
 
 def gates(
-    declared: Target | None = None, baseline: Measured | None = None, sha256: str = NEW, **options: Any
+    target: Target | None = None,
+    baseline: MeasuredBaseline | None = None,
+    sha256: str | None = OTHER_SHA,
+    name: str = "act",
+    **options: Any,
 ) -> PolicyGates:
-    found = Baselines(gates={"act": {"keypoints": Entry(target=declared, baseline=baseline)}})
-    given_too = {"fingerprint": FINGERPRINT, **options}
-    return PolicyGates.of("act", "keypoints", sha256, baselines=found, **given_too)
+    given_too = {"baselines": declared(target, baseline), "fingerprint": FINGERPRINT, **options}
+    given_too["target"] = given_too.pop("asked", None)
+    return PolicyGates.of(name, "keypoints", sha256, **given_too)
 
 
 def looks(policy: PolicyGates, success: np.ndarray) -> tuple[int, str]:
@@ -54,13 +46,12 @@ def looks(policy: PolicyGates, success: np.ndarray) -> tuple[int, str]:
     return policy.most_episodes(), said
 
 
-EVEN = ANYTHING < 0.5
-GOOD = np.ones(1000, bool)
+# ---- looking
 
 
 def test_without_a_gate_no_episode_can_say_anything() -> None:
     assert gates().most_episodes() == 0
-    assert gates(baseline=measured(EVEN), compare=False).most_episodes() == 0
+    assert gates(baseline=measured(outcomes(EVEN)), compare=False).most_episodes() == 0
 
 
 def test_a_target_alone_ends_when_it_is_decided_or_at_its_cap() -> None:
@@ -73,46 +64,31 @@ def test_a_target_alone_ends_when_it_is_decided_or_at_its_cap() -> None:
 
 def test_the_same_weights_alone_leave_nothing_to_decide() -> None:
     """They are reproduced or not: how many episodes to run is then for the table's rate to say."""
-    same = gates(baseline=measured(EVEN), sha256=OLD)
+    same = gates(baseline=measured(outcomes(EVEN)), sha256=SHA)
     assert same.most_episodes() == 0
     assert same.look(outcomes(EVEN[:BLOCK])) == (True, "baseline UNCHANGED")
 
 
 def test_the_same_weights_have_to_meet_their_target_all_the_same() -> None:
-    n, said = looks(gates(Target(value=0.45), measured(EVEN), sha256=OLD), EVEN)
+    n, said = looks(gates(Target(value=0.45), measured(outcomes(EVEN)), SHA), EVEN)
     assert said == "target PASS, baseline UNCHANGED"
     assert n > 50
 
 
 def test_both_gates_are_waited_for() -> None:
     worse = EVEN & (ANYTHING < 0.42)
-    quick = Target(value=0.9)
-    n, said = looks(gates(quick, measured(EVEN)), worse)
+    n, said = looks(gates(Target(value=0.9), measured(outcomes(EVEN))), worse)
     assert said == "target BELOW TARGET, baseline FAIL"
     assert n > 50
 
 
 def test_a_baseline_that_has_no_more_episodes_is_not_waited_for() -> None:
-    slow, few = Target(value=0.52, margin=0.02), measured(EVEN[:100])
-    both = gates(slow, few)
+    few = measured(outcomes(EVEN[:100]))
+    both = gates(Target(value=0.52, margin=0.02), few)
     assert both.most_episodes() == 1000
-    enough, said = both.look(outcomes(~EVEN[:100]))
-    assert (enough, said) == (False, "target INCONCLUSIVE, baseline INCONCLUSIVE")
+    assert both.look(outcomes(~EVEN[:100])) == (False, "target INCONCLUSIVE, baseline INCONCLUSIVE")
     decided = gates(Target(value=0.9), few)
     assert looks(decided, ~EVEN) == (100, "target BELOW TARGET, baseline INCONCLUSIVE")
-
-
-def test_an_asked_for_target_has_an_alpha_of_its_own() -> None:
-    declared = gates(Target(value=0.85), measured(EVEN))
-    asked = gates(Target(value=0.85), measured(EVEN), target=Target(value=0.8))
-    assert (declared.target_alpha, declared.baseline_alpha) == (0.025, 0.025)
-    assert asked.target is not None
-    assert (asked.target.value, asked.target_alpha, asked.baseline_alpha) == (0.8, 0.05, 0.025)
-
-
-def test_a_baseline_of_another_task_is_refused_before_any_episode_runs() -> None:
-    with pytest.raises(IlBenchError, match=r"fingerprint\.max_steps was 300 when measured and is 200"):
-        gates(baseline=measured(EVEN), fingerprint={**FINGERPRINT, "max_steps": 200})
 
 
 @settings(deadline=None, max_examples=40)
@@ -121,8 +97,168 @@ def test_looking_by_blocks_decides_what_all_episodes_at_once_decide(
     seed: int, rate: float, metric: str
 ) -> None:
     success = np.random.default_rng(seed).random(1000) < rate
-    both = gates(Target(value=0.85, metric=metric), measured(EVEN | (ANYTHING < 0.8)))
+    both = gates(Target(value=0.85, metric=metric), measured(outcomes(EVEN | (ANYTHING < 0.8))))
     n, _ = looks(both, success)
-    early, whole = both.check(outcomes(success[:n])), both.check(outcomes(success))
+    early, whole = (
+        (found.against_target, found.against_baseline)
+        for found in (both.verdict(outcomes(success[:n])), both.verdict(outcomes(success)))
+    )
     assert early == whole
     assert n == 1000 or all(result.decision is not Decision.INCONCLUSIVE for result in early)
+
+
+# ---- the gates of a policy
+
+
+def test_an_asked_for_target_replaces_the_declared_one_and_has_an_alpha_of_its_own() -> None:
+    both = Target(value=0.85), measured(outcomes(EVEN))
+    assert (gates(*both).target_alpha, gates(*both).baseline_alpha) == (0.025, 0.025)
+    asked = gates(*both, asked=Target(metric="mean_max_reward", value=0.99, required=True))
+    assert (asked.target_alpha, asked.baseline_alpha) == (0.05, 0.025)
+    (problem,) = replace(asked, baseline=None).verdict(spread(0.5)).problems
+    assert problem.startswith("act: required mean_max_reward of 0.99: FAIL (< 0.99 shown, ")
+
+
+def test_a_baseline_of_another_task_is_refused_before_any_episode_runs() -> None:
+    other = {**FINGERPRINT, "max_steps": 200}
+    with pytest.raises(IlBenchError, match=r"fingerprint\.max_steps was 300, is 200 now"):
+        gates(baseline=measured(outcomes(EVEN)), fingerprint=other)
+    replaced = gates(baseline=measured(outcomes(EVEN)), fingerprint=other, compare=False)
+    assert replaced.verdict(outcomes(EVEN)).against_baseline is None
+
+
+def test_episodes_on_other_than_test_seeds_meet_no_declared_gate() -> None:
+    both = Target(value=0.8, required=True), measured(spread(0.9))
+    found = gates(*both, seeds=range(100_000, 100_200)).verdict(spread(0.0, first=100_000))
+    assert (found.decision, found.against_baseline) == (Decision.NOT_GATED, None)
+    asked = gates(*both, seeds=range(100_000, 100_200), asked=Target(value=0.7, required=True))
+    assert asked.verdict(spread(0.0, first=100_000)).decision is Decision.FAIL
+
+
+def test_declared_risks_are_divided_over_all_gates() -> None:
+    """With one gate, 14 failures are enough against 0.8; with twenty, more are needed."""
+    one = declared(Target(value=0.8, required=True))
+    others = {f"p{i}": {"keypoints": Entry(target=Target(value=0.8))} for i in range(19)}
+    few = spread(0.0, n=14)
+    assert gates(baselines=one).verdict(few).decision is Decision.FAIL
+    twenty = gates(baselines=Baselines(gates=others | one.gates))
+    assert twenty.verdict(few).decision is Decision.INCONCLUSIVE
+
+
+# ---- verdicts
+
+
+@pytest.mark.parametrize(
+    ("rate", "required", "decision", "n_problems"),
+    [
+        (0.95, True, Decision.PASS, 0),
+        (0.95, False, Decision.PASS, 0),
+        (0.40, True, Decision.FAIL, 1),
+        (0.40, False, Decision.BELOW_TARGET, 0),
+        (0.775, True, Decision.INCONCLUSIVE, 0),
+    ],
+)
+def test_a_declared_target_decides(rate: float, required: bool, decision: Decision, n_problems: int) -> None:
+    target = Target(value=0.8, required=required)
+    found = gates(target).verdict(spread(rate))
+    assert found.decision is decision
+    assert (found.target, len(found.problems)) == (target, n_problems)
+
+
+def test_a_policy_without_gates_is_not_gated() -> None:
+    found = gates(Target(value=0.8), measured(spread(0.9)), name="mine").verdict(spread(1.0))
+    assert (found.decision, found.against_target, found.against_baseline) == (Decision.NOT_GATED, None, None)
+
+
+def against_baseline(now: Outcomes, was: Outcomes, sha256: str = SHA) -> tuple[Decision, int, Verdict]:
+    found = gates(baseline=measured(was), sha256=sha256).verdict(now)
+    assert found.against_baseline is not None and found.decision is Decision.NOT_GATED
+    return found.against_baseline.decision, found.against_baseline.n, found
+
+
+def test_the_same_weights_and_episodes_are_unchanged() -> None:
+    assert against_baseline(spread(0.5), spread(0.5))[0] is Decision.UNCHANGED
+
+
+def test_the_same_weights_with_other_episodes_fail_and_name_the_seed() -> None:
+    was = spread(0.5)
+    now = replace(was, n_steps=was.n_steps + (was.seeds == 200_007))
+    (problem,) = against_baseline(now, was)[2].problems
+    assert "act: worse than its measured baseline: FAIL" in problem
+    assert "seed 200007" in problem
+
+
+def test_a_worse_checkpoint_fails_on_the_seeds_both_have() -> None:
+    decision, n, found = against_baseline(spread(0.2, n=300), spread(0.9, n=200), OTHER_SHA)
+    assert decision is Decision.FAIL
+    assert n <= 200 and len(found.problems) == 1
+
+
+# ---- intervals
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_intervals_hold_their_estimates_and_repeat(sequential: bool) -> None:
+    of = replace(spread(0.5), n_steps=np.arange(200) + 1)
+    found = PolicyGates("act").verdict(of, sequential=sequential).estimates
+    for estimate, low, high in (found["success_rate"], found["mean_max_reward"]):
+        assert 0.0 < low < estimate < high < 1.0
+    assert found["success_rate"].estimate == of.success_rate
+    steps = found["mean_steps_to_success"]
+    assert steps.estimate == of.n_steps[of.success].mean()
+    assert 1.0 < steps.low < steps.estimate < steps.high < 300.0
+    assert PolicyGates("act").verdict(of, sequential=sequential).estimates == found
+
+
+def test_each_metric_has_the_interval_of_its_kind() -> None:
+    of = spread(0.5)
+    fixed, stopped = (PolicyGates("act").verdict(of, sequential=each).estimates for each in (False, True))
+    assert fixed["success_rate"][1:] == stats.clopper_pearson(100, 200)
+    assert stopped["success_rate"][1:] == stats.confidence_sequence(of.success)
+    reward = stats.mean_interval(of.max_reward, 0.95, np.random.default_rng(0))
+    assert fixed["mean_max_reward"][1:] == reward
+    assert stopped["mean_max_reward"][1:] == stats.confidence_sequence(of.max_reward)
+    low, high = stats.confidence_sequence((of.n_steps[of.success] - 1) / 299)
+    assert stopped["mean_steps_to_success"][1:] == (1 + 299 * low, 1 + 299 * high)
+
+
+def test_steps_to_success_are_bounded_by_the_environments_and_absent_without_a_success() -> None:
+    long = replace(spread(1.0, n=20), n_steps=np.full(20, 450))
+    longer = gates(fingerprint={**FINGERPRINT, "max_steps": 500}).verdict(long).estimates
+    estimate, low, high = longer["mean_steps_to_success"]
+    assert 1.0 < low < estimate == 450.0 < high < 500.0
+    assert list(gates().verdict(spread(0.0)).estimates) == ["success_rate", "mean_max_reward"]
+
+
+# ---- the exit status of a run
+
+
+def row(target: str | None = None, required: bool = True, baseline: str | None = None) -> dict:
+    return {
+        "target": None if target is None else {"decision": target, "required": required},
+        "baseline": None if baseline is None else {"decision": baseline},
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "status"),
+    [
+        ([], 0),
+        ([row("PASS", baseline="UNCHANGED"), row("NOT GATED"), row()], 0),
+        ([row("PASS"), row("FAIL")], 1),
+        ([row("PASS", baseline="FAIL")], 1),
+        ([row("BELOW TARGET", required=False, baseline="PASS")], 0),
+        ([row("BELOW TARGET", required=False, baseline="FAIL")], 1),
+        ([row("INCONCLUSIVE")], 6),
+        ([row("INCONCLUSIVE", required=False)], 0),
+        ([row("PASS", baseline="INCONCLUSIVE")], 0),
+        ([row("INCONCLUSIVE"), row("FAIL")], 1),
+    ],
+)
+def test_exit_status(rows: list[dict], status: int) -> None:
+    assert exit_status(rows) == status
+
+
+def test_exit_status_refuses_words_it_does_not_know() -> None:
+    with pytest.raises(IlBenchError, match="decision = 'FAILED'"):
+        exit_status([row("FAILED")])

@@ -10,7 +10,7 @@ import pytest
 
 from il_bench.errors import IlBenchError
 from il_bench.latency import regression
-from il_bench.report import schema, table
+from il_bench.report import schema, views
 
 MACHINE = {"cpu": "one", "cores": 2, "device": "cpu", "threads": 1}
 
@@ -124,7 +124,7 @@ def test_the_table_shows_the_verdict_and_leaves_the_blocks_out() -> None:
     found = regression.against(
         row(), row(1.5, seed=1, machine={**MACHINE, "cpu": "another"}), Path("old.json")
     )
-    text = table.render(report(found))
+    text = views.terminal(report(found))
     assert "comparisons" in text
     assert "slower" in text
     assert "cpu was 'one', is 'another'" in text

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from il_bench.errors import IlBenchError
-from il_bench.plugin import declared
+from il_bench.plugin import collect
 from il_bench.plugin.registry import RegisteredEnvironment, Registry, load
 from il_bench.rollout.environments import EnvironmentRollout
 from tests.plugin.test_settings import given
@@ -168,7 +168,7 @@ def test_a_track_in_a_baselines_file_is_pushts_or_a_registered_environment(tmp_p
     def check(track: str) -> None:
         path.write_text(json.dumps({"schema": 1, "gates": {"reacher": {track: {"target": {"value": 0.5}}}}}))
         choices = [each.choice for each in registry.policies.values()]
-        declared.check(given(tmp_path, registered=choices, il_baselines=str(path)))
+        collect.check_baselines(given(tmp_path, registered=choices, il_baselines=str(path)))
 
     check("reach")
     with pytest.raises(

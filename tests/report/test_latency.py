@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from il_bench.plugin import collect
-from il_bench.report import cli, latency, page, plot, schema, table, views
+from il_bench.report import cli, latency, plot, schema, views
 from il_bench.report.schema import Latency
 
 
@@ -44,7 +43,7 @@ def report(*rows: Latency) -> schema.Report:
 def test_the_calls_of_one_policy_and_batch_make_one_line() -> None:
     rows = [row(), row("queued action", p50_ms=0.2), row("predict_action_chunk", p50_ms=3.0)]
     rows += [row("control step", p50_ms=0.7, share_of_period=0.007, steps=6)]
-    (line,) = latency.lines(rows)
+    (line,) = latency.call_rows(rows)
     assert line == (
         "act",
         "1",
@@ -63,20 +62,20 @@ def test_the_calls_of_one_policy_and_batch_make_one_line() -> None:
 
 def test_ways_to_run_a_policy_are_lines_of_their_own() -> None:
     rows = [row(), row(batch=64), row(processed=False), row(mode="compile"), row(sampler="DDPM-100")]
-    found = [line[:3] for line in latency.lines(rows)]
+    found = [line[:3] for line in latency.call_rows(rows)]
     assert ("act (compile)", "1", "with") in found and ("act (DDPM-100)", "1", "with") in found
     assert len(set(found)) == 5
 
 
 def test_what_was_not_measured_is_a_dash() -> None:
-    (line,) = latency.lines([row(p90_ms=None, p99_ms=None, jitter=None)])
+    (line,) = latency.call_rows([row(p90_ms=None, p99_ms=None, jitter=None)])
     assert line[3:7] == ("3.21, -, -", "-", "3.2 %", "-")
 
 
 def test_first_calls_have_a_table_of_their_own() -> None:
     rows = [row(), fresh(peak_memory_mb=None)]
-    assert latency.fresh_lines(rows) == [("act", "300", "20", "512 MB", "-")]
-    assert len(latency.lines(rows)) == 1
+    assert latency.fresh_rows(rows) == [("act", "300", "20", "512 MB", "-")]
+    assert len(latency.call_rows(rows)) == 1
 
 
 def test_the_floor_has_a_table_of_its_own() -> None:
@@ -88,15 +87,15 @@ def test_the_floor_has_a_table_of_its_own() -> None:
         row(policy="bc", flops=3_215_360, floor_ms=0.04, ratio_to_floor=8.0),
         row(policy="counts nothing"),
     ]
-    assert latency.floor_lines(rows) == [
+    assert latency.floor_rows(rows) == [
         ("act", "1", "13.9", "0.2", "16.1", "9"),
         ("bc", "1", "3.22", "0.04", "8", "-"),
     ]
-    assert len(latency.floor_lines(rows)[0]) == len(latency.FLOOR_COLUMNS)
+    assert len(latency.floor_rows(rows)[0]) == len(latency.FLOOR_COLUMNS)
     assert any(note.startswith("floor: ") for note in latency.notes(rows))
     assert not any(note.startswith("floor: ") for note in latency.notes([row()]))
-    assert "times the floor" in latency.markdown(rows)
-    assert "times the floor" in page.render(report(*rows), b"")
+    assert "times the floor" in latency.section(rows).markdown()
+    assert "times the floor" in views.page(report(*rows), {})
 
 
 def test_published_latencies_stand_beside_and_say_where_they_are_from() -> None:
@@ -126,23 +125,15 @@ def test_another_clock_than_the_walls_is_said() -> None:
     assert any("timed by process_time" in note for note in latency.notes([row(clock="process_time")]))
 
 
-def test_rows_that_differ_in_how_they_were_run_are_all_kept() -> None:
-    rows = [row(), row(processed=False), row(mode="compile"), row(sampler="DDIM-5"), row(batch=64), fresh()]
-    run = collect.Run([collect.Record("latency", each).to_dict() for each in [*rows, row(n=401)]])
-    kept = run.report().latency
-    assert len(kept) == len(rows)
-    assert {each.n for each in kept if each.what == "new chunk" and each == row(n=401)} == {401}
-
-
 def test_every_view_shows_the_latencies(tmp_path: Path) -> None:
     found = report(row(), row("control step"), row(policy="bc"), fresh())
     written = [path.name for path in views.write(found, tmp_path)]
     assert written == ["report.json", "report.png", "latency.png", "report.html"]
     assert (tmp_path / "latency.png").read_bytes().startswith(b"\x89PNG")
     assert schema.load(tmp_path / "report.json") == found
-    for text in (table.render(found), page.render(found, b"", waits=b"png")):
+    for text in (views.terminal(found), views.page(found, {"latency": b"png"})):
         assert "3.21, 4, 5" in text and "published" in text and "512 MB" in text
-    assert "cG5n" in page.render(found, b"", waits=b"png"), "the picture"
+    assert "cG5n" in views.page(found, {"latency": b"png"}), "the picture"
 
 
 def test_a_picture_of_nothing_can_be_drawn() -> None:

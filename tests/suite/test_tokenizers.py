@@ -16,9 +16,9 @@ import torch
 from il_bench.data.chunks import Chunks, FromTheAgent
 from il_bench.latency.device import inference_on_one_thread
 from il_bench.report import schema
-from il_bench.report.tokenizers import Subject, measure, of_policy, use_of_codes
 from il_bench.suite import throughput, tokenizer_names
 from il_bench.suite import tokenizers as suite_tokenizers
+from il_bench.suite.reconstruction import FittedTokenizer, measure, of_policy, use_of_codes
 from il_bench.tokenizers import KMeansTokenizer, ResidualVQTokenizer, UniformBinsTokenizer
 
 CHUNK = (2, 2)
@@ -38,16 +38,16 @@ NEARLY_RIGHT = [[64.0, 8.0], [128.0, 0.0]]
 
 
 @pytest.fixture
-def two_moves() -> Subject:
+def two_moves() -> FittedTokenizer:
     """k-means of two centres: 0 is down, 1 is right."""
     tokenizer = KMeansTokenizer(2, CHUNK)
     where = FromTheAgent()
     tokenizer.fit(where.chunks(seen(RIGHT, DOWN)))
     tokenizer.centers.copy_(where.chunks(seen(DOWN, RIGHT)).flatten(1))
-    return Subject("two moves", tokenizer, where, "nothing", 0.5)
+    return FittedTokenizer("two moves", tokenizer, where, "nothing", 0.5)
 
 
-def test_a_row_by_hand(two_moves: Subject) -> None:
+def test_a_row_by_hand(two_moves: FittedTokenizer) -> None:
     """Of three chunks, each four numbers, one number is 8 px off."""
     row, mean_px = measure(two_moves, seen(RIGHT, DOWN, NEARLY_RIGHT), "mine")
     assert (row.tokenizer, row.data, row.fitted_on, row.fit_seconds) == ("two moves", "mine", "nothing", 0.5)
@@ -62,7 +62,7 @@ def test_a_row_by_hand(two_moves: Subject) -> None:
     assert math.isclose(mean_px, sum(off) / 12, rel_tol=1e-5)
 
 
-def test_moves_are_ordered_by_use_and_drawn_from_the_agent(two_moves: Subject) -> None:
+def test_moves_are_ordered_by_use_and_drawn_from_the_agent(two_moves: FittedTokenizer) -> None:
     vocabulary = measure(two_moves, seen(DOWN, RIGHT, NEARLY_RIGHT), "mine")[0].vocabulary
     assert vocabulary is not None
     assert (vocabulary.relative, vocabulary.n_moves, vocabulary.counts) == (True, 2, (2, 1))
@@ -74,7 +74,7 @@ def test_moves_are_ordered_by_use_and_drawn_from_the_agent(two_moves: Subject) -
     assert shown.decoded[4:] == ((164.0, 100.0), (228.0, 100.0))
 
 
-def test_a_demonstration_is_chunks_that_follow_each_other(two_moves: Subject) -> None:
+def test_a_demonstration_is_chunks_that_follow_each_other(two_moves: FittedTokenizer) -> None:
     """Of windows at every frame only each second one, and only of one episode."""
     given = seen(DOWN, RIGHT, DOWN, RIGHT)
     given.frames.copy_(torch.tensor([0, 1, 2, 0]))
@@ -104,7 +104,7 @@ def residual() -> ResidualVQTokenizer:
 def test_a_residual_vq_has_an_error_after_each_stage(residual: ResidualVQTokenizer) -> None:
     given = seen(RIGHT, DOWN, NEARLY_RIGHT)
     where = FromTheAgent()
-    row, _ = measure(Subject("rvq", residual, where, "nothing"), given, "mine")
+    row, _ = measure(FittedTokenizer("rvq", residual, where, "nothing"), given, "mine")
     assert row.stage_l1_px is not None
     first, second = row.stage_l1_px
     assert math.isclose(second, row.l1_px, rel_tol=1e-5)
@@ -116,7 +116,7 @@ def test_a_residual_vq_has_an_error_after_each_stage(residual: ResidualVQTokeniz
 def test_what_first_tokens_alone_decode_to_is_kept_by_use(residual: ResidualVQTokenizer) -> None:
     given = seen(*[NEARLY_RIGHT] * 3, DOWN, *[[[-x, -y] for x, y in DOWN]] * 2)
     where = FromTheAgent()
-    vocabulary = measure(Subject("rvq", residual, where, "nothing"), given, "mine")[0].vocabulary
+    vocabulary = measure(FittedTokenizer("rvq", residual, where, "nothing"), given, "mine")[0].vocabulary
     assert vocabulary is not None
     tokens = Counter(residual.encode(where.chunks(given))[:, 0].tolist())
     assert len(tokens) > 1, "else there is no order"
@@ -130,7 +130,7 @@ def test_what_first_tokens_alone_decode_to_is_kept_by_use(residual: ResidualVQTo
         torch.testing.assert_close(torch.tensor(move.path), alone, atol=0.06, rtol=0.0)
 
 
-def test_only_a_residual_vq_has_first_tokens(two_moves: Subject) -> None:
+def test_only_a_residual_vq_has_first_tokens(two_moves: FittedTokenizer) -> None:
     vocabulary = measure(two_moves, seen(DOWN, RIGHT), "mine")[0].vocabulary
     assert vocabulary is not None and vocabulary.first == ()
 
@@ -189,7 +189,7 @@ def test_work_is_compared_by_items_a_second() -> None:
 def test_a_residual_vq_is_compared_with_lerobot_on_the_same_weights(
     residual: ResidualVQTokenizer, way: str
 ) -> None:
-    subject = Subject("rvq", residual, FromTheAgent(), "nothing")
+    subject = FittedTokenizer("rvq", residual, FromTheAgent(), "nothing")
     work = throughput.coding(subject, seen(RIGHT, DOWN, NEARLY_RIGHT), way, 7, "cpu")
     assert work.reference is not None and work.floor is not None
     with inference_on_one_thread():
@@ -204,7 +204,7 @@ def test_what_has_no_network_has_no_floor() -> None:
     tokenizer = UniformBinsTokenizer(4, CHUNK)
     tokenizer.fit(torch.randn(9, *CHUNK))
     work = throughput.coding(
-        Subject("bins", tokenizer, FromTheAgent(), "nothing"), seen(RIGHT), "encode", 3, "cpu"
+        FittedTokenizer("bins", tokenizer, FromTheAgent(), "nothing"), seen(RIGHT), "encode", 3, "cpu"
     )
     assert (work.reference, work.floor, work.n) == (None, None, 3)
 
@@ -317,7 +317,7 @@ def test_what_takes_long_is_fitted_on_your_demonstrations_only(
     assert collected() == expected | {"test_tokenizer[expert-bet]", "test_tokenizer[mine-bet]"}
 
 
-def test_rows_of_two_data_sets_stand_side_by_side(two_moves: Subject) -> None:
+def test_rows_of_two_data_sets_stand_side_by_side(two_moves: FittedTokenizer) -> None:
     from il_bench.plugin.collect import Record, Run
 
     given = seen(RIGHT, DOWN)
@@ -347,7 +347,7 @@ def test_a_policys_row_says_whose_tokenizer_it_is() -> None:
     ],
 )
 def test_a_row_says_whether_its_tokenizer_has_seen_these_episodes(
-    two_moves: Subject, checkpoint: str, trained_on: str, measured_on: str, among: bool | None
+    two_moves: FittedTokenizer, checkpoint: str, trained_on: str, measured_on: str, among: bool | None
 ) -> None:
     from il_bench.policies.checkpoint import load_policy
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from strategies import examples, tokens_of
 
-from il_bench.report.tokenizers import use_of_codes
+from il_bench.suite.reconstruction import use_of_codes
 
 
 def check(tokens: torch.Tensor, codebook_size: int) -> None:

@@ -24,7 +24,7 @@ HELD_BY = {"dagger": (EXPERT,)}
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class FittedTokenizer:
     """What is measured.
 
     `fitted_on`: in words; `data`: the demonstrations, by name, all of whose episodes it was fitted on, those
@@ -41,13 +41,13 @@ class Subject:
     among: str = AMONG
 
 
-def of_policy(policy: LoadedPolicy, tokenizer: Tokenizer) -> Subject:
+def of_policy(policy: LoadedPolicy, tokenizer: Tokenizer) -> FittedTokenizer:
     """The tokenizer inside a policy, which learned from whatever the policy was trained on."""
     is_shipped = policy.checkpoint.startswith(f"{ZOO.name}/")
     return _own(policy.name, tokenizer, OfPolicy.of(policy), policy.data, is_shipped)
 
 
-def of_checkpoint(spec: str, tokenizer: Tokenizer) -> Subject:
+def of_checkpoint(spec: str, tokenizer: Tokenizer) -> FittedTokenizer:
     """The tokenizer inside a checkpoint, named after its folder.
 
     Raises:
@@ -63,12 +63,16 @@ def called(spec: str) -> str:
     return Path(spec).resolve().name if name in ("", "..") else name
 
 
-def _own(name: str, tokenizer: Tokenizer, coordinates: Coordinates, data: str, is_shipped: bool) -> Subject:
+def _own(
+    name: str, tokenizer: Tokenizer, coordinates: Coordinates, data: str, is_shipped: bool
+) -> FittedTokenizer:
     """A tokenizer that was trained with its policy, on `data`."""
     names = (data, *HELD_BY.get(data, ())) if is_shipped else (data,)
     fitted_on = f"{name}'s own data: {data}"
     among = AMONG if is_shipped or data in KNOWN else PERHAPS_AMONG
-    return Subject(f"{name}: {kind(tokenizer)}", tokenizer, coordinates, fitted_on, data=names, among=among)
+    return FittedTokenizer(
+        f"{name}: {kind(tokenizer)}", tokenizer, coordinates, fitted_on, data=names, among=among
+    )
 
 
 def kind(tokenizer: Tokenizer) -> str:
@@ -77,7 +81,7 @@ def kind(tokenizer: Tokenizer) -> str:
 
 
 @torch.inference_mode()
-def measure(subject: Subject, seen: Chunks, data: str) -> tuple[schema.Tokenizer, float]:
+def measure(subject: FittedTokenizer, seen: Chunks, data: str) -> tuple[schema.TokenizerRow, float]:
     """Encode and decode `seen`, chunks of the demonstrations called `data`.
 
     Returns the row, and the error in px of the mean chunk alone, without any tokens: more says any tokenizer.
@@ -92,7 +96,7 @@ def measure(subject: Subject, seen: Chunks, data: str) -> tuple[schema.Tokenizer
 
     again = tokenizer.encode(decoded) == indices
     usage, perplexity = use_of_codes(indices, tokenizer.codebook_size)
-    row = schema.Tokenizer(
+    row = schema.TokenizerRow(
         tokenizer=subject.name,
         data=data,
         codebook_size=tokenizer.codebook_size,
@@ -127,7 +131,7 @@ def stages(tokenizer: Tokenizer, indices: Tensor) -> list[Tensor]:
     return [tokenizer.vqvae.get_action_from_latent(latent) for latent in codes.cumsum(dim=0)]
 
 
-def vocabulary(subject: Subject, seen: Chunks, indices: Tensor) -> schema.Vocabulary:
+def vocabulary(subject: FittedTokenizer, seen: Chunks, indices: Tensor) -> schema.Vocabulary:
     """The moves that the tokens (N, G) of `seen` stand for, by use, and one demonstration in tokens."""
     different, counts = indices.unique(dim=0, return_counts=True)
     order = counts.argsort(descending=True, stable=True)
@@ -143,7 +147,7 @@ def vocabulary(subject: Subject, seen: Chunks, indices: Tensor) -> schema.Vocabu
     )
 
 
-def _first(subject: Subject, indices: Tensor) -> tuple[schema.Move, ...]:
+def _first(subject: FittedTokenizer, indices: Tensor) -> tuple[schema.Move, ...]:
     """What the first stage of a residual VQ makes of each first token of `indices` (N, G), by use."""
     tokens, counts = indices[:, :1].unique(dim=0, return_counts=True)
     most = tokens[counts.argsort(descending=True, stable=True)[:MOST_MOVES]]
@@ -151,7 +155,7 @@ def _first(subject: Subject, indices: Tensor) -> tuple[schema.Move, ...]:
     return _moves(subject, most, decoded[0]) if decoded else ()
 
 
-def _moves(subject: Subject, indices: Tensor, decoded: Tensor) -> tuple[schema.Move, ...]:
+def _moves(subject: FittedTokenizer, indices: Tensor, decoded: Tensor) -> tuple[schema.Move, ...]:
     """Tokens (M, .) with what they decode to, (M, W, 2), from the arena's centre."""
     centre = torch.full((len(decoded), 2), CENTRE_PX)
     paths = subject.coordinates.pixels(decoded, centre)
@@ -163,7 +167,7 @@ def _moves(subject: Subject, indices: Tensor, decoded: Tensor) -> tuple[schema.M
     )
 
 
-def _demonstration(subject: Subject, seen: Chunks, indices: Tensor) -> schema.Demonstration:
+def _demonstration(subject: FittedTokenizer, seen: Chunks, indices: Tensor) -> schema.Demonstration:
     """The first episode in chunks that follow each other, each decoded from where the agent really was."""
     episode = int(seen.episodes[0])
     in_turn = (seen.episodes == episode) & (seen.frames % seen.actions.shape[1] == 0)

@@ -1,4 +1,4 @@
-"""A tokenizer as a picture: its moves as little trajectories, how often each is used, one demonstration."""
+"""A tokenizer's vocabulary as a picture: its moves as paths, how often each is used, a demonstration."""
 
 import io
 import textwrap
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from il_bench.pusht.geometry import GOAL_POSE, OUTLINE
-from il_bench.report.schema import MOST_COUNTS, Move, Tokenizer, Vocabulary
+from il_bench.report.schema import MOST_COUNTS, Move, TokenizerRow, Vocabulary
 
 COLUMNS = 8
 FIRST_COLUMNS = 16  # of what first tokens decode to alone
@@ -26,14 +26,14 @@ _GOAL, _FAINT, _REAL = "#a8d5a2", "0.93", "0.55"
 _LINE, _MOST_LINES = 88, 3  # of the episode in tokens
 
 
-def render(row: Tokenizer) -> bytes:
+def render(row: TokenizerRow) -> bytes:
     """Return the picture of a row that has a vocabulary, as a PNG."""
     buffer = io.BytesIO()
     draw(row).savefig(buffer, format="png", dpi=90)
     return buffer.getvalue()
 
 
-def draw(row: Tokenizer) -> Figure:
+def draw(row: TokenizerRow) -> Figure:
     """The picture of a row that has a vocabulary: axes "moves", "real", "decoded", "words" and "use".
 
     Of a residual VQ there is "first" too, below "moves".
@@ -60,25 +60,25 @@ def draw(row: Tokenizer) -> Figure:
     return figure
 
 
-def possible_moves(row: Tokenizer) -> int:
+def possible_moves(row: TokenizerRow) -> int:
     """How many moves a tokenizer could tell apart: one for each sequence of tokens."""
     possible: int = row.codebook_size**row.num_quantizers
     return possible
 
 
-def _how_many(row: Tokenizer, vocabulary: Vocabulary) -> str:
+def _how_many(row: TokenizerRow, vocabulary: Vocabulary) -> str:
     possible = possible_moves(row)
     if possible > MOST_POSSIBLE:
         return f"{vocabulary.n_moves:,} different moves"
     return f"{vocabulary.n_moves:,} of {possible:,} {'codes' if row.num_quantizers == 1 else 'moves'} occur"
 
 
-def title(row: Tokenizer) -> str:
+def title(row: TokenizerRow) -> str:
     """What a row is about."""
     return f"{row.tokenizer}, {row.data} demonstrations" if row.data else row.tokenizer
 
 
-def _draw_moves(axes: Axes, row: Tokenizer, vocabulary: Vocabulary) -> None:
+def _draw_moves(axes: Axes, row: TokenizerRow, vocabulary: Vocabulary) -> None:
     """Cells in reading order, the most used move first, all to one scale; colour tells the first token."""
     corners, cell_px = _draw_cells(axes, vocabulary.moves, vocabulary.relative, COLUMNS)
     _label(axes, corners, row, vocabulary)
@@ -122,7 +122,7 @@ def _draw_cells(
     return corners, 1.0 / scale
 
 
-def _label(axes: Axes, corners: NDArray[np.float64], row: Tokenizer, vocabulary: Vocabulary) -> None:
+def _label(axes: Axes, corners: NDArray[np.float64], row: TokenizerRow, vocabulary: Vocabulary) -> None:
     total = row.n_chunks or sum(vocabulary.counts)
     for (x, y), move, count in zip(corners.tolist(), vocabulary.moves, vocabulary.counts, strict=False):
         share = f"{count / total:.1%}" if count / total >= 0.001 else "<0.1%"

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
 from il_bench.pusht.geometry import GOAL_POSE, block_keypoints
-from il_bench.report import moves, schema
+from il_bench.report import schema
+from il_bench.report import vocabulary as pictures
 
 AGENT = (256.0, 256.0)
 # Each another way, another length, another first token; nine, so that there is a second row of cells.
@@ -28,7 +29,7 @@ def paths(relative: bool) -> list[tuple[tuple[float, float], ...]]:
     return [tuple((x + k * dx, y + k * dy) for k in (1, 2)) for dx, dy in STEPS]
 
 
-def row_of(relative: bool = True) -> schema.Tokenizer:
+def row_of(relative: bool = True) -> schema.TokenizerRow:
     found = zip(TOKENS, paths(relative), strict=True)
     vocabulary = schema.Vocabulary(
         relative=relative,
@@ -43,21 +44,21 @@ def row_of(relative: bool = True) -> schema.Tokenizer:
         ),
     )
     sizes = {"codebook_size": 9, "num_quantizers": 2, "bits_per_chunk": 6.3, "l1_px": 3.0, "usage": 1.0}
-    return schema.Tokenizer(
+    return schema.TokenizerRow(
         tokenizer="mine", data="expert", perplexity=8.0, n_chunks=500, vocabulary=vocabulary, **sizes
     )
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["relative", "absolute"])
 def drawn(request: pytest.FixtureRequest) -> tuple[Figure, bool]:
-    figure = moves.draw(row_of(request.param))
+    figure = pictures.draw(row_of(request.param))
     figure.draw_without_rendering()  # the layout is decided now
     return figure, request.param
 
 
 @pytest.fixture(scope="module")
 def figure() -> Figure:
-    made = moves.draw(row_of())
+    made = pictures.draw(row_of())
     made.draw_without_rendering()
     return made
 
@@ -99,7 +100,7 @@ def middle(cell: Any) -> Any:
 def test_cells_stand_in_reading_order_and_do_not_touch(drawn: tuple[Figure, bool]) -> None:
     cells = cells_of(axes_of(drawn[0], "moves"))
     assert len(cells) == len(STEPS)
-    first_row, second_row = cells[: moves.COLUMNS], cells[moves.COLUMNS :]
+    first_row, second_row = cells[: pictures.COLUMNS], cells[pictures.COLUMNS :]
     assert all(one[2] < other[0] for one, other in pairwise(first_row)), "to the right"
     assert all(cell[1] == pytest.approx(first_row[0][1]) for cell in first_row)
     assert second_row[0][0] == pytest.approx(first_row[0][0]) and second_row[0][1] > first_row[0][3], "below"
@@ -252,7 +253,7 @@ def test_each_bar_stands_at_its_moves_rank_and_is_as_high_as_it_is_used(figure: 
     )
 
 
-def changed(counts: tuple[int, ...], n_moves: int, **fields: Any) -> schema.Tokenizer:
+def changed(counts: tuple[int, ...], n_moves: int, **fields: Any) -> schema.TokenizerRow:
     row = row_of()
     assert row.vocabulary is not None
     update = {"counts": counts, "n_moves": n_moves}
@@ -287,9 +288,9 @@ def changed(counts: tuple[int, ...], n_moves: int, **fields: Any) -> schema.Toke
     ],
 )
 def test_it_says_how_many_codes_never_occur_and_leaves_room_for_them(
-    row: schema.Tokenizer, in_title: str, end: int, notes: str
+    row: schema.TokenizerRow, in_title: str, end: int, notes: str
 ) -> None:
-    figure = moves.draw(row)
+    figure = pictures.draw(row)
     figure.draw_without_rendering()
     assert figure.get_suptitle() == f"mine, expert demonstrations: {in_title}, 6.3 bits a chunk, 3.0 px lost"
     axes = axes_of(figure, "use")
@@ -310,13 +311,13 @@ def test_what_first_tokens_decode_to_stands_in_small_cells_below_the_moves() -> 
         for tokens, path in zip(TOKENS[::-1] * 2, paths(True)[::-1] * 2, strict=True)
     )
     shown = row.vocabulary.model_copy(update={"first": first})
-    figure = moves.draw(row.model_copy(update={"vocabulary": shown}))
+    figure = pictures.draw(row.model_copy(update={"vocabulary": shown}))
     figure.draw_without_rendering()
     above, axes = cells_of(axes_of(figure, "moves")), axes_of(figure, "first")
     cells, lines = cells_of(axes), lines_of(axes)
     assert len(cells) == len(lines) == len(first) == 18
     assert max(cell[3] for cell in above) < min(cell[1] for cell in cells), "below the moves"
-    first_row, second_row = cells[: moves.FIRST_COLUMNS], cells[moves.FIRST_COLUMNS :]
+    first_row, second_row = cells[: pictures.FIRST_COLUMNS], cells[pictures.FIRST_COLUMNS :]
     assert all(cell[1] == pytest.approx(first_row[0][1]) for cell in first_row)
     assert second_row[0][0] == pytest.approx(first_row[0][0]) and second_row[0][1] > first_row[0][3]
     assert cells[0][2] - cells[0][0] == pytest.approx(cells[0][3] - cells[0][1])

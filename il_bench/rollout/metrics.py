@@ -1,0 +1,97 @@
+"""The numbers that say how good a policy is, each defined once: another entry of METRICS is another metric.
+
+Reports, tables, the page, pictures and `il-bench evaluate` show every metric. Options and baselines.json
+accept targets for those that are `gated`.
+
+Read by every pytest run of everybody who has il_bench installed: standard library only.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from il_bench.errors import IlBenchError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from il_bench.rollout.outcomes import Outcomes
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The mean of one value an episode, over the episodes that have one.
+
+    name: what report.json, tables and options call it.
+    about: what it is, in words; `publishers`: who publishes it, and under which name.
+    values: takes N episodes, gives (M,) float64 in the order of the seeds, M <= N.
+    low, high: the range of a value; `high` None: the most steps that an episode may have.
+    is_binary: values are 0 or 1.
+    gated: whether it can have a target and a baseline. Then every episode has a value, and more is better.
+    """
+
+    name: str
+    about: str
+    publishers: str
+    values: "Callable[[Outcomes], NDArray[np.float64]]"
+    low: float = 0.0
+    high: float | None = 1.0
+    is_binary: bool = False
+    higher_is_better: bool = True
+    gated: bool = False
+    unit: str = ""
+    digits: int = 3
+
+    def estimate(self, outcomes: "Outcomes") -> float:
+        """Return the mean, nan if no episode has a value."""
+        values = self.values(outcomes)
+        return float(values.mean()) if values.size else float("nan")
+
+    def text(self, estimate: float, low: float, high: float, *, digits: int | None = None) -> str:
+        """Return for example '0.512 [0.44, 0.58]'; `digits`: of the ends, one fewer without it."""
+        ends = self.digits - 1 if digits is None else digits
+        return f"{estimate:.{self.digits}f} [{low:.{ends}f}, {high:.{ends}f}]{self.unit and f' {self.unit}'}"
+
+
+#: In the order of the tables. The first is the one that is meant where nobody names a metric.
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            name="success_rate",
+            about="share of the episodes that succeed: coverage above 0.95 at some step",
+            publishers="LeRobot, as pc_success in percent",
+            values=lambda outcomes: outcomes.success.astype("float64"),
+            is_binary=True,
+            gated=True,
+        ),
+        Metric(
+            name="mean_max_reward",
+            about="mean over the episodes of the best reward, clip(coverage / 0.95, 0, 1)",
+            publishers="LeRobot, as avg_max_reward; Diffusion Policy, as test/mean_score",
+            values=lambda outcomes: outcomes.max_reward,
+            gated=True,
+        ),
+        Metric(
+            name="mean_steps_to_success",
+            about="mean number of steps of the episodes that succeed",
+            publishers="nobody",
+            values=lambda outcomes: outcomes.n_steps[outcomes.success].astype("float64"),
+            low=1.0,
+            high=None,
+            higher_is_better=False,
+            unit="steps",
+            digits=1,
+        ),
+    )
+}
+DEFAULT_METRIC = next(iter(METRICS))
+GATED_METRICS = tuple(metric.name for metric in METRICS.values() if metric.gated)
+
+
+def gated_metric(name: str) -> Metric:
+    """Return the metric of this name. Raises IlBenchError unless it can have a target."""
+    if name not in GATED_METRICS:
+        raise IlBenchError(f"metric = {name!r}: need {' or '.join(map(repr, GATED_METRICS))}")
+    return METRICS[name]

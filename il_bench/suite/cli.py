@@ -1,0 +1,142 @@
+"""The commands that measure without pytest: `il-bench evaluate` and `il-bench report vocabulary`."""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from il_bench.errors import IlBenchError, fail
+from il_bench.protocol import BLOCK_SIZE, DATA_HELP, MAX_EPISODES, REPORT_FOLDER, SEED_STARTS, data_name
+
+if TYPE_CHECKING:
+    from il_bench.report.schema import TokenizerRow
+    from il_bench.rollout.progress import OnBlock
+
+ON_IMAGES = f"On images, {BLOCK_SIZE} episodes, the least that is rolled out, take minutes on a CPU."
+
+
+class SeedRange(StrEnum):
+    """Validation seeds are for choosing, test seeds for numbers that are reported."""
+
+    TEST = "test"
+    VALIDATION = "validation"
+
+
+def evaluate(
+    policy: Annotated[
+        str, typer.Argument(help="A shipped policy by name, a checkpoint folder, or a Hub id.")
+    ],
+    output: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file too.")] = None,
+    seeds: Annotated[SeedRange, typer.Option(help="Which start states.")] = SeedRange.VALIDATION,
+    episodes: Annotated[int, typer.Option(min=1, max=MAX_EPISODES, help="The first so many of them.")] = 200,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+) -> None:
+    """Roll POLICY out and print its metrics with 95 % intervals. Gates are `pytest --benchmark`."""
+    try:
+        from il_bench import machine
+        from il_bench.files import write_whole, writing
+        from il_bench.gate.verdict import PolicyGates
+        from il_bench.policies.checkpoint import PolicyLoader
+        from il_bench.report.success import row_of
+        from il_bench.rollout import rollout
+        from il_bench.rollout.metrics import METRICS
+
+        loader = PolicyLoader(policy, device)
+        loaded = loader()
+        start = SEED_STARTS[seeds.value]
+        if loaded.track == "pixels":
+            typer.echo(ON_IMAGES, err=True)
+        with _progress(loaded.name, episodes) as on_block:
+            outcomes = rollout(loader, range(start, start + episodes), workers=workers, on_block=on_block)
+        verdict = PolicyGates(loaded.name).verdict(outcomes)
+        for name, found in verdict.estimates.items():
+            typer.echo(f"{name} {METRICS[name].text(*found, digits=METRICS[name].digits)}")
+        if output is not None:
+            row = row_of(loaded, outcomes, verdict)
+            facts = row.model_dump(mode="json", exclude={"decision", "target", "baseline", "episodes"})
+            facts |= {"seeds": [start, start + episodes - 1], "environment": machine.describe()}
+            with writing(output, "give another --output"):
+                write_whole(output, (json.dumps(facts, indent=2) + "\n").encode())
+    except IlBenchError as error:
+        fail(error)
+
+
+def vocabulary(
+    policy: Annotated[
+        str,
+        typer.Argument(help="bet, vqbet, or a VQ-BeT or BeT checkpoint: a folder or a Hub id."),
+    ],
+    data: Annotated[str, typer.Option(help=DATA_HELP)] = "expert",
+    output: Annotated[Path, typer.Option(help="Folder of the picture.")] = REPORT_FOLDER,
+) -> None:
+    """Draw the moves that POLICY's action tokenizer knows, and how often each is used.
+
+    A move is what one token (of a residual VQ: one token of each stage) decodes to: a path of actions from
+    the agent on. Use is counted on the demonstrations in DATA that are held out, every fifth episode; one of
+    them is drawn as it was, and beside it what its tokens make of it. `pytest --benchmark` draws the same for
+    all tokenizers that it measures, in report.html.
+    """
+    try:
+        row = _measured(policy, data)
+        from il_bench.files import write_whole, writing
+        from il_bench.report import schema, views
+        from il_bench.report import vocabulary as pictures
+        from il_bench.suite.reconstruction import called
+
+        picture = pictures.render(row)
+        file = output / f"vocabulary-{re.sub(r'[^\w.-]+', '-', called(policy))}.png"
+        with writing(output, "give another --output"):
+            write_whole(file, picture)
+    except IlBenchError as error:
+        fail(error)
+    report = schema.Report(created=datetime.now(UTC), environment={}, tokenizers=(row,))
+    is_terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if is_terminal else None
+    typer.echo(views.terminal(report, width=width, color=is_terminal))
+    typer.echo(f"picture: {file}")
+
+
+def _progress(name: str, episodes: int) -> "AbstractContextManager[OnBlock | None]":
+    """Show a bar on a terminal, nothing in a log."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from il_bench.rollout import progress
+
+    return progress.bar(name, episodes, sys.stderr, nullcontext)
+
+
+def _measured(policy: str, data: str) -> "TokenizerRow":
+    from il_bench.data.sources import resolve_data
+
+    source, name = resolve_data(data)
+    from il_bench.data import chunks, open_dataset
+    from il_bench.policies.tokenizers import load_tokenizer
+    from il_bench.suite.reconstruction import measure, of_checkpoint
+
+    tokenizer = load_tokenizer(policy)
+    chunk_size, n_dimensions = tokenizer.chunk_shape
+    if n_dimensions != 2:
+        raise IlBenchError(f"{policy}: its actions have {n_dimensions} dimensions, those of PushT have 2.")
+    with _reading(policy, "the folder of a checkpoint"):
+        fitted = of_checkpoint(policy, tokenizer)
+    with _reading(source, "other --data"):
+        seen = chunks.cut(open_dataset(source), chunk_size, held_out=True)
+    return measure(fitted, seen, name or data_name(source))[0]
+
+
+@contextmanager
+def _reading(what: str, way_out: str) -> Iterator[None]:
+    """Turn errors of the file system into one sentence about what is read."""
+    try:
+        yield
+    except OSError as error:
+        raise IlBenchError(f"{what}: cannot be read ({error.strerror or error}); give {way_out}.") from None

@@ -1,0 +1,41 @@
+"""Episodes, baselines and gates as the tests of gates and reports need them."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from il_bench.gate.baselines import Baselines, Entry, MeasuredBaseline, Target
+from il_bench.rollout.outcomes import Outcomes
+
+SHA, OTHER_SHA = "a" * 64, "b" * 64
+FIRST = 200_000
+FINGERPRINT: dict[str, Any] = {
+    "task": "PushT",
+    "simulator": "gym-pusht 0.1.8",
+    "max_steps": 300,
+    "success_coverage": 0.95,
+    "block_size": 50,
+    "torch": "2.11.0+cpu",
+}
+
+
+def episodes(success: ArrayLike, first: int = FIRST, reward: ArrayLike = 0.5) -> Outcomes:
+    """Episodes of 100 steps. `reward`: of those that fail."""
+    solved = np.asarray(success, bool)
+    n = len(solved)
+    none, steps = np.zeros(n), np.full(n, 100)
+    return Outcomes(first + np.arange(n), solved, np.where(solved, 1.0, reward), steps, none, seconds=12.5)
+
+
+def spread(rate: float, n: int = 200, first: int = FIRST) -> Outcomes:
+    """Successes spread evenly, so that a rate halfway between target and floor stays undecided."""
+    return episodes(np.diff(np.floor(rate * np.arange(n + 1))) > 0, first)
+
+
+def measured(of: Outcomes, sha256: str = SHA, **fields: Any) -> MeasuredBaseline:
+    return MeasuredBaseline.from_outcomes(of, data="human", sha256=sha256, fingerprint=FINGERPRINT, **fields)
+
+
+def declared(target: Target | None = None, baseline: MeasuredBaseline | None = None) -> Baselines:
+    return Baselines(gates={"act": {"keypoints": Entry(target=target, baseline=baseline)}})

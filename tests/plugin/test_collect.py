@@ -1,0 +1,96 @@
+"""What a run makes of its records: the report, whoever finished first, and new baselines."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from il_bench.gate import baselines
+from il_bench.gate.baselines import Target
+from il_bench.plugin import collect
+from il_bench.report import schema
+from tests.gate.made import FINGERPRINT, OTHER_SHA, declared, measured, spread
+from tests.report import test_latency as latency
+from tests.report.test_success import success
+
+
+def record(row: schema.Success) -> dict[str, Any]:
+    return collect.Record("success", row, FINGERPRINT).to_dict()
+
+
+def test_rows_do_not_depend_on_who_finished_first() -> None:
+    rows = [success(spread(0.5), name=name) for name in ("bc", "act")]
+    one, other = (collect.Run(map(record, order)).report() for order in (rows, rows[::-1]))
+    assert [row.policy for row in one.success] == ["act", "bc"]
+    assert one.success == other.success
+
+
+def test_of_a_test_that_ran_twice_the_last_row_counts() -> None:
+    run = collect.Run([record(success(spread(0.1))), record(success(spread(0.9)))])
+    (row,) = run.report().success
+    assert row.success_rate.estimate > 0.5
+
+
+def test_records_survive_the_way_through_pytest_xdist() -> None:
+    values = record(success(spread(0.5), declared(Target(value=0.8), measured(spread(0.5)))))
+    assert collect.Record.from_dict(json.loads(json.dumps(values))).to_dict() == values
+
+
+def test_updating_replaces_what_was_measured_and_leaves_targets(tmp_path: Path) -> None:
+    path = tmp_path / "baselines.json"
+    old = measured(spread(0.2), sha256=OTHER_SHA, margin=0.1)
+    baselines.save(path, declared(Target(value=0.8), old))
+    (said,) = collect.update_baselines(collect.Run([record(success(spread(0.5)))]), path)
+    entry = baselines.load(path).entry("act", "keypoints")
+    assert entry.target == Target(value=0.8)
+    assert entry.baseline == measured(spread(0.5), margin=0.1)
+    assert said.startswith(f"act (keypoints): success_rate {spread(0.5).success_rate:.3f} (200 episodes")
+    assert f"it was success_rate {spread(0.2).success_rate:.3f}" in said
+    (said,) = collect.update_baselines(collect.Run([record(success(spread(0.5)))]), path)
+    assert said.startswith("act (keypoints): unchanged")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        success(spread(0.5, first=100_000)),
+        success(spread(0.5, first=200_050)),
+        success(spread(0.5), sha256=None),
+    ],
+    ids=["validation seeds", "not from the first seed", "fresh weights"],
+)
+def test_updating_ignores_what_is_no_baseline(tmp_path: Path, row: schema.Success) -> None:
+    path = tmp_path / "baselines.json"
+    assert collect.update_baselines(collect.Run([record(row)]), path) == []
+    assert not path.exists()
+
+
+def test_updating_does_not_shorten_a_baseline(tmp_path: Path) -> None:
+    path = tmp_path / "baselines.json"
+    baselines.save(path, declared(baseline=measured(spread(0.2))))
+    (said,) = collect.update_baselines(collect.Run([record(success(spread(0.9, n=10)))]), path)
+    assert said == "act (keypoints): kept as it is, the run has only 10 of 200 episodes"
+    assert baselines.load(path) == declared(baseline=measured(spread(0.2)))
+
+
+def test_rows_that_differ_in_how_they_were_run_are_all_kept() -> None:
+    ways = [{}, {"processed": False}, {"mode": "compile"}, {"sampler": "DDIM-5"}, {"batch": 64}]
+    rows = [*(latency.row(**way) for way in ways), latency.fresh()]
+    again = latency.row(n=401)
+    kept = (
+        collect.Run([collect.Record("latency", each).to_dict() for each in [*rows, again]]).report().latency
+    )
+    assert len(kept) == len(rows)
+    assert [each for each in kept if each.n == 401] == [again]
+
+
+def test_batches_stand_in_the_order_of_numbers() -> None:
+    def speed(batch: int) -> dict[str, Any]:
+        row = schema.Throughput(
+            what="encode", batch=batch, device="cpu", per_second=1.0, ratio_to_reference=None, reference=None
+        )
+        return collect.Record("throughput", row).to_dict()
+
+    found = collect.Run(map(speed, (1024, 64, 1, 16384))).report()
+    assert [row.batch for row in found.throughput] == [1, 64, 1024, 16384]

@@ -1,0 +1,212 @@
+"""One policy's row, report.json with it, and the success table."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from il_bench.errors import IlBenchError
+from il_bench.gate.baselines import Baselines, Target
+from il_bench.gate.verdict import PolicyGates
+from il_bench.protocol import EXPERT, UNTRAINED
+from il_bench.report import plot, schema, tables, views
+from il_bench.report.success import row_of
+from il_bench.rollout import Outcomes
+from il_bench.rollout.metrics import GATED_METRICS, METRICS
+from tests.gate.made import FINGERPRINT, SHA, declared, measured, spread
+
+
+@dataclass
+class Described:
+    name: str = "act"
+    track: str = "keypoints"
+    checkpoint: str = "zoo/act"
+    sha256: str | None = SHA
+    parameters: int = 2_100_000
+    data: str = "human"
+
+
+def success(
+    found: Outcomes, gates: Baselines | None = None, *, sequential: bool = False, **changes: Any
+) -> schema.Success:
+    policy = Described(**changes)
+    met = PolicyGates.of(
+        policy.name,
+        policy.track,
+        policy.sha256,
+        baselines=gates or declared(),
+        fingerprint=FINGERPRINT,
+        seeds=[int(found.seeds[0])],
+    )
+    return row_of(policy, found, met.verdict(found, sequential=sequential))
+
+
+def report(*rows: schema.Success) -> schema.Report:
+    return schema.Report.model_validate(
+        {"created": "2026-01-02T03:04:05Z", "environment": {"cpu": "<x>"}, "success": rows}
+    )
+
+
+def shown(*rows: schema.Success) -> str:
+    return views.terminal(report(*rows))
+
+
+# ---- report.json
+
+
+def test_a_row_says_what_the_gates_said_and_how_each_metric_came_out() -> None:
+    target = Target(value=0.8, required=True)
+    row = success(spread(0.4), declared(target, measured(spread(0.4))))
+    assert row.target is not None and row.baseline is not None
+    assert (row.decision, row.target.decision, row.baseline.decision) == ("FAIL", "FAIL", "UNCHANGED")
+    assert (row.target.value, row.target.margin, row.target.required) == (0.8, 0.05, True)
+    assert row.baseline.n == 200 and row.target.evidence["mean"] < 0.8
+    assert list(row.metrics) == list(METRICS)
+    assert [row.metrics[name].estimate for name in METRICS] == [0.4, 0.7, 100.0]
+    for name in GATED_METRICS:
+        assert row.metrics[name].model_dump() == getattr(row, name).model_dump()
+    alone = success(spread(0.4))
+    assert (alone.decision, alone.target, alone.baseline) == ("NOT GATED", None, None)
+
+
+def test_a_report_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    written = report(success(spread(0.5), declared(Target(value=0.8), measured(spread(0.5)))))
+    schema.save(tmp_path / "new" / "report.json", written)
+    assert schema.load(tmp_path / "new" / "report.json") == written
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.json"]
+
+
+def test_report_json_has_the_fields_tools_read() -> None:
+    row = json.loads(report(success(spread(0.9), declared(Target(value=0.8)))).model_dump_json())["success"][
+        0
+    ]
+    assert {"policy", "track", "data", "checkpoint", "sha256", "parameters", "decision", "seconds"} <= set(
+        row
+    )
+    assert set(row["target"]) == {"metric", "value", "margin", "required", "decision", "evidence"}
+    assert set(row["success_rate"]) == {"estimate", "low", "high"}
+    assert {"seed", "success", "max_reward", "n_steps"} <= set(row["episodes"][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"schema": 2}, r"report.json: schema is 2, this il_bench reads 1"),
+        ({"colour": "red"}, r"report.json: colour = 'red': unknown field"),
+        ({"success": [{"policy": "act"}]}, r"report.json: success.0.track: Field required"),
+    ],
+)
+def test_a_wrong_report_names_the_field(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({**json.loads(report().model_dump_json()), **change}))
+    with pytest.raises(IlBenchError, match=said):
+        schema.load(path)
+    path.write_text("{")
+    with pytest.raises(IlBenchError, match="not a readable report"):
+        schema.load(path)
+
+
+def test_a_report_from_before_all_metrics_were_in_it_is_still_read(tmp_path: Path) -> None:
+    values = json.loads(report(success(spread(0.5))).model_dump_json())
+    del values["success"][0]["metrics"]
+    (tmp_path / "report.json").write_text(json.dumps(values))
+    found = schema.load(tmp_path / "report.json")
+    assert found.success[0].measured("success_rate") == found.success[0].success_rate
+    assert found.success[0].measured("mean_steps_to_success") is None
+    assert "0.500 [0.43, 0.57]" in views.terminal(found)
+    assert plot.render(found).startswith(b"\x89PNG")
+
+
+# ---- what people see
+
+
+def test_it_is_said_whose_intervals_are_confidence_sequences() -> None:
+    found = spread(0.5)
+    fixed, row = success(found), success(found, sequential=True)
+    assert (fixed.interval, row.interval) == ("Clopper-Pearson", "confidence sequence")
+    both = report(success(found, name="bc"), row)
+    for text in (views.terminal(both), views.page(both, {})):
+        assert "confidence sequences, as the episodes ended when the gates were decided: act" in text
+        assert "of a fixed number of episodes: bc" in text
+
+
+def test_every_decision_is_told_apart_in_the_table() -> None:
+    for rate, required, text in (
+        (0.95, True, "PASS (> 0.75 shown)"),
+        (0.40, True, "FAIL (< 0.80 shown)"),
+        (0.40, False, "BELOW TARGET (< 0.80 shown)"),
+        (0.775, True, "INCONCLUSIVE (target 0.80)"),
+    ):
+        assert text in shown(success(spread(rate), declared(Target(value=0.8, required=required))))
+    assert "NOT GATED" in shown(success(spread(0.5)))
+    assert "UNCHANGED" in shown(success(spread(0.5), declared(baseline=measured(spread(0.5)))))
+
+
+def test_the_best_policy_is_on_top_and_ceiling_and_floor_below_them_all() -> None:
+    rows = [
+        success(spread(rate), name=name)
+        for name, rate in (("bc", 0.1), (EXPERT, 1.0), (UNTRAINED, 0.9), ("bet", 0.5))
+    ]
+    names = [line.split()[0] for line in shown(*rows).splitlines()]
+    order = [names.index(name) for name in ("bet", "bc", "expert", "untrained")]
+    assert order == sorted(order)
+
+
+def test_actions_outside_the_arena_are_reported() -> None:
+    found = spread(0.5)
+    some = replace(found, outside=np.where(found.seeds < 200_050, 10, 0))  # 10 of 100 steps, a quarter of all
+    assert success(some).share_outside == 0.025
+    assert "act: 2.50% of its actions lie outside [0, 512] px" in shown(success(some))
+    assert "outside" not in shown(success(found))
+
+
+def test_published_numbers_keep_to_their_metric_and_track() -> None:
+    text = shown(success(spread(0.5), name="bet"))
+    (line,) = [line for line in text.splitlines() if "published" in line]
+    assert line.split() == ["bet", "0.790", "published", "[1]", "150"]
+    assert line.index("0.790") == text.splitlines()[0].index("mean_max_reward")
+    assert "[1] Diffusion Policy paper, table 1 (primary)" in text
+    assert "published" not in shown(success(spread(0.5), name="mine"))
+
+
+def test_published_numbers_are_shares_with_a_source() -> None:
+    assert tables.published("results")
+    for known in tables.published("results"):
+        assert known.values and set(known.values) <= set(GATED_METRICS)
+        assert all(0.0 < value < 1.0 for value in known.values.values())
+        assert known.source and known.trust in ("primary", "secondary", "unrefereed")
+
+
+def test_a_log_is_not_wrapped_and_a_narrow_terminal_loses_nothing() -> None:
+    row = success(spread(0.4), declared(Target(value=0.8)))
+    assert sum("BELOW TARGET (< 0.80 shown)" in line for line in shown(row).splitlines()) == 1
+    narrow = views.terminal(report(row), width=80)
+    assert "…" not in narrow
+    assert "\x1b[" not in narrow
+    assert "\x1b[" in views.terminal(report(row), width=80, color=True)
+
+
+def test_what_is_no_gate_is_left_out_of_terminals_without_room() -> None:
+    row = success(spread(0.5))
+    found, steps = report(row), row.metrics["mean_steps_to_success"]
+    wide, narrow = (views.terminal(found, width=width) for width in (150, 149))
+    assert "mean_steps_to_success" in wide and f"100.0 [{steps.low:.0f}, {steps.high:.0f}] steps" in wide
+    assert "mean_steps_to_success" not in narrow and "mean_max_reward" in narrow
+
+
+def test_the_page_holds_everything_and_escapes_it() -> None:
+    row = success(spread(0.4), declared(Target(value=0.8))).model_copy(update={"policy": "<b>mine</b>"})
+    found = report(row)
+    picture = plot.render(found)
+    assert picture.startswith(b"\x89PNG")
+    text = views.page(found, {"success": picture})
+    assert "&lt;b&gt;mine&lt;/b&gt;" in text and "<b>mine" not in text
+    assert "BELOW TARGET" in text and "&lt;x&gt;" in text
+    assert 'src="data:image/png;base64,' in text and "http" not in text
+
+
+def test_an_empty_report_has_a_picture_too() -> None:
+    assert plot.render(report()).startswith(b"\x89PNG")

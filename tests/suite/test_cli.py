@@ -1,0 +1,80 @@
+"""The commands that measure without pytest."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from il_bench.cli import app
+from il_bench.policies.checkpoint import WEIGHTS, ZOO
+
+
+@pytest.mark.parametrize("policy", ["bet", "vqbet"])
+def test_the_vocabulary_of_a_policy_is_drawn(tmp_path: Path, policy: str) -> None:
+    result = CliRunner().invoke(app, ["report", "vocabulary", policy, "--output", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert {"bet": "bet: KMeans", "vqbet": "vqbet: ResidualVQ"}[policy] in result.output
+    learned_from = {"bet": "bet's own data: expert", "vqbet": "vqbet's own data: dagger"}[policy]
+    assert f"{learned_from}, these episodes among it" in result.output
+    assert (tmp_path / f"vocabulary-{policy}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_policy_without_a_vocabulary_is_refused_in_one_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["report", "vocabulary", "bc", "--output", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "has no action tokenizer" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([LONG], f"{LONG}: no such policy. Give one of bet, vqbet, a pretrained_model"),
+        (["bet", "--data", LONG], f"{LONG}: no such file or folder; expected a Hub id"),
+        (["expert"], "expert: the planner has no action tokenizer; give"),
+        (["nothing"], "nothing: no such policy. Give one of bet, vqbet, a pretrained_model"),
+        (["broken"], "broken/model.safetensors: not a file; a pretrained_model folder holds its weights"),
+        (["diverged"], "diverged/model.safetensors: tokenizer.centers holds NaN or infinity"),
+    ],
+)
+def test_what_cannot_be_read_is_said_not_that_the_output_cannot_be_written(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {
+        name: shutil.copytree(ZOO / "bet", tmp_path / name) / WEIGHTS for name in ("broken", "diverged")
+    }
+    tensors = load_file(weights["diverged"])
+    tensors["tokenizer.centers"][3] = float("inf")
+    save_file(tensors, weights["diverged"])
+    weights["broken"].unlink()
+    weights["broken"].mkdir()
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["report", "vocabulary", *arguments, "--output", "out"])
+    assert result.exit_code == 2
+    assert result.output.startswith(f"il-bench: {said}") and result.output.count("\n") == 1
+    assert "cannot be written" not in result.output and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    result = CliRunner().invoke(app, ["report", "vocabulary", "bet", "--output", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'out'}: cannot be written (File exists); give another --output" in result.output
+
+
+def test_a_checkpoint_here_is_called_as_its_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a copy of a shipped one is another's: its `dagger` may be without the expert's episodes."""
+    shutil.copytree(ZOO / "vqbet", tmp_path / "mine")
+    monkeypatch.chdir(tmp_path / "mine")
+    result = CliRunner().invoke(app, ["report", "vocabulary", ".", "--output", "../out"])
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["vocabulary-mine.png"]
+    assert "mine: ResidualVQ" in result.output
+    assert "mine's own data: dagger" in result.output and "among it" not in result.output
