@@ -350,6 +350,7 @@ ROW: dict[str, Any] = {
     "n_episodes": 1,
     "success_rate": {"estimate": 1.0, "low": 0.1, "high": 1.0},
     "mean_max_reward": {"estimate": 1.0, "low": 0.1, "high": 1.0},
+    "metrics": {},
     "interval": "confidence sequence",
     "share_outside": 0.0,
     "seconds": 1.0,
