@@ -189,7 +189,7 @@ class Baselines(_Model):
     gates: dict[str, dict[Track, Entry]] = {}
 
     def entry(self, policy: str, track: str) -> Entry:
-        """Return the gates of a policy on a track; both None where the file says nothing of it."""
+        """Return what the file says of a policy on a track; both None where it says nothing."""
         return self.gates.get(policy, {}).get(track, Entry())
 
     @property
@@ -198,12 +198,17 @@ class Baselines(_Model):
         entries = [entry for tracks in self.gates.values() for entry in tracks.values()]
         return sum((entry.target is not None) + (entry.baseline is not None) for entry in entries)
 
-    def alpha(self, gate: Target | MeasuredBaseline) -> float:
-        """Return the alpha to test a gate at: its own, divided over all gates declared (Bonferroni).
+    def tested(self, policy: str, track: str) -> Entry:
+        """Return the gates of a policy on a track, each alpha divided over all gates declared (Bonferroni).
 
         So policies that are all as good as declared see any FAIL with probability at most the largest alpha.
         """
-        return gate.alpha / max(1, self.n_gates)
+        entry = self.entry(policy, track)
+        target, baseline = entry.target, entry.baseline
+        return Entry(
+            target=target and target.model_copy(update={"alpha": target.alpha / self.n_gates}),
+            baseline=baseline and baseline.model_copy(update={"alpha": baseline.alpha / self.n_gates}),
+        )
 
 
 def default_path() -> Path:

@@ -53,9 +53,8 @@ def mean_interval(x: ArrayLike, confidence: float, rng: np.random.Generator) -> 
     """Return a two-sided interval (low <= mean(x) <= high) for the mean of values x: (N,) in [0, 1].
 
     Bias-corrected and accelerated bootstrap (Efron 1987; scipy.stats.bootstrap), drawn from `rng` only.
-    Values that are all equal tell a bootstrap nothing; there the interval is what Clopper & Pearson say of
-    the share of episodes that have this value, with the others anywhere in [0, 1]. A single episode is such a
-    case.
+    Equal values, such as one episode's, tell a bootstrap nothing. There the interval is Clopper & Pearson's
+    for the share of episodes that have this value, with the others anywhere in [0, 1].
     """
     values = _sample(x)
     tail = _tail(confidence)
@@ -63,14 +62,9 @@ def mean_interval(x: ArrayLike, confidence: float, rng: np.random.Generator) -> 
     if np.ptp(values) < 1e-9:
         share = tail ** (1 / values.size)
         return share * mean, share * mean + (1 - share)
+    options = {"n_resamples": _RESAMPLES, "batch": 1000, "rng": rng, "method": "BCa"}
     found = scipy_stats.bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=_RESAMPLES,
-        batch=1000,
-        rng=rng,
-        method="BCa",
+        (values,), np.mean, confidence_level=confidence, **options
     ).confidence_interval
     # With a handful of values the bootstrap may end beside the mean; an error bar has to contain its point.
     return float(np.clip(found.low, 0.0, mean)), float(np.clip(found.high, mean, 1.0))
@@ -79,13 +73,13 @@ def mean_interval(x: ArrayLike, confidence: float, rng: np.random.Generator) -> 
 def confidence_sequence(x: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
     """Return a two-sided interval (low <= mean(x) <= high) for the mean, also after early stopping.
 
-    x: (N,) in [0, 1], successes or rewards. With probability at least `confidence`, the intervals after 1, 2,
-    3, .. episodes all cover the mean. So the one at which the episodes ended does, whatever ended them. The
-    price: at 50 to 1,000 episodes, 1.5 to 1.8 times the width of an interval for an N fixed beforehand. All
-    that is assumed: each value's mean, given the earlier values, is the one sought.
+    x: (N,) in [0, 1]. With probability at least `confidence`, the intervals after 1, 2, 3, .. episodes all
+    cover the mean. So the last one does, whatever ended the episodes. The price: at 50 to 1,000 episodes, 1.5
+    to 1.8 times the width of an interval for an N fixed beforehand. The one assumption: each value's mean,
+    given the earlier values, is the one sought.
 
     It holds the means m at which a fair bet has won less than 1 / (1 - confidence). The bet is Cover's
-    universal portfolio: over theta in [0, 1], the average of the product of all
+    universal portfolio: the average over theta in [0, 1] of the product of all
     x_i * theta / m + (1 - x_i) * (1 - theta) / (1 - m) (Orabona & Jun 2024). For successes, these are the
     rates at which k successes in N have a probability above (1 - confidence) / (N + 1) (Robbins 1970). The
     order of the episodes makes no difference.
@@ -158,22 +152,20 @@ def episodes_to_reach(evidence: Floats, risk: float) -> NDArray[np.int64]:
 def bounded(x: ArrayLike, *, low: float, high: float, name: str) -> Floats:
     """Return x as float64. Raises IlBenchError naming the first entry that is NaN or outside [low, high]."""
     values = np.asarray(x, dtype=np.float64)
-    wrong = np.flatnonzero(~((values >= low) & (values <= high)))
-    if wrong.size:
-        value = values.reshape(-1)[wrong[0]]
-        raise IlBenchError(f"{name}[{wrong[0]}] = {value}: need a number in [{low:g}, {high:g}]")
-    return values
+    return _all(values, (values >= low) & (values <= high), f"a number in [{low:g}, {high:g}]", name)
 
 
 def binary(x: ArrayLike, *, name: str) -> Floats:
     """Return x as float64. Raises IlBenchError naming the first entry that is neither 0 nor 1."""
     values = np.asarray(x, dtype=np.float64)
-    wrong = np.flatnonzero((values != 0.0) & (values != 1.0))
+    is_binary = (values == 0.0) | (values == 1.0)
+    return _all(values, is_binary, "0 or 1 (values between belong to mean_max_reward)", name)
+
+
+def _all(values: Floats, right: NDArray[np.bool_], needed: str, name: str) -> Floats:
+    wrong = np.flatnonzero(~right)
     if wrong.size:
-        value = values.reshape(-1)[wrong[0]]
-        raise IlBenchError(
-            f"{name}[{wrong[0]}] = {value}: need 0 or 1 (values between belong to mean_max_reward)"
-        )
+        raise IlBenchError(f"{name}[{wrong[0]}] = {values.reshape(-1)[wrong[0]]}: need {needed}")
     return values
 
 

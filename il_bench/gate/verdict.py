@@ -13,7 +13,7 @@ import numpy as np
 
 from il_bench.errors import IlBenchError
 from il_bench.gate import stats
-from il_bench.gate.baselines import Baselines, MeasuredBaseline, Target
+from il_bench.gate.baselines import Baselines, Entry, MeasuredBaseline, Target
 from il_bench.gate.sequential import Decision, GateResult, check_baseline, check_target
 from il_bench.protocol import MAX_STEPS, TEST_SEEDS, Scalar
 from il_bench.rollout.metrics import METRICS, Metric
@@ -57,18 +57,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class PolicyGates:
-    """The gates of the policy called `name`, each None where it has none.
+    """The gates of the policy called `name`, each None where it has none, with the alpha it is tested at.
 
-    target_alpha, baseline_alpha: the risk of a wrong FAIL that each is tested at.
     same: weights and conditions are the baseline's, whose episodes must come out again to the bit.
     max_steps: the most that an episode may have.
     """
 
     name: str
     target: Target | None = None
-    target_alpha: float = 0.0
     baseline: MeasuredBaseline | None = None
-    baseline_alpha: float = 0.0
     same: bool = False
     max_steps: int = MAX_STEPS
 
@@ -93,15 +90,12 @@ class PolicyGates:
         Raises:
             IlBenchError: the baseline is of another task.
         """
-        entry = (baselines if seeds[0] in TEST_SEEDS else Baselines()).entry(name, track)
-        tested = target or entry.target
+        entry = baselines.tested(name, track) if seeds[0] in TEST_SEEDS else Entry()
         baseline = entry.baseline if compare else None
         return PolicyGates(
             name=name,
-            target=tested,
-            target_alpha=0.0 if tested is None else target.alpha if target else baselines.alpha(tested),
+            target=target or entry.target,
             baseline=baseline,
-            baseline_alpha=0.0 if baseline is None else baselines.alpha(baseline),
             same=baseline is not None and baseline.same(sha256=sha256, fingerprint=fingerprint, name=name),
             max_steps=int(fingerprint.get("max_steps") or MAX_STEPS),
         )
@@ -149,9 +143,9 @@ class PolicyGates:
     def _against_target(self, outcomes: Outcomes) -> GateResult | None:
         if self.target is None:
             return None
-        options = self.target.model_dump(include={"margin", "beta", "cap", "required", "metric"})
         values = METRICS[self.target.metric].values(outcomes)[: self.target.cap]
-        return check_target(values, target=self.target.value, alpha=self.target_alpha, **options)
+        options = self.target.model_dump()
+        return check_target(values, target=options.pop("value"), **options)
 
     def _against_baseline(self, outcomes: Outcomes) -> GateResult | None:
         """Compare the episodes of the seeds that both have."""
@@ -163,7 +157,7 @@ class PolicyGates:
             values(new),
             values(old),
             margin=self.baseline.margin,
-            alpha=self.baseline_alpha,
+            alpha=self.baseline.alpha,
             beta=self.baseline.beta,
             same=self.same,
             differs_at=self.baseline.first_difference(outcomes) if self.same else None,

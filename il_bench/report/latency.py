@@ -1,6 +1,6 @@
 """The latency section: its three tables, with published latencies in the notes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from il_bench.protocol import CONTROL_PERIOD_MS, FRESH_PROCESS, Mode, TimedCall
 from il_bench.report.schema import Latency
@@ -28,7 +28,14 @@ FLOOR_COLUMNS = (
     "predict_action_chunk, without processing",
 )
 FRESH_COLUMNS = ("policy", "load", "first call", "memory of the process", "memory of the device")
-_FULL_SHARE = 0.95  # of a core: less, and other processes had the rest
+#: What makes times wrong, and how a row shows it.
+_DISTURBANCES: dict[str, Callable[[Latency], bool]] = {
+    "less than 95 % of a core: other processes ran, the times are too long": lambda row: (
+        (row.device, row.clock) == ("cpu", "wall") and (row.cpu_share or 1.0) < 0.95
+    ),
+    "slowed down by the GPU itself": lambda row: (row.state or {}).get("slowed_by") not in (None, "nothing"),
+    "still changing after warm-up": lambda row: row.stable is False,
+}
 
 
 def section(rows: Sequence[Latency]) -> Section:
@@ -58,13 +65,13 @@ def floor_rows(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
     for row in rows:
         if row.ratio_to_floor is not None:
             found.setdefault((label(row), row.batch), {})[row.what, row.processed] = row
-    ordered = sorted(found.items(), key=lambda item: item[0][1])  # by policy as the rows are
-    return [
-        (name, str(batch), _ms(chunk.flops / 1e6), _ms(chunk.floor_ms), *map(_times, (chunk, bare)))
-        for (name, batch), calls in ordered
-        if (chunk := calls.get((TimedCall.NEW_CHUNK, True))) is not None and chunk.flops is not None
-        for bare in [calls.get((TimedCall.PREDICT, False))]
-    ]
+    shown = []
+    for (name, batch), calls in sorted(found.items(), key=lambda item: item[0][1]):  # by policy as rows are
+        chunk, bare = calls.get((TimedCall.NEW_CHUNK, True)), calls.get((TimedCall.PREDICT, False))
+        if chunk is not None and chunk.flops is not None:
+            ratios = (chunk.ratio_to_floor, None if bare is None else bare.ratio_to_floor)
+            shown.append((name, str(batch), *map(_ms, (chunk.flops / 1e6, chunk.floor_ms, *ratios))))
+    return shown
 
 
 def fresh_rows(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
@@ -96,13 +103,9 @@ def notes(rows: Sequence[Latency]) -> list[str]:
             "rate that the device multiplies matrices of this type, timed in turns with the call; times the "
             "floor: p50 over it, on a CPU without what other processes took"
         )
-    for text, disturbed in (
-        ("less than 95 % of a core: other processes ran, the times are too long", _preempted(rows)),
-        ("slowed down by the GPU itself", _slowed(rows)),
-        ("still changing after warm-up", [row for row in rows if row.stable is False]),
-    ):
-        if disturbed:
-            names = ", ".join(dict.fromkeys(label(row) for row in disturbed))
+    for text, is_disturbed in _DISTURBANCES.items():
+        if disturbed := [label(row) for row in rows if is_disturbed(row)]:
+            names = ", ".join(dict.fromkeys(disturbed))
             found.append(f"{len(disturbed)} of {len(rows)} rows {text}: {names}")
     policies = {row.policy for row in rows}
     known = [_published(each) for each in published("latency_ms") if each.policy in policies]
@@ -131,18 +134,6 @@ def _cells(calls: dict[str, Latency]) -> tuple[str, ...]:
     )
 
 
-def _preempted(rows: Iterable[Latency]) -> list[Latency]:
-    return [
-        row
-        for row in rows
-        if (row.device, row.clock) == ("cpu", "wall") and (row.cpu_share or 1.0) < _FULL_SHARE
-    ]
-
-
-def _slowed(rows: Iterable[Latency]) -> list[Latency]:
-    return [row for row in rows if row.state and row.state.get("slowed_by") not in (None, "nothing")]
-
-
 def _published(known: Published) -> str:
     return f"{known.label} {_ms(known.values['value'])} on {known.device} ({known.source}, {known.trust})"
 
@@ -152,10 +143,6 @@ def _ms(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _times(row: Latency | None) -> str:
-    return "-" if row is None else _ms(row.ratio_to_floor)
 
 
 def _mb(value: float | None) -> str:

@@ -72,12 +72,11 @@ class BaselineResult(ReportPart):
 class Success(ReportPart):
     """How good one policy is.
 
-    `track`: ``keypoints`` or ``pixels`` of PushT, or the environment of a project, whose mean_max_reward is
-    its success_rate. `decision`: the target's. `sha256`: None for fresh weights. `interval`: what the 95 %
-    intervals are: a confidence sequence, valid whenever one stops, where the episodes ended when the gates
-    were decided; where their number was fixed before, Clopper-Pearson's for success_rate and a bootstrap's
-    for mean_max_reward. `share_outside`: of all actions, those outside [0, 512] px, which are carried out as
-    they are. `seconds`: wall time.
+    track: ``keypoints`` or ``pixels`` of PushT, or a project's environment, where mean_max_reward is the
+        success_rate. decision: the target's. sha256: None for fresh weights. seconds: wall time.
+    metrics: by name; a metric that no episode has a value of is left out.
+    interval: of which kind the 95 % intervals are, see `gate.verdict.Verdict.sequential`.
+    share_outside: of all actions, those outside [0, 512] px, which are carried out as they are.
     """
 
     policy: str
@@ -115,11 +114,7 @@ class Move(ReportPart):
 
 
 class Demonstration(ReportPart):
-    """One episode cut into chunks that follow each other.
-
-    `indices`: the tokens of each chunk; `path` and `decoded`: its actions and what the tokens make of them,
-    px.
-    """
+    """One episode cut into chunks: the tokens of each, its actions, and what the tokens decode to, in px."""
 
     episode: Count
     indices: tuple[tuple[Count, ...], ...]
@@ -128,12 +123,11 @@ class Demonstration(ReportPart):
 
 
 class Vocabulary(ReportPart):
-    """The moves of a tokenizer that occur, the most used first.
+    """The moves of a tokenizer that occur, the most used first; only as many as a picture shows.
 
-    A move is one sequence of tokens, all that a chunk has. `relative`: whether `moves` begin at the agent;
-    else they are places in the arena. `n_moves`: how many different ones occur; `counts`: how often each
-    does; `moves`: their paths. `first`: of a residual VQ, what each first token that occurs decodes to alone,
-    the most used first. Of the last three only so many as a picture shows.
+    A move is one sequence of tokens, all that a chunk has. relative: `moves` begin at the agent; else they
+    are places in the arena. n_moves: how many different ones occur; counts: how often each does. first: of a
+    residual VQ, what each first token that occurs decodes to alone.
     """
 
     relative: bool
@@ -147,11 +141,10 @@ class Vocabulary(ReportPart):
 class TokenizerRow(ReportPart):
     """How well one tokenizer keeps actions of episodes that were held out.
 
-    `data`: whose episodes. `l1_px`: mean error of a coordinate after a round trip; `stage_l1_px`: after each
-    stage of a residual VQ. `usage`: share of the codes that occur; `perplexity`: exp of their entropy; both
-    the mean over the codebooks. `round_trip`: share of the chunks whose tokens i have encode(decode(i)) = i.
-    `n_chunks`: what was measured on. `fitted_on`: what the tokenizer learned from, in `fit_seconds` of one
-    core.
+    data: whose episodes. l1_px: mean error of a coordinate after a round trip; stage_l1_px: after each stage
+        of a residual VQ. usage: share of the codes that occur; perplexity: exp of their entropy; both are
+        means over the codebooks. round_trip: share of the chunks whose tokens i have encode(decode(i)) = i.
+    fitted_on: what the tokenizer learned from, in `fit_seconds` of one core.
     """
 
     tokenizer: str
@@ -173,9 +166,9 @@ class TokenizerRow(ReportPart):
 class Throughput(ReportPart):
     """How many of `what` a second.
 
-    `ratio_to_reference` compares with `reference`, timed in turns with it; `ratio_to_floor` with `floor`,
-    what hardly an implementation can leave out, timed in turns too (None in older reports: PRODUCTS).
-    `peak_memory_mb`: the most that one call holds of its own.
+    reference, floor: what it is compared with, timed in turns with it. A floor is work that hardly any
+        implementation can leave out (None in older reports: PRODUCTS).
+    peak_memory_mb: the most that one call holds of its own.
     """
 
     what: str
@@ -190,21 +183,18 @@ class Throughput(ReportPart):
 
 
 class Latency(ReportPart):
-    """How long one call takes, in ms, over `n` calls.
+    """How long one call takes, in ms of one control step, over `n` calls.
 
-    Times are of one control step: a call that serves `steps` of them is divided by that. A percentile is None
-    where n is too small for it (`latency.measure.enough`). `what`: a `protocol.TimedCall`, or ``fresh
-    process``: a process that has just begun, whose one call is `first_call_ms`.
-
-    `peak_memory_mb`: the most that one call holds of its device's memory beyond what was there; of a fresh
-    process, all of the device's. `processed`: with the checkpoint's pre- and post-processing. `sampler`: of a
-    diffusion policy, and its steps. `share_of_period`: p50 over the control period of 10 Hz; above 1 it is
-    too slow. `jitter`: interquartile range over median. `first_call_ms`: the first call after the policy was
-    loaded or put into `mode`, compilation included; loading is `load_ms`. `warm_up`: calls that followed it
-    untimed, and whether they became `stable`. `cpu_share`: the process's processor time over wall time.
-    `event_ratio`: the device's own time of a call over the wall's. `clock`: ``wall``, or the timer that was
-    asked for, such as ``process_time``, which other processes do not disturb. `resident_mb`: peak memory of
-    the process on the host. `state`: of the device just after: clocks, what slowed it, load.
+    A call that serves `steps` control steps is divided by that. A percentile is None where n is too small.
+    what: a `protocol.TimedCall`, or ``fresh process``: a new one, whose only call is `first_call_ms`.
+    peak_memory_mb: the most that one call holds of its device's memory beyond what was there; of a fresh
+        process, all of the device's. resident_mb: peak memory of the process on the host.
+    processed: with the checkpoint's pre- and post-processing. sampler: of a diffusion policy, with its steps.
+    share_of_period: p50 over the control period of 10 Hz; above 1 it is too slow. jitter: interquartile range
+        over median. first_call_ms: after loading (`load_ms`) or a change of `mode`, compilation included.
+    warm_up: untimed calls after it, and whether times became `stable`. cpu_share: processor time over wall
+        time. event_ratio: the device's own time of a call over the wall's. clock: ``wall``, or a timer that
+        other processes do not disturb. state: of the device just after: clocks, what slowed it, load.
     """
 
     ORDER: ClassVar[tuple[str, ...]] = ("policy", "sampler", "mode", "device", "batch", "processed", "what")
@@ -241,14 +231,11 @@ class Latency(ReportPart):
 class Stored(ReportPart):
     """The time of one call in several processes, kept for a later --il-compare, and what one showed.
 
-    Attributes:
-        verdict: ``slower``, ``faster``, ``equivalent`` or ``inconclusive`` against the run in the file
-            `against`; ``kept`` where there was nothing to compare with. `ratio`: to that run's time, with its
-            95 % interval from `low` to `high`.
-        gate: whether ``slower`` fails the run. `differs`: what is not as it was there; no gate then.
-        blocks: seconds of a call, a row a process and a median a block. `yardstick`: seconds of a fixed piece
-            of work, block by block beside it; None where the clock is not the processor's.
-        clock: ``processor`` or ``wall``. `machine`, `versions`: as they were.
+    verdict: ``slower``, ``faster``, ``equivalent`` or ``inconclusive`` against the run in the file `against`;
+        ``kept`` where there was nothing to compare with. ratio: to that run's time, with its 95 % interval.
+    gate: whether ``slower`` fails the run. differs: what is not as it was there; no gate then.
+    blocks: seconds of a call, a row a process and a median a block. yardstick: seconds of a fixed piece of
+        work, block by block beside it; None where the clock is not the processor's.
     """
 
     ORDER: ClassVar[tuple[str, ...]] = ("policy", "what", "batch")

@@ -1,4 +1,4 @@
-"""One tokenizer and chunks of held-out episodes -> its row of the report."""
+"""What a tokenizer loses of chunks of held-out episodes: its row of the report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +16,19 @@ from il_bench.tokenizers import ResidualVQTokenizer, Tokenizer
 MOST_MOVES = 64  # so many are drawn
 DECIMALS_PX = 1
 AMONG = ", these episodes among it"
-#: Where all that is known is what somebody's own checkpoint calls its data, and it is none of these.
+#: Of somebody's own checkpoint only the name of its data is known. These names tell what it is.
 KNOWN = (EXPERT, "human")
 PERHAPS_AMONG = ", so called as these demonstrations: perhaps these episodes among it"
-#: Other demonstrations that those hold which the zoo was trained on (the Makefile makes them).
+#: Demonstrations that are part of others which the zoo was trained on (the Makefile makes them).
 HELD_BY = {"dagger": (EXPERT,)}
 
 
 @dataclass(frozen=True, eq=False)
 class FittedTokenizer:
-    """What is measured.
+    """A tokenizer, and what it was fitted on.
 
-    `fitted_on`: in words; `data`: the demonstrations, by name, all of whose episodes it was fitted on, those
-    too that are held out; `among`: what to say where they are measured; `fit_seconds`: None for a tokenizer
-    that came fitted.
+    fitted_on: in words. data: the names of the demonstrations that it saw whole, held-out episodes too.
+    among: what to say where it is measured on those. fit_seconds: None if it came fitted.
     """
 
     name: str
@@ -44,7 +43,7 @@ class FittedTokenizer:
 def of_policy(policy: LoadedPolicy, tokenizer: Tokenizer) -> FittedTokenizer:
     """The tokenizer inside a policy, which learned from whatever the policy was trained on."""
     is_shipped = policy.checkpoint.startswith(f"{ZOO.name}/")
-    return _own(policy.name, tokenizer, OfPolicy.of(policy), policy.data, is_shipped)
+    return _fitted(policy.name, tokenizer, OfPolicy.of(policy), policy.data, is_shipped)
 
 
 def of_checkpoint(spec: str, tokenizer: Tokenizer) -> FittedTokenizer:
@@ -54,39 +53,36 @@ def of_checkpoint(spec: str, tokenizer: Tokenizer) -> FittedTokenizer:
         IlBenchError: no such checkpoint, or it does not say how it normalises.
     """
     folder = find_checkpoint(spec)
-    return _own(called(spec), tokenizer, OfPolicy.load(spec), data_of(folder), folder.parent == ZOO)
+    return _fitted(called(spec), tokenizer, OfPolicy.load(spec), data_of(folder), folder.parent == ZOO)
 
 
 def called(spec: str) -> str:
-    """What a checkpoint is called: the last name of `spec`, of a path such as ``.`` its folder's own."""
+    """The name of a checkpoint: the last part of `spec`, of a path such as ``.`` its folder's own."""
     name = Path(spec).name
     return Path(spec).resolve().name if name in ("", "..") else name
 
 
-def _own(
-    name: str, tokenizer: Tokenizer, coordinates: Coordinates, data: str, is_shipped: bool
+def _fitted(
+    policy: str, tokenizer: Tokenizer, coordinates: Coordinates, data: str, is_shipped: bool
 ) -> FittedTokenizer:
     """A tokenizer that was trained with its policy, on `data`."""
-    names = (data, *HELD_BY.get(data, ())) if is_shipped else (data,)
-    fitted_on = f"{name}'s own data: {data}"
-    among = AMONG if is_shipped or data in KNOWN else PERHAPS_AMONG
     return FittedTokenizer(
-        f"{name}: {kind(tokenizer)}", tokenizer, coordinates, fitted_on, data=names, among=among
+        f"{policy}: {type(tokenizer).__name__.removesuffix('Tokenizer')}",
+        tokenizer,
+        coordinates,
+        fitted_on=f"{policy}'s own data: {data}",
+        data=(data, *HELD_BY.get(data, ())) if is_shipped else (data,),
+        among=AMONG if is_shipped or data in KNOWN else PERHAPS_AMONG,
     )
 
 
-def kind(tokenizer: Tokenizer) -> str:
-    """KMeans, ResidualVQ, ..."""
-    return type(tokenizer).__name__.removesuffix("Tokenizer")
-
-
 @torch.inference_mode()
-def measure(subject: FittedTokenizer, seen: Chunks, data: str) -> tuple[schema.TokenizerRow, float]:
+def measure(fitted: FittedTokenizer, seen: Chunks, data: str) -> tuple[schema.TokenizerRow, float]:
     """Encode and decode `seen`, chunks of the demonstrations called `data`.
 
-    Returns the row, and the error in px of the mean chunk alone, without any tokens: more says any tokenizer.
+    Returns the row, and the error in px of the mean chunk alone: a tokenizer is to lose less.
     """
-    tokenizer, coordinates = subject.tokenizer, subject.coordinates
+    tokenizer, coordinates = fitted.tokenizer, fitted.coordinates
     chunks = coordinates.chunks(seen)
     indices = tokenizer.encode(chunks)
     decoded = tokenizer.decode(indices)
@@ -97,7 +93,7 @@ def measure(subject: FittedTokenizer, seen: Chunks, data: str) -> tuple[schema.T
     again = tokenizer.encode(decoded) == indices
     usage, perplexity = use_of_codes(indices, tokenizer.codebook_size)
     row = schema.TokenizerRow(
-        tokenizer=subject.name,
+        tokenizer=fitted.name,
         data=data,
         codebook_size=tokenizer.codebook_size,
         num_quantizers=tokenizer.num_quantizers,
@@ -108,9 +104,9 @@ def measure(subject: FittedTokenizer, seen: Chunks, data: str) -> tuple[schema.T
         perplexity=perplexity,
         round_trip=float(again.all(dim=1).float().mean()),
         n_chunks=len(indices),
-        fitted_on=subject.fitted_on + (subject.among if data in subject.data else ""),
-        fit_seconds=subject.fit_seconds,
-        vocabulary=vocabulary(subject, seen, indices),
+        fitted_on=fitted.fitted_on + (fitted.among if data in fitted.data else ""),
+        fit_seconds=fitted.fit_seconds,
+        vocabulary=vocabulary(fitted, seen, indices),
     )
     return row, lost(chunks.mean(dim=0, keepdim=True).expand_as(chunks))
 
@@ -131,35 +127,35 @@ def stages(tokenizer: Tokenizer, indices: Tensor) -> list[Tensor]:
     return [tokenizer.vqvae.get_action_from_latent(latent) for latent in codes.cumsum(dim=0)]
 
 
-def vocabulary(subject: FittedTokenizer, seen: Chunks, indices: Tensor) -> schema.Vocabulary:
+def vocabulary(fitted: FittedTokenizer, seen: Chunks, indices: Tensor) -> schema.Vocabulary:
     """The moves that the tokens (N, G) of `seen` stand for, by use, and one demonstration in tokens."""
     different, counts = indices.unique(dim=0, return_counts=True)
     order = counts.argsort(descending=True, stable=True)
     most = different[order[:MOST_MOVES]]
     counted = counts[order].tolist()
     return schema.Vocabulary(
-        relative=subject.coordinates.relative,
+        relative=fitted.coordinates.relative,
         n_moves=len(different),
         counts=tuple(counted[: schema.MOST_COUNTS]),
-        moves=_moves(subject, most, subject.tokenizer.decode(most)),
-        demonstration=_demonstration(subject, seen, indices),
-        first=_first(subject, indices),
+        moves=_moves(fitted, most, fitted.tokenizer.decode(most)),
+        demonstration=_demonstration(fitted, seen, indices),
+        first=_first(fitted, indices),
     )
 
 
-def _first(subject: FittedTokenizer, indices: Tensor) -> tuple[schema.Move, ...]:
+def _first(fitted: FittedTokenizer, indices: Tensor) -> tuple[schema.Move, ...]:
     """What the first stage of a residual VQ makes of each first token of `indices` (N, G), by use."""
     tokens, counts = indices[:, :1].unique(dim=0, return_counts=True)
     most = tokens[counts.argsort(descending=True, stable=True)[:MOST_MOVES]]
-    decoded = stages(subject.tokenizer, most.expand(-1, indices.shape[1]))  # any token will do for the others
-    return _moves(subject, most, decoded[0]) if decoded else ()
+    decoded = stages(fitted.tokenizer, most.expand(-1, indices.shape[1]))  # any token will do for the others
+    return _moves(fitted, most, decoded[0]) if decoded else ()
 
 
-def _moves(subject: FittedTokenizer, indices: Tensor, decoded: Tensor) -> tuple[schema.Move, ...]:
+def _moves(fitted: FittedTokenizer, indices: Tensor, decoded: Tensor) -> tuple[schema.Move, ...]:
     """Tokens (M, .) with what they decode to, (M, W, 2), from the arena's centre."""
     centre = torch.full((len(decoded), 2), CENTRE_PX)
-    paths = subject.coordinates.pixels(decoded, centre)
-    if subject.coordinates.relative:
+    paths = fitted.coordinates.pixels(decoded, centre)
+    if fitted.coordinates.relative:
         paths = paths - centre[:, None]
     return tuple(
         schema.Move(indices=tuple(tokens), path=_points(path))
@@ -167,12 +163,12 @@ def _moves(subject: FittedTokenizer, indices: Tensor, decoded: Tensor) -> tuple[
     )
 
 
-def _demonstration(subject: FittedTokenizer, seen: Chunks, indices: Tensor) -> schema.Demonstration:
+def _demonstration(fitted: FittedTokenizer, seen: Chunks, indices: Tensor) -> schema.Demonstration:
     """The first episode in chunks that follow each other, each decoded from where the agent really was."""
     episode = int(seen.episodes[0])
     in_turn = (seen.episodes == episode) & (seen.frames % seen.actions.shape[1] == 0)
     tokens = indices[in_turn.to(indices.device)]
-    decoded = subject.coordinates.pixels(subject.tokenizer.decode(tokens), seen.agents[in_turn])
+    decoded = fitted.coordinates.pixels(fitted.tokenizer.decode(tokens), seen.agents[in_turn])
     return schema.Demonstration(
         episode=episode,
         indices=tuple(tuple(each) for each in tokens.tolist()),

@@ -165,9 +165,11 @@ def test_a_file_that_is_no_baselines_file(path: Path, content: bytes | None, mes
 def test_alpha_is_divided_over_all_gates_declared() -> None:
     gates = example()  # one target, one baseline, and an entry that declares nothing
     assert gates.n_gates == 2
-    entry = gates.entry("vqbet", "keypoints")
-    assert gates.alpha(entry.target) == gates.alpha(entry.baseline) == 0.025
-    assert gates.entry("vqbet", "pixels") == gates.entry("nobody", "keypoints") == Entry()
+    tested, entry = gates.tested("vqbet", "keypoints"), gates.entry("vqbet", "keypoints")
+    assert tested.target.alpha == tested.baseline.alpha == 0.025
+    assert entry.target.alpha == entry.baseline.alpha == 0.05
+    for nobody in (gates.entry("vqbet", "pixels"), gates.tested("nobody", "keypoints")):
+        assert nobody == Entry()
 
 
 def test_stale_entries_are_named(path: Path) -> None:

@@ -110,11 +110,16 @@ def test_looking_by_blocks_decides_what_all_episodes_at_once_decide(
 # ---- the gates of a policy
 
 
+def alphas(of: PolicyGates) -> tuple[float, float]:
+    assert of.target is not None and of.baseline is not None
+    return of.target.alpha, of.baseline.alpha
+
+
 def test_an_asked_for_target_replaces_the_declared_one_and_has_an_alpha_of_its_own() -> None:
     both = Target(value=0.85), measured(outcomes(EVEN))
-    assert (gates(*both).target_alpha, gates(*both).baseline_alpha) == (0.025, 0.025)
+    assert alphas(gates(*both)) == (0.025, 0.025)
     asked = gates(*both, asked=Target(metric="mean_max_reward", value=0.99, required=True))
-    assert (asked.target_alpha, asked.baseline_alpha) == (0.05, 0.025)
+    assert alphas(asked) == (0.05, 0.025)
     (problem,) = replace(asked, baseline=None).verdict(spread(0.5)).problems
     assert problem.startswith("act: required mean_max_reward of 0.99: FAIL (< 0.99 shown, ")
 
