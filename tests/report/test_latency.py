@@ -7,24 +7,14 @@ from typer.testing import CliRunner
 
 from il_bench.report import cli, latency, plot, schema, views
 from il_bench.report.schema import Latency
+from tests.report.made import report
 
 
 def row(what: str = "new chunk", **fields: Any) -> Latency:
     values = {
-        "policy": "act",
-        "what": what,
-        "batch": 1,
-        "device": "cpu",
-        "mode": "eager",
-        "n": 400,
-        "p50_ms": 3.21,
-        "p90_ms": 4.0,
-        "p99_ms": 5.0,
-        "peak_memory_mb": 1.5,
-        "share_of_period": 0.0321,
-        "jitter": 0.05,
-        "stable": True,
-        "cpu_share": 1.0,
+        **{"policy": "act", "what": what, "batch": 1, "device": "cpu", "mode": "eager", "n": 400},
+        **{"p50_ms": 3.21, "p90_ms": 4.0, "p99_ms": 5.0, "peak_memory_mb": 1.5},
+        **{"share_of_period": 0.0321, "jitter": 0.05, "stable": True, "cpu_share": 1.0},
     }
     return Latency(**values | fields)
 
@@ -34,29 +24,12 @@ def fresh(**fields: Any) -> Latency:
     return row("fresh process", n=1, first_call_ms=20.0, load_ms=300.0, resident_mb=512.0, **empty, **fields)
 
 
-def report(*rows: Latency) -> schema.Report:
-    return schema.Report.model_validate(
-        {"created": "2026-01-02T03:04:05Z", "environment": {}, "latency": rows}
-    )
-
-
 def test_the_calls_of_one_policy_and_batch_make_one_line() -> None:
     rows = [row(), row("queued action", p50_ms=0.2), row("predict_action_chunk", p50_ms=3.0)]
     rows += [row("control step", p50_ms=0.7, share_of_period=0.007, steps=6)]
     (line,) = latency.call_rows(rows)
-    assert line == (
-        "act",
-        "1",
-        "with",
-        "3.21, 4, 5",
-        "5 %",
-        "3.2 %",
-        "0.2",
-        "3",
-        "0.7",
-        "0.7 %",
-        "1.5 MB",
-    )
+    times = ("3.21, 4, 5", "5 %", "3.2 %", "0.2", "3", "0.7", "0.7 %")
+    assert line == ("act", "1", "with", *times, "1.5 MB")
     assert len(line) == len(latency.COLUMNS)
 
 
@@ -95,7 +68,7 @@ def test_the_floor_has_a_table_of_its_own() -> None:
     assert any(note.startswith("floor: ") for note in latency.notes(rows))
     assert not any(note.startswith("floor: ") for note in latency.notes([row()]))
     assert "times the floor" in latency.section(rows).markdown()
-    assert "times the floor" in views.page(report(*rows), {})
+    assert "times the floor" in views.page(report(latency=[*rows]), {})
 
 
 def test_published_latencies_stand_beside_and_say_where_they_are_from() -> None:
@@ -126,7 +99,7 @@ def test_another_clock_than_the_walls_is_said() -> None:
 
 
 def test_every_view_shows_the_latencies(tmp_path: Path) -> None:
-    found = report(row(), row("control step"), row(policy="bc"), fresh())
+    found = report(latency=[row(), row("control step"), row(policy="bc"), fresh()])
     written = [path.name for path in views.write(found, tmp_path)]
     assert written == ["report.json", "report.png", "latency.png", "report.html"]
     assert (tmp_path / "latency.png").read_bytes().startswith(b"\x89PNG")
@@ -142,7 +115,7 @@ def test_a_picture_of_nothing_can_be_drawn() -> None:
 
 def test_a_readme_table_is_made_from_a_report(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    schema.save(path, report(row(), fresh()))
+    schema.save(path, report(latency=[row(), fresh()]))
     done = CliRunner().invoke(cli.app, ["latency", str(path)])
     assert done.exit_code == 0
     assert done.output.startswith("| policy | batch | processing |")

@@ -17,6 +17,7 @@ from il_bench.report.success import row_of
 from il_bench.rollout import Outcomes
 from il_bench.rollout.metrics import GATED_METRICS, METRICS
 from tests.gate.made import FINGERPRINT, SHA, declared, measured, spread
+from tests.report.made import report
 
 
 @dataclass
@@ -44,14 +45,8 @@ def success(
     return row_of(policy, found, met.verdict(found, sequential=sequential))
 
 
-def report(*rows: schema.Success) -> schema.Report:
-    return schema.Report.model_validate(
-        {"created": "2026-01-02T03:04:05Z", "environment": {"cpu": "<x>"}, "success": rows}
-    )
-
-
 def shown(*rows: schema.Success) -> str:
-    return views.terminal(report(*rows))
+    return views.terminal(report(success=rows))
 
 
 # ---- report.json
@@ -73,16 +68,16 @@ def test_a_row_says_what_the_gates_said_and_how_each_metric_came_out() -> None:
 
 
 def test_a_report_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    written = report(success(spread(0.5), declared(Target(value=0.8), measured(spread(0.5)))))
+    written = report(success=[success(spread(0.5), declared(Target(value=0.8), measured(spread(0.5))))])
     schema.save(tmp_path / "new" / "report.json", written)
     assert schema.load(tmp_path / "new" / "report.json") == written
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.json"]
 
 
 def test_report_json_has_the_fields_tools_read() -> None:
-    row = json.loads(report(success(spread(0.9), declared(Target(value=0.8)))).model_dump_json())["success"][
-        0
-    ]
+    row = json.loads(report(success=[success(spread(0.9), declared(Target(value=0.8)))]).model_dump_json())[
+        "success"
+    ][0]
     assert {"policy", "track", "data", "checkpoint", "sha256", "parameters", "decision", "seconds"} <= set(
         row
     )
@@ -110,7 +105,7 @@ def test_a_wrong_report_names_the_field(tmp_path: Path, change: dict[str, Any], 
 
 
 def test_a_report_from_before_all_metrics_were_in_it_is_still_read(tmp_path: Path) -> None:
-    values = json.loads(report(success(spread(0.5))).model_dump_json())
+    values = json.loads(report(success=[success(spread(0.5))]).model_dump_json())
     del values["success"][0]["metrics"]
     (tmp_path / "report.json").write_text(json.dumps(values))
     found = schema.load(tmp_path / "report.json")
@@ -127,7 +122,7 @@ def test_it_is_said_whose_intervals_are_confidence_sequences() -> None:
     found = spread(0.5)
     fixed, row = success(found), success(found, sequential=True)
     assert (fixed.interval, row.interval) == ("Clopper-Pearson", "confidence sequence")
-    both = report(success(found, name="bc"), row)
+    both = report(success=[success(found, name="bc"), row])
     for text in (views.terminal(both), views.page(both, {})):
         assert "confidence sequences, as the episodes ended when the gates were decided: act" in text
         assert "of a fixed number of episodes: bc" in text
@@ -183,15 +178,15 @@ def test_published_numbers_are_shares_with_a_source() -> None:
 def test_a_log_is_not_wrapped_and_a_narrow_terminal_loses_nothing() -> None:
     row = success(spread(0.4), declared(Target(value=0.8)))
     assert sum("BELOW TARGET (< 0.80 shown)" in line for line in shown(row).splitlines()) == 1
-    narrow = views.terminal(report(row), width=80)
+    narrow = views.terminal(report(success=[row]), width=80)
     assert "…" not in narrow
     assert "\x1b[" not in narrow
-    assert "\x1b[" in views.terminal(report(row), width=80, color=True)
+    assert "\x1b[" in views.terminal(report(success=[row]), width=80, color=True)
 
 
 def test_what_is_no_gate_is_left_out_of_terminals_without_room() -> None:
     row = success(spread(0.5))
-    found, steps = report(row), row.metrics["mean_steps_to_success"]
+    found, steps = report(success=[row]), row.metrics["mean_steps_to_success"]
     wide, narrow = (views.terminal(found, width=width) for width in (150, 149))
     assert "mean_steps_to_success" in wide and f"100.0 [{steps.low:.0f}, {steps.high:.0f}] steps" in wide
     assert "mean_steps_to_success" not in narrow and "mean_max_reward" in narrow
@@ -199,7 +194,7 @@ def test_what_is_no_gate_is_left_out_of_terminals_without_room() -> None:
 
 def test_the_page_holds_everything_and_escapes_it() -> None:
     row = success(spread(0.4), declared(Target(value=0.8))).model_copy(update={"policy": "<b>mine</b>"})
-    found = report(row)
+    found = report(success=[row])
     picture = plot.render(found)
     assert picture.startswith(b"\x89PNG")
     text = views.page(found, {"success": picture})

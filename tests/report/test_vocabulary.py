@@ -29,13 +29,12 @@ def paths(relative: bool) -> list[tuple[tuple[float, float], ...]]:
     return [tuple((x + k * dx, y + k * dy) for k in (1, 2)) for dx, dy in STEPS]
 
 
-def row_of(relative: bool = True) -> schema.TokenizerRow:
+def row_of(relative: bool = True, **changes: Any) -> schema.TokenizerRow:
     found = zip(TOKENS, paths(relative), strict=True)
     vocabulary = schema.Vocabulary(
         relative=relative,
-        n_moves=len(COUNTS),
-        counts=COUNTS,
         moves=tuple(schema.Move(indices=tokens, path=path) for tokens, path in found),
+        **{"n_moves": len(COUNTS), "counts": COUNTS, **changes},
         demonstration=schema.Demonstration(
             episode=7,
             indices=((1, 0), (0, 2), (5, 1)),
@@ -49,18 +48,20 @@ def row_of(relative: bool = True) -> schema.TokenizerRow:
     )
 
 
+def drawn_of(row: schema.TokenizerRow) -> Figure:
+    figure = pictures.draw(row)
+    figure.draw_without_rendering()  # the layout is decided now
+    return figure
+
+
 @pytest.fixture(scope="module", params=[True, False], ids=["relative", "absolute"])
 def drawn(request: pytest.FixtureRequest) -> tuple[Figure, bool]:
-    figure = pictures.draw(row_of(request.param))
-    figure.draw_without_rendering()  # the layout is decided now
-    return figure, request.param
+    return drawn_of(row_of(request.param)), request.param
 
 
 @pytest.fixture(scope="module")
 def figure() -> Figure:
-    made = pictures.draw(row_of())
-    made.draw_without_rendering()
-    return made
+    return drawn_of(row_of())
 
 
 def axes_of(figure: Figure, label: str) -> Axes:
@@ -130,14 +131,10 @@ def test_each_move_is_drawn_in_its_own_cell_by_one_scale_and_the_right_way_round
 
 def test_nine_of_ten_moves_stay_within_their_cells(drawn: tuple[Figure, bool]) -> None:
     axes = axes_of(drawn[0], "moves")
-    inside = [
-        (line >= cell[:2]).all() and (line <= cell[2:]).all()
-        for cell, line in zip(cells_of(axes), lines_of(axes), strict=True)
-    ]
+    pairs = list(zip(cells_of(axes), lines_of(axes), strict=True))
+    inside = [(line >= cell[:2]).all() and (line <= cell[2:]).all() for cell, line in pairs]
     assert sum(inside) >= 0.9 * len(STEPS) - 1
-    longest = max(
-        np.abs(line - middle(cell)).max() for cell, line in zip(cells_of(axes), lines_of(axes), strict=True)
-    )
+    longest = max(np.abs(line - middle(cell)).max() for cell, line in pairs)
     assert longest > 0.3 * (cells_of(axes)[0][2] - cells_of(axes)[0][0]), "and are not dots"
 
 
@@ -253,45 +250,31 @@ def test_each_bar_stands_at_its_moves_rank_and_is_as_high_as_it_is_used(figure: 
     )
 
 
-def changed(counts: tuple[int, ...], n_moves: int, **fields: Any) -> schema.TokenizerRow:
-    row = row_of()
-    assert row.vocabulary is not None
-    update = {"counts": counts, "n_moves": n_moves}
-    return row.model_copy(update={"vocabulary": row.vocabulary.model_copy(update=update), **fields})
+def changed(
+    counts: tuple[int, ...], n_moves: int, codebook_size: int, num_quantizers: int = 1
+) -> schema.TokenizerRow:
+    row = row_of(counts=counts, n_moves=n_moves)
+    return row.model_copy(update={"codebook_size": codebook_size, "num_quantizers": num_quantizers})
 
 
 @pytest.mark.parametrize(
     ("row", "in_title", "end", "notes"),
     [
         (row_of(), "11 of 81 moves occur", 81, "grey: not drawn on the left; 70 of 81 never occur"),
+        (changed(COUNTS[:9], 9, 512), "9 of 512 codes occur", 512, "503 of 512 never occur"),
+        (changed(COUNTS[:9], 9, 9), "9 of 9 codes occur", 9, ""),
         (
-            changed(COUNTS[:9], 9, codebook_size=512, num_quantizers=1),
-            *("9 of 512 codes occur", 512, "503 of 512 never occur"),
-        ),
-        (changed(COUNTS[:9], 9, num_quantizers=1), "9 of 9 codes occur", 9, ""),
-        (
-            changed(COUNTS, 15, codebook_size=4096, num_quantizers=1),
-            *("15 of 4,096 codes occur", 11),
+            *(changed(COUNTS, 15, 4096), "15 of 4,096 codes occur", 11),
             "grey: not drawn on the left; 4 rarer ones left out; 4,081 of 4,096 never occur",
         ),
-        (
-            changed(COUNTS, 11, codebook_size=256, num_quantizers=10),
-            *("11 different moves", 11, "grey: not drawn on the left"),
-        ),
+        (changed(COUNTS, 11, 256, 10), "11 different moves", 11, "grey: not drawn on the left"),
     ],
-    ids=[
-        "two codebooks",
-        "one, mostly unused",
-        "one, all used",
-        "more than bars",
-        "more than can be learned",
-    ],
+    ids=["two codebooks", "mostly unused", "all used", "more than bars", "more than can be learned"],
 )
 def test_it_says_how_many_codes_never_occur_and_leaves_room_for_them(
     row: schema.TokenizerRow, in_title: str, end: int, notes: str
 ) -> None:
-    figure = pictures.draw(row)
-    figure.draw_without_rendering()
+    figure = drawn_of(row)
     assert figure.get_suptitle() == f"mine, expert demonstrations: {in_title}, 6.3 bits a chunk, 3.0 px lost"
     axes = axes_of(figure, "use")
     assert axes.get_xlim() == (-0.5, end - 0.5)
@@ -304,15 +287,11 @@ def test_it_says_how_many_codes_never_occur_and_leaves_room_for_them(
 
 
 def test_what_first_tokens_decode_to_stands_in_small_cells_below_the_moves() -> None:
-    row = row_of()
-    assert row.vocabulary is not None
     first = tuple(
         schema.Move(indices=tokens[:1], path=path)
         for tokens, path in zip(TOKENS[::-1] * 2, paths(True)[::-1] * 2, strict=True)
     )
-    shown = row.vocabulary.model_copy(update={"first": first})
-    figure = pictures.draw(row.model_copy(update={"vocabulary": shown}))
-    figure.draw_without_rendering()
+    figure = drawn_of(row_of(first=first))
     above, axes = cells_of(axes_of(figure, "moves")), axes_of(figure, "first")
     cells, lines = cells_of(axes), lines_of(axes)
     assert len(cells) == len(lines) == len(first) == 18
