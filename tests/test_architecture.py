@@ -41,7 +41,7 @@ MAY_KNOW: dict[str, set[str]] = {
         "tokenizers",
     },
     "suite": {
-        *("data", "gate", "latency", "machine", "plugin", "policies", "pusht", "report", "rollout"),
+        *("data", "gate", "latency", "machine", "plugin", "policies", "report", "rollout"),
         *("tokenizers", "train"),
     },
     "cli": {

@@ -24,8 +24,8 @@ from scipy import special
 
 from il_bench.errors import IlBenchError
 
-#: Standard deviation between processes of one side, in log time, that is assumed where a few happen to agree
-#: better. Measured spreads lie at and above it.
+#: Standard deviation in log time between processes that run the same. It is assumed where a few happen to
+#: agree better; measured spreads lie at and above it.
 PROCESS_SD = 0.005
 POLISHING = 20  # turns of the median polish; it changes little after a few
 
@@ -66,7 +66,9 @@ class Rule:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.margin < 1.0:
-            raise IlBenchError(f"margin: {self.margin:g} is none; give a share of A's time, 0.05 for 5 %")
+            raise IlBenchError(
+                f"margin: {self.margin:g} is out of range; give a share of A's time, such as 0.05"
+            )
         for name in ("alpha", "beta"):
             if not 0.0 < getattr(self, name) < 0.5:
                 raise IlBenchError(f"{name}: {getattr(self, name):g} is no error rate; use 0 to 0.5")
@@ -107,8 +109,6 @@ OnRound = Callable[[int, float, Comparison | None], None]
 def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: float = 0.0) -> Comparison:
     """What the blocks show, as one of the rule's looks.
 
-    Processes are needed in pairs: one alone has no spread.
-
     Args:
         a, b: (processes, rounds) seconds of a call, medians of blocks. Every process of both took its block
             in every round.
@@ -117,7 +117,7 @@ def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: floa
         extra_sd: of a difference in log time that these data cannot show, such as between two runs.
 
     Raises:
-        IlBenchError: fewer than two processes of a side, or pairs of which one is missing.
+        IlBenchError: fewer than two processes of A or B (one has no spread), or one of a pair is missing.
     """
     if min(len(a), len(b)) < 2 or (paired and len(a) != len(b)):
         raise IlBenchError(
@@ -205,19 +205,19 @@ def compare(
     clock: Callable[[], float] = time.monotonic,
     on_round: OnRound | None = None,
 ) -> Comparison:
-    """Let all processes of both sides take blocks in turns, pair by pair, until the rule is content.
+    """Let all processes take blocks in turns, pair by pair, until the verdict is clear.
 
     The order of the pairs is random, and so is who of a pair is first.
 
     Args:
-        a, b: warm processes of each side, two or more, as many of A as of B.
+        a, b: warm processes, two or more, as many of A as of B.
         rng: of the order within a round.
         seconds: at most about so long; what is there then is the last look.
         clock: seconds since whenever.
         on_round: called after each round with rounds, seconds so far and the last look.
 
     Raises:
-        IlBenchError: fewer than two processes of a side, or unequally many; whatever a process says.
+        IlBenchError: fewer than two processes of A or B, or unequally many; whatever a process says.
     """
     rounds: list[Array] = []
     start, found = clock(), None

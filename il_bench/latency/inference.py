@@ -37,7 +37,7 @@ def with_sampler(policy: LoadedPolicy, sampler: str) -> LoadedPolicy:
     """
     found = re.fullmatch(r"(DDPM|DDIM)-([1-9]\d*)", sampler)
     if found is None:
-        raise IlBenchError(f"sampler: {sampler!r} is none; use DDPM-N or DDIM-N, for example DDIM-10")
+        raise IlBenchError(f"sampler: {sampler!r} is unknown; use DDPM-N or DDIM-N, for example DDIM-10")
     if sampler_of(policy) is None:
         raise IlBenchError(f"sampler: {policy.name} is no diffusion policy; leave {sampler} out")
     model: Any = policy.policy.diffusion

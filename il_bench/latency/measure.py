@@ -22,10 +22,10 @@ SEEN = 0.95
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What happened before the samples. `first_s`: the first call's seconds. `times`: those after it.
+    """What happened before the samples. `first_s`: seconds of the first call; `times`: of those after it.
 
-    `stable`: whether the medians of the last two windows of calls agreed within DRIFT; False where the time
-    for it ran out. `cycle_s`: seconds from call to call, what is prepared in between included.
+    `stable`: whether the medians of the last two windows of calls agreed within DRIFT before the time ran
+    out. `cycle_s`: seconds from call to call, preparation included.
     """
 
     first_s: float
@@ -38,9 +38,7 @@ class WarmUp:
 class Samples:
     """Seconds that one call took, in the order they were taken, and what preceded them.
 
-    `times`: n of them. `event_ratio`: the device's own time over the wall's, median of some extra calls; None
-    where the device has no clock of its own (see `cross_check`). `cpu_s`: processor seconds of this process
-    during the calls, summed.
+    `event_ratio`: see `cross_check`. `cpu_s`: processor seconds of this process during the calls, summed.
     """
 
     times: tuple[float, ...]
@@ -55,10 +53,7 @@ class Samples:
 
     @property
     def cpu_share(self) -> float | None:
-        """Processor time over wall time, no unit: on one thread of the CPU, less than 1 was spent waiting.
-
-        What is missing went to other processes, or to a device. Above 1: more than one thread computes.
-        """
+        """Processor time over wall time. Below 1, other processes or a device took the rest."""
         return None if self.cpu_s is None or not sum(self.times) else self.cpu_s / sum(self.times)
 
     def percentile(self, q: float) -> float | None:
@@ -101,9 +96,9 @@ def percentile(times: Sequence[float], q: float) -> float | None:
 
 
 class MeasuredCall:
-    """A call as any timer may be put around it: `ready()` untimed, then `timed()` timed, in turns.
+    """A call that any timer can be put around: `ready()` before it, `timed()` inside it.
 
-    `ready` prepares and waits for the device, so that no earlier work is counted; `timed` returns only when
+    `ready` prepares and waits for the device, so that no earlier work is counted. `timed` returns only when
     the device is done. `cpu_s`: processor seconds of this process inside `timed`, summed.
     """
 

@@ -7,7 +7,7 @@ what it imports is what is installed there. Requests and answers are these; `key
     {"load": POLICY, "key": ..}             {"loaded": key, "facts": {"machine": {..}, "versions": {..}, ..}}
     {"block": key, "clock": .., "seconds": .., "stretch": ..} {"seconds": [..]}
     {"first_calls": spec, "device": ..}     {"load_s": .., "first_call_s": .., ..}
-    anything that bad input makes go wrong  {"error": "one sentence"}
+    (what goes wrong by bad input)          {"error": "one sentence"}
 
 POLICY is what `contenders.Contender.request` gives. The process ends when its input ends, so that it never
 outlives the process that started it.

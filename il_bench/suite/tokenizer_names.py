@@ -19,13 +19,13 @@ TRAINED = (
     *("residual VQ 16+16, as LeRobot trains it", "residual VQ 16+16"),
     *("VQ-VAE 256", "VQ-VAE 512", "FSQ 8x6x5", "FSQ 8x8x8"),
 )
-#: Those of all that are timed: each other is of the kind of one of these or of an embedded policy's own, with
-#: about half as many codes or with as many.
+#: Timed too. Each of the others is like one of these, or like an embedded policy's own, with as many codes or
+#: about half as many.
 TIMED = ("uniform bins 256", "k-means 512", "VQ-VAE 512", "FSQ 8x8x8")
 
 
 def demonstrations(config: pytest.Config) -> dict[str, str]:
-    """Sets of demonstrations by the name that the report gives them, and where each comes from.
+    """Where each set of demonstrations comes from, by the name that the report gives it.
 
     The expert's, and yours where the ini option il_bench_data or IL_BENCH_HUMAN_DATA names some.
     """
@@ -39,7 +39,7 @@ def demonstrations(config: pytest.Config) -> dict[str, str]:
 
 
 def preferred(config: pytest.Config) -> tuple[str, str]:
-    """Name and source of the set that what takes long is fitted on: yours, else the expert's."""
+    """Name and source of the demonstrations for what takes long to fit: yours, else the expert's."""
     return list(demonstrations(config).items())[-1]
 
 

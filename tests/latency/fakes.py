@@ -1,5 +1,7 @@
-"""A clock that moves only when told to, and a device that works on after a call has returned."""
+"""A clock that moves only when told to, a device that works on after a call has returned, and others."""
 
+import sys
+from collections.abc import Sequence
 from typing import Any, override
 
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 from torch.utils import _pytree
 
 from il_bench.latency.device import Device, Replay
+from il_bench.latency.worker import PROTOCOL
 from il_bench.pusht.batch import Camera
 
 
@@ -49,8 +52,10 @@ class FakeDevice(Device):
 
     has_graphs = True
 
-    def __init__(self, clock: FakeClock, *, launch_s: float = 1e-5, has_events: bool = True) -> None:
-        super().__init__("fake:0")
+    def __init__(
+        self, clock: FakeClock, name: str = "fake:0", *, launch_s: float = 1e-5, has_events: bool = True
+    ) -> None:
+        super().__init__(name)
         self.clock = clock
         self.busy_until = 0.0
         self.captured = 0
@@ -98,3 +103,29 @@ class PixelPolicy(nn.Module):
     def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         seen: torch.Tensor = self.eye(batch["observation.image"])  # (B, 2, 1, 1)
         return batch["observation.state"] + seen.flatten(1)
+
+
+#: A worker without torch: its calls take as long as its policy's name says.
+SCRIPT = f"""
+import json, sys
+def say(message): print(json.dumps(message), flush=True)
+say({{"protocol": {PROTOCOL}, "il_bench": "0"}})
+taking = 0.0
+for line in sys.stdin:
+    request = json.loads(line)
+    if "load" in request:
+        name = request["load"]["policy"]
+        if name == "absent":
+            say({{"error": "absent: no such policy. Give one of bc, act"}})
+            continue
+        taking = float(name)
+        facts = {{"policy": name, "sha256": None, "sampler": None, "machine": {{}}, "versions": {{}}}}
+        say({{"loaded": request["key"], "facts": facts}})
+    else:
+        say({{"seconds": [taking, 1.01 * taking]}})
+"""
+
+
+def script(text: str) -> Sequence[str]:
+    """The command that runs some Python."""
+    return (sys.executable, "-c", text)

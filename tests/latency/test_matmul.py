@@ -1,48 +1,36 @@
 """The machine's matrix-product rate, on a clock and a device that a test can read."""
 
-from collections import deque
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
-from il_bench.latency import matmul
-from il_bench.latency.device import Device, device_for
+from il_bench.latency.device import device_for
 from il_bench.latency.matmul import IN_A_TURN, SIZES, TURNS, MatrixProducts, dtype_of, operations
 
-
-class Queue(Device):
-    """A device that is handed its work and does it later: calls return at once, `synchronize` takes time."""
-
-    def __init__(self) -> None:
-        super().__init__("cpu")
-        self.now, self.waiting, self.log = 0.0, deque[float](), list[str]()
-
-    def hand(self, seconds: float, name: str = "") -> None:
-        self.log.append(name)
-        self.waiting.append(seconds)
-
-    def synchronize(self) -> None:
-        while self.waiting:
-            self.now += self.waiting.popleft()
-
-    def clock(self) -> float:
-        return self.now
+from .fakes import FakeClock, FakeDevice
 
 
-def products(queue: Queue, rates: dict[int, float]) -> MatrixProducts:
-    """On a device with so many operations a second for each size."""
+def products(
+    rates: dict[int, float], device: FakeDevice | None = None, log: list[str] | None = None
+) -> MatrixProducts:
+    """On a device with so many operations a second for each size; `log` grows by a word a product."""
+    where = device or FakeDevice(FakeClock(), "cpu", launch_s=0.0)
 
     def product(n: int) -> Callable[[], None]:
-        return lambda: queue.hand(operations(n) / rates[n], f"product {n}")
+        def multiply() -> None:
+            if log is not None:
+                log.append("product")
+            where.launch(operations(n) / rates[n])
 
-    return MatrixProducts(queue, torch.float32, clock=queue.clock, product=product)
+        return multiply
+
+    return MatrixProducts(where, torch.float32, clock=where.clock, product=product)
 
 
 def test_the_rate_is_the_best_sizes_and_waits_for_the_device() -> None:
-    queue = Queue()
-    found = products(queue, dict(zip(SIZES["cpu"], (1e9, 4e9, 2e9), strict=True)))
+    found = products(dict(zip(SIZES["cpu"], (1e9, 4e9, 2e9), strict=True)))
     assert found.size == SIZES["cpu"][1]
     assert found.flops_per_second == pytest.approx(4e9)
     floor = found.floor(8_000)
@@ -50,38 +38,42 @@ def test_the_rate_is_the_best_sizes_and_waits_for_the_device() -> None:
 
 
 def test_a_smaller_size_that_is_as_good_saves_time() -> None:
-    found = products(Queue(), dict(zip(SIZES["cpu"], (3e9, 3.99e9, 4e9), strict=True)))
+    found = products(dict(zip(SIZES["cpu"], (3e9, 3.99e9, 4e9), strict=True)))
     assert found.size == SIZES["cpu"][1]
 
 
-def test_work_that_was_handed_over_before_is_not_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matmul, "IN_A_TURN", 1)
-    queue = Queue()
-    found = products(queue, dict.fromkeys(SIZES["cpu"], 1e9))
-    queue.hand(100.0)
+def test_work_that_was_handed_over_before_is_not_the_products() -> None:
+    device = FakeDevice(FakeClock(), "cpu", launch_s=0.0)
+    found = products(dict.fromkeys(SIZES["cpu"], 1e9), device)
+    device.launch(100.0)
     found.turn()
+    assert sum(found.seconds) < 100.0
     assert found.flops_per_second == pytest.approx(1e9)
 
 
 @pytest.mark.parametrize("flops", [None, 0])
 def test_there_is_no_floor_of_no_products(flops: int | None) -> None:
-    found = products(Queue(), dict.fromkeys(SIZES["cpu"], 1e9))
+    found = products(dict.fromkeys(SIZES["cpu"], 1e9))
     assert found.floor(flops).seconds is None
     assert found.floor(flops).flops == flops
 
 
 def log_of(calls: int, seconds: float) -> list[str]:
     """What happens when so many calls of so many seconds are timed with products between them."""
-    queue = Queue()
-    found = products(queue, dict.fromkeys(SIZES["cpu"], 1e9))
-    queue.log.clear()
-    ready = found.between(
-        lambda: queue.log.append("prepare"), lambda: queue.hand(seconds, "call"), calls=calls
-    )
+    log: list[str] = []
+    device = FakeDevice(FakeClock(), "cpu", launch_s=0.0)
+    found = products(dict.fromkeys(SIZES["cpu"], 1e9), device, log)
+    log.clear()
+
+    def call() -> None:
+        log.append("call")
+        device.launch(seconds)
+
+    ready = found.between(lambda: log.append("prepare"), call, calls=calls)
     for _ in range(calls):
         ready()
-        queue.log.append("timed")
-    return [name.partition(" ")[0] for name in queue.log]
+        log.append("timed")
+    return log
 
 
 def test_products_take_turns_with_the_call_which_comes_warm() -> None:
@@ -99,7 +91,7 @@ def test_long_calls_are_not_made_more_often_than_they_are_timed() -> None:
 
 def test_a_slower_moment_of_the_machine_moves_the_floor_with_it() -> None:
     rates = dict.fromkeys(SIZES["cpu"], 2e9)
-    found = products(Queue(), rates)
+    found = products(rates)
     rates.update(dict.fromkeys(rates, 1e9))
     for _ in range(3):
         found.turn()

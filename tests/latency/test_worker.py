@@ -1,0 +1,91 @@
+"""What a worker does with a request."""
+
+import io
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from il_bench.errors import IlBenchError
+from il_bench.latency.worker import PROTOCOL, block, once, serve
+
+
+class Counted:
+    """A subject whose calls take the next of `times`, on a clock of its own."""
+
+    facts: dict[str, Any] = {"policy": "counted"}  # noqa: RUF012
+
+    def __init__(self, *times: float, steps: int = 1) -> None:
+        self.steps, self.now = steps, 0.0
+        self._times = iter(times)
+        self.prepared = 0
+
+    def prepare(self) -> None:
+        self.prepared += 1
+        self.now += 100.0  # must not be counted
+
+    def call(self) -> None:
+        self.now += next(self._times)
+
+
+def timed(subject: Counted, seconds: float) -> list[float]:
+    request = {"clock": "wall", "seconds": seconds}
+    return block(subject, request, {"wall": lambda: subject.now})
+
+
+def test_a_block_leaves_out_its_first_call_and_all_preparation() -> None:
+    subject = Counted(9.0, 1.0, 2.0, 3.0, 4.0)
+    assert timed(subject, 10.0) == pytest.approx([1.0, 2.0, 3.0, 4.0])
+    assert subject.prepared == 5
+
+
+def test_a_call_that_fills_the_block_is_not_made_twice() -> None:
+    subject = Counted(9.0)
+    assert timed(subject, 5.0) == pytest.approx([9.0])
+
+
+def test_calls_of_several_steps_are_divided_by_them() -> None:
+    assert timed(Counted(1.0, 8.0, 8.0, steps=8), 16.0) == pytest.approx([1.0, 1.0])
+
+
+def test_a_stretched_call_takes_so_many_times_its_time() -> None:
+    class Clock:
+        now = 0.0
+
+        def __call__(self) -> float:
+            self.now += 0.001
+            return self.now
+
+        def prepare(self) -> None:
+            self.now += 100.0
+
+        def call(self) -> None:
+            self.now += 1.0
+
+    clock: Any = Clock()
+    assert once(clock, clock) == pytest.approx(1.0, abs=0.002)
+    assert once(clock, clock, 1.1) == pytest.approx(1.1, abs=0.004)
+
+
+def test_requests_are_answered_line_by_line_and_errors_are_sentences() -> None:
+    def refuse(subject: dict[str, Any]) -> Counted:
+        if subject["policy"] != "bc":
+            raise IlBenchError(f"{subject['policy']}: no such policy.")
+        return Counted(*[1.0] * 10)
+
+    requests = [{"load": {"policy": name}, "key": name} for name in ("nope", "bc")]
+    answers = io.StringIO()
+    serve(io.StringIO("".join(json.dumps(each) + "\n" for each in requests)), answers, refuse)
+    hello, refused, loaded = (json.loads(line) for line in answers.getvalue().splitlines())
+    assert hello["protocol"] == PROTOCOL
+    assert refused == {"error": "nope: no such policy."}
+    assert loaded == {"loaded": "bc", "facts": {"policy": "counted"}}
+
+
+def test_our_worker_greets_and_ends_with_its_input() -> None:
+    """The real one, up to what needs no torch."""
+    command = [sys.executable, "-P", "-m", "il_bench.latency.worker"]
+    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout)["protocol"] == PROTOCOL
