@@ -232,17 +232,11 @@ def load(path: str | Path) -> Baselines:
     return _parse(text, path)
 
 
-def save(path: str | Path, baselines: Baselines) -> None:
-    """Write the file, all of it or nothing: a failure or a crash leaves the old one as it was."""
-    path = Path(path).resolve()
-    with _locked(path):
-        write_whole(path, _text(baselines))
-
-
 def update(path: str | Path, measured: Mapping[tuple[str, str], MeasuredBaseline]) -> Baselines:
     """Replace the baselines of these (policy, track) in the file, made if missing, and return the result.
 
-    Reading and writing happen under one lock, so two runs that measure different policies lose nothing.
+    Reading and writing happen under one lock, so two runs that measure different policies lose nothing. The
+    file is written whole or not at all: a failure or a crash leaves the old one as it was.
     """
     path = Path(path).resolve()
     with _locked(path):
@@ -252,7 +246,7 @@ def update(path: str | Path, measured: Mapping[tuple[str, str], MeasuredBaseline
             target = before.entry(policy, track).target
             gates.setdefault(policy, {})[track] = Entry(target=target, baseline=baseline)
         after = Baselines(gates=gates)
-        write_whole(path, _text(after))
+        write_whole(path, (_dump(after.model_dump(by_alias=True)) + "\n").encode())
     return after
 
 
@@ -319,12 +313,8 @@ def _locked(path: Path) -> Iterator[None]:
         raise IlBenchError(f"{path}: cannot be written ({error.strerror}); name another file") from None
 
 
-def _text(baselines: Baselines) -> bytes:
-    """Return JSON with a field a line and every array, thus every column of episodes, on one line."""
-    return (_dump(baselines.model_dump(by_alias=True)) + "\n").encode()
-
-
 def _dump(value: Any, indent: str = "") -> str:
+    """Return JSON with a field a line and every array, thus every column of episodes, on one line."""
     if not isinstance(value, dict) or not value:
         return json.dumps(value, allow_nan=False, ensure_ascii=False)
     deeper = indent + " "

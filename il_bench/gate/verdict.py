@@ -172,23 +172,18 @@ def exit_status(rows: Iterable[Mapping[str, Any]]) -> int:
     Otherwise 0: a comparison with a baseline that more episodes would decide is shown, and stops nothing.
     Raises IlBenchError for a word that is no decision.
     """
-    targets, baselines = set(), set()
+    is_failed = is_undecided = False
     for row in rows:
-        target, baseline = row.get("target"), row.get("baseline")
-        if target is not None and target.get("required", True):
-            targets.add(_decision(target))
-        if baseline is not None:
-            baselines.add(_decision(baseline))
-    if Decision.FAIL in targets | baselines:
-        return 1
-    return 6 if Decision.INCONCLUSIVE in targets else 0
-
-
-def _decision(gate: Mapping[str, Any]) -> Decision:
-    value = gate.get("decision")
-    if value not in list(Decision):
-        raise IlBenchError(f"decision = {value!r}: need one of {', '.join(Decision)}")
-    return Decision(value)
+        for kind in ("target", "baseline"):
+            gate = row.get(kind)
+            if gate is None or not gate.get("required", True):
+                continue
+            decision = gate.get("decision")
+            if decision not in list(Decision):
+                raise IlBenchError(f"decision = {decision!r}: need one of {', '.join(Decision)}")
+            is_failed |= decision == Decision.FAIL
+            is_undecided |= kind == "target" and decision == Decision.INCONCLUSIVE
+    return 1 if is_failed else 6 if is_undecided else 0
 
 
 def _estimate(metric: Metric, outcomes: Outcomes, sequential: bool, max_steps: int) -> Estimate | None:

@@ -19,8 +19,6 @@ PRODUCTS: Final = "the matrix products of its network"  # a floor of Throughput
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
-Evidence = dict[str, float]
-IntervalKind = Literal["confidence sequence", "Clopper-Pearson"]
 
 
 class ReportPart(BaseModel):
@@ -42,14 +40,6 @@ class Interval(ReportPart):
     high: float
 
 
-class ShareInterval(Interval):
-    """One of a share, in [0, 1]."""
-
-    estimate: Share
-    low: Share
-    high: Share
-
-
 class TargetResult(ReportPart):
     """A declared target and what the gate said."""
 
@@ -58,7 +48,7 @@ class TargetResult(ReportPart):
     margin: Share
     required: bool
     decision: Decision
-    evidence: Evidence
+    evidence: dict[str, float]
 
 
 class BaselineResult(ReportPart):
@@ -66,7 +56,7 @@ class BaselineResult(ReportPart):
 
     decision: Decision
     n: Count
-    evidence: Evidence
+    evidence: dict[str, float]
 
 
 class Success(ReportPart):
@@ -89,10 +79,10 @@ class Success(ReportPart):
     target: TargetResult | None
     baseline: BaselineResult | None
     n_episodes: Count
-    success_rate: ShareInterval
-    mean_max_reward: ShareInterval
+    success_rate: Interval
+    mean_max_reward: Interval
     metrics: dict[str, Interval] = {}
-    interval: IntervalKind = "Clopper-Pearson"
+    interval: Literal["confidence sequence", "Clopper-Pearson"] = "Clopper-Pearson"
     share_outside: Share
     seconds: Annotated[float, Field(ge=0.0)]
     episodes: tuple[Episode, ...]

@@ -46,11 +46,6 @@ class Table:
     rows: list[tuple[str, ...]]
     context: list[tuple[str, ...]] = field(default_factory=list)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the columns."""
-        return tuple(column.name for column in self.columns)
-
     @staticmethod
     def of(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> "Table":
         """Make one of columns that are all alike."""
@@ -69,8 +64,9 @@ class Section:
         """Return tables and notes as Markdown, for a README."""
         lines = []
         for table in self.tables:
-            head, *rows = (f"| {' | '.join(cells)} |" for cells in (table.names, *table.rows))
-            lines += [head, f"|{'---|' * len(table.columns)}", *rows, ""]
+            names = [column.name for column in table.columns]
+            head, *rows = (f"| {' | '.join(cells)} |" for cells in (names, *table.rows))
+            lines += [head, f"|{'---|' * len(names)}", *rows, ""]
         return "\n".join([*lines, *(f"- {note}" for note in self.notes)]) + "\n"
 
 

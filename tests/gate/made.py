@@ -1,5 +1,6 @@
 """Episodes, baselines and gates as the tests of gates and reports need them."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,10 @@ def spread(rate: float, n: int = 200, first: int = FIRST) -> Outcomes:
 
 def measured(of: Outcomes, sha256: str = SHA, **fields: Any) -> MeasuredBaseline:
     return MeasuredBaseline.from_outcomes(of, data="human", sha256=sha256, fingerprint=FINGERPRINT, **fields)
+
+
+def write(path: Path, baselines: Baselines) -> None:
+    path.write_text(baselines.model_dump_json(by_alias=True), encoding="utf-8")
 
 
 def declared(target: Target | None = None, baseline: MeasuredBaseline | None = None) -> Baselines:

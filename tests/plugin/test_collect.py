@@ -10,7 +10,7 @@ from il_bench.gate import baselines
 from il_bench.gate.baselines import Target
 from il_bench.plugin import collect
 from il_bench.report import schema
-from tests.gate.made import FINGERPRINT, OTHER_SHA, declared, measured, spread
+from tests.gate.made import FINGERPRINT, OTHER_SHA, declared, measured, spread, write
 from tests.report import test_latency as latency
 from tests.report.test_success import success
 
@@ -40,7 +40,7 @@ def test_records_survive_the_way_through_pytest_xdist() -> None:
 def test_updating_replaces_what_was_measured_and_leaves_targets(tmp_path: Path) -> None:
     path = tmp_path / "baselines.json"
     old = measured(spread(0.2), sha256=OTHER_SHA, margin=0.1)
-    baselines.save(path, declared(Target(value=0.8), old))
+    write(path, declared(Target(value=0.8), old))
     (said,) = collect.update_baselines(collect.Run([record(success(spread(0.5)))]), path)
     entry = baselines.load(path).entry("act", "keypoints")
     assert entry.target == Target(value=0.8)
@@ -68,7 +68,7 @@ def test_updating_ignores_what_is_no_baseline(tmp_path: Path, row: schema.Succes
 
 def test_updating_does_not_shorten_a_baseline(tmp_path: Path) -> None:
     path = tmp_path / "baselines.json"
-    baselines.save(path, declared(baseline=measured(spread(0.2))))
+    write(path, declared(baseline=measured(spread(0.2))))
     (said,) = collect.update_baselines(collect.Run([record(success(spread(0.9, n=10)))]), path)
     assert said == "act (keypoints): kept as it is, the run has only 10 of 200 episodes"
     assert baselines.load(path) == declared(baseline=measured(spread(0.2)))
