@@ -16,14 +16,14 @@ from il_bench.pusht.geometry import GOAL_POSE, OUTLINE
 from il_bench.report.schema import MOST_COUNTS, Move, TokenizerRow, Vocabulary
 
 COLUMNS = 8
-FIRST_COLUMNS = 16  # of what first tokens decode to alone
-MOST_POSSIBLE = 10**6  # so many moves can be learned; of more, nobody asks how many do not occur
+FIRST_COLUMNS = 16  # for what first tokens decode to alone
+MOST_POSSIBLE = 10**6  # of more possible moves, nobody asks how many do not occur
 _INNER = 0.8  # the part of a cell that a long move fills
 _SQUARE = np.array([[0.03, 0.03], [0.97, 0.03], [0.97, 0.97], [0.03, 0.97]])
-# Ten strong colours, then their pale ones.
+# Ten strong colours, then the same ones pale.
 _COLORS = [to_hex(colormaps["tab20"](2 * number % 20 + number // 10)) for number in range(20)]
 _GOAL, _FAINT, _REAL = "#a8d5a2", "0.93", "0.55"
-_LINE, _MOST_LINES = 88, 3  # of the episode in tokens
+_LINE, _MOST_LINES = 88, 3  # characters and lines of the episode in tokens
 
 
 def render(row: TokenizerRow) -> bytes:
@@ -34,16 +34,19 @@ def render(row: TokenizerRow) -> bytes:
 
 
 def draw(row: TokenizerRow) -> Figure:
-    """The picture of a row that has a vocabulary: axes "moves", "real", "decoded", "words" and "use".
+    """Draw a row that has a vocabulary: axes "moves", "real", "decoded", "words" and "use".
 
-    Of a residual VQ there is "first" too, below "moves".
+    A residual VQ has "first" too, below "moves".
     """
     vocabulary = row.vocabulary
     assert vocabulary is not None
     n_first = -(-len(vocabulary.first) // FIRST_COLUMNS)  # rows
     figure = Figure(figsize=(13.6, 7.6 + 0.6 * n_first), layout="constrained")
     lost = f"{row.bits_per_chunk:.1f} bits a chunk, {row.l1_px:.1f} px lost"
-    figure.suptitle(f"{title(row)}: {_how_many(row, vocabulary)}, {lost}", fontsize=13)
+    possible = row.codebook_size**row.num_quantizers  # one move for each sequence of tokens
+    occur = f"{vocabulary.n_moves:,} of {possible:,} {'codes' if row.num_quantizers == 1 else 'moves'} occur"
+    found = occur if possible <= MOST_POSSIBLE else f"{vocabulary.n_moves:,} different moves"
+    figure.suptitle(f"{title(row)}: {found}, {lost}", fontsize=13)
     halves = figure.subfigures(1, 2, width_ratios=(1.12, 1.0), squeeze=False)[0]
     names = {"moves": float(COLUMNS), "first": n_first * COLUMNS / FIRST_COLUMNS}
     shown = {name: height for name, height in names.items() if height}
@@ -56,32 +59,23 @@ def draw(row: TokenizerRow) -> Figure:
     )
     _draw_demonstration(axes["real"], axes["decoded"], vocabulary)
     _write_words(axes["words"], vocabulary)
-    _draw_use(axes["use"], vocabulary, possible_moves(row))
+    _draw_use(axes["use"], vocabulary, possible)
     return figure
 
 
-def possible_moves(row: TokenizerRow) -> int:
-    """How many moves a tokenizer could tell apart: one for each sequence of tokens."""
-    possible: int = row.codebook_size**row.num_quantizers
-    return possible
-
-
-def _how_many(row: TokenizerRow, vocabulary: Vocabulary) -> str:
-    possible = possible_moves(row)
-    if possible > MOST_POSSIBLE:
-        return f"{vocabulary.n_moves:,} different moves"
-    return f"{vocabulary.n_moves:,} of {possible:,} {'codes' if row.num_quantizers == 1 else 'moves'} occur"
-
-
 def title(row: TokenizerRow) -> str:
-    """What a row is about."""
+    """Return what a row is about."""
     return f"{row.tokenizer}, {row.data} demonstrations" if row.data else row.tokenizer
 
 
 def _draw_moves(axes: Axes, row: TokenizerRow, vocabulary: Vocabulary) -> None:
-    """Cells in reading order, the most used move first, all to one scale; colour tells the first token."""
+    """Draw cells in reading order, the most used move first, all to one scale; colour: the first token."""
     corners, cell_px = _draw_cells(axes, vocabulary.moves, vocabulary.relative, COLUMNS)
-    _label(axes, corners, row, vocabulary)
+    total = row.n_chunks or sum(vocabulary.counts)
+    for corner, move, count in zip(corners.tolist(), vocabulary.moves, vocabulary.counts, strict=False):
+        share = f"{count / total:.1%}" if count / total >= 0.001 else "<0.1%"
+        _write(axes, corner, _tokens(move), 0.05, "left")
+        _write(axes, corner, share, 0.95, "right")
     axes.set(xlim=(0, COLUMNS), ylim=(COLUMNS, 0), aspect="equal")
     where = "from the agent (black)" if vocabulary.relative else "in the arena,"
     above = f"The {len(corners)} most used moves, {where} to the large dot"
@@ -90,11 +84,10 @@ def _draw_moves(axes: Axes, row: TokenizerRow, vocabulary: Vocabulary) -> None:
 
 
 def _draw_first(axes: Axes, vocabulary: Vocabulary, n_rows: int) -> None:
-    """Smaller cells, without shares."""
+    """Draw smaller cells, without shares."""
     corners, cell_px = _draw_cells(axes, vocabulary.first, vocabulary.relative, FIRST_COLUMNS)
-    for (x, y), move in zip(corners.tolist(), vocabulary.first, strict=True):
-        label = axes.text(x + 0.08, y + 0.08, _tokens(move), fontsize=6.5, va="top", color="0.3")
-        label.set_in_layout(False)
+    for corner, move in zip(corners.tolist(), vocabulary.first, strict=True):
+        _write(axes, corner, _tokens(move), 0.08, "left")
     axes.set(xlim=(0, FIRST_COLUMNS), ylim=(n_rows, 0), aspect="equal")
     shown = f"the {len(vocabulary.first)} most used"
     axes.set_title(f"What a first token alone decodes to, {shown}. Cell: {cell_px:.0f} px", fontsize=10)
@@ -103,7 +96,7 @@ def _draw_first(axes: Axes, vocabulary: Vocabulary, n_rows: int) -> None:
 def _draw_cells(
     axes: Axes, moves: Sequence[Move], relative: bool, columns: int
 ) -> tuple[NDArray[np.float64], float]:
-    """Draw moves each in a cell of size 1; where the cells' corners (M, 2) are, and how many px a cell is."""
+    """Draw each move in a cell of size 1. Return the cells' corners, (M, 2), and how many px a cell is."""
     paths = [np.array(move.path) for move in moves]
     scale, origin = _scale(paths, relative)
     places = np.arange(len(paths))
@@ -122,13 +115,11 @@ def _draw_cells(
     return corners, 1.0 / scale
 
 
-def _label(axes: Axes, corners: NDArray[np.float64], row: TokenizerRow, vocabulary: Vocabulary) -> None:
-    total = row.n_chunks or sum(vocabulary.counts)
-    for (x, y), move, count in zip(corners.tolist(), vocabulary.moves, vocabulary.counts, strict=False):
-        share = f"{count / total:.1%}" if count / total >= 0.001 else "<0.1%"
-        for text, place, side in ((_tokens(move), 0.05, "left"), (share, 0.95, "right")):
-            label = axes.text(x + place, y + 0.08, text, fontsize=6.5, va="top", ha=side, color="0.3")
-            label.set_in_layout(False)  # inside the axes anyway, and measuring them takes long
+def _write(axes: Axes, corner: Sequence[float], text: str, place: float, side: str) -> None:
+    """Write into the cell with this corner, `place` from its left edge."""
+    x, y = corner
+    label = axes.text(x + place, y + 0.08, text, fontsize=6.5, va="top", ha=side, color="0.3")
+    label.set_in_layout(False)  # inside the axes anyway, and measuring them takes long
 
 
 def _colors(moves: Sequence[Move]) -> list[str]:
@@ -136,7 +127,7 @@ def _colors(moves: Sequence[Move]) -> list[str]:
 
 
 def _scale(paths: Sequence[NDArray[np.float64]], relative: bool) -> tuple[float, NDArray[np.float64]]:
-    """Cells a px, so that nine of ten moves fit, and the point in px that lies in the middle of a cell.
+    """Return cells per px, such that nine of ten moves fit, and the point in px at the middle of a cell.
 
     The longest may reach into a neighbour's cell: they would make all others small.
     """
@@ -152,10 +143,13 @@ def _tokens(move: Move) -> str:
 
 
 def _draw_demonstration(real: Axes, decoded: Axes, vocabulary: Vocabulary) -> None:
-    """The same episode twice: as it was, and each chunk as its token has it, from where the agent was."""
+    """Draw an episode as it was, and each chunk as its tokens decode it, from where the agent was."""
     shown = vocabulary.demonstration
     n_chunks = len(shown.indices)
-    low, high = _square_around(np.array(shown.path + shown.decoded))
+    points = np.array(shown.path + shown.decoded)
+    centre = (points.min(axis=0) + points.max(axis=0)) / 2
+    reach = 0.56 * float(np.ptp(points, axis=0).max()) + 5.0
+    low, high = centre - reach, centre + reach
     x, y, angle = GOAL_POSE
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     goal = np.array(OUTLINE) @ turn + (x, y)
@@ -172,14 +166,8 @@ def _draw_demonstration(real: Axes, decoded: Axes, vocabulary: Vocabulary) -> No
     decoded.set_title("Out of its tokens (grey: real)", fontsize=10)
 
 
-def _square_around(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    middle: NDArray[np.float64] = (points.min(axis=0) + points.max(axis=0)) / 2
-    reach = 0.56 * float(np.ptp(points, axis=0).max()) + 5.0
-    return middle - reach, middle + reach
-
-
 def _write_words(axes: Axes, vocabulary: Vocabulary) -> None:
-    """The episode as the tokenizer writes it, each chunk a word, as far as there is room."""
+    """Write the episode in tokens, each chunk a word, as far as there is room."""
     words = ["·".join(map(str, tokens)) for tokens in vocabulary.demonstration.indices]
     lines = textwrap.wrap("   ".join(words), _LINE, max_lines=_MOST_LINES, placeholder="  …")
     axes.text(0.5, 1.0, "in tokens:  " + "\n".join(lines), fontsize=8, va="top", ha="center", color="0.25")
@@ -187,7 +175,7 @@ def _write_words(axes: Axes, vocabulary: Vocabulary) -> None:
 
 
 def _draw_use(axes: Axes, vocabulary: Vocabulary, possible: int) -> None:
-    """A bar each move, with room for those that never occur where they could be drawn too."""
+    """Draw a bar for each move, and leave room for those that never occur if they could be drawn too."""
     counts, colors = vocabulary.counts, _colors(vocabulary.moves)
     axes.stairs(counts, np.arange(len(counts) + 1) - 0.5, fill=True, color="0.75")
     axes.bar(range(len(colors)), counts[: len(colors)], width=1.0, color=colors)

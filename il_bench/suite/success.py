@@ -1,4 +1,4 @@
-"""What test_success.py does to one policy; a module of its own, so that collecting it costs nothing."""
+"""What test_success.py does with one policy: a module of its own, so that collecting it imports no torch."""
 
 from dataclasses import replace
 from typing import Any
@@ -45,15 +45,9 @@ class Measure:
         ) as environment:
             return self._gated(policy, environment.fingerprint(self._fingerprint), environment.run_block)
 
-    def ceiling(self) -> collect.Record:
-        """Roll out the expert, which meets no gate."""
-        return self._ungated(load_policy(EXPERT))
-
-    def floor(self) -> collect.Record:
-        """Roll out fresh weights, which meet no gate."""
-        return self._ungated(untrained(self._settings.device))
-
-    def _ungated(self, policy: LoadedPolicy) -> collect.Record:
+    def context(self, name: str) -> collect.Record:
+        """Roll out the ceiling or the floor of the table, EXPERT or UNTRAINED, which meet no gate."""
+        policy = load_policy(EXPERT) if name == EXPERT else untrained(self._settings.device)
         outcomes = self._evaluate(policy)
         row = row_of(policy, outcomes, PolicyGates(policy.name).verdict(outcomes))
         return collect.Record("success", row, self._fingerprint)
@@ -102,7 +96,7 @@ class Measure:
 
 
 def untrained(device: str) -> LoadedPolicy:
-    """The embedded bc with weights as they were before training, the same ones every time."""
+    """Return the embedded bc with the weights it had before training, the same ones every time."""
     trained = load_policy("bc", device=device)
     with torch.random.fork_rng():
         torch.manual_seed(UNTRAINED_SEED)

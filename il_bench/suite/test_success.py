@@ -8,6 +8,7 @@ import pytest
 
 from il_bench.errors import IlBenchError
 from il_bench.plugin.fixtures import REGISTRY, SETTINGS, any_environment
+from il_bench.protocol import EXPERT, UNTRAINED
 
 if TYPE_CHECKING:
     from il_bench.plugin.evaluation import Evaluate
@@ -42,7 +43,7 @@ def test_success(policy: "LoadedPolicy", measure: "Measure", il_bench_record: Re
 def test_untrained(measure: "Measure", il_bench_record: Record) -> None:
     """Roll out fresh weights: the floor that the table shows every policy against."""
     with in_one_line():
-        record = measure.floor()
+        record = measure.context(UNTRAINED)
     il_bench_record(record.to_dict())
 
 
@@ -51,7 +52,7 @@ def test_untrained(measure: "Measure", il_bench_record: Record) -> None:
 def test_expert(measure: "Measure", il_bench_record: Record) -> None:
     """Roll out the planner that knows the simulator: the ceiling of the table."""
     with in_one_line():
-        record = measure.ceiling()
+        record = measure.context(EXPERT)
     il_bench_record(record.to_dict())
 
 
