@@ -27,7 +27,7 @@ from il_bench.data.sources import open_dataset
 from il_bench.policies.checkpoint import load_policy
 from il_bench.policies.tokenizers import load_tokenizer
 from il_bench.tokenizers import ResidualVQTokenizer
-from il_bench.train.loop import BATCH_KEYS, delta_timestamps
+from il_bench.train.batches import BATCH_KEYS, delta_timestamps
 
 Call = Callable[[], object]
 BATCHES = (1, 64, 1024, 16384)

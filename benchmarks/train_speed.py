@@ -52,7 +52,8 @@ from il_bench.latency.device import device_for
 from il_bench.latency.flops import count_flops
 from il_bench.latency.matmul import MatrixProducts
 from il_bench.train import recipes
-from il_bench.train.loop import Trainer, policy_config
+from il_bench.train.batches import policy_config
+from il_bench.train.loop import Trainer
 
 SEED = 1
 WARM_UP = 5  # steps before the first turn

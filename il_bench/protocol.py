@@ -23,12 +23,13 @@ Scalar = str | int | float | bool | None
 #: Fields of a fingerprint that say which task the episodes are of. The others say what carried it out.
 EPISODE_FIELDS = ("task", "simulator", "max_steps", "success_coverage", "block_size")
 
-TRACKS = ("keypoints", "pixels")
+KEYPOINTS, PIXELS = TRACKS = ("keypoints", "pixels")
 MARGIN = 0.05  # how far below a target a policy must be told apart from it
 SEED_STARTS = {"test": 200_000, "validation": 100_000}
 MAX_EPISODES = 1_000  # both ranges hold 1,000 seeds
 TEST_SEEDS = range(SEED_STARTS["test"], SEED_STARTS["test"] + MAX_EPISODES)
 DEFAULT_EPISODES = 200  # of a policy that meets no gate
+LAST_TRAINING_SEED = 99_999  # demonstrations and training use the seeds up to this one
 RESERVED_SEEDS = 1_000_000  # kept for a third evaluation: nothing here ever sees them
 #: The ceiling (the planner) and the floor (a policy never trained), rolled out like the others.
 EXPERT, UNTRAINED = "expert", "untrained"

@@ -16,11 +16,10 @@ from il_bench.demos.output import make_once
 from il_bench.demos.provenance import MakeInputs, Part, Provenance
 from il_bench.demos.recording import RecordedBlock, Recorder, Recording
 from il_bench.errors import IlBenchError
-from il_bench.protocol import BLOCK_SIZE, MAX_STEPS
+from il_bench.protocol import BLOCK_SIZE, LAST_TRAINING_SEED, MAX_STEPS
 from il_bench.pusht.geometry import block_keypoints
 from il_bench.rollout import executors
 
-LAST_SEED = 99_999  # seeds above are for evaluations
 TAKEOVER_MAX = 200
 MAX_NOISE = 1.0
 # So many seeds are recorded together without a policy. With one it is the policy's block, whose size decides
@@ -93,7 +92,7 @@ def make_demos(
 
 def _check(episodes: int, seed: int, noise: float, takeover_max: int, workers: int) -> None:
     for name, value, low, high in (
-        ("episodes", episodes, 1, LAST_SEED + 1),
+        ("episodes", episodes, 1, LAST_TRAINING_SEED + 1),
         ("noise", noise, 0.0, MAX_NOISE),
         ("takeover_max", takeover_max, 0, MAX_STEPS),
         ("workers", workers, 1, 1024),
@@ -101,10 +100,10 @@ def _check(episodes: int, seed: int, noise: float, takeover_max: int, workers: i
         if not low <= value <= high:
             raise IlBenchError(f"{name} is {value}; it must be within {low} .. {high}")
     last = seed + episodes - 1
-    if seed < 0 or last > LAST_SEED:
+    if seed < 0 or last > LAST_TRAINING_SEED:
         raise IlBenchError(
-            f"seeds {seed} .. {last}: demonstrations use seeds 0 .. {LAST_SEED} only, those above are for "
-            "evaluations; choose another seed or fewer episodes"
+            f"seeds {seed} .. {last}: demonstrations use seeds 0 .. {LAST_TRAINING_SEED} only; those above "
+            "are for evaluations; choose another seed or fewer episodes"
         )
 
 

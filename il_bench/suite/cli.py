@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from il_bench.errors import IlBenchError, fail
-from il_bench.protocol import BLOCK_SIZE, DATA_HELP, MAX_EPISODES, REPORT_FOLDER, SEED_STARTS, data_name
+from il_bench.protocol import (
+    BLOCK_SIZE,
+    DATA_HELP,
+    MAX_EPISODES,
+    PIXELS,
+    REPORT_FOLDER,
+    SEED_STARTS,
+    data_name,
+)
 
 if TYPE_CHECKING:
     from il_bench.report.schema import TokenizerRow
@@ -53,7 +61,7 @@ def evaluate(
         loader = PolicyLoader(policy, device)
         loaded = loader()
         start = SEED_STARTS[seeds.value]
-        if loaded.track == "pixels":
+        if loaded.track == PIXELS:
             typer.echo(ON_IMAGES, err=True)
         with _progress(loaded.name, episodes) as on_block:
             outcomes = rollout(loader, range(start, start + episodes), workers=workers, on_block=on_block)

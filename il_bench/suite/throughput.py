@@ -20,7 +20,7 @@ from il_bench.policies.checkpoint import LoadedPolicy
 from il_bench.report.schema import PRODUCTS, Throughput
 from il_bench.suite.reconstruction import FittedTokenizer
 from il_bench.tokenizers import ResidualVQTokenizer, Tokenizer
-from il_bench.train.loop import BATCH_KEYS, delta_timestamps
+from il_bench.train.batches import BATCH_KEYS, delta_timestamps
 
 MOST_ROUNDS, FEWEST_ROUNDS = 100, 5
 WARM_UP = 3  # rounds

@@ -1,51 +1,55 @@
 """Checkpoints of a training run, in LeRobot's layout: whole or not at all, and enough to go on exactly."""
 
-import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from draccus.utils import flatten
 from lerobot.optim.optimizers import load_optimizer_state, save_optimizer_state
+from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.processor import PolicyProcessorPipeline
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
-from il_bench.data import Windows
 from il_bench.errors import IlBenchError
+from il_bench.machine import differences
+from il_bench.train.optimization import AveragedPolicy
+from il_bench.train.recipes import Recipe
 
 PRETRAINED, STATE = "pretrained_model", "training_state"
 TRAINING_FILE, PROGRESS_FILE, RAW_WEIGHTS = "training.json", "progress.json", "raw.safetensors"
 
 
-def describe_data(dataset: LeRobotDataset, name: str, windows: Windows) -> dict[str, Any]:
-    """What a policy was trained on: name, size, and a hash of its states and actions."""
-    everything = torch.arange(len(windows))
-    columns = windows.batch(everything)
-    digest = hashlib.sha256()
-    for key in ("observation.state", "observation.environment_state", "action"):
-        column = columns[key]
-        own = column if column.ndim == 2 else column[:, 0]
-        digest.update(own.contiguous().numpy().tobytes())
-    return {
-        "name": name,
-        "episodes": dataset.meta.total_episodes,
-        "frames": dataset.meta.total_frames,
-        "sha256": digest.hexdigest(),
-    }
+class TrainingRun(Protocol):
+    """What of a run a checkpoint holds, and puts back."""
+
+    output: Path
+    recipe: Recipe
+    data: dict[str, Any]
+    seed: int
+    step: int
+    seconds: float
+    core_seconds: float
+    data_seconds: float
+    policy: PreTrainedPolicy
+    average: AveragedPolicy
+    optimizer: torch.optim.AdamW
+    preprocessor: PolicyProcessorPipeline
+    postprocessor: PolicyProcessorPipeline
 
 
-def save(trainer: Any) -> Path:
+def save(run: TrainingRun) -> Path:
     """Write ``checkpoints/<step>`` and point ``checkpoints/last`` at it; only the last one is kept."""
-    checkpoints: Path = trainer.output / "checkpoints"
+    checkpoints = run.output / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
-    final = checkpoints / f"{trainer.step:06d}"
+    final = checkpoints / f"{run.step:06d}"
     partial = checkpoints / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    save_pretrained(trainer, partial / PRETRAINED)
-    _save_state(trainer, partial / STATE)
+    save_pretrained(run, partial / PRETRAINED)
+    _save_state(run, partial / STATE)
     if final.exists():
         shutil.rmtree(final)
     partial.rename(final)
@@ -59,34 +63,30 @@ def save(trainer: Any) -> Path:
     return final
 
 
-def save_pretrained(trainer: Any, folder: Path) -> None:
-    """The averaged policy as a LeRobot ``pretrained_model`` folder; what made it is in ``training.json``."""
-    trainer.average.policy.save_pretrained(folder)
-    trainer.preprocessor.save_pretrained(folder)
-    trainer.postprocessor.save_pretrained(folder)
-    (folder / TRAINING_FILE).write_text(json.dumps(_training_facts(trainer), indent=2) + "\n")
+def save_pretrained(run: TrainingRun, folder: Path) -> None:
+    """The averaged policy as a LeRobot ``pretrained_model`` folder; ``training.json`` says what made it."""
+    run.average.policy.save_pretrained(folder)
+    run.preprocessor.save_pretrained(folder)
+    run.postprocessor.save_pretrained(folder)
+    facts = {**_settings(run), "step": run.step, "core_seconds": round(run.core_seconds, 1)}
+    (folder / TRAINING_FILE).write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def _training_facts(trainer: Any) -> dict[str, Any]:
-    return {
-        "recipe": trainer.recipe.model_dump(mode="json"),
-        "data": trainer.data,
-        "seed": trainer.seed,
-        "step": trainer.step,
-        "core_seconds": round(trainer.core_seconds, 1),
-    }
+def _settings(run: TrainingRun) -> dict[str, Any]:
+    return {"recipe": run.recipe.model_dump(mode="json"), "data": run.data, "seed": run.seed}
 
 
-def _save_state(trainer: Any, folder: Path) -> None:
+def _save_state(run: TrainingRun, folder: Path) -> None:
     folder.mkdir(parents=True)
-    save_model(trainer.policy, str(folder / RAW_WEIGHTS))
-    save_optimizer_state(trainer.optimizer, folder)
+    save_model(run.policy, str(folder / RAW_WEIGHTS))
+    save_optimizer_state(run.optimizer, folder)
     progress = {
-        **_training_facts(trainer),
-        "seconds": trainer.seconds,
-        "core_seconds": trainer.core_seconds,
-        "data_seconds": trainer.data_seconds,
-        "ema_updates": trainer.average.n_updates,
+        **_settings(run),
+        "step": run.step,
+        "seconds": run.seconds,
+        "core_seconds": run.core_seconds,
+        "data_seconds": run.data_seconds,
+        "ema_updates": run.average.n_updates,
     }
     (folder / PROGRESS_FILE).write_text(json.dumps(progress, indent=2) + "\n")
 
@@ -96,40 +96,32 @@ def exists(output: Path) -> bool:
     return (output / "checkpoints" / "last" / STATE / PROGRESS_FILE).exists()
 
 
-def restore(trainer: Any) -> None:
-    """Put ``trainer`` where its output folder's last checkpoint left off.
+def restore(run: TrainingRun) -> None:
+    """Put ``run`` where its output folder's last checkpoint left off.
 
     Raises:
         IlBenchError: when that run had another recipe, seed or data, or its files are damaged.
     """
-    last = trainer.output / "checkpoints" / "last"
+    last = run.output / "checkpoints" / "last"
     try:
         progress = json.loads((last / STATE / PROGRESS_FILE).read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise IlBenchError(f"{last / STATE / PROGRESS_FILE}: cannot go on from here ({error}).") from None
-    facts = _training_facts(trainer)
-    for field in ("recipe", "seed", "data"):
-        if progress[field] != facts[field]:
-            difference = _difference(progress[field], facts[field])
-            raise IlBenchError(
-                f"{trainer.output}: was trained with another {field} ({difference}). "
-                "Give another --output, or the same settings again."
-            )
+    settings = _settings(run)
+    changed = differences(flatten({name: progress[name] for name in settings}), flatten(settings))
+    if changed:
+        raise IlBenchError(
+            f"{run.output}: was trained with other settings ({'; '.join(changed)}). "
+            "Give another --output, or the same settings again."
+        )
     try:
-        load_model(trainer.policy, str(last / STATE / RAW_WEIGHTS))
-        load_model(trainer.average.policy, str(last / PRETRAINED / "model.safetensors"))
-        load_optimizer_state(trainer.optimizer, last / STATE)
+        load_model(run.policy, str(last / STATE / RAW_WEIGHTS))
+        load_model(run.average.policy, str(last / PRETRAINED / "model.safetensors"))
+        load_optimizer_state(run.optimizer, last / STATE)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise IlBenchError(
             f"{last}: the checkpoint is damaged ({error}); delete it and train again."
         ) from None
-    trainer.step, trainer.seconds = progress["step"], progress["seconds"]
-    trainer.core_seconds = progress["core_seconds"]
-    trainer.data_seconds, trainer.average.n_updates = progress["data_seconds"], progress["ema_updates"]
-
-
-def _difference(before: Any, now: Any) -> str:
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        return "; ".join(f"{key}: {_difference(before.get(key), now.get(key))}" for key in keys)
-    return f"{before!r} then, {now!r} now"
+    run.step, run.seconds = progress["step"], progress["seconds"]
+    run.core_seconds, run.data_seconds = progress["core_seconds"], progress["data_seconds"]
+    run.average.n_updates = progress["ema_updates"]

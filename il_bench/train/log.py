@@ -1,144 +1,160 @@
-"""What a training run tells: a progress bar (or lines) for people, ``train_log.csv`` for plots."""
+"""What a run says as it trains: ``train_log.csv`` for plots; notes, a bar or lines for people."""
 
 import csv
-import math
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
-from il_bench.train import first_phase
-from il_bench.train import loop as train
-
-FIELDS = (
-    "step",
-    "phase",
-    "loss",
-    "lr",
-    "steps_per_second",
-    "seconds",
-    "data_share",
-    "success_rate",
-    "mean_max_reward",
-)
 LINE_EVERY_STEPS = 500
 
 
-class LogFile:
-    """Appends to ``output/train_log.csv``; rows after ``start_step`` (of an interrupted sitting) are dropped.
+@dataclass(frozen=True)
+class Progress:
+    """Where a run of il_bench's own loop stands; each field is a column of ``train_log.csv``.
 
-    Rows of an evaluation hold its two columns and the step alone.
+    ``loss`` is the mean since the last report; ``seconds`` counts training time of all sittings;
+    ``data_share`` is the share of it spent gathering and normalising batches.
     """
 
-    def __init__(self, output: Path, start_step: int) -> None:
-        self.path = output / "train_log.csv"
-        output.mkdir(parents=True, exist_ok=True)
-        kept = _rows_until(self.path, start_step)
-        self._file = self.path.open("w", newline="")
-        self._writer = csv.DictWriter(self._file, FIELDS)
-        self._writer.writeheader()
-        self._writer.writerows(kept)
-        self._file.flush()
+    step: int
+    phase: str
+    loss: float
+    lr: float
+    steps_per_second: float
+    seconds: float
+    data_share: float
 
-    def write(self, **row: Any) -> None:
-        """One row; fields that are left out stay empty."""
-        self._writer.writerow(row)
-        self._file.flush()
 
-    def close(self) -> None:
-        """End the file."""
-        self._file.close()
+FIELDS = (*(field.name for field in fields(Progress)), "success_rate", "mean_max_reward")
+FORMATS = {"loss": ".6g", "lr": ".4g", "steps_per_second": ".4g", "seconds": ".1f"}  # the others: .4f
 
 
 class TrainingLog:
-    """What il_bench's own training loop tells: ``LogFile``'s rows, and lines or a bar for people.
+    """Writes ``train_log.csv`` and says what VQ-BeT's two phases mean for its success rates.
+
+    VQ-BeT trains only its residual VQ in its first steps. Until then the policy itself is as it was drawn,
+    so its rates are neither said nor kept.
 
     Args:
-        output: folder of the run.
-        start_step: of this sitting.
-        first_phase_steps: of VQ-BeT, the steps that train its residual VQ alone; its end is said.
-        steps: of the whole run.
+        output: folder of the run; None keeps no file.
+        start_step: of this sitting; rows of later steps, which an interrupted sitting left, are dropped.
+        say: takes a sentence for people.
+        residual_vq_steps: of VQ-BeT, the steps that train only its residual VQ; else 0.
+        steps: of the whole run; 0 where they are not known.
     """
 
-    def __init__(self, output: Path, start_step: int, *, first_phase_steps: int = 0, steps: int = 0) -> None:
-        self._log = LogFile(output, start_step)
-        self._first_phase_steps, self._step = first_phase_steps, start_step
-        self._bar = _Bar() if sys.stderr.isatty() else None
-        if start_step < first_phase_steps:
-            self._say(first_phase.ahead(first_phase_steps, steps))
-
-    def __enter__(self) -> "TrainingLog":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    def __init__(
+        self,
+        output: Path | None,
+        start_step: int,
+        say: Callable[[str], None],
+        *,
+        residual_vq_steps: int = 0,
+        steps: int = 0,
     ) -> None:
-        self._log.close()
-        if self._bar:
-            self._bar.progress.stop()
+        self._path = None if output is None else output / "train_log.csv"
+        self._say, self._residual_vq_steps = say, residual_vq_steps
+        self._start_step = self._step = start_step
+        self._is_begun = False
+        if start_step < residual_vq_steps:
+            too_short = f"; {steps} steps end in it, and train no policy at all"
+            say(
+                f"steps 1 to {residual_vq_steps} train the residual VQ alone: no success rate up to step "
+                f"{residual_vq_steps} counts{too_short if 0 < steps <= residual_vq_steps else ''}"
+            )
 
-    def progress(self, at: "train.Progress") -> None:
-        """One row, and the bar moved."""
-        self._log.write(
-            step=at.step,
-            phase=at.phase,
-            loss=f"{at.loss:.6g}",
-            lr=f"{at.lr:.4g}",
-            steps_per_second=f"{at.steps_per_second:.4g}",
-            seconds=f"{at.seconds:.1f}",
-            data_share=f"{at.data_share:.4f}",
+    def training(self, step: int, **columns: Any) -> None:
+        """Write a row with these ``columns``; the others stay empty."""
+        self._write(step, **columns)
+        if self._step < self._residual_vq_steps <= step:
+            self._say(
+                f"step {self._residual_vq_steps}: first phase over, the residual VQ is trained and frozen; "
+                "from here on the policy itself is trained"
+            )
+        self._step = step
+
+    def has_policy(self, step: int) -> bool:
+        """Whether rates measured at ``step`` count; says why if they do not."""
+        if step > self._residual_vq_steps or self._residual_vq_steps == 0:
+            return True
+        self._say(
+            f"step {step}: no policy yet, only the residual VQ is trained up to step "
+            f"{self._residual_vq_steps}; a success rate says nothing and is not kept"
         )
-        text = f"{at.phase}: loss {at.loss:.4g}, {at.steps_per_second:.3g} steps/s"
-        if self._bar:
-            self._bar.update(at, text)
-        elif at.step % LINE_EVERY_STEPS == 0 or at.step == at.steps:
-            left = (at.steps - at.step) / at.steps_per_second
-            print(f"step {at.step}/{at.steps}  {text}, {left / 60:.0f} min left", flush=True)
-        if self._step < self._first_phase_steps <= at.step:
-            self._say(first_phase.over(self._first_phase_steps))
-        self._step = at.step
+        return False
 
     def evaluation(self, step: int, success_rate: float, mean_max_reward: float) -> None:
-        """One row with the two rates; NaN, of a policy still in its first phase, is said and not written."""
-        if math.isnan(success_rate):
-            self._say(first_phase.void(step, self._first_phase_steps))
-            return
-        self._log.write(
-            step=step, success_rate=f"{success_rate:.4f}", mean_max_reward=f"{mean_max_reward:.4f}"
-        )
-        self._say(
-            f"step {step}: validation success_rate {success_rate:.3f}, mean_max_reward {mean_max_reward:.3f}"
-        )
+        """Say the rates of an evaluation, and write a row of them alone."""
+        self._say(f"step {step}: success_rate {success_rate:.3f}, mean_max_reward {mean_max_reward:.3f}")
+        self._write(step, success_rate=success_rate, mean_max_reward=mean_max_reward)
 
-    def _say(self, text: str) -> None:
+    def _write(self, step: int, **columns: Any) -> None:
+        if self._path is None:
+            return
+        row = {
+            name: format(value, FORMATS.get(name, ".4f")) if isinstance(value, float) else str(value)
+            for name, value in {"step": step, **columns}.items()
+        }
+        rows = [row] if self._is_begun else [*self._earlier_rows(), row]
+        # The folder is not made earlier: lerobot-train refuses one that is there already.
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a" if self._is_begun else "w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS)
+            if not self._is_begun:
+                writer.writeheader()
+            writer.writerows(rows)
+        self._is_begun = True
+
+    def _earlier_rows(self) -> list[dict[str, str]]:
+        if self._start_step == 0 or self._path is None or not self._path.exists():
+            return []
+        with self._path.open(newline="") as file:
+            return [row for row in csv.DictReader(file) if int(row["step"]) <= self._start_step]
+
+
+class Display:
+    """Shows il_bench's own loop at work: a bar in a terminal, a line every 500 steps elsewhere."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            self._bar = Bar(
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TextColumn("{task.description}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._bar_task = self._bar.add_task("starting", total=self._steps)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._bar:
-            self._bar.progress.console.print(text)
+            self._bar.stop()
+
+    def show(self, at: Progress) -> None:
+        """Move the bar, or print a line when one is due."""
+        text = f"{at.phase}: loss {at.loss:.4g}, {at.steps_per_second:.3g} steps/s"
+        if self._bar:
+            self._bar.update(self._bar_task, completed=at.step, description=text)
+        elif at.step % LINE_EVERY_STEPS == 0 or at.step == self._steps:
+            minutes = (self._steps - at.step) / at.steps_per_second / 60
+            self.say(f"step {at.step}/{self._steps}  {text}, {minutes:.0f} min left")
+
+    def say(self, text: str) -> None:
+        """Print a line, above the bar if there is one."""
+        if self._bar:
+            self._bar.console.print(text)
         else:
             print(text, flush=True)
-
-
-class _Bar:
-    def __init__(self) -> None:
-        columns = (
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.description}"),
-        )
-        self.progress = Progress(
-            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)
-        )
-        self._task = self.progress.add_task("starting", total=1)
-        self.progress.start()
-
-    def update(self, at: "train.Progress", text: str) -> None:
-        self.progress.update(self._task, total=at.steps, completed=at.step, description=text)
-
-
-def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
-    if step == 0 or not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if int(row["step"]) <= step]

@@ -1,54 +1,28 @@
-"""One training loop for every policy, out of memory-resident windows."""
+"""One training loop for every policy on keypoints, out of windows held in memory."""
 
 import io
-import math
+import signal
 import time
-from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
 
-import draccus
 import torch
-from lerobot.configs import PreTrainedConfig
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.policies.factory import make_policy, make_pre_post_processors
+from lerobot.policies.factory import make_policy
 from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Tensor
 
-import il_bench.policies  # noqa: F401  (registers il_bc, il_bet and il_vqbet)
 from il_bench import protocol
 from il_bench.data import Windows, open_dataset
 from il_bench.errors import IlBenchError
 from il_bench.machine import one_thread
-from il_bench.policies import pusht_features
-from il_bench.train import checkpoint
-from il_bench.train.ema import AveragedPolicy
-from il_bench.train.interrupts import asked_to_stop
+from il_bench.train import batches, checkpoint
+from il_bench.train.batches import BATCH_KEYS
+from il_bench.train.log import Progress
+from il_bench.train.optimization import AveragedPolicy, lr_factor
 from il_bench.train.recipes import Recipe
 
-BATCH_KEYS = (OBS_STATE, OBS_ENV_STATE, ACTION, f"{ACTION}_is_pad")
 LOG_EVERY = 50
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands, told to the caller every ``LOG_EVERY`` steps.
-
-    ``loss`` is the mean since the last report; ``seconds`` counts training time of all sittings;
-    ``data_share`` is the share of it spent gathering and normalising batches.
-    """
-
-    step: int
-    steps: int
-    phase: str
-    loss: float
-    lr: float
-    seconds: float
-    data_share: float
-    steps_per_second: float
 
 
 class Trainer:
@@ -83,15 +57,15 @@ class Trainer:
         self.device = device
         self.settings = recipe.training
         dataset = open_dataset(source)
-        _check_keypoints(dataset, source)
-        config = policy_config(recipe, device)
+        batches.check_keypoints(dataset, source)
+        config = batches.policy_config(recipe, device)
         torch.manual_seed(seed)
         with redirect_stdout(io.StringIO()):  # LeRobot prints what it does
             self.policy: PreTrainedPolicy = make_policy(config, ds_meta=dataset.meta)
-        self.windows = Windows(dataset, delta_timestamps(config, dataset.fps))
-        self.preprocessor, self.postprocessor = _processors(recipe, config, self.windows)
-        self.frames = _usable_frames(self.windows, getattr(config, "drop_n_last_frames", 0))
-        self.data = checkpoint.describe_data(dataset, data_name or protocol.data_name(source), self.windows)
+        self.windows = Windows(dataset, batches.delta_timestamps(config, dataset.fps))
+        self.preprocessor, self.postprocessor = batches.processors(recipe, config, self.windows)
+        self.frames = batches.usable_frames(self.windows, getattr(config, "drop_n_last_frames", 0))
+        self.data = batches.describe_data(dataset, data_name or protocol.data_name(source), self.windows)
         if hasattr(self.policy, "fit_tokenizer"):
             self.policy.fit_tokenizer(self._batch(self.frames), seed=seed)
         self.optimizer = torch.optim.AdamW(
@@ -110,11 +84,11 @@ class Trainer:
         save_every: int,
         on_progress: Callable[[Progress], None],
         eval_every: int = 0,
-        on_evaluate: Callable[["Trainer"], None] | None = None,
+        on_evaluate: Callable[[], object] | None = None,
     ) -> bool:
         """Train to the end. Ctrl-C (or SIGTERM) finishes the step, saves, and returns False."""
         losses: list[Tensor] = []
-        with asked_to_stop() as interrupted, one_thread() if self.device == "cpu" else nullcontext():
+        with _asked_to_stop() as interrupted, one_thread() if self.device == "cpu" else nullcontext():
             while self.step < self.settings.steps and not interrupted():
                 losses.append(self.train_step())
                 if self.step % LOG_EVERY == 0 or self.step == self.settings.steps:
@@ -123,7 +97,7 @@ class Trainer:
                 if self.step % save_every == 0:
                     checkpoint.save(self)
                 if on_evaluate and eval_every and self.step % eval_every == 0:
-                    on_evaluate(self)
+                    on_evaluate()
         checkpoint.save(self)
         return self.step == self.settings.steps
 
@@ -134,9 +108,10 @@ class Trainer:
         self.data_seconds += time.perf_counter() - started
         torch.manual_seed(_mix(self.seed, self.step))
         self.policy.train()
-        first_phase = self._in_first_phase()
+        was_residual_vq = self._trains_residual_vq()
+        factor = lr_factor(self.settings, self.step, self.residual_vq_steps)
         for group, lr in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
-            group["lr"] = lr * self._lr_factor()
+            group["lr"] = lr * factor
         bf16 = self.settings.autocast == "bfloat16"
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16):
             loss, _ = self.policy.forward(batch)
@@ -149,7 +124,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.grad_clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if first_phase and not self._in_first_phase():
+        if was_residual_vq and not self._trains_residual_vq():
             self.average.restart(self.policy)
         else:
             self.average.update(self.policy)
@@ -179,30 +154,17 @@ class Trainer:
         return self._order
 
     @property
-    def first_phase_steps(self) -> int:
-        """Steps of VQ-BeT that train its residual VQ alone; 0 of other policies."""
+    def residual_vq_steps(self) -> int:
+        """Steps of VQ-BeT that train only its residual VQ; 0 of other policies."""
         return int(getattr(self.policy.config, "n_vqvae_training_steps", 0))
 
-    def _in_first_phase(self) -> bool:
+    def _trains_residual_vq(self) -> bool:
         return bool(getattr(self.policy, "in_first_phase", False))
-
-    def _lr_factor(self) -> float:
-        """Constant in VQ-BeT's first phase; then linear warm-up and a cosine to the end."""
-        start = self.first_phase_steps
-        if self.step < start:
-            return 1.0
-        step, settings = self.step - start, self.settings
-        warmup = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-        cosine = 0.5 * (1 + math.cos(math.pi * step / ((settings.cosine_steps or settings.steps) - start)))
-        final = settings.final_lr_fraction
-        cooldown = min(1.0, (settings.steps - self.step) / max(1, settings.cooldown_steps))
-        return warmup * cooldown * (final + (1 - final) * cosine)
 
     def _progress(self, losses: list[Tensor]) -> Progress:
         return Progress(
             step=self.step,
-            steps=self.settings.steps,
-            phase="residual VQ" if self._in_first_phase() else "policy",
+            phase="residual VQ" if self._trains_residual_vq() else "policy",
             loss=float(torch.stack(losses).mean()),
             lr=self.optimizer.param_groups[0]["lr"],
             seconds=self.seconds,
@@ -211,78 +173,23 @@ class Trainer:
         )
 
 
-def policy_config(recipe: Recipe, device: str) -> PreTrainedConfig:
-    """LeRobot's configuration out of a recipe.
-
-    Raises:
-        IlBenchError: when LeRobot does not know the type or a field, or refuses a value.
-    """
-    fields = {**recipe.policy, "device": device, "push_to_hub": False}
-    try:
-        config: PreTrainedConfig = draccus.decode(PreTrainedConfig, fields)
-    except Exception as error:  # draccus has its own errors around ValueError and KeyError
-        cause = error.__cause__ or error
-        raise IlBenchError(f"recipe, [policy] {recipe.policy.get('type')}: {cause}") from None
-    if recipe.processing.pusht_features:
-        config.input_features = pusht_features.input_features()
-    return config
-
-
-def _processors(recipe: Recipe, config: PreTrainedConfig, windows: Windows) -> tuple[Any, Any]:
-    """LeRobot's processors of the policy, with the recipe's steps among them."""
-    processing, stats = recipe.processing, windows.stats
-    if processing.relative_actions:
-        stats = {**stats, ACTION: _relative_stats(windows)}
-    preprocessor, postprocessor = make_pre_post_processors(config, dataset_stats=stats)
-    if processing.relative_actions:
-        pusht_features.make_actions_relative(preprocessor, postprocessor)
-    if processing.pusht_features:
-        pusht_features.add_features(preprocessor)
-    return preprocessor, postprocessor
-
-
-def _relative_stats(windows: Windows) -> dict[str, Tensor]:
-    """LeRobot's statistics of the windows' actions (2,), relative to where the agent is; padding left out."""
-    batch = windows.batch(torch.arange(len(windows)))
-    state = batch[OBS_STATE].flatten(1)[:, -2:]  # the last one, if there is a history
-    relative = (batch[ACTION] - state[:, None])[~batch[f"{ACTION}_is_pad"]]
-    low, high = relative.aminmax(dim=0)
-    return {"mean": relative.mean(dim=0), "std": relative.std(dim=0), "min": low, "max": high}
-
-
-def delta_timestamps(config: PreTrainedConfig, fps: int) -> dict[str, list[float]]:
-    """LeRobot's ``delta_timestamps`` of the policy's windows, in seconds."""
-    actions = config.action_delta_indices
-    result = {ACTION: [i / fps for i in actions or [0]]}
-    observations = config.observation_delta_indices
-    if observations is not None:
-        result |= {key: [i / fps for i in observations] for key in (OBS_STATE, OBS_ENV_STATE)}
-    return result
-
-
-def _usable_frames(windows: Windows, drop_n_last_frames: int) -> Tensor:
-    """Frames a window may be centred on: all but the last few of each episode."""
-    everything = torch.arange(len(windows))
-    if drop_n_last_frames == 0:
-        return everything
-    episodes = windows.batch(everything)["episode_index"]
-    _, lengths = torch.unique_consecutive(episodes, return_counts=True)
-    last = (lengths.cumsum(0) - 1).repeat_interleave(lengths)
-    usable = everything[last - everything >= drop_n_last_frames]
-    if len(usable) == 0:
-        raise IlBenchError(f"No episode is longer than drop_n_last_frames = {drop_n_last_frames} frames.")
-    return usable
-
-
 def _mix(seed: int, number: int) -> int:
     """One 62-bit seed out of two numbers; plain sums would make run 1's step 2 run 2's step 1."""
     return ((seed + 1) * 0x9E3779B97F4A7C15 + number * 0xC2B2AE3D27D4EB4F) % (1 << 62)
 
 
-def _check_keypoints(dataset: LeRobotDataset, source: str | Path) -> None:
-    if OBS_ENV_STATE not in dataset.meta.features:
-        others = ", ".join(key for key in dataset.meta.features if key.startswith("observation."))
-        raise IlBenchError(
-            f"{source}: holds no keypoints ({OBS_ENV_STATE}), but {others}; to train on images, add "
-            "--track pixels"
-        )
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Yield whether Ctrl-C or SIGTERM came; within, neither ends this process. For the main thread only."""
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

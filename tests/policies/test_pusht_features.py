@@ -141,7 +141,8 @@ def test_relative_actions_refuse_a_longer_execution(saved: Path) -> None:
         load_policy(saved)
     with pytest.raises(IlBenchError, match="relative_actions needs n_action_steps = 1"):
         data = recipe().model_dump(mode="json")
-        recipes.parse({**data, "policy": {**data["policy"], "n_action_steps": 2}}, "mine.toml")
+        data["policy"]["n_action_steps"] = 2
+        recipes.parse(recipes.Recipe, data, "mine.toml")
 
 
 def test_features_without_their_step_are_refused(saved: Path) -> None:

@@ -1,98 +1,149 @@
 """``il-bench train`` where LeRobot's own trainer does the work: recipes for images, lines of LeRobot's."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import typer
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from lerobot.utils.device_utils import is_torch_device_available
 
+from il_bench.data import open_dataset
 from il_bench.errors import IlBenchError
-from il_bench.train import first_phase, recipes
-from il_bench.train.lerobot import data, plan, resume, run
-from il_bench.train.lerobot.options import Options
-from il_bench.train.lerobot.plan import Plan
+from il_bench.train import TrainOptions, recipes
+from il_bench.train.lerobot import command_line, run
+from il_bench.train.lerobot.command_line import CONFIG, CommandLine, saved_step, to_resume
+from il_bench.train.log import TrainingLog
 
-SAVED = "Stopped. The last checkpoint is of step {step}. To go on: the same command with --resume"
+BUILD = "il-bench demos build --track pixels"
+# Options of il-bench and the flags of lerobot-train that they stand for: those in a recipe, and the others.
+IN_RECIPE = {
+    "steps": "steps",
+    "batch_size": "batch_size",
+    "save_every": "save_freq",
+    "eval_every": "env_eval_freq",
+}
+OF_RUN = {
+    "output": "output_dir",
+    "seed": "seed",
+    "device": "policy.device",
+    "eval_episodes": "eval.n_episodes",
+}
 
 
-def train_recipe(policy: str, options: Options, extra: list[str]) -> bool:
-    """Train ``policy`` by its recipe for images; False if it was interrupted.
+def train_recipe(policy: str, options: TrainOptions, extra: list[str]) -> bool:
+    """Train ``policy``, a name or the path of a recipe, on images; False if it was interrupted.
 
-    Args:
-        policy: a policy's name, or the path of a recipe.
-        options: as given on the command line.
-        extra: words of ``lerobot-train``'s command line that win over the recipe.
-
-    Raises:
-        IlBenchError: for whatever does not fit, before anything is trained.
+    ``extra`` are words of ``lerobot-train``'s command line that win over the recipe.
     """
-    source, output = options.needed()
-    overrides = {"steps": options.steps, "batch_size": options.batch_size}
-    overrides |= {"save_freq": options.save_every, "env_eval_freq": options.eval_every}
-    recipe = recipes.load_pixels(policy, {k: v for k, v in overrides.items() if v is not None})
-    given = data.flags_of(source) | {
-        "policy.device": options.device or "cpu",
-        "seed": str(1 if options.seed is None else options.seed),
-        "output_dir": str(output),
-    }
-    if options.eval_episodes is not None:
-        given["eval.n_episodes"] = str(options.eval_episodes)
-    return _train(plan.from_recipe(recipe, given, extra), options)
+    source, _ = options.data_and_output()
+    recipe = recipes.load_pixels(policy, options.given_as(IN_RECIPE))
+    given = {"policy.device": "cpu", "seed": 1, **dataset_flags(source), **options.given_as(OF_RUN)}
+    flags = {name: str(value) for name, value in given.items()}
+    return _train(command_line.from_recipe(recipe, flags, extra), options)
 
 
-def train_line(words: list[str], options: Options) -> bool:
-    """Train by a command line of ``lerobot-train``, an older one perhaps; False if it was interrupted.
+def train_line(words: list[str], options: TrainOptions) -> bool:
+    """Train by the ``words`` of a ``lerobot-train`` line, perhaps an older one; False if it was interrupted.
 
-    Args:
-        words: the line.
-        options: il-bench's, given before the line: added to it.
-
-    Raises:
-        IlBenchError: for whatever does not fit, before anything is trained.
+    The ``options`` of il-bench are added to the line.
     """
-    names = {
-        "dataset.root": options.data,
-        "output_dir": options.output,
-        "seed": options.seed,
-        "steps": options.steps,
-        "batch_size": options.batch_size,
-        "policy.device": options.device,
-        "save_freq": options.save_every,
-        "env_eval_freq": options.eval_every,
-        "eval.n_episodes": options.eval_episodes,
-    }
-    made = plan.from_line(words, {name: str(value) for name, value in names.items() if value is not None})
-    if not options.print_command and "config_path" not in made.flags:
-        data.check(made.flags)
-    return _train(made, options)
+    given = options.given_as({"data": "dataset.root", **OF_RUN, **IN_RECIPE})
+    line = command_line.from_words(words, {name: str(value) for name, value in given.items()})
+    if not options.print_command and "config_path" not in line.flags:
+        check_dataset(line.flags)
+    return _train(line, options)
 
 
-def _train(made: Plan, options: Options) -> bool:
-    output, start = made.output, 0
+def _train(line: CommandLine, options: TrainOptions) -> bool:
+    given, start = line.flags.get("output_dir"), 0
+    output = Path(given) if given else None
+    steps, residual_vq_steps = int(line.flags.get("steps", 0)), line.residual_vq_steps
     if options.resume:
-        if output is None or not resume.exists(output):
+        if output is None or not (output / CONFIG).exists():
             raise IlBenchError(f"{output}: holds no checkpoint to resume; leave --resume out to start.")
-        start, made = resume.saved_step(output), resume.plan(made, output)
-    for note in made.notes:
+        start, line = saved_step(output), to_resume(line, output)
+    for note in line.notes:
         typer.secho(f"il-bench: {note}", fg="yellow", err=options.print_command)
     if options.print_command:
-        typer.echo(made.command())
+        typer.echo(str(line))
         return True
-    if output is not None and output.exists() and not options.resume and "config_path" not in made.flags:
+    if output is not None and output.exists() and "config_path" not in line.flags:
         raise IlBenchError(f"{output}: is there already. Add --resume to go on, or give another --output.")
-    _check_device(made.flags.get("policy.device"))
-    if start < made.first_phase_steps:
-        steps = int(made.flags.get("steps", options.steps or 0) or made.first_phase_steps + 1)
-        typer.secho(f"il-bench: {first_phase.ahead(made.first_phase_steps, steps)}", fg="yellow")
-    if run.run(made, start_step=start):
-        if output is not None:
-            typer.echo(f"Done. Evaluate it: il-bench evaluate {output}")
-        return True
-    typer.echo(SAVED.format(step=0 if output is None else resume.saved_step(output)))
-    return False
+    _check_device(line.flags.get("policy.device"))
+    log = TrainingLog(
+        output,
+        start,
+        lambda text: typer.secho(f"il-bench: {text}", fg="yellow"),
+        residual_vq_steps=residual_vq_steps,
+        steps=steps,
+    )
+    finished = run.run(line, log)
+    if not finished:
+        step = 0 if output is None else saved_step(output)
+        typer.echo(
+            f"Stopped. The last checkpoint is of step {step}. To go on: the same command with --resume"
+        )
+    elif output is not None:
+        typer.echo(f"Done. Evaluate it: il-bench evaluate {output}")
+    return finished
 
 
 def _check_device(device: str | None) -> None:
     try:
-        there = device is None or is_torch_device_available(device)
+        is_there = device is None or is_torch_device_available(device)
     except ValueError:  # a kind of device that LeRobot has never heard of
-        there = False
-    if not there:
+        is_there = False
+    if not is_there:
         raise IlBenchError(f"{device}: no such device here; give --device cpu, or run it where there is one.")
+
+
+def dataset_flags(source: str) -> dict[str, str]:
+    """The flags that tell ``lerobot-train`` where the images of ``source``, a folder or a Hub id, are.
+
+    Raises:
+        IlBenchError: no such data, damaged data, or no images of PushT in them.
+    """
+    _check_images(source, open_dataset(source).meta.features)
+    root = Path(source).expanduser()
+    if not (root / "meta" / "info.json").exists():
+        return {"dataset.repo_id": source}
+    return {"dataset.repo_id": f"local/{root.resolve().name}", "dataset.root": str(root)}
+
+
+def check_dataset(flags: Mapping[str, str]) -> None:
+    """Raise IlBenchError unless the data of a command line are there."""
+    repo_id, root = flags["dataset.repo_id"], flags.get("dataset.root")
+    if root is not None and not (Path(root) / "meta" / "info.json").exists():
+        raise IlBenchError(f"--dataset.root={root}: no LeRobotDataset (it would hold meta/info.json).")
+    try:
+        meta = LeRobotDatasetMetadata(repo_id, root=root)
+    except Exception as error:  # offline, no such repository, old format: many types, one answer
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise IlBenchError(
+            f"--dataset.repo_id={repo_id}: not on this machine, and the Hugging Face Hub did not give it "
+            f"({first}). Without a network, build it with `{BUILD}` and give --data DIR before the line."
+        ) from None
+    if flags.get("policy.type") == "vqbet":
+        _check_images(root or repo_id, meta.features)
+
+
+def _check_images(where: str, features: Mapping[str, Any]) -> None:
+    """Raise IlBenchError unless ``features`` are the agent's place, one image and an action."""
+    images = [key for key, feature in features.items() if feature["dtype"] in ("image", "video")]
+    if not images:
+        raise IlBenchError(
+            f"{where}: holds no images (its features: {', '.join(sorted(features))}); make data with them: "
+            f"{BUILD} --from {where} --output DIR."
+        )
+    observed = {key for key in features if key.startswith("observation.")} - set(images)
+    if len(images) > 1 or observed != {OBS_STATE}:
+        extra = sorted([*images[1:], *(observed - {OBS_STATE})]) or [f"no {OBS_STATE}"]
+        raise IlBenchError(
+            f"{where}: a policy on PushT's images takes one image and {OBS_STATE!r}; the data have "
+            f"{', '.join(extra)} besides"
+            + (f" ({OBS_ENV_STATE} is for --track keypoints)." if OBS_ENV_STATE in extra else ".")
+        )
+    if ACTION not in features:
+        raise IlBenchError(f"{where}: no feature {ACTION!r} to learn.")

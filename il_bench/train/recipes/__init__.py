@@ -1,18 +1,21 @@
 """Every hyperparameter of every policy and track, as data: ``recipes/<track>/<policy>.toml``.
 
-Those of keypoints are for il_bench's own training loop, those of pixels (``pixel_recipe.py``) for
-LeRobot's.
+A ``Recipe`` on keypoints is for il_bench's own training loop. A ``PixelRecipe`` is a list of flags for
+LeRobot's trainer, with the optimizer and learning rate that LeRobot is expected to derive from them.
 """
 
+import json
 import tomllib
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from draccus.utils import flatten
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from il_bench.errors import IlBenchError, wrong_field
-from il_bench.train.recipes import pixel_recipe
+from il_bench.protocol import PIXELS, TRACKS
 
 
 class Training(BaseModel):
@@ -60,6 +63,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    SCHEDULE: ClassVar = "training"
     policy: dict[str, Any]
     training: Training
     processing: Processing = Processing()
@@ -75,6 +79,47 @@ class Recipe(BaseModel):
         return self
 
 
+class Preset(BaseModel):
+    """The optimizer and scheduler that LeRobot's policy configuration is expected to return."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any] | None = None
+
+
+class PixelTraining(BaseModel):
+    """Flags of ``lerobot-train`` besides the policy's; il_bench's options replace those named here."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    save_freq: int = Field(gt=0)
+    env_eval_freq: int = Field(ge=0)
+
+
+class PixelRecipe(BaseModel):
+    """One policy on images. ``policy`` holds LeRobot's configuration, ``type`` among its fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    SCHEDULE: ClassVar = "train"
+    policy: dict[str, Any]
+    train: PixelTraining
+    preset: Preset
+
+    def flags(self) -> dict[str, str]:
+        """Every flag of ``lerobot-train`` that the recipe gives, by dotted name, as a line spells it."""
+        policy = {f"policy.{name}": spell(value) for name, value in self.policy.items()}
+        return policy | {name: spell(value) for name, value in flatten(self.train.model_dump()).items()}
+
+
+def spell(value: Any) -> str:
+    """A value as draccus, LeRobot's parser, reads it from a command line."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def names(track: str) -> list[str]:
     """Policies that have a recipe for ``track``."""
     folder = files(__name__) / track
@@ -83,28 +128,31 @@ def names(track: str) -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
-def load(policy: str, track: str, overrides: dict[str, Any] | None = None) -> Recipe:
-    """The recipe of ``policy`` on ``track``, with fields of ``[training]`` replaced by ``overrides``.
-
-    Args:
-        policy: a policy's name, or the path of a recipe, which ends in ``.toml``.
-
-    Raises:
-        IlBenchError: for a policy or track without a recipe; a file that cannot be read; a field that is
-            unknown or out of bounds.
-    """
-    data, source = _find(policy, track)
-    return parse(data, source, overrides)
+def load(policy: str, track: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe of ``policy``, a policy's name or the path of a .toml file, on ``track``; see ``parse``."""
+    return parse(Recipe, *_find(policy, track), overrides)
 
 
-def load_pixels(policy: str, overrides: dict[str, Any] | None = None) -> pixel_recipe.PixelRecipe:
-    """The recipe of ``policy`` on images, with fields of ``[train]`` replaced by ``overrides``.
+def load_pixels(policy: str, overrides: Mapping[str, Any] | None = None) -> PixelRecipe:
+    """The recipe of ``policy``, a policy's name or the path of a .toml file, on images; see ``parse``."""
+    return parse(PixelRecipe, *_find(policy, PIXELS), overrides)
+
+
+def parse[Kind: (Recipe, PixelRecipe)](
+    kind: type[Kind], data: dict[str, Any], source: str, overrides: Mapping[str, Any] | None = None
+) -> Kind:
+    """A recipe out of ``data``, its schedule changed by ``overrides``; ``source`` names it in errors.
 
     Raises:
-        IlBenchError: as ``load``.
+        IlBenchError: for a field that is missing, unknown or out of bounds.
     """
-    data, source = _find(policy, pixel_recipe.TRACK)
-    return pixel_recipe.parse(data, source, overrides or {})
+    schedule = data.get(kind.SCHEDULE, {})
+    if isinstance(schedule, dict):  # otherwise the model says that it is no table
+        data = {**data, kind.SCHEDULE: {**schedule, **(overrides or {})}}
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise IlBenchError(f"{source}: {wrong_field(error)}.") from None
 
 
 def _find(policy: str, track: str) -> tuple[dict[str, Any], str]:
@@ -113,13 +161,10 @@ def _find(policy: str, track: str) -> tuple[dict[str, Any], str]:
         return _read(Path(policy)), policy
     known = names(track)
     if policy not in known:
+        others = f"there is one for {', '.join(known)}; your own is a file that ends in .toml"
         raise IlBenchError(
             f"There is no recipe for policy {policy!r} on track {track!r}; "
-            + (
-                f"there is one for {', '.join(known)}; your own is a file that ends in .toml."
-                if known
-                else "the tracks with recipes are: keypoints, pixels."
-            )
+            + (f"{others}." if known else f"the tracks with recipes are: {', '.join(TRACKS)}.")
         )
     source = f"recipes/{track}/{policy}.toml"
     return tomllib.loads((files(__name__) / track / f"{policy}.toml").read_text()), source
@@ -134,15 +179,3 @@ def _read(path: Path) -> dict[str, Any]:
         raise IlBenchError(
             f"{path}: is no TOML ({error}); il_bench/train/recipes/ shows what one holds."
         ) from None
-
-
-def parse(data: dict[str, Any], source: str, overrides: dict[str, Any] | None = None) -> Recipe:
-    """A recipe out of ``data``, ``[training]`` changed by ``overrides``; ``source`` names it in errors.
-
-    Raises:
-        IlBenchError: for a field that is missing, unknown or out of bounds.
-    """
-    try:
-        return Recipe.model_validate(pixel_recipe.changed(data, "training", overrides or {}))
-    except ValidationError as error:
-        raise IlBenchError(f"{source}: {wrong_field(error)}.") from None

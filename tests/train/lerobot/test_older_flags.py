@@ -5,11 +5,10 @@ import shlex
 import pytest
 
 from il_bench.errors import IlBenchError
-from il_bench.train.lerobot import installed
-from il_bench.train.lerobot.changes import DEFAULTS, RENAMED
-from il_bench.train.lerobot.plan import from_line
-from il_bench.train.lerobot.translate import split, translate
-from il_bench.train.recipes.pixel_recipe import spell
+from il_bench.train.lerobot import flags as lerobot_flags
+from il_bench.train.lerobot.command_line import from_words
+from il_bench.train.lerobot.older_flags import CHANGED_DEFAULTS, GONE, RENAMED, translate
+from il_bench.train.recipes import spell
 
 COURSE = (
     "--policy.type=vqbet --dataset.repo_id=lerobot/pusht --env.type=pusht --env.task=PushT-v0 "
@@ -22,23 +21,23 @@ def note_on(flag: str, notes: list[str]) -> str:
 
 
 def test_the_courses_line_becomes_one_that_the_installed_lerobot_reads() -> None:
-    plan = from_line(shlex.split(COURSE), {})
-    config = installed.read(plan.flags)
+    line = from_words(shlex.split(COURSE), {})
+    config = lerobot_flags.read(line.flags)
     assert (config.policy.type, config.batch_size, config.steps, config.seed) == ("vqbet", 16, 100_000, 1)
     assert config.env_eval_freq == 10_000 and config.env.task == "PushT-v0"
     assert not config.policy.push_to_hub  # else LeRobot asks where to
-    assert "--env_eval_freq" in note_on("eval_freq", plan.notes)
-    assert plan.first_phase_steps == 20_000
+    assert "--env_eval_freq" in note_on("eval_freq", line.notes)
+    assert line.residual_vq_steps == 20_000
 
 
 @pytest.mark.parametrize("policy", ["vqbet", "diffusion", "act"])
 def test_every_default_that_changed_is_put_back_and_named(policy: str) -> None:
-    line = translate(split(shlex.split(COURSE.replace("vqbet", policy))))
-    changed = [change for change in DEFAULTS if change.policy in (None, policy)]
+    flags, notes = translate(lerobot_flags.split(shlex.split(COURSE.replace("vqbet", policy))))
+    changed = [change for change in CHANGED_DEFAULTS if change.policy in (None, policy)]
     for change in changed:
-        assert line.flags[change.flag] == spell(change.before)
-        assert change.effect in note_on(change.flag, line.notes)
-    config = installed.read(line.flags)
+        assert flags[change.flag] == spell(change.before)
+        assert change.effect in note_on(change.flag, notes)
+    config = lerobot_flags.read(flags)
     if policy == "diffusion":
         assert (config.policy.horizon, config.policy.n_action_steps) == (16, 8)
         assert tuple(config.policy.crop_shape) == (84, 84)
@@ -47,22 +46,20 @@ def test_every_default_that_changed_is_put_back_and_named(policy: str) -> None:
     assert config.eval.batch_size == 50 and not config.eval.use_async_envs
 
 
-def test_the_table_is_true_of_the_installed_lerobot() -> None:
-    for change in DEFAULTS:
-        flags = {"policy.type": change.policy} if change.policy else {}
-        value = installed.defaults(flags)[change.flag]
-        assert (list(value) if isinstance(value, tuple) else value) == (
-            None if change.now == "null" else change.now
-        ), change.flag
-    known = installed.defaults({})
-    for change in RENAMED:
-        assert change.before not in known and (change.now is None or change.now in known)
+def test_the_tables_are_true_of_the_installed_lerobot() -> None:
+    for change in CHANGED_DEFAULTS:
+        known = lerobot_flags.defaults({"policy.type": change.policy} if change.policy else {})
+        assert known[change.flag] == change.now, change.flag
+    known = lerobot_flags.defaults({})
+    assert not {*RENAMED, *GONE} & known.keys() and set(RENAMED.values()) <= known.keys()
 
 
 def test_what_the_line_says_itself_is_left_as_it_says() -> None:
-    line = translate(split(["--policy.type=diffusion", "--policy.horizon=32", "--policy.repo_id=me/mine"]))
-    assert line.flags["policy.horizon"] == "32" and "policy.push_to_hub" not in line.flags
-    assert not [note for note in line.notes if "horizon" in note]
+    flags, notes = translate(
+        lerobot_flags.split(["--policy.type=diffusion", "--policy.horizon=32", "--policy.repo_id=me/mine"])
+    )
+    assert flags["policy.horizon"] == "32" and "policy.push_to_hub" not in flags
+    assert not [note for note in notes if "horizon" in note]
 
 
 @pytest.mark.parametrize(
@@ -89,22 +86,22 @@ def test_what_the_line_says_itself_is_left_as_it_says() -> None:
 )
 def test_what_cannot_be_meant_is_one_sentence_with_a_way_out(words: str, message: str) -> None:
     with pytest.raises(IlBenchError, match=message) as raised:
-        from_line(shlex.split(words), {})
+        from_words(shlex.split(words), {})
     assert "\n" not in str(raised.value)
 
 
 def test_the_two_spellings_of_a_flag_and_the_command_itself_are_understood() -> None:
-    assert split(["lerobot-train", "--steps", "3", "--seed=1"]) == {"steps": "3", "seed": "1"}
+    assert lerobot_flags.split(["lerobot-train", "--steps", "3", "--seed=1"]) == {"steps": "3", "seed": "1"}
 
 
 def test_our_own_policies_are_found_by_lerobot() -> None:
-    plan = from_line(shlex.split("--policy.type=il_vqbet --dataset.repo_id=a/b"), {})
-    assert plan.arguments()[0] == "--policy.discover_packages_path=il_bench.policies"
-    assert plan.first_phase_steps == installed.policy_fields("il_vqbet")["n_vqvae_training_steps"]
+    line = from_words(shlex.split("--policy.type=il_vqbet --dataset.repo_id=a/b"), {})
+    assert line.words()[0] == "--policy.discover_packages_path=il_bench.policies"
+    assert line.residual_vq_steps == lerobot_flags.policy_fields("il_vqbet")["n_vqvae_training_steps"]
 
 
 def test_il_benchs_options_are_added_and_not_said_twice() -> None:
-    plan = from_line(shlex.split(COURSE), {"dataset.root": "data/pusht"})
-    assert plan.flags["dataset.root"] == "data/pusht"
+    line = from_words(shlex.split(COURSE), {"dataset.root": "data/pusht"})
+    assert line.flags["dataset.root"] == "data/pusht"
     with pytest.raises(IlBenchError, match="--seed is in lerobot-train's line"):
-        from_line(shlex.split(COURSE), {"seed": "2"})
+        from_words(shlex.split(COURSE), {"seed": "2"})

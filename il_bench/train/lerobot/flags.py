@@ -1,7 +1,8 @@
-"""What the installed ``lerobot-train`` takes: flags, their defaults, and how it reads a command line."""
+"""The flags of the installed ``lerobot-train``: which there are, their defaults, and how it reads them."""
 
 import contextlib
 import dataclasses
+import difflib
 import logging
 import typing
 from collections.abc import Iterator, Mapping
@@ -20,20 +21,40 @@ from il_bench.errors import IlBenchError
 
 VERSION = version("lerobot")
 DISCOVER = "policy.discover_packages_path"
-# What lerobot-train reads itself, before draccus does.
-PLUGINS = (DISCOVER, "env.discover_packages_path")
-READ_BEFORE = ("config_path", "policy.path", "reward_model.path", *PLUGINS)
-# What draccus says of a configuration that raised, whose own words are in the cause.
+DISCOVERS = (DISCOVER, "env.discover_packages_path")
+# lerobot-train reads these itself, before draccus does.
+READ_BEFORE = ("config_path", "policy.path", "reward_model.path", *DISCOVERS)
+# What draccus says of a configuration that raised; the configuration's own words are in the cause.
 REFUSED = "Couldn't instantiate class"
-# What may be given in several kinds, and the flag that says which.
-KINDS = ("policy", "env", "reward_model", "optimizer", "scheduler", "sample_weighting")
+
+
+def split(words: list[str]) -> dict[str, str]:
+    """Flags of a command line by their dotted names; ``--name=value`` and ``--name value`` alike.
+
+    Raises:
+        IlBenchError: for a word that is no flag, a flag without a value, or one given twice.
+    """
+    flags: dict[str, str] = {}
+    rest = words[1:] if words[:1] == ["lerobot-train"] else list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise IlBenchError(f"{word!r} is no flag of lerobot-train; give --name=value.")
+        name, separator, value = word[2:].partition("=")
+        if not separator:
+            if not rest or rest[0].startswith("--"):
+                raise IlBenchError(f"--{name} has no value; give --{name}=value.")
+            value = rest.pop(0)
+        if name in flags:
+            raise IlBenchError(f"--{name} is given twice, as {flags[name]} and {value}; give it once.")
+        flags[name] = value
+    return flags
 
 
 def defaults(flags: Mapping[str, str]) -> dict[str, Any]:
-    """Every flag that ``lerobot-train`` takes beside ``flags``, with its default; ``...`` where it has none.
+    """Every flag that ``lerobot-train`` takes, with its default; ``...`` where it has none.
 
-    Args:
-        flags: of a command line; ``policy.type`` and the like among them decide what else there is.
+    Which there are depends on ``policy.type`` and the like among ``flags``.
     """
     _load_plugins(flags)
     with _quiet():
@@ -71,19 +92,34 @@ def read(flags: Mapping[str, str]) -> TrainPipelineConfig:
             nested = draccus.utils.deflatten(values, sep=".")
             config: TrainPipelineConfig = draccus.decode(TrainPipelineConfig, nested)
     except Exception as error:  # draccus, and whatever a configuration's own check raises
-        raise IlBenchError(f"LeRobot {VERSION}: {_reason(error)}") from None
+        cause: BaseException = error
+        while REFUSED in str(error) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise IlBenchError(f"LeRobot {VERSION}: {' '.join(str(cause).split())}") from None
     return config
+
+
+def check_known(flags: Mapping[str, str]) -> None:
+    """Raise IlBenchError for a flag that the installed ``lerobot-train`` lacks, naming the nearest."""
+    known = defaults(flags)
+    for name in flags:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; the nearest is --{near[0]}" if near else ""
+            kind = flags.get("policy.type")
+            of = f" with --policy.type={kind}" if name.startswith("policy.") and kind else ""
+            raise IlBenchError(f"--{name}: LeRobot {VERSION} has no such flag{of}{hint}.")
 
 
 def _load_plugins(flags: Mapping[str, str]) -> None:
     """Policies and environments of other packages, as ``lerobot-train`` finds them."""
     register_third_party_plugins()
-    for name in PLUGINS:
+    for name in DISCOVERS:
         if name in flags:
             try:
                 load_plugin(flags[name])
             except PluginLoadError as error:
-                raise IlBenchError(f"--{name}={flags[name]}: {_last_line(str(error))}") from None
+                raise IlBenchError(f"--{name}={flags[name]}: {str(error).strip().splitlines()[-1]}") from None
 
 
 def _walk(config: Any, prefix: str, flags: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
@@ -98,16 +134,9 @@ def _walk(config: Any, prefix: str, flags: Mapping[str, str]) -> Iterator[tuple[
             continue
         if issubclass(inner, draccus.ChoiceRegistry):
             yield f"{name}.type", ...
-            inner = _kind(inner, flags.get(f"{name}.type"))
+            inner = inner.get_known_choices().get(flags.get(f"{name}.type"))
         if inner is not None:
             yield from _walk(inner, f"{name}.", flags)
-
-
-def _kind(registry: Any, choice: str | None) -> Any:
-    try:
-        return registry.get_choice_class(choice)
-    except KeyError:  # not given, or not a kind there is: draccus says so
-        return None
 
 
 def _dataclass_in(hint: Any) -> Any:
@@ -135,16 +164,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _reason(error: BaseException) -> str:
-    """What draccus says is wrong; where a configuration's own check refused a value, what that says."""
-    if REFUSED in str(error):
-        while error.__cause__ is not None:
-            error = error.__cause__
-    return " ".join(str(error).split())
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else "the command line is not understood"

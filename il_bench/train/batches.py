@@ -1,0 +1,110 @@
+"""What a policy is trained on: LeRobot's configuration, its windows of the data, and its processors."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import draccus
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.policies.factory import make_pre_post_processors
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+from torch import Tensor
+
+import il_bench.policies  # noqa: F401  (registers il_bc, il_bet and il_vqbet)
+from il_bench.data import Windows
+from il_bench.errors import IlBenchError
+from il_bench.policies import pusht_features
+from il_bench.train.recipes import Recipe
+
+BATCH_KEYS = (OBS_STATE, OBS_ENV_STATE, ACTION, f"{ACTION}_is_pad")
+
+
+def policy_config(recipe: Recipe, device: str) -> PreTrainedConfig:
+    """LeRobot's configuration out of a recipe.
+
+    Raises:
+        IlBenchError: when LeRobot does not know the type or a field, or refuses a value.
+    """
+    fields = {**recipe.policy, "device": device, "push_to_hub": False}
+    try:
+        config: PreTrainedConfig = draccus.decode(PreTrainedConfig, fields)
+    except Exception as error:  # draccus has its own errors around ValueError and KeyError
+        cause = error.__cause__ or error
+        raise IlBenchError(f"recipe, [policy] {recipe.policy.get('type')}: {cause}") from None
+    if recipe.processing.pusht_features:
+        config.input_features = pusht_features.input_features()
+    return config
+
+
+def processors(recipe: Recipe, config: PreTrainedConfig, windows: Windows) -> tuple[Any, Any]:
+    """LeRobot's processors of the policy, with the recipe's steps among them."""
+    processing, stats = recipe.processing, windows.stats
+    if processing.relative_actions:
+        stats = {**stats, ACTION: _relative_stats(windows)}
+    preprocessor, postprocessor = make_pre_post_processors(config, dataset_stats=stats)
+    if processing.relative_actions:
+        pusht_features.make_actions_relative(preprocessor, postprocessor)
+    if processing.pusht_features:
+        pusht_features.add_features(preprocessor)
+    return preprocessor, postprocessor
+
+
+def _relative_stats(windows: Windows) -> dict[str, Tensor]:
+    """LeRobot's statistics of the windows' actions (2,), relative to where the agent is; padding left out."""
+    batch = windows.batch(torch.arange(len(windows)))
+    state = batch[OBS_STATE].flatten(1)[:, -2:]  # the last one, if there is a history
+    relative = (batch[ACTION] - state[:, None])[~batch[f"{ACTION}_is_pad"]]
+    low, high = relative.aminmax(dim=0)
+    return {"mean": relative.mean(dim=0), "std": relative.std(dim=0), "min": low, "max": high}
+
+
+def delta_timestamps(config: PreTrainedConfig, fps: int) -> dict[str, list[float]]:
+    """LeRobot's ``delta_timestamps`` of the policy's windows, in seconds."""
+    actions = config.action_delta_indices
+    result = {ACTION: [i / fps for i in actions or [0]]}
+    observations = config.observation_delta_indices
+    if observations is not None:
+        result |= {key: [i / fps for i in observations] for key in (OBS_STATE, OBS_ENV_STATE)}
+    return result
+
+
+def usable_frames(windows: Windows, drop_n_last_frames: int) -> Tensor:
+    """Frames a window may be centred on: all but the last few of each episode."""
+    everything = torch.arange(len(windows))
+    if drop_n_last_frames == 0:
+        return everything
+    episodes = windows.batch(everything)["episode_index"]
+    _, lengths = torch.unique_consecutive(episodes, return_counts=True)
+    last = (lengths.cumsum(0) - 1).repeat_interleave(lengths)
+    usable = everything[last - everything >= drop_n_last_frames]
+    if len(usable) == 0:
+        raise IlBenchError(f"No episode is longer than drop_n_last_frames = {drop_n_last_frames} frames.")
+    return usable
+
+
+def check_keypoints(dataset: LeRobotDataset, source: str | Path) -> None:
+    """Raise IlBenchError unless the data hold PushT's keypoints."""
+    if OBS_ENV_STATE not in dataset.meta.features:
+        others = ", ".join(key for key in dataset.meta.features if key.startswith("observation."))
+        raise IlBenchError(
+            f"{source}: holds no keypoints ({OBS_ENV_STATE}), but {others}; to train on images, add "
+            "--track pixels"
+        )
+
+
+def describe_data(dataset: LeRobotDataset, name: str, windows: Windows) -> dict[str, Any]:
+    """What a policy was trained on: name, size, and a hash of its states and actions."""
+    columns = windows.batch(torch.arange(len(windows)))
+    digest = hashlib.sha256()
+    for key in (OBS_STATE, OBS_ENV_STATE, ACTION):
+        column = columns[key]
+        of_frame = column if column.ndim == 2 else column[:, 0]
+        digest.update(of_frame.contiguous().numpy().tobytes())
+    return {
+        "name": name,
+        "episodes": dataset.meta.total_episodes,
+        "frames": dataset.meta.total_frames,
+        "sha256": digest.hexdigest(),
+    }

@@ -1,0 +1,176 @@
+"""The `il-bench train` command."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from il_bench.errors import IlBenchError, fail
+from il_bench.protocol import DATA_HELP, KEYPOINTS, LAST_TRAINING_SEED, PIXELS, SEED_STARTS
+from il_bench.train import TrainOptions
+
+if TYPE_CHECKING:
+    from il_bench.train.loop import Trainer
+
+
+def train(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="POLICY",
+            help="bc, bet, vqbet, act, diffusion, or a recipe of your own (.toml). With --track pixels, "
+            "flags of lerobot-train may follow after --, and win; or -- and a whole line of it alone.",
+        ),
+    ],
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the run; checkpoints/last in it is the newest.")
+    ] = None,
+    track: Annotated[str, typer.Option(help="What the policy sees: keypoints or pixels.")] = KEYPOINTS,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=LAST_TRAINING_SEED, help="Initialisation, order, noise.  [default: 1]"),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.  [default: cpu]", show_default=False)
+    ] = None,
+    save_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between checkpoints.  [default: 500; the pixel recipe's]")
+    ] = None,
+    eval_every: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Steps between evaluations, on validation seeds; 0: none.  "
+            "[default: 2000; the pixel recipe's]",
+        ),
+    ] = None,
+    eval_episodes: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Episodes of one evaluation.  [default: 50]")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the output folder's last checkpoint.")
+    ] = False,
+    print_command: Annotated[
+        bool,
+        typer.Option("--print-command", help="Print lerobot-train's line, and do not run it (pixels)."),
+    ] = False,
+) -> None:
+    """Train POLICY by its recipe; the shipped ones, with every hyperparameter, are in its train/recipes/.
+
+    On keypoints il_bench trains; Ctrl-C saves and says how to go on. On pixels LeRobot's lerobot-train does.
+    """
+    try:
+        from il_bench.data.sources import resolve_data
+
+        source, name = (None, None) if data is None else resolve_data(data)
+        options = TrainOptions(
+            data=source,
+            data_name=name,
+            output=output,
+            seed=seed,
+            steps=steps,
+            batch_size=batch_size,
+            device=device,
+            save_every=save_every,
+            eval_every=eval_every,
+            eval_episodes=eval_episodes,
+            resume=resume,
+            print_command=print_command,
+        )
+        finished = _train(words, track, options)
+    except IlBenchError as error:
+        fail(error)
+    if not finished:
+        raise typer.Exit(130)
+
+
+def _train(words: list[str], track: str, options: TrainOptions) -> bool:
+    """Train by the trainer that ``words`` and ``track`` ask for; False if it was interrupted."""
+    if words[0].startswith("--") or words[0] == "lerobot-train":
+        from il_bench.train.lerobot.command import train_line
+
+        return train_line(words, options)
+    if track == PIXELS:
+        from il_bench.train.lerobot.command import train_recipe
+
+        return train_recipe(words[0], options, words[1:])
+    if words[1:]:
+        raise IlBenchError(f"{words[1]!r}: flags of lerobot-train go with --track pixels.")
+    if options.print_command:
+        raise IlBenchError(
+            "--print-command: on keypoints il_bench trains itself (averaged weights, data in memory), and no "
+            "lerobot-train line does the same; give --track pixels, or a line of lerobot-train after --."
+        )
+    return _train_on_keypoints(words[0], track, options)
+
+
+def _train_on_keypoints(policy: str, track: str, options: TrainOptions) -> bool:
+    from il_bench.train.log import Display, Progress, TrainingLog
+
+    trainer, n_episodes = _trainer(policy, track, options), options.eval_episodes or 50
+    steps, residual_vq_steps = trainer.settings.steps, trainer.residual_vq_steps
+    with Display(steps) as display:
+        log = TrainingLog(
+            trainer.output, trainer.step, display.say, residual_vq_steps=residual_vq_steps, steps=steps
+        )
+
+        def on_progress(at: Progress) -> None:
+            display.show(at)
+            log.training(**asdict(at))
+
+        def on_evaluate() -> None:
+            if log.has_policy(trainer.step):
+                log.evaluation(trainer.step, *_validate(trainer, n_episodes))
+
+        finished = trainer.run(
+            save_every=options.save_every or 500,
+            on_progress=on_progress,
+            eval_every=2000 if options.eval_every is None else options.eval_every,
+            on_evaluate=on_evaluate,
+        )
+    if finished:
+        typer.echo(
+            f"Done. Evaluate it: pytest --benchmark --pyargs il_bench.suite --il-policy {trainer.output}"
+        )
+    else:
+        typer.echo(f"Stopped and saved at step {trainer.step}. To go on: the same command with --resume")
+    return finished
+
+
+def _trainer(policy: str, track: str, options: TrainOptions) -> "Trainer":
+    """A new run, or with --resume the one in the output folder."""
+    from il_bench.train import checkpoint, recipes
+    from il_bench.train.loop import Trainer
+
+    source, output = options.data_and_output()
+    if checkpoint.exists(output) and not options.resume:
+        raise IlBenchError(f"{output}: holds a run already. Add --resume to go on, or give another --output.")
+    if options.resume and not checkpoint.exists(output):
+        raise IlBenchError(f"{output}: holds no checkpoint to resume; leave --resume out to start.")
+    recipe = recipes.load(policy, track, options.given_as({"steps": "steps", "batch_size": "batch_size"}))
+    trainer = Trainer(
+        recipe,
+        source,
+        seed=1 if options.seed is None else options.seed,
+        output=output,
+        device=options.device or "cpu",
+        data_name=options.data_name,
+    )
+    if options.resume:
+        checkpoint.restore(trainer)
+    return trainer
+
+
+def _validate(trainer: "Trainer", n_episodes: int) -> tuple[float, float]:
+    """success_rate and mean_max_reward of the averaged policy on the first validation seeds."""
+    from il_bench.policies.checkpoint import wrap
+    from il_bench.rollout import rollout
+
+    policy = wrap(trainer.average.policy, trainer.preprocessor, trainer.postprocessor, name="in training")
+    start = SEED_STARTS["validation"]
+    outcomes = rollout(policy, range(start, start + n_episodes))
+    return outcomes.success_rate, outcomes.mean_max_reward

@@ -1,0 +1,194 @@
+"""Command lines of the installed ``lerobot-train``: of a recipe, of an older line, or to resume a run."""
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import draccus
+from draccus.utils import flatten
+from lerobot.configs import PreTrainedConfig
+
+from il_bench.errors import IlBenchError
+from il_bench.machine import differences
+from il_bench.train.lerobot import flags as lerobot_flags
+from il_bench.train.lerobot.older_flags import translate
+from il_bench.train.recipes import PixelRecipe
+
+# Fields of a policy's configuration that are no hyperparameters: the data, the machine or the Hub decides.
+NOT_PINNED = frozenset(
+    (
+        *("input_features", "output_features", "device", "discover_packages_path"),
+        *("push_to_hub", "repo_id", "private", "tags", "license", "pretrained_path", "pretrained_revision"),
+    )
+)
+
+CONFIG = Path("checkpoints/last/pretrained_model/train_config.json")
+STEP = Path("checkpoints/last/training_state/training_step.json")
+# Besides the policy's own fields, these may not change when a run goes on.
+SAME = ("steps", "batch_size", "seed", "dataset.repo_id", "dataset.use_imagenet_stats")
+# These may, and are given again.
+FREE = (
+    *(lerobot_flags.DISCOVER, "output_dir", "policy.device", "dataset.root", "num_workers"),
+    *("log_freq", "save_freq", "env_eval_freq", "eval.n_episodes"),
+)
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A command line of ``lerobot-train``.
+
+    Attributes:
+        flags: by dotted name, in the order they are given.
+        notes: what was changed or is to be known, a sentence each.
+    """
+
+    flags: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def residual_vq_steps(self) -> int:
+        """Steps of VQ-BeT that train only its residual VQ; 0 of other policies."""
+        policy_type = self.flags.get("policy.type")
+        if policy_type not in ("vqbet", "il_vqbet"):
+            return 0
+        name = "n_vqvae_training_steps"
+        return int(self.flags.get(f"policy.{name}") or lerobot_flags.policy_fields(policy_type)[name])
+
+    def words(self) -> list[str]:
+        """The flags as words of a command line."""
+        return [f"--{name}={value}" for name, value in self.flags.items()]
+
+    def __str__(self) -> str:
+        """The command, to be copied into a shell."""
+        return " \\\n    ".join(["lerobot-train", *map(shlex.quote, self.words())])
+
+
+def from_recipe(recipe: PixelRecipe, run: Mapping[str, str], extra: list[str]) -> CommandLine:
+    """The command line of a recipe.
+
+    Args:
+        recipe: which policy, and every hyperparameter of its training.
+        run: flags that the recipe leaves open: data, output, seed, device.
+        extra: words that win over the recipe.
+
+    Raises:
+        IlBenchError: LeRobot does not take a flag or a value, or makes another optimizer of them than the
+            recipe says.
+    """
+    policy_type = str(recipe.policy.get("type"))
+    discover = {lerobot_flags.DISCOVER: "il_bench.policies"} if policy_type.startswith("il_") else {}
+    flags = {**discover, **recipe.flags(), "policy.push_to_hub": "false", **run}
+    fields = lerobot_flags.policy_fields(policy_type)
+    lerobot_flags.check_known(flags)
+    _check_preset(lerobot_flags.read(flags).policy, recipe)
+    flags |= lerobot_flags.split(extra)
+    lerobot_flags.check_known(flags)
+    lerobot_flags.read(flags)
+    notes = [
+        f"LeRobot {lerobot_flags.VERSION} has a setting of {policy_type} that the recipe does not know: "
+        f"{name} is {default!r}."
+        for name, default in fields.items()
+        if name not in recipe.policy and name not in NOT_PINNED
+    ]
+    return CommandLine(flags, notes)
+
+
+def from_words(words: list[str], run: Mapping[str, str]) -> CommandLine:
+    """The command line ``words``, perhaps an older one, for the installed LeRobot, with the flags ``run``.
+
+    Raises:
+        IlBenchError: as ``translate``; a flag given in both; LeRobot does not take a value.
+    """
+    given = lerobot_flags.split(words)
+    for name in run:
+        if name in given:
+            raise IlBenchError(f"--{name} is in lerobot-train's line; leave il-bench's own option out.")
+    flags, notes = translate({**given, **run})
+    if "config_path" not in flags:
+        if not {"policy.type", "policy.path"} & flags.keys():
+            raise IlBenchError(
+                "lerobot-train's line names no policy: give --policy.type=vqbet, act or diffusion."
+            )
+        if "dataset.repo_id" not in flags:
+            raise IlBenchError(
+                "lerobot-train's line names no data: give --dataset.repo_id, or --data DIR before it."
+            )
+        lerobot_flags.read(flags)
+    if flags.get("policy.type") == "act" and "policy.n_action_steps" not in flags:
+        notes.append(
+            "--policy.n_action_steps: LeRobot's ACT executes all 100 actions of a chunk, which solves 2 % of "
+            "PushT; 8 to 16 work, and `il-bench train act --track pixels` executes 16."
+        )
+    return CommandLine(flags, notes)
+
+
+def _check_preset(policy: PreTrainedConfig, recipe: PixelRecipe) -> None:
+    """Raise IlBenchError unless LeRobot makes the recipe's optimizer and scheduler of its policy's fields."""
+    for name, made, expected in (
+        ("optimizer", policy.get_optimizer_preset(), recipe.preset.optimizer),
+        ("scheduler", policy.get_scheduler_preset(), recipe.preset.scheduler),
+    ):
+        found = {} if made is None else {"type": made.type, **dataclasses.asdict(made)}
+        as_in_toml = json.loads(json.dumps(found))  # lists, not tuples
+        if changed := differences(expected or {}, as_in_toml):
+            raise IlBenchError(
+                f"LeRobot {lerobot_flags.VERSION} makes another {name} for {policy.type} than the recipe's "
+                f"[preset.{name}]: {'; '.join(changed)}. Train with LeRobot 0.6.1, or say under [preset] of "
+                "a recipe of your own that this is meant."
+            )
+
+
+def saved_step(output: Path) -> int:
+    """Step of the last checkpoint in ``output``; 0 without one.
+
+    Raises:
+        IlBenchError: its state is damaged.
+    """
+    path = output / STEP
+    if not path.exists():
+        return 0
+    try:
+        return int(json.loads(path.read_text())["step"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise IlBenchError(
+            f"{path}: cannot go on from here ({error}); delete {path.parent.parent}."
+        ) from None
+
+
+def to_resume(line: CommandLine, output: Path) -> CommandLine:
+    """The command line that goes on with the run in ``output``, which ``line`` would begin.
+
+    LeRobot 0.6.1 does not save for how many steps VQ-BeT's residual VQ has been trained, and counts again
+    from 0; so the steps that are left are given instead. (The checkpoints of such a run name that number.)
+
+    Raises:
+        IlBenchError: that run had other hyperparameters or data; its files are damaged.
+    """
+    path = output / CONFIG
+    try:
+        saved = flatten(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise IlBenchError(f"{path}: cannot go on from here ({error}).") from None
+    # A run that was interrupted in its first phase has saved the steps that were left there.
+    saved["policy.n_vqvae_training_steps"] = saved.get("scheduler.num_vqvae_training_steps")
+    config = json.loads(json.dumps(draccus.encode(lerobot_flags.read(line.flags))))
+    now = {name: value for name, value in flatten(config).items() if _has_to_be_the_same(name)}
+    if changed := differences({name: saved.get(name) for name in now}, now):
+        raise IlBenchError(
+            f"{output}: was trained with other settings ({'; '.join(changed)}). Give another --output, or "
+            "the same settings again."
+        )
+    flags = {"config_path": str(path), "resume": "true"}
+    flags |= {name: line.flags[name] for name in FREE if name in line.flags}
+    if line.residual_vq_steps:
+        left = line.residual_vq_steps - saved_step(output)
+        flags["policy.n_vqvae_training_steps"] = str(left if left > 0 else line.residual_vq_steps)
+    return CommandLine(flags, line.notes)
+
+
+def _has_to_be_the_same(name: str) -> bool:
+    top, _, field = name.partition(".")
+    return name in SAME or (top == "policy" and field.split(".")[0] not in NOT_PINNED)

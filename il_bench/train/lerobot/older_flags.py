@@ -1,0 +1,143 @@
+"""Flags of LeRobot 0.4.4, which the course's command lines are for, spelled for the installed LeRobot.
+
+The tables below are also the README's. Sources for 0.4.4 (tag v0.4.4, commit
+8fff0fde7c79f23a93d845d1a50e985de01f8b8a) and the changes since, all in huggingface/lerobot: the configuration
+of VQ-BeT at 1d6bc9ddfda85be1bd041ecbc58798bcd1c81f1b, lerobot#2685, #2918, #3046 and #3202, and the
+breaking changes that the release of 0.6.0 names; for 0.6.1 the package itself.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from il_bench.errors import IlBenchError
+from il_bench.train.lerobot import flags as lerobot_flags
+from il_bench.train.recipes import spell
+
+OLDER = "0.4.4"
+#: Flags with another name since.
+RENAMED = {"eval_freq": "env_eval_freq"}
+#: Flags that are gone, and what to give instead.
+GONE = dict.fromkeys(
+    ("use_rabc", "rabc_progress_path", "rabc_kappa", "rabc_epsilon", "rabc_head_mode"),
+    "--sample_weighting.type=rabc and --sample_weighting.*",
+)
+
+
+@dataclass(frozen=True)
+class ChangedDefault:
+    """A default of ``flag`` (for one ``--policy.type``, or None for all) and what its change does."""
+
+    flag: str
+    policy: str | None
+    before: Any  # LeRobot 0.4.4's
+    now: Any  # LeRobot 0.6.1's
+    effect: str
+
+
+_IMAGENET = "ResNet18_Weights.IMAGENET1K_V1"
+_ENCODER = "the image encoder starts from ImageNet's weights, which have to be downloaded, not from nothing"
+_NORM = "BatchNorm instead of GroupNorm in the image encoder: what it sees depends on the rest of the batch"
+CHANGED_DEFAULTS = (
+    # lerobot#3202
+    ChangedDefault("policy.pretrained_backbone_weights", "vqbet", None, _IMAGENET, _ENCODER),
+    ChangedDefault("policy.use_group_norm", "vqbet", True, False, _NORM),
+    ChangedDefault(
+        "policy.horizon",
+        "diffusion",
+        16,
+        64,
+        "plans 6.4 s of PushT instead of 1.6 s; about half of the windows reach past their episode's end, "
+        "since drop_n_last_frames is still the 7 that fits 16 and 8",
+    ),
+    ChangedDefault("policy.n_action_steps", "diffusion", 8, 32, "executes 3.2 s open loop instead of 0.8 s"),
+    ChangedDefault("policy.pretrained_backbone_weights", "diffusion", None, _IMAGENET, _ENCODER),
+    ChangedDefault("policy.use_group_norm", "diffusion", True, False, _NORM),
+    ChangedDefault(
+        "policy.use_separate_rgb_encoder_per_camera",
+        "diffusion",
+        False,
+        True,
+        "nothing with PushT's one camera but other names of the weights",
+    ),
+    # lerobot#2685, lerobot#3046
+    ChangedDefault(
+        "policy.crop_shape",
+        "diffusion",
+        (84, 84),
+        None,
+        "no random crops, the only augmentation there is (84 x 84 up to 0.4.3 and in the published run; the "
+        "change is of the day 0.4.4 came out)",
+    ),
+    # Between 0.5.1 and 0.6.1.
+    ChangedDefault(
+        "eval.batch_size",
+        None,
+        50,
+        0,
+        "as many environments at once as the machine has cores for: other random numbers, and for policies "
+        "that draw them other rates, on every machine",
+    ),
+    ChangedDefault("eval.use_async_envs", None, False, True, "a process for each environment"),
+)
+
+OURS = {"bc": "il_bc", "bet": "il_bet"}
+
+
+def translate(flags: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """``flags`` with today's names and 0.4.4's defaults, and a sentence for everything that was changed.
+
+    Raises:
+        IlBenchError: for a policy LeRobot does not have, a flag that is gone, or one there never was, naming
+            the nearest.
+    """
+    notes: list[str] = []
+    result = _rename(flags, notes)
+    policy = result.get("policy.type")
+    if policy in OURS:
+        raise IlBenchError(
+            f"--policy.type={policy}: LeRobot has no such policy; il_bench has --policy.type={OURS[policy]} "
+            f"and `il-bench train {policy} --track pixels`."
+        )
+    if policy is not None and policy.startswith("il_") and lerobot_flags.DISCOVER not in result:
+        result = {lerobot_flags.DISCOVER: "il_bench.policies", **result}
+        notes.append(f"--{lerobot_flags.DISCOVER}=il_bench.policies: so that LeRobot finds {policy}.")
+    lerobot_flags.check_known(result)
+    _keep_older_defaults(result, policy, notes)
+    # Both versions need this one: without it the course's line stops before it trains.
+    if policy is not None and not {"policy.push_to_hub", "policy.repo_id"} & result.keys():
+        result["policy.push_to_hub"] = "false"
+        notes.append(
+            "--policy.push_to_hub=false: LeRobot stops without --policy.repo_id unless nothing is to be "
+            "uploaded."
+        )
+    return result, notes
+
+
+def _rename(flags: Mapping[str, str], notes: list[str]) -> dict[str, str]:
+    known = lerobot_flags.defaults(flags)
+    result: dict[str, str] = {}
+    for name, value in flags.items():
+        now = name if name in known else RENAMED.get(name, name)
+        if name in GONE and name not in known:
+            raise IlBenchError(f"--{name}: gone since LeRobot {OLDER}; give {GONE[name]}.")
+        if now != name and now in flags:
+            raise IlBenchError(f"--{name} and --{now} are one flag, renamed; give the second alone.")
+        if now != name:
+            notes.append(f"--{name} is called --{now} in LeRobot {lerobot_flags.VERSION}.")
+        result[now] = value
+    return result
+
+
+def _keep_older_defaults(flags: dict[str, str], policy: str | None, notes: list[str]) -> None:
+    """Add the defaults of 0.4.4 that ``flags`` leaves open and the installed LeRobot has changed."""
+    known = lerobot_flags.defaults(flags)
+    for change in CHANGED_DEFAULTS:
+        now = known.get(change.flag, change.before)
+        if change.policy not in (None, policy) or change.flag in flags or now == change.before:
+            continue
+        flags[change.flag] = spell(change.before)
+        notes.append(
+            f"--{change.flag}={spell(change.before)}: as in LeRobot {OLDER}; {lerobot_flags.VERSION} has "
+            f"{spell(now)} ({change.effect})."
+        )

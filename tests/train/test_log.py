@@ -1,0 +1,82 @@
+"""What a run says: rows of train_log.csv, and what VQ-BeT's first phase means for its rates."""
+
+import csv
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from il_bench.train.log import Display, Progress, TrainingLog
+
+
+def at(step: int) -> Progress:
+    return Progress(step, "policy", loss=1.0, lr=1e-3, seconds=1.0, data_share=0.1, steps_per_second=1.0)
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    with (output / "train_log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("start", "residual_vq_steps", "steps", "said"),
+    [
+        (0, 120, 1000, ["steps 1 to 120 train the residual VQ alone", "step 120: first phase over"]),
+        (60, 120, 1000, ["steps 1 to 120 train the residual VQ alone", "step 120: first phase over"]),
+        (0, 0, 1000, []),
+        (120, 120, 1000, []),  # resumed past it
+    ],
+)
+def test_the_beginning_and_the_end_of_the_first_phase_are_told_once(
+    start: int, residual_vq_steps: int, steps: int, said: list[str], tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    log = TrainingLog(tmp_path, start, notes.append, residual_vq_steps=residual_vq_steps, steps=steps)
+    for step in range(start + 50, 250, 50):
+        log.training(**asdict(at(step)))
+    assert len(notes) == len(said) and all(map(str.startswith, notes, said))
+
+
+def test_a_run_that_ends_in_its_first_phase_is_warned_of() -> None:
+    notes: list[str] = []
+    TrainingLog(None, 0, notes.append, residual_vq_steps=120, steps=120)
+    assert "train no policy at all" in notes[0]
+
+
+def test_a_rate_measured_in_the_first_phase_is_void(tmp_path: Path) -> None:
+    notes: list[str] = []
+    log = TrainingLog(tmp_path, 0, notes.append, residual_vq_steps=120, steps=1000)
+    # At the end of the phase the policy is still as it was drawn.
+    assert [log.has_policy(step) for step in (60, 120, 121)] == [False, False, True]
+    assert [note.partition(",")[0] for note in notes[1:]] == [
+        "step 60: no policy yet",
+        "step 120: no policy yet",
+    ]
+    assert TrainingLog(tmp_path, 0, notes.append).has_policy(0)
+
+
+def test_the_file_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    first = TrainingLog(tmp_path, 0, print)
+    for step in (50, 100, 150):
+        first.training(**asdict(at(step)))
+    second = TrainingLog(tmp_path, 100, print)
+    second.training(**asdict(at(150)))
+    second.evaluation(150, 0.5, 0.75)
+    assert [row["step"] for row in rows(tmp_path)] == ["50", "100", "150", "150"]
+    assert (rows(tmp_path)[-1]["success_rate"], rows(tmp_path)[-1]["loss"]) == ("0.5000", "")
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_bar_in_a_terminal_and_lines_elsewhere(
+    is_terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
+    with Display(1000) as display:
+        for step in (450, 500, 550):
+            display.show(at(step))
+        display.say("a note")
+    said: Any = capsys.readouterr()
+    assert ("step 500/1000  policy: loss 1" in said.out) is not is_terminal
+    assert ("550/1000" in said.err) is is_terminal
+    assert said.out.count("\n") == (0 if is_terminal else 2) and "a note" in said.out + said.err
