@@ -8,6 +8,7 @@ import pytest
 from il_bench import __version__
 from il_bench.errors import IlBenchError
 from il_bench.plugin import controller, fixtures, registry, selection, settings
+from il_bench.plugin.options import Invocation
 from il_bench.protocol import HUMAN_DATA
 
 
@@ -53,12 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         config.hook.pytest_il_bench_register(registry=registered)
         registered.check()
-        chosen = settings.read(
-            config.getoption,
-            folder=config.invocation_params.dir,
-            one_of_many=is_worker or config.getoption("dist", "no") != "no",  # pytest-xdist's
-            registered=[each.choice for each in registered.policies.values()],
-        )
+        folder = config.invocation_params.dir
+        one_of_many = is_worker or config.getoption("dist", "no") != "no"  # pytest-xdist's
+        chosen = settings.read(Invocation(config.getoption, folder, one_of_many, registered.choices(folder)))
         if chosen.benchmark and not is_worker and not config.option.collectonly:
             from il_bench.plugin import collect
 

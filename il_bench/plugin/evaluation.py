@@ -91,7 +91,7 @@ class Evaluate:
 
 
 def _looking(look: Look, on_block: OnBlock | None) -> tuple[Stop, Callable[[int, int], None]]:
-    """What asks `look` whether to stop, and what shows its last answer after each block."""
+    """Two callbacks of a rollout: one asks `look` whether to stop, the other shows its last answer."""
     said = ""
 
     def stop(so_far: Outcomes) -> bool:

@@ -3,9 +3,10 @@
 Read by every pytest run of everybody who has il_bench installed: standard library only.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +35,20 @@ class PolicyChoice:
         """What its row is called and whose gates it meets: act's only as act, or as act=PATH."""
         return self.name or self.label
 
+    def found_from(self, folder: Path) -> "PolicyChoice":
+        """The same, but a checkpoint that exists below a folder is found from everywhere."""
+        path = folder / os.path.expanduser(self.source)
+        return replace(self, source=str(path)) if os.path.exists(path) and not self.in_process else self
+
 
 @dataclass(frozen=True)
 class Invocation:
-    """What a check may need to know besides its own option's value.
+    """How pytest was called: what a check may need to know besides its own option's value."""
 
-    `option` gives the unchecked value of another one, relative paths are relative to `folder`, `one_of_many`
-    says that the tests run in several processes, and `registered` are the project's policies by label.
-    """
-
-    option: Callable[[str], Any]
-    folder: Path
-    one_of_many: bool = False
-    registered: Mapping[str, PolicyChoice] = field(default_factory=dict)
+    option: Callable[[str], Any]  # unchecked values by name, such as pytest's `config.getoption`
+    folder: Path  # what relative paths are relative to
+    one_of_many: bool = False  # the tests run in several processes already, so that each rolls out alone
+    registered: Mapping[str, PolicyChoice] = field(default_factory=dict)  # the project's, by label
 
     def path(self, given: str) -> Path:
         """The path that somebody wrote as the value of an option."""

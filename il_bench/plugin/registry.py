@@ -150,6 +150,10 @@ class Registry:
             raise _unusable(f"environment {name!r}: max_steps {max_steps!r} is no number from 1 up")
         self.environments[name] = RegisteredEnvironment(name, make, max_steps, observe)
 
+    def choices(self, folder: Path) -> dict[str, PolicyChoice]:
+        """The policies as --il-policy would choose them, by name; paths are relative to a folder."""
+        return {name: policy.choice.found_from(folder) for name, policy in self.policies.items()}
+
     def check(self) -> None:
         """Raise IlBenchError for a policy of an environment that nobody has added."""
         for policy in self.policies.values():

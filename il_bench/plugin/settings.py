@@ -5,10 +5,9 @@ Read by every pytest run of everybody who has il_bench installed: standard libra
 
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from il_bench.errors import IlBenchError
 from il_bench.plugin import options
@@ -179,28 +178,10 @@ OPTIONS: dict[str, Option] = {
 }
 
 
-def read(
-    option: Callable[[str], Any],
-    *,
-    folder: Path,
-    one_of_many: bool = False,
-    registered: Sequence[PolicyChoice] = (),
-) -> Settings:
-    """Check every option and return the settings.
-
-    Args:
-        option: value of an option by its name without dashes, such as pytest's `config.getoption`.
-        folder: what relative paths are relative to.
-        one_of_many: whether the tests run in several processes already, so that each rolls out alone.
-        registered: policies of the project, which --il-policy may name.
-
-    Raises:
-        IlBenchError: names the option, its value and what to write instead.
-    """
-    added = {each.label: _located(each, folder) for each in registered}
-    run = Invocation(option, folder, one_of_many, added)
-    values = {name: each.check(option(each.dest), run) for name, each in OPTIONS.items()}
-    settings = Settings(**values, registered=tuple(added.values()))
+def read(run: Invocation) -> Settings:
+    """Check every option; IlBenchError names one, its value and what to write instead."""
+    values = {name: each.check(run.option(each.dest), run) for name, each in OPTIONS.items()}
+    settings = Settings(**values, registered=tuple(run.registered.values()))
     if settings.benchmark and not settings.policies:
         raise IlBenchError(
             f"--il-track {settings.track}: il_bench embeds no policy for it; name yours with "
@@ -264,12 +245,6 @@ def _policy(label: str, zoo: Sequence[str], folder: Path, registered: Sequence[s
         f"--il-policy: {source!r} is no embedded policy ({', '.join([*zoo, EXPERT, *registered])}), no "
         f"folder below {folder}, and no Hub id (USER/NAME or USER/NAME@REVISION)"
     )
-
-
-def _located(choice: PolicyChoice, folder: Path) -> PolicyChoice:
-    """A registered policy whose checkpoint, if it is one that exists, is found from everywhere."""
-    path = folder / os.path.expanduser(choice.source)
-    return replace(choice, source=str(path)) if os.path.exists(path) and not choice.in_process else choice
 
 
 def _check_update(settings: Settings) -> None:

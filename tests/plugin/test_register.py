@@ -167,7 +167,7 @@ def test_a_track_in_a_baselines_file_is_pushts_or_a_registered_environment(tmp_p
 
     def check(track: str) -> None:
         path.write_text(json.dumps({"schema": 1, "gates": {"reacher": {track: {"target": {"value": 0.5}}}}}))
-        choices = [each.choice for each in registry.policies.values()]
+        choices = registry.choices(tmp_path)
         collect.check_baselines(given(tmp_path, registered=choices, il_baselines=str(path)))
 
     check("reach")

@@ -5,6 +5,7 @@ import pytest
 
 from il_bench.errors import IlBenchError
 from il_bench.plugin import settings as module
+from il_bench.plugin.options import Invocation
 from il_bench.plugin.settings import OPTIONS, Settings, read
 
 DEFAULTS: dict[str, Any] = {each.dest: each.parser["default"] for each in OPTIONS.values()}
@@ -22,10 +23,9 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def given(folder: Path, *, one_of_many: bool = False, registered: Any = (), **values: Any) -> Settings:
+def given(folder: Path, *, one_of_many: bool = False, registered: Any = None, **values: Any) -> Settings:
     assert set(values) <= set(DEFAULTS)
-    options = {**DEFAULTS, **values}
-    return read(options.__getitem__, folder=folder, one_of_many=one_of_many, registered=registered)
+    return read(Invocation({**DEFAULTS, **values}.__getitem__, folder, one_of_many, registered or {}))
 
 
 def test_defaults_are_every_embedded_policy_of_the_track_until_its_gates_are_decided(
