@@ -7,16 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy import stats as scipy_stats
-from typer.testing import CliRunner
 
 from benchmarks import error_rates
 from il_bench.errors import IlBenchError
 from il_bench.gate import Decision, stats
+from tests.benchmarks.conftest import Invoke
 
 counts = st.integers(1, 1000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 confidences = st.sampled_from([0.5, 0.8, 0.95, 0.999])
@@ -270,12 +269,9 @@ def test_intervals_are_taken_where_the_suite_stops() -> None:
     assert (sequence_missed, sequence_width) == ("0.00", f"{sequence[1] - sequence[0]:.3f}")
 
 
-def test_the_script_prints_its_tables_and_the_seed_decides_them() -> None:
-    app = typer.Typer()
-    app.command()(error_rates.main)
-
+def test_the_script_prints_its_tables_and_the_seed_decides_them(invoke: Invoke) -> None:
     def printed(*arguments: str) -> str:
-        result = CliRunner().invoke(app, ["--runs", "3", "--gates", "8", *arguments])
+        result = invoke(error_rates.main, "--runs", "3", "--gates", "8", *arguments)
         assert result.exit_code == 0, result.output
         return result.stdout
 

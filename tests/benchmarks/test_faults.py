@@ -10,12 +10,11 @@ from types import ModuleType
 
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
 
 from benchmarks import faults
 from benchmarks.faults import Ending, Fault, Planter, Recorder
 from il_bench.errors import IlBenchError
+from tests.benchmarks.conftest import Invoke
 
 FAULTS = faults.read_faults()
 A_FAULT = Fault("a fault", "il_bench.tokenizers.bins", "(indices.double() + 0.5)", "(indices.double() + 0.0)")
@@ -155,7 +154,7 @@ def test_hinted_tests_run_first_then_short_ones_and_the_first_failure_ends_it(
     ("how", "status"), [(faults.KILLED, 0), (faults.SURVIVED, 1), (faults.ONLY_XPASS, 1), (faults.NO_END, 1)]
 )
 def test_a_survivor_is_named_and_fails_the_run(
-    monkeypatch: pytest.MonkeyPatch, how: str, status: int
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke, how: str, status: int
 ) -> None:
     def ending(tests: str, fault: Fault | None, seconds: dict[str, float]) -> Ending:
         if fault is None:
@@ -165,9 +164,7 @@ def test_a_survivor_is_named_and_fails_the_run(
 
     monkeypatch.setattr(faults, "try_fault", ending)
     monkeypatch.setattr(faults, "read_faults", lambda: FAULTS[:3])
-    app = typer.Typer()
-    app.command()(faults.main)
-    result = CliRunner().invoke(app, [])
+    result = invoke(faults.main)
     assert result.exit_code == status
     assert "test_x.py::test_y" in result.output
     assert (f"Not killed: {FAULTS[0].name}" in result.output) is bool(status)

@@ -4,12 +4,11 @@ import ast
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from benchmarks import mutants
 from benchmarks.mutants import Argument, Mutant
 from il_bench.errors import IlBenchError
+from tests.benchmarks.conftest import Invoke
 
 ARGUED = mutants.read_arguments()
 SHOWN = """# il_bench.tokenizers.bins.xǁUniformBinsTokenizerǁfit__mutmut_1: survived
@@ -76,7 +75,7 @@ def test_a_mutant_is_what_its_diff_changes(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_what_is_not_killed_must_be_argued(
-    monkeypatch: pytest.MonkeyPatch, endings: tuple[str, str], argued: bool, status: int
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke, endings: tuple[str, str], argued: bool, status: int
 ) -> None:
     first, second, _ = NAMES
     printed = "".join(f"    {name}: {how}\n" for name, how in zip((first, second), endings, strict=True))
@@ -86,20 +85,18 @@ def test_what_is_not_killed_must_be_argued(
     survivor = mutants.mutant(first)
     argument = {survivor: Argument("speed", "It is slower, that is all.")} if argued else {}
     monkeypatch.setattr(mutants, "read_arguments", lambda: argument)
-    app = typer.Typer()
-    app.command()(mutants.main)
-    result = CliRunner().invoke(app, ["--no-run"])
+    result = invoke(mutants.main, "--no-run")
     assert result.exit_code == status, result.output
     assert ("NOT ARGUED" in result.output) is bool(status)
 
 
-def test_an_argument_for_a_mutant_that_is_noticed_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_argument_for_a_mutant_that_is_noticed_goes(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
     monkeypatch.setattr(mutants, "mutmut", lambda *arguments, **_: f"    {next(iter(NAMES))}: killed\n")
     noticed = Mutant("bins.UniformBinsTokenizer.fit", "a", "b")
     monkeypatch.setattr(mutants, "read_arguments", lambda: {noticed: Argument("speed", "It is slower.")})
-    app = typer.Typer()
-    app.command()(mutants.main)
-    result = CliRunner().invoke(app, ["--no-run"])
+    result = invoke(mutants.main, "--no-run")
     assert result.exit_code == 1
     assert "argued, but it did not survive; take it out of mutants.toml" in result.output
 
@@ -111,21 +108,15 @@ def test_no_mutants_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("kind", "listed", "said"),
     [
-        (
-            '[[argument]]\nfunction = "a.b"\nkind = "luck"\nwhy = ""\nmutants = []',
-            "kind 'luck'; give one of equiv",
-        ),
-        (
-            '[[argument]]\nfunction = "a.b"\nkind = "speed"\nwhy = ""\nmutants = [["x", "y"], ["x", "y"]]',
-            "a.b has 'y' for 'x' twice",
-        ),
+        ("luck", "[]", "kind 'luck'; give one of equiv"),
+        ("speed", '[["x", "y"], ["x", "y"]]', "a.b has 'y' for 'x' twice"),
     ],
 )
-def test_a_list_that_is_wrong_says_so(tmp_path: Path, text: str, said: str) -> None:
+def test_a_list_that_is_wrong_says_so(tmp_path: Path, kind: str, listed: str, said: str) -> None:
     path = tmp_path / "mutants.toml"
-    path.write_text(text)
+    path.write_text(f'[[argument]]\nfunction = "a.b"\nkind = "{kind}"\nwhy = ""\nmutants = {listed}')
     with pytest.raises(IlBenchError, match=said):
         mutants.read_arguments(path)
 

@@ -1,4 +1,5 @@
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from il_bench.plugin.fixtures import SETTINGS, Gate
 from il_bench.policies.checkpoint import load_policy
 from il_bench.protocol import BLOCK_SIZE, HUMAN_DATA
 from il_bench.pusht.env import PushTEnv
-from il_bench.rollout import Outcomes, blocks
+from il_bench.rollout import Outcomes, blocks, progress
 
 Batch = dict[str, torch.Tensor]
 
@@ -176,10 +177,6 @@ def test_pusht_dataset_opens_the_demonstrations(pusht_dataset: Any) -> None:
 
 
 def test_progress_lines_say_how_many_episodes_are_done() -> None:
-    from contextlib import nullcontext
-
-    from il_bench.rollout import progress
-
     lines: list[str] = []
     with progress.log("act", 2 * BLOCK_SIZE, lines.append, nullcontext) as on_block:
         on_block(1, 2)
@@ -188,10 +185,6 @@ def test_progress_lines_say_how_many_episodes_are_done() -> None:
 
 
 def test_progress_of_a_sequential_test_says_what_it_says_so_far_and_ends_when_it_ends() -> None:
-    from contextlib import nullcontext
-
-    from il_bench.rollout import progress
-
     lines: list[str] = []
     with progress.log("act", 20 * BLOCK_SIZE, lines.append, nullcontext) as on_block:
         on_block(1, 20, "target INCONCLUSIVE")
@@ -201,10 +194,6 @@ def test_progress_of_a_sequential_test_says_what_it_says_so_far_and_ends_when_it
 
 
 def test_a_progress_bar_gives_the_cursor_back_when_a_rollout_fails(tmp_path: Path) -> None:
-    from contextlib import nullcontext
-
-    from il_bench.rollout import progress
-
     with (tmp_path / "terminal").open("w+") as terminal:
         with pytest.raises(RuntimeError), progress.bar("act", 100, terminal, nullcontext) as on_block:
             on_block(1, 2, "target PASS")

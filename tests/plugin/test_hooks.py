@@ -6,7 +6,7 @@ import pty
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -16,30 +16,11 @@ from typing import Any
 import pytest
 
 from il_bench.plugin.settings import OPTIONS
+from tests.plugin.conftest import Run
 
 REPOSITORY = Path(__file__).parents[2]
 SUITE = REPOSITORY / "il_bench" / "suite"
-Run = Callable[..., pytest.RunResult]
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PYTEST_ADDOPTS", "IL_BENCH_NO_ALIAS", "PYTEST_XDIST_WORKER", "IL_BENCH_HUMAN_DATA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "110")
-
-
-@pytest.fixture
-def light(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run pytest with our plugin and none of the others installed here, which take seconds to load."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    return lambda *arguments: pytester.runpytest_subprocess("-p", "il_bench", *arguments)
-
-
-@pytest.fixture
-def short(pytester: pytest.Pytester) -> None:
-    """Let episodes end after three steps."""
-    pytester.makeconftest("import il_bench.rollout.blocks\n\nil_bench.rollout.blocks.MAX_STEPS = 3\n")
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 def collected(result: pytest.RunResult) -> list[str]:
@@ -251,17 +232,9 @@ def test_in_a_checkout_benchmark_means_tests_and_suite(
     pytester: pytest.Pytester, light: Run, monkeypatch: pytest.MonkeyPatch, testpaths: str
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
-    policy = str(pytester.path)
-    command = (
-        "--collect-only",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--benchmark",
-        "-o",
-        f"testpaths={testpaths}",
-    )
-    found = collected(light(*command, "--il-policy", policy, "--il-baselines", "baselines.json"))
+    command = ("--collect-only", "-q", "-p", "no:cacheprovider", "-o", f"testpaths={testpaths}")
+    options = ("--benchmark", "--il-policy", str(pytester.path), "--il-baselines", "baselines.json")
+    found = collected(light(*command, *options))
     assert any(name.startswith("tests/test_architecture.py::") for name in found)
     assert sum(name.startswith("il_bench/suite/test_success.py::test_success[") for name in found) == 1
 
@@ -269,7 +242,7 @@ def test_in_a_checkout_benchmark_means_tests_and_suite(
 def test_without_benchmark_marked_tests_are_skipped_with_a_reason(
     pytester: pytest.Pytester, light: Run
 ) -> None:
-    pytester.makepyfile(
+    path = pytester.makepyfile(
         """
         import pytest
 
@@ -282,15 +255,8 @@ def test_without_benchmark_marked_tests_are_skipped_with_a_reason(
     result = light("-rs", "--strict-markers")
     result.assert_outcomes(passed=1, skipped=1)
     result.stdout.fnmatch_lines(["SKIPPED*a benchmark: run it with --benchmark"])
-    light(
-        "--benchmark",
-        "--il-policy",
-        ".",
-        "--il-baselines",
-        "n.json",
-        "--il-update-baselines",
-        "test_without_benchmark_marked_tests_are_skipped_with_a_reason.py",
-    ).assert_outcomes(passed=1, failed=1)
+    options = ("--benchmark", "--il-policy", ".", "--il-baselines", "n.json", "--il-update-baselines")
+    light(*options, path.name).assert_outcomes(passed=1, failed=1)
 
 
 def test_policy_is_each_selected_one(pytester: pytest.Pytester, light: Run) -> None:
@@ -400,11 +366,8 @@ def test_one_of_several_processes_writes_the_report_and_says_what_is_undecided(
     report = json.loads((pytester.path / "out" / "report.json").read_text())
     assert [each["policy"] for each in report["success"]] == ["good", "not-yet", "undecided"]
     assert report["success"][0] == rows[1]
-    assert sorted(path.name for path in (pytester.path / "out").iterdir()) == [
-        "report.html",
-        "report.json",
-        "report.png",
-    ]
+    written = sorted(path.name for path in (pytester.path / "out").iterdir())
+    assert written == ["report.html", "report.json", "report.png"]
 
 
 def test_an_undecided_gate_hides_no_failure(pytester: pytest.Pytester, light: Run) -> None:

@@ -16,24 +16,18 @@ from il_bench.errors import IlBenchError
 from il_bench.plugin import collect
 from il_bench.plugin.registry import RegisteredEnvironment, Registry, load
 from il_bench.rollout.environments import EnvironmentRollout
+from tests.plugin.conftest import Run
 from tests.plugin.test_settings import given
 
 EXAMPLE = Path(__file__).parents[1] / "example_project"
 FIRST = 200_000
-Run = Callable[..., pytest.RunResult]
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(light: Run, short: None, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the suite with our plugin and the example's, as if installed; PushT ends after 3 steps."""
-    for name in ("PYTEST_ADDOPTS", "IL_BENCH_NO_ALIAS", "PYTEST_XDIST_WORKER", "IL_BENCH_HUMAN_DATA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLE), prepend=os.pathsep)
-    pytester.makeconftest("import il_bench.rollout.blocks\n\nil_bench.rollout.blocks.MAX_STEPS = 3\n")
-    return lambda *arguments: pytester.runpytest_subprocess(
-        *("-p", "il_bench", "-p", "reach.plugin", "-p", "no:cacheprovider"), *arguments
-    )
+    return lambda *arguments: light("-p", "reach.plugin", "-p", "no:cacheprovider", *arguments)
 
 
 @pytest.fixture
@@ -142,17 +136,14 @@ def test_a_projects_policy_is_the_policy_of_its_own_tests(pytester: pytest.Pytes
     run("--il-policy", "pusher", "--il-policy", "reacher").assert_outcomes(passed=2)
 
 
-def test_what_cannot_be_registered_is_a_usage_error(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+def test_what_cannot_be_registered_is_a_usage_error(pytester: pytest.Pytester, light: Run) -> None:
     pytester.makeconftest(
         """
         def pytest_il_bench_register(registry):
             registry.policy("mine", print, environment="sea")
         """
     )
-    result = pytester.runpytest_subprocess("-p", "il_bench")
+    result = light()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
         ["ERROR: pytest_il_bench_register: policy 'mine': no environment 'sea' was added*"]

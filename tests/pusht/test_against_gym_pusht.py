@@ -166,10 +166,7 @@ def test_arguments_that_change_the_physics() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64])
 def test_actions_of_other_types(dtype: type) -> None:
-    def act(rng: np.random.Generator, info: dict[str, Any]) -> np.ndarray:
-        return push(rng, info).astype(dtype)
-
-    assert_same_episode(PushTEnv(), Reference(), 200002, act, 40)
+    assert_same_episode(PushTEnv(), Reference(), 200002, lambda *seen: push(*seen).astype(dtype), 40)
 
 
 def test_actions_outside_the_arena_are_carried_out() -> None:

@@ -29,18 +29,24 @@ places = st.floats(0.0, 512.0)
 angles = st.floats(-math.pi, math.pi)
 
 
-def episode(simulator: Simulator, expert: Expert) -> tuple[bool, NDArray[np.float64], NDArray[np.float64]]:
-    """Run the expert from where the simulator stands: solved?, agents (T, 2) and actions (T, 2)."""
+def agent_of(simulator: Simulator) -> NDArray[np.float64]:
+    return np.array([simulator.agent_x, simulator.agent_y])
+
+
+def pose_of(simulator: Simulator) -> NDArray[np.float64]:
+    return np.array([simulator.block_x, simulator.block_y, simulator.block_angle])
+
+
+def episode(simulator: Simulator, expert: Expert) -> tuple[bool, NDArray[np.float64]]:
+    """Run the expert from where the simulator stands: solved?, and its actions (T, 2)."""
     expert.reset()
-    agents, actions = [], []
+    actions = []
     for _ in range(300):
-        agents.append((simulator.agent_x, simulator.agent_y))
-        pose = np.array([simulator.block_x, simulator.block_y, simulator.block_angle])
-        actions.append(expert.act(np.array(agents[-1]), pose))
+        actions.append(expert.act(agent_of(simulator), pose_of(simulator)))
         simulator.step(*actions[-1].tolist())
         if simulator.coverage() > 0.95:
-            return True, np.array(agents), np.array(actions)
-    return False, np.array(agents), np.array(actions)
+            return True, np.array(actions)
+    return False, np.array(actions)
 
 
 def test_the_expert_solves_every_start_with_smooth_actions_inside_the_world() -> None:
@@ -48,7 +54,7 @@ def test_the_expert_solves_every_start_with_smooth_actions_inside_the_world() ->
     lengths, changes = [], []
     for seed in range(VALIDATION, VALIDATION + 25):
         simulator.reset(seed)
-        solved, _, actions = episode(simulator, expert)
+        solved, actions = episode(simulator, expert)
         assert solved, seed
         assert ((actions >= 0) & (actions <= 512)).all(), seed
         lengths.append(len(actions))
@@ -132,7 +138,7 @@ def test_a_push_does_what_the_table_says_at_any_pose(pick: int, place: float, an
     x, y = 216.0 + 80.0 * place / 512.0, 256.0
     simulator = Simulator()
     simulator.set_state([500.0, 500.0, x, y, angle])
-    pose = np.array([simulator.block_x, simulator.block_y, simulator.block_angle])
+    pose = pose_of(simulator)
     start, end = out_of_frame(np.stack([gate, gate + table.length[push] * direction]), pose)
     corners = out_of_frame(np.array(OUTLINE), pose)
     expected = out_of_frame(out_of_frame(np.array(OUTLINE), table.motion[push]), pose)
@@ -141,13 +147,8 @@ def test_a_push_does_what_the_table_says_at_any_pose(pick: int, place: float, an
     simulator.agent.position = tuple(start)
     simulator.agent_x, simulator.agent_y = start.tolist()
     for _ in range(40):
-        simulator.step(*point_ahead(np.stack([start, end]), _agent(simulator), 30.0).tolist())
-    reached = np.array([simulator.block_x, simulator.block_y, simulator.block_angle])
-    assert np.abs(out_of_frame(np.array(OUTLINE), reached) - expected).max() < 1.5
-
-
-def _agent(simulator: Simulator) -> NDArray[np.float64]:
-    return np.array([simulator.agent_x, simulator.agent_y])
+        simulator.step(*point_ahead(np.stack([start, end]), agent_of(simulator), 30.0).tolist())
+    assert np.abs(out_of_frame(np.array(OUTLINE), pose_of(simulator)) - expected).max() < 1.5
 
 
 @given(places, places, places, places, angles)

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from gym_pusht.envs.pusht import PushTEnv as Reference
 from il_bench.errors import IlBenchError
 from il_bench.pusht import renderer
 from il_bench.pusht.env import PushTEnv
-from il_bench.pusht.geometry import GOAL_POSE, block_keypoints
+from il_bench.pusht.geometry import GOAL_POSE
 from il_bench.pusht.renderer import Renderer
+from tests.pusht.test_against_gym_pusht import Actor, anywhere, push
 
 HUMAN_DATA = os.environ.get("IL_BENCH_HUMAN_DATA")
 VIDEO = 680
-Actor = Callable[[np.random.Generator, dict[str, Any]], np.ndarray]
 State = tuple[float, float, float, float, float]
 
 
@@ -48,19 +47,8 @@ def assert_same_episode(ours: PushTEnv, theirs: Reference, seed: int, act: Actor
     return np.array(poses)
 
 
-def anywhere(rng: np.random.Generator, info: dict[str, Any]) -> np.ndarray:
-    return rng.uniform(0, 512, 2).astype(np.float32)
-
-
 def beyond(rng: np.random.Generator, info: dict[str, Any]) -> np.ndarray:
     return rng.uniform(-600, 1100, 2).astype(np.float32)
-
-
-def push(rng: np.random.Generator, info: dict[str, Any]) -> np.ndarray:
-    middle = block_keypoints(info["block_pose"]).reshape(8, 2).mean(axis=0)
-    away = middle - info["pos_agent"]
-    target = middle + 80 * away / np.linalg.norm(away) + rng.normal(0, 30, 2)
-    return np.clip(target, 0, 512).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -108,35 +96,24 @@ def test_episodes(act: Actor, n_steps: int) -> None:
         assert len(np.unique(poses[:, 2:], axis=0)) > 60, "the block should be pushed"
 
 
-@pytest.mark.parametrize(
-    "state",
-    [
-        (100.0, 100.0, *GOAL_POSE),
-        (256.0, 290.0, *GOAL_POSE),
-        (200.0, 230.0, 200.0, 200.0, 0.0),
-        (20.5, 491.5, 100.5, 200.5, 0.0),  # halves are rounded to even numbers
-        (6.0, 6.0, 500.0, 480.0, 1.0),
-        (0.0, 512.0, 3.0, 508.0, 2.5),
-        (-8.0, 250.0, 256.0, -40.0, 0.1),
-        (-20.0, 250.0, 560.0, -40.0, 7.1),
-        (5000.0, -5000.0, 9000.0, 9000.0, -4.0),
-    ],
-    ids=[
-        "goal",
-        "agent in block on goal",
-        "agent in block",
-        "halves",
-        "walls",
-        "corner",
-        "half out",
-        "edge",
-        "out",
-    ],
-)
-def test_poses(drawn: Renderer, reference: Reference, state: State) -> None:
-    put(reference, state)
+POSES: dict[str, State] = {
+    "goal": (100.0, 100.0, *GOAL_POSE),
+    "agent in block on goal": (256.0, 290.0, *GOAL_POSE),
+    "agent in block": (200.0, 230.0, 200.0, 200.0, 0.0),
+    "halves": (20.5, 491.5, 100.5, 200.5, 0.0),  # are rounded to even numbers
+    "walls": (6.0, 6.0, 500.0, 480.0, 1.0),
+    "corner": (0.0, 512.0, 3.0, 508.0, 2.5),
+    "half out": (-8.0, 250.0, 256.0, -40.0, 0.1),
+    "edge": (-20.0, 250.0, 560.0, -40.0, 7.1),
+    "out": (5000.0, -5000.0, 9000.0, 9000.0, -4.0),
+}
+
+
+@pytest.mark.parametrize("pose", POSES)
+def test_poses(drawn: Renderer, reference: Reference, pose: str) -> None:
+    put(reference, POSES[pose])
     reference._last_action = np.array([-3, 511.9], np.float32)
-    assert_same_frames(drawn, reference, str(state))
+    assert_same_frames(drawn, reference, pose)
 
 
 def test_poses_all_over_the_picture_and_contacts_everywhere(drawn: Renderer, reference: Reference) -> None:
