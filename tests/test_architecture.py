@@ -104,6 +104,21 @@ def test_every_room_has_its_rule() -> None:
     assert {room_of(path) for path in SOURCES} == set(MAY_KNOW)
 
 
+def test_nothing_lies_loose_at_the_top() -> None:
+    """Only what every room stands on, and the command."""
+    loose = {path.name for path in PACKAGE.iterdir() if path.is_file()}
+    assert loose == {f"{name}.py" for name in (*GROUND, "cli", "machine")} | {"py.typed"}
+
+
+def test_no_two_classes_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
 def test_the_rules_run_downwards() -> None:
     """No room knows one that knows it, however far around; `il_bench` itself only names `load_policy`."""
     below = {room: known - {"__init__"} for room, known in MAY_KNOW.items() if room != "__init__"}
