@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkpoints import KEYPOINTS, save_untrained
+
 pytest_plugins = ["pytester"]
 
 
@@ -24,19 +26,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `pretrained_model` folder as LeRobot writes it: a tiny act on keypoints, never trained."""
-    import torch
-    from lerobot.configs import FeatureType, PolicyFeature
-    from lerobot.policies.act.configuration_act import ACTConfig
-    from lerobot.policies.act.modeling_act import ACTPolicy
-    from lerobot.policies.factory import make_pre_post_processors
-
-    dims = {"observation.state": 2, "observation.environment_state": 16, "action": 2}
-    kinds = (FeatureType.STATE, FeatureType.ENV, FeatureType.ACTION)
-    features = {key: PolicyFeature(kind, (dims[key],)) for key, kind in zip(dims, kinds, strict=True)}
-    config = ACTConfig(
-        output_features={"action": features.pop("action")},
-        input_features=features,
-        device="cpu",
+    return save_untrained(
+        tmp_path_factory.mktemp("policies") / "tiny",
+        "act",
+        KEYPOINTS,
+        {"mean": 256.0, "std": 100.0},
         dim_model=32,
         n_heads=2,
         dim_feedforward=32,
@@ -46,14 +40,3 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chunk_size=8,
         n_action_steps=8,
     )
-    stats = {
-        key: {"mean": torch.full((dim,), 256.0), "std": torch.full((dim,), 100.0)}
-        for key, dim in dims.items()
-    }
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        policy = ACTPolicy(config)
-    folder = tmp_path_factory.mktemp("policies") / "tiny"
-    for part in (policy, *make_pre_post_processors(config, dataset_stats=stats)):
-        part.save_pretrained(folder)
-    return folder

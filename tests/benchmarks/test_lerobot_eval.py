@@ -19,6 +19,7 @@ from benchmarks.lerobot_eval import LeRobotOutcomes, rollout_as_lerobot
 from il_bench.errors import IlBenchError
 from il_bench.machine import one_thread
 from il_bench.policies.checkpoint import LoadedPolicy, find_checkpoint, load_policy
+from tests.checkpoints import KEYPOINTS, save_untrained
 from tests.rollout.test_pixels import act_on_pixels
 
 SEED = 100_020
@@ -28,18 +29,11 @@ EASY = 0.15  # a share of the goal that policies without training reach now and 
 @pytest.fixture(scope="session")
 def diffusion_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `pretrained_model` folder of a tiny diffusion policy, never trained: it pushes about at random."""
-    from lerobot.configs import FeatureType, PolicyFeature
-    from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
-    from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
-    from lerobot.policies.factory import make_pre_post_processors
-
-    dims = {"observation.state": 2, "observation.environment_state": 16, "action": 2}
-    kinds = (FeatureType.STATE, FeatureType.ENV, FeatureType.ACTION)
-    features = {key: PolicyFeature(kind, (dims[key],)) for key, kind in zip(dims, kinds, strict=True)}
-    config = DiffusionConfig(
-        output_features={"action": features.pop("action")},
-        input_features=features,
-        device="cpu",
+    return save_untrained(
+        tmp_path_factory.mktemp("policies") / "tiny_diffusion",
+        "diffusion",
+        KEYPOINTS,
+        {"min": -128.0, "max": 640.0},
         horizon=8,
         n_action_steps=4,
         down_dims=(16, 32),
@@ -48,17 +42,6 @@ def diffusion_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         noise_scheduler_type="DDIM",
         num_inference_steps=2,
     )
-    reach = {
-        key: {"min": torch.full((dim,), -128.0), "max": torch.full((dim,), 640.0)}
-        for key, dim in dims.items()
-    }
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        policy = DiffusionPolicy(config)
-    folder = tmp_path_factory.mktemp("policies") / "tiny_diffusion"
-    for part in (policy, *make_pre_post_processors(config, dataset_stats=reach)):
-        part.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -1,45 +1,32 @@
-"""`il-bench demos build`: lerobot/pusht out of states, the same whatever interrupts it, and checked."""
+"""`il-bench demos build`: lerobot/pusht out of states, the same whatever interrupts it."""
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
-import pygame
 import pytest
 import torch
-from lerobot.datasets.dataset_tools import delete_episodes, recompute_stats
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.scripts.lerobot_edit_dataset import EditDatasetConfig, InfoConfig, handle_info
-from typer.testing import CliRunner
 
-from il_bench.cli import app
-from il_bench.data import open_dataset
-from il_bench.data.convert import write_columns
-from il_bench.data.lerobot_folder import read_column
+from il_bench.data import convert, open_dataset
 from il_bench.demos import build as build_module
 from il_bench.demos import pixels
 from il_bench.demos.build import build_pixels
-from il_bench.demos.check import check_dataset
-from il_bench.demos.make import make_demos
-from il_bench.demos.replay import Drawer
 from il_bench.demos.states import States, read_states
 from il_bench.errors import IlBenchError
 from il_bench.pusht.geometry import block_keypoints, coverage
 from il_bench.pusht.renderer import Renderer
 from il_bench.pusht.simulator import Simulator
+from il_bench.rollout import executors
+from tests.demos.conftest import Played, column, contents, invoke, opened
+from tests.rollout.policies import LastFirst
 
-HUMAN_DATA = os.environ.get("IL_BENCH_HUMAN_DATA")
-LENGTHS = (14, 9)
 # What meta/info.json of lerobot/pusht says of its features, but for what LeRobot adds to all data sets.
 PUBLISHED = {
     "observation.image": ("video", (96, 96, 3), ["height", "width", "channel"]),
@@ -56,86 +43,10 @@ PUBLISHED = {
 }
 
 
-class Played:
-    """Two short episodes of somebody who pushes the block: the states, and what the camera saw."""
-
-    def __init__(self) -> None:
-        world, renderer, rng = Simulator(), Renderer(), np.random.default_rng(0)
-        state, action, image, marks = [], [], [], 0
-        for seed, length in zip((3, 4), LENGTHS, strict=True):
-            world.reset(seed)
-            for _ in range(length):
-                agent = np.array([world.agent_x, world.agent_y])
-                pose = np.array([world.block_x, world.block_y, world.block_angle])
-                middle = block_keypoints(pose).reshape(8, 2).mean(axis=0)
-                target = np.clip(middle + 0.5 * (middle - agent) + rng.normal(0, 10, 2), 0, 512)
-                state.append([*agent, *pose])
-                action.append(target.astype(np.float32))
-                image.append(renderer.view(world))
-                marks += bool(renderer.contact_marks(world.space))
-                world.step(*action[-1].tolist())
-        self.state, self.action = np.array(state, np.float32), np.array(action)
-        self.image, self.n_touching = np.array(image), marks
-
-    def save(self, folder: Path) -> Path:
-        path = folder / "played.npz"
-        np.savez(path, state=self.state, action=self.action, episode_ends=np.cumsum(LENGTHS))
-        return path
-
-
-@pytest.fixture(scope="module")
-def played() -> Played:
-    return Played()
-
-
-@pytest.fixture(scope="module")
-def source(played: Played, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return played.save(tmp_path_factory.mktemp("source"))
-
-
-@pytest.fixture(scope="module")
-def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("made") / "demos"
-    make_demos(output, episodes=2, seed=3)
-    return output
-
-
-@pytest.fixture(scope="module")
-def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_pixels(read_states(source), tmp_path_factory.mktemp("built") / "pixels")
-
-
-@pytest.fixture(scope="module")
-def filmed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_pixels(read_states(source), tmp_path_factory.mktemp("filmed") / "video", video=True)
-
-
-def opened(root: Path) -> LeRobotDataset:
-    return LeRobotDataset("local/pixels", root=root, video_backend="pyav")
-
-
-def column(dataset: LeRobotDataset, key: str) -> np.ndarray:
-    return read_column(dataset.hf_dataset.with_format("numpy"), key)
-
-
 def levels(dataset: LeRobotDataset) -> np.ndarray:
     """All images of a data set, (N, 96, 96, 3) uint8."""
     images = torch.stack([dataset[i]["observation.image"] for i in range(len(dataset))])
     return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def originals(played: Played, path: Path, **changed: np.ndarray) -> Path:
-    index = np.array([0, 5, 13, 14, 22])
-    np.savez(path, **{"index": index, "image": played.image[index], **changed})
-    return path
-
-
-def invoke(*arguments: object) -> Any:
-    return CliRunner().invoke(app, ["demos", *map(str, arguments)])
 
 
 # --- what is in it ----------------------------------------------------------------------------------------
@@ -191,15 +102,15 @@ def test_a_video_shows_nearly_the_same_at_the_same_times(filmed: Path, played: P
     assert np.mean(np.array(nearest) == np.arange(23)) > 0.8
 
 
-def test_data_of_the_project_are_drawn_from_their_keypoints(demos: Path, tmp_path: Path) -> None:
-    states = read_states(demos)
+def test_data_of_the_project_are_drawn_from_their_keypoints(two_solved: Path, tmp_path: Path) -> None:
+    states = read_states(two_solved)
     root = build_pixels(states, tmp_path / "pixels")
-    low, pixels = open_dataset(demos), open_dataset(root)
+    low, pixels = open_dataset(two_solved), open_dataset(root)
     for key in ("observation.state", "action", "next.reward", "next.success", "next.done", "timestamp"):
         np.testing.assert_array_equal(column(pixels, key), column(low, key), err_msg=key)
     assert column(pixels, "next.success")[-1] and states.reward_from.startswith("of the source")
     facts = json.loads((root / "meta" / "il_bench.json").read_text())
-    assert facts["episodes"][0]["seed"] == 3 and facts["parts"][0]["source"] == "demos"
+    assert facts["episodes"][0]["seed"] == 3 and facts["parts"][0]["source"] == "expert-demos"
     world, renderer = Simulator(), Renderer()
     world.reset(3)
     images = levels(opened(root))
@@ -258,6 +169,13 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(
     assert [path.name for path in tmp_path.iterdir()] == ["pixels"]
 
 
+def test_an_executor_that_is_added_makes_the_same_files(
+    built: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "choose", lambda workers, n_tasks: LastFirst())
+    assert contents(build_pixels(read_states(source), tmp_path / "pixels")) == contents(built)
+
+
 def test_a_damaged_episode_is_made_again(built: Path, source: Path, tmp_path: Path) -> None:
     output, states = tmp_path / "pixels", read_states(source)
     with pytest.MonkeyPatch.context() as patch:
@@ -303,8 +221,6 @@ def test_too_little_room_is_said_before_anything_is_written(
 
 def keypoint_copy(states: States, output: Path, **changed: np.ndarray | None) -> Path:
     """The states as a data set of keypoints, some of its columns changed."""
-    from il_bench.data import convert
-
     columns = {
         "observation.state": states.agent,
         "observation.environment_state": block_keypoints(states.pose).astype(np.float32),
@@ -320,7 +236,7 @@ def keypoint_copy(states: States, output: Path, **changed: np.ndarray | None) ->
     with pytest.MonkeyPatch.context() as patch:
         wanted = {key: value for key, value in convert.FEATURES.items() if key in kept}
         patch.setattr(convert, "FEATURES", wanted)
-        write_columns(kept, states.episode_ends, output)
+        convert.write_columns(kept, states.episode_ends, output)
     return output
 
 
@@ -359,13 +275,13 @@ def test_what_cannot_be_drawn_is_named_in_one_line(built: Path, source: Path, tm
     assert list(tmp_path.iterdir()) == []
 
 
-# --- the commands -----------------------------------------------------------------------------------------
+# --- the command -------------------------------------------------------------------------------------------
 
 
 def test_the_command_says_what_it_takes_and_what_came_out(
     source: Path, played: Played, built: Path, tmp_path: Path
 ) -> None:
-    frames = originals(played, tmp_path / "frames.npz")
+    frames = played.save_frames(tmp_path / "frames.npz")
     output = tmp_path / "pixels"
     command = ("build", "--track", "pixels", "--from", source, "--frames", frames, "--output", output)
     result = invoke(*command)
@@ -379,139 +295,6 @@ def test_the_command_says_what_it_takes_and_what_came_out(
     again = invoke(*command)
     assert "is there already, by the same command; only checked again" in again.output
     assert findings in again.output and "demonstrations: " not in again.output
-
-
-def test_a_check_notices_other_frames(built: Path, played: Played, tmp_path: Path) -> None:
-    image = played.image[[0, 5, 13, 14, 22]].copy()
-    image[:, 20:40, 20:40] ^= 1
-    frames = originals(played, tmp_path / "frames.npz", image=image)
-    result = invoke("check", built, "--frames", frames)
-    assert result.exit_code == 1
-    assert "NOT OK  frames as stored: 95.660% of the pixels" in result.output
-    for changed, message in (
-        ({"index": np.array([0, 5, 13, 14, 23])}, "index: 23 is no frame of this data set, which has 23"),
-        ({"image": image[:4]}, "image: shape (4, 96, 96, 3)"),
-        ({"index": np.zeros(5)}, "index: shape (5,) of float64"),
-    ):
-        frames = originals(played, tmp_path / "frames.npz", **changed)
-        result = invoke("check", built, "--frames", frames)
-        assert result.exit_code == 2 and message in result.output
-
-
-def _edit_stats(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = root / "meta" / "stats.json"
-    stats = json.loads(path.read_text())
-    change(stats)
-    path.write_text(json.dumps(stats))
-
-
-def _edit_timestamps(root: Path) -> None:
-    (path,) = root.glob("data/*/*.parquet")
-    table = pq.read_table(path)
-    place = table.schema.get_field_index("timestamp")
-    stretched = (table["timestamp"].to_numpy() * np.float32(1.01)).astype(np.float32)
-    pq.write_table(table.set_column(place, table.schema.field(place), [stretched]), path)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (
-            lambda root: _edit_stats(root, lambda s: s.pop("action")),
-            "statistics: ValueError: no statistics of action",
-        ),
-        (lambda root: _edit_stats(root, lambda s: s["action"].update(max=[1.0, 2.0])), "action: max is"),
-        (
-            lambda root: _edit_stats(root, lambda s: s["observation.image"].update(mean=[0.5])),
-            "must be (3,1,1)",
-        ),
-        (_edit_timestamps, "timestamps: ValueError: up to"),
-    ],
-)
-def test_a_check_notices_damage(
-    damage: Callable[[Path], object], message: str, built: Path, tmp_path: Path
-) -> None:
-    root = shutil.copytree(built, tmp_path / "copy")
-    assert all(finding.passed for finding in check_dataset(root))
-    damage(root)
-    result = invoke("check", root)
-    assert result.exit_code == 1
-    assert "NOT OK" in result.output and message in result.output
-
-
-# --- LeRobot's own ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("which", ["images", "video", "keypoints", "expert"])
-def test_data_sets_made_here_pass_lerobots_own_validation(
-    which: str,
-    request: pytest.FixtureRequest,
-    source: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """LeRobot 0.6 checks frames where they are recorded and statistics where data sets are joined; the rest
-    of its validation is that its tools take a data set.
-    """
-    roots = {
-        "images": lambda: request.getfixturevalue("built"),
-        "video": lambda: request.getfixturevalue("filmed"),
-        "keypoints": lambda: Path(open_dataset(source).root),
-        "expert": lambda: request.getfixturevalue("demos"),
-    }
-    root = shutil.copytree(roots[which](), tmp_path / "copy")
-    findings = check_dataset(root)
-    assert [finding.what for finding in findings if not finding.passed] == [], findings
-    dataset = opened(root)
-    before = {
-        key: {name: value.copy() for name, value in stats.items()}
-        for key, stats in dataset.meta.stats.items()
-    }
-    recomputed = recompute_stats(dataset).meta.stats
-    for key in ("observation.state", "action", "next.reward"):
-        for name in ("min", "max", "mean", "std", "count"):
-            np.testing.assert_allclose(recomputed[key][name], before[key][name], rtol=1e-4, atol=1e-6)
-    n_episodes = dataset.num_episodes
-    handle_info(EditDatasetConfig(InfoConfig(show_features=True), repo_id="local/copy", root=str(root)))
-    assert f"Total episode: {n_episodes}" in capsys.readouterr().out
-    fewer = delete_episodes(opened(root), [0], output_dir=tmp_path / "fewer", repo_id="local/fewer")
-    assert fewer.num_episodes == n_episodes - 1
-    assert np.array_equal(fewer[0]["action"], dataset[dataset.meta.episodes["dataset_to_index"][0]]["action"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("which", ["built", "filmed"])
-def test_lerobot_train_takes_it(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    root = request.getfixturevalue(which)
-    arguments = [
-        "--policy.type=act",
-        "--policy.device=cpu",
-        "--policy.push_to_hub=false",
-        "--policy.pretrained_backbone_weights=null",
-        "--policy.chunk_size=4",
-        "--policy.n_action_steps=4",
-        "--policy.dim_model=16",
-        "--policy.n_heads=2",
-        "--policy.dim_feedforward=16",
-        "--dataset.repo_id=local/pixels",
-        f"--dataset.root={root}",
-        "--dataset.video_backend=pyav",
-        "--batch_size=2",
-        "--steps=2",
-        "--num_workers=0",
-        "--wandb.enable=false",
-        f"--output_dir={tmp_path / 'run'}",
-    ]
-    program = Path(sys.executable).with_name("lerobot-train")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [program, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "run" / "checkpoints" / "last" / "pretrained_model" / "model.safetensors").exists()
-
-
-# --- longer -----------------------------------------------------------------------------------------------
 
 
 def _build(source: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
@@ -536,78 +319,3 @@ def test_a_process_killed_twice_gives_what_two_workers_give(
     assert process.returncode == 0, said
     assert contents(output) == contents(built)
     assert contents(build_pixels(read_states(source), tmp_path / "team", workers=2)) == contents(built)
-
-
-@pytest.fixture(scope="module")
-def human(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if HUMAN_DATA is None or not (Path(HUMAN_DATA) / "human_frames.npz").exists():
-        pytest.skip("IL_BENCH_HUMAN_DATA names no human data with human_frames.npz")
-    return Path(HUMAN_DATA)
-
-
-def test_a_human_episode_looks_as_it_was_recorded(human: Path, tmp_path: Path) -> None:
-    """The shortest, and the original frame of it."""
-    arrays, frames = np.load(human / "human_demos.npz"), np.load(human / "human_frames.npz")
-    ends = arrays["episode_ends"]
-    episode = int(np.diff(ends, prepend=0).argmin())
-    start, end = int(ends[episode - 1]), int(ends[episode])
-    (which,) = np.flatnonzero((frames["index"] >= start) & (frames["index"] < end))
-    np.savez(
-        tmp_path / "one.npz",
-        state=arrays["state"][start:end],
-        action=arrays["action"][start:end],
-        episode_ends=[end - start],
-    )
-    np.savez(
-        tmp_path / "frames.npz",
-        index=frames["index"][which : which + 1] - start,
-        image=frames["image"][which : which + 1],
-    )
-    result = invoke(
-        *("build", "--from", tmp_path / "one.npz", "--frames", tmp_path / "frames.npz"),
-        *("--output", tmp_path / "pixels"),
-    )
-    assert result.exit_code == 0, result.output
-    assert "ok      frames as stored" in result.output
-
-
-def _filled_as_before(
-    surface: pygame.Surface, color: tuple[int, int, int], points: list[tuple[int, int]]
-) -> None:
-    """`draw_fillpoly` of pygame 2.1, which Diffusion Policy used: quotients are cut off, not rounded down."""
-    edges = [sorted(edge, key=lambda point: point[1]) for edge in pairwise([points[-1], *points])]
-    low, high = min(y for _, y in points), max(y for _, y in points)
-    for y in range(low, high + 1):
-        crossed = sorted(
-            x1 + int((y - y1) * (x2 - x1) / (y2 - y1))
-            for (x1, y1), (x2, y2) in edges
-            if y1 <= y < y2 or (y1 != y2 and y == y2 == high)
-        )
-        for left, right in zip(crossed[::2], crossed[1::2], strict=False):
-            pygame.draw.line(surface, color, (left, y), (right, y))
-    for (x1, y1), (x2, y2) in edges:
-        if low < y1 == y2 < high:
-            pygame.draw.line(surface, color, (x1, y1), (x2, y2))
-
-
-def test_the_originals_differ_in_how_pygame_filled_polygons_and_in_nothing_else(
-    human: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    frames = np.load(human / "human_frames.npz")
-    state = np.load(human / "human_demos.npz")["state"][frames["index"]]
-
-    def drawn(draw: Drawer) -> np.ndarray:
-        return np.stack([draw(one[:2], one[2:]) for one in state])
-
-    now = (drawn(Drawer()) == frames["image"]).all(axis=-1)
-    assert 0.996 < now.mean() < 0.997
-    monkeypatch.setattr("il_bench.pusht.renderer.pygame.draw.polygon", _filled_as_before)
-    np.testing.assert_array_equal(drawn(Drawer()), frames["image"])
-
-
-@pytest.mark.slow
-def test_the_human_demonstrations_are_lerobot_pusht(human: Path, tmp_path: Path) -> None:
-    result = invoke("build", "--from", human, "--workers", 2, "--output", tmp_path / "pusht")
-    assert result.exit_code == 0, result.output
-    assert "ok      numbers of lerobot/pusht: 206 episodes, 25650 frames, 10 fps" in result.output
-    assert "ok      frames as stored" in result.output

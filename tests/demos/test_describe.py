@@ -5,9 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from il_bench.cli import app
 from il_bench.data import open_dataset
 from il_bench.demos.describe import measure
 from il_bench.demos.replay import coverage_at_ends
@@ -16,6 +14,7 @@ from il_bench.protocol import SUCCESS_COVERAGE
 from il_bench.pusht.expert import Expert
 from il_bench.pusht.geometry import GOAL_POSE, block_keypoints
 from il_bench.pusht.simulator import Simulator
+from tests.demos.conftest import invoke
 
 
 @pytest.fixture
@@ -47,12 +46,12 @@ def test_numbers_of_a_set_worked_out_by_hand(tiny: Path) -> None:
 
 def test_the_command_prints_a_table_or_json_and_draws(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    table = CliRunner().invoke(app, ["demos", "describe", str(tiny), "--output", str(out)])
+    table = invoke("describe", tiny, "--output", out)
     assert table.exit_code == 0, table.output
     assert "share above 0.95" in table.output
     assert "0.667" in table.output
     assert (out / "demos.png").read_bytes().startswith(b"\x89PNG")
-    printed = CliRunner().invoke(app, ["demos", "describe", str(tiny), "--json"])
+    printed = invoke("describe", tiny, "--json")
     assert json.loads(printed.stdout) == json.loads((out / "demos.json").read_text())
 
 
@@ -62,7 +61,7 @@ def test_bad_sources_are_named_in_one_line(tmp_path: Path, monkeypatch: pytest.M
         (str(tmp_path / "none"), "no such file or folder"),
         ("human", "IL_BENCH_HUMAN_DATA"),
     ):
-        result = CliRunner().invoke(app, ["demos", "describe", source])
+        result = invoke("describe", source)
         assert (result.exit_code, result.output.count("\n")) == (2, 1), result.output
         assert message in result.output
 

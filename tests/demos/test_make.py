@@ -6,15 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from typer.testing import CliRunner
 
-from il_bench.cli import app
 from il_bench.data import Windows, open_dataset
-from il_bench.data.lerobot_folder import read_column
 from il_bench.demos import recording
 from il_bench.demos.make import make_demos
 from il_bench.demos.provenance import EpisodeOrigin
@@ -23,7 +21,9 @@ from il_bench.errors import IlBenchError
 from il_bench.policies.checkpoint import load_policy
 from il_bench.pusht.batch import PushTBatch
 from il_bench.pusht.simulator import Simulator
-from il_bench.rollout import run_block
+from il_bench.rollout import executors, run_block
+from tests.demos.conftest import column, contents, invoke
+from tests.rollout.policies import LastFirst
 
 # Two tasks of two episodes: seeds of the same ten are made by one worker.
 SEED, EPISODES, NOISE = 8, 4, 0.05
@@ -35,14 +35,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("made") / "demos"
     make_demos(output, **ARGUMENTS)
     return output
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def column(dataset: LeRobotDataset, key: str) -> np.ndarray:
-    return read_column(dataset.hf_dataset.with_format("numpy"), key)
 
 
 def interrupted_after(n_done: int) -> Callable[[int, int], None]:
@@ -63,6 +55,23 @@ def test_workers_and_interruptions_do_not_change_a_byte(made: Path, tmp_path: Pa
     assert done == [(2, EPISODES), (4, EPISODES)]  # the finished block was not made again
     assert contents(output) == contents(made)
     assert [path.name for path in tmp_path.iterdir()] == ["demos"]
+
+
+def test_an_executor_that_is_added_makes_the_same_files(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "choose", lambda workers, n_tasks: LastFirst())
+    make_demos(tmp_path / "demos", **ARGUMENTS)
+    assert contents(tmp_path / "demos") == contents(made)
+
+
+def test_one_process_at_a_time_makes_a_dataset(tmp_path: Path) -> None:
+    (tmp_path / "demos.partial").mkdir()
+    with (
+        filelock.FileLock(tmp_path / "demos.partial" / "lock"),
+        pytest.raises(IlBenchError, match=r"demos\.partial: another process is making these; let it finish"),
+    ):
+        make_demos(tmp_path / "demos", **ARGUMENTS)
 
 
 def test_a_finished_block_comes_back_and_a_damaged_one_does_not(tmp_path: Path) -> None:
@@ -176,43 +185,27 @@ def test_unsolved_episodes_are_left_out_listed_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "Expert", HoldsStillInSecond)
-    command = ["demos", "make", "--episodes", "2", "--seed", str(SEED), "--output", str(tmp_path / "demos")]
-    result = CliRunner().invoke(app, command)
+    result = invoke("make", "--episodes", 2, "--seed", SEED, "--output", tmp_path / "demos")
     assert result.exit_code == 0, result.output
     assert f"not solved within 300 steps: 1 (seeds {SEED + 1})" in result.output
     assert open_dataset(tmp_path / "demos").num_episodes == 1
     facts = json.loads((tmp_path / "demos" / "meta" / "il_bench.json").read_text())
     (left_out,) = facts["parts"][0]["left_out"]
     assert (left_out["seed"], left_out["steps"], left_out["success"]) == (SEED + 1, 300, False)
-    nothing = [
-        "demos",
-        "make",
-        "--episodes",
-        "1",
-        "--seed",
-        str(SEED + 1),
-        "--output",
-        str(tmp_path / "none"),
-    ]
-    result = CliRunner().invoke(app, nothing)
+    result = invoke("make", "--episodes", 1, "--seed", SEED + 1, "--output", tmp_path / "none")
     assert result.exit_code == 2
     assert "the expert solved none of 1 episodes" in result.output
 
 
-def test_the_command_names_bad_seeds_in_one_line(tmp_path: Path) -> None:
-    command = ["demos", "make", "--episodes", "2", "--seed", "99999", "--output", str(tmp_path / "demos")]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 2
-    assert result.output.count("\n") == 1
-    assert "seeds 99999 .. 100000" in result.output
-
-
-@pytest.mark.parametrize("options", [["--takeover-max", "9"], ["--only-unsolved"]])
-def test_a_takeover_without_a_policy_is_refused(options: list[str], tmp_path: Path) -> None:
-    command = ["demos", "make", "--episodes", "2", *options, "--output", str(tmp_path / "demos")]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 2
-    assert f"{options[0]}: nobody drives before the expert; add --from-policy" in result.output
+def test_the_command_names_options_that_cannot_be_in_one_line(tmp_path: Path) -> None:
+    for options, said in (
+        (["--seed", 99999], "seeds 99999 .. 100000"),
+        (["--takeover-max", 9], "--takeover-max: nobody drives before the expert; add --from-policy"),
+        (["--only-unsolved"], "--only-unsolved: nobody drives before the expert; add --from-policy"),
+    ):
+        result = invoke("make", "--episodes", 2, *options, "--output", tmp_path / "demos")
+        assert (result.exit_code, result.output.count("\n")) == (2, 1), result.output
+        assert said in result.output
 
 
 # --- a policy drives first --------------------------------------------------------------------------------
@@ -277,8 +270,8 @@ def test_what_the_policy_solves_can_be_left_out(tmp_path: Path) -> None:
 
 
 def test_a_policy_that_leaves_nothing_to_do_is_one_clear_error(tmp_path: Path) -> None:
-    command = ["demos", "make", "--episodes", "2", "--from-policy", "expert", "--takeover-max", "299"]
-    result = CliRunner().invoke(app, [*command, "--only-unsolved", "--output", str(tmp_path / "demos")])
+    options = ("--from-policy", "expert", "--takeover-max", 299, "--only-unsolved")
+    result = invoke("make", "--episodes", 2, *options, "--output", tmp_path / "demos")
     assert result.exit_code == 2
     assert "the policy solved all 2 episodes itself" in result.output
 

@@ -7,23 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from il_bench.cli import app
 from il_bench.data import Windows, open_dataset
 from il_bench.data.convert import write_columns
-from il_bench.data.lerobot_folder import read_column
 from il_bench.demos.describe import measure
-from il_bench.demos.make import make_demos
 from il_bench.demos.merge import merge_demos
 from il_bench.errors import IlBenchError
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("made") / "expert-demos"
-    make_demos(output, episodes=2, seed=3)
-    return output
+from tests.demos.conftest import column, invoke
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +30,24 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy_of(source: Path, output: Path, robot_type: str) -> None:
     """One episode of a dataset, without its provenance."""
     dataset = open_dataset(source)
-    table = dataset.hf_dataset.with_format("numpy")
     end = dataset.meta.episodes["dataset_to_index"][0]
-    columns = {key: read_column(table, key)[:end] for key in table.column_names}
+    columns = {key: column(dataset, key)[:end] for key in dataset.hf_dataset.column_names}
     write_columns(columns, np.array([end]), output)
     info = output / "meta" / "info.json"
     info.write_text(info.read_text().replace("2d pointer", robot_type))
 
 
-def test_frames_and_provenance_follow_one_another(made: Path, people: Path, tmp_path: Path) -> None:
-    copy_of(made, tmp_path / "other", "2d pointer")
+def test_frames_and_provenance_follow_one_another(two_solved: Path, people: Path, tmp_path: Path) -> None:
+    copy_of(two_solved, tmp_path / "other", "2d pointer")
     output = tmp_path / "both"
-    result = CliRunner().invoke(app, ["demos", "merge", str(made), str(people), "--output", str(output)])
+    result = invoke("merge", two_solved, people, "--output", output)
     assert result.exit_code == 0, result.output
-    first, second, both = open_dataset(made), open_dataset(people), open_dataset(output)
+    first, second, both = open_dataset(two_solved), open_dataset(people), open_dataset(output)
     assert f"{both.num_episodes} episodes, {both.num_frames} frames" in result.output
     assert both.num_episodes == first.num_episodes + 3
     for key in ("observation.state", "observation.environment_state", "action", "next.reward", "frame_index"):
-        parts = [read_column(part.hf_dataset.with_format("numpy"), key) for part in (first, second)]
-        merged = read_column(both.hf_dataset.with_format("numpy"), key)
-        np.testing.assert_array_equal(merged, np.concatenate(parts), err_msg=key)
+        parts = np.concatenate([column(part, key) for part in (first, second)])
+        np.testing.assert_array_equal(column(both, key), parts, err_msg=key)
     facts = json.loads((output / "meta" / "il_bench.json").read_text())
     assert [(part["source"], part["n_episodes"]) for part in facts["parts"]] == [
         ("expert-demos", 2),
@@ -76,24 +64,24 @@ def test_frames_and_provenance_follow_one_another(made: Path, people: Path, tmp_
     assert windows.batch(torch.tensor([len(windows) - 1]))["action_is_pad"].tolist() == [[False, True]]
 
 
-def test_what_cannot_be_merged_is_named(made: Path, people: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_merged_is_named(two_solved: Path, people: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with pytest.raises(IlBenchError, match="expert-demos: given twice"):
-        merge_demos([made, made], output)
+        merge_demos([two_solved, two_solved], output)
     with pytest.raises(IlBenchError, match="at least two sources"):
-        merge_demos([made], output)
+        merge_demos([two_solved], output)
     with pytest.raises(IlBenchError, match="expert-demos: is there already"):
-        merge_demos([made, people], made)
-    copy_of(made, tmp_path / "other", "arm")
+        merge_demos([two_solved, people], two_solved)
+    copy_of(two_solved, tmp_path / "other", "arm")
     with pytest.raises(IlBenchError, match="other: robot_type 'arm', not '2d pointer' as expert-demos"):
-        merge_demos([made, tmp_path / "other"], output)
+        merge_demos([two_solved, tmp_path / "other"], output)
     assert not output.exists()
 
 
-def test_provenance_of_other_data_is_named(made: Path, people: Path, tmp_path: Path) -> None:
+def test_provenance_of_other_data_is_named(two_solved: Path, people: Path, tmp_path: Path) -> None:
     """As when somebody has added episodes to a set that `demos make` wrote."""
     copy = tmp_path / "grown"
-    shutil.copytree(made, copy)
+    shutil.copytree(two_solved, copy)
     path = copy / "meta" / "il_bench.json"
     facts = json.loads(path.read_text())
     path.write_text(json.dumps(facts | {"episodes": facts["episodes"][:-1]}))

@@ -1,3 +1,5 @@
+"""A journal gives back every block to the bit, drops what was torn, and refuses what is not this run's."""
+
 import json
 import os
 from collections.abc import Callable
@@ -71,13 +73,6 @@ def test_a_part_of_a_block_is_there_and_more_of_it_is_not(path: Path) -> None:
     assert recalled(path, longer) == [True]
 
 
-def test_what_was_added_in_this_run_is_there_too(path: Path) -> None:
-    with opened(path, CONDITIONS, resume=True) as mine:
-        mine.append(episodes(THIRD))
-        assert mine.recall(THIRD) is not None
-    assert recalled(path, FIRST, SECOND, THIRD) == [True, True, True]
-
-
 def test_without_resume_a_new_journal_replaces_the_old_one(path: Path) -> None:
     other = replace(CONDITIONS, sha256="b" * 64)
     with opened(path, other, resume=False) as mine:
@@ -92,12 +87,16 @@ def test_resuming_without_a_journal_starts_one(tmp_path: Path) -> None:
     assert len(path.read_bytes().splitlines()) == 1
 
 
-def test_a_block_is_on_the_disk_when_append_returns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_is_there_and_on_the_disk_when_append_returns(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced = []
     with opened(path, CONDITIONS, resume=True) as mine:
         monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
         mine.append(episodes(THIRD))
         assert synced == [path.stat().st_size]
+        assert mine.recall(THIRD) is not None
+    assert recalled(path, FIRST, SECOND, THIRD) == [True, True, True]
 
 
 def test_a_torn_last_line_is_dropped_wherever_it_was_torn(path: Path) -> None:

@@ -23,6 +23,14 @@ def test_outcomes_sum_up_and_join_in_seed_order() -> None:
     assert np.isnan(Outcomes.concatenate([]).share_outside)
 
 
+def test_episodes_are_taken_by_their_positions() -> None:
+    outcomes = outcomes_of([7, 5, 9, 2], seconds=3.0)
+    assert outcomes.take([3, 0]).to_records() == [outcomes.to_records()[3], outcomes.to_records()[0]]
+    assert (outcomes.take(range(2)).seconds, outcomes.take([]).n) == (3.0, 0)
+    with pytest.raises(IndexError):
+        outcomes.take([4])
+
+
 def test_outcomes_survive_as_records() -> None:
     outcomes = outcomes_of([3, 4, 9])
     records = outcomes.to_records()

@@ -6,8 +6,6 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from lerobot.configs import FeatureType, PolicyFeature
-from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
 
 from il_bench.errors import IlBenchError
 from il_bench.latency.calls import observations, policy_call
@@ -15,29 +13,20 @@ from il_bench.policies.checkpoint import load_policy
 from il_bench.protocol import BLOCK_SIZE
 from il_bench.pusht.batch import Camera, PushTBatch
 from il_bench.rollout import run_block
+from tests.checkpoints import save_untrained
 
 IMAGE = "observation.image"
 FIRST_SEED = 100_000
-STATISTICS = {
-    "observation.state": {"mean": torch.full((2,), 256.0), "std": torch.full((2,), 100.0)},
-    "action": {"mean": torch.full((2,), 256.0), "std": torch.full((2,), 100.0)},
-    IMAGE: {"mean": torch.full((3, 1, 1), 0.5), "std": torch.full((3, 1, 1), 0.5)},
-}
 
 
 def act_on_pixels(folder: Path, **features: tuple[int, ...]) -> Path:
-    """A fresh ACT that sees the agent and the camera, as a ``pretrained_model`` folder."""
+    """An untrained ACT that sees the agent and the camera, as a `pretrained_model` folder."""
     shapes = features or {"state": (2,), "image": (3, 96, 96)}
-    kinds = {"state": FeatureType.STATE, "environment_state": FeatureType.ENV}
-    torch.manual_seed(0)
-    config = make_policy_config(
+    return save_untrained(
+        folder,
         "act",
-        input_features={
-            f"observation.{key}": PolicyFeature(kinds.get(key, FeatureType.VISUAL), shape)
-            for key, shape in shapes.items()
-        },
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (2,))},
-        device="cpu",
+        {f"observation.{key}": shape for key, shape in shapes.items()} | {"action": (2,)},
+        {"mean": 256.0, "std": 100.0},
         pretrained_backbone_weights=None,
         dim_model=16,
         n_heads=2,
@@ -47,10 +36,6 @@ def act_on_pixels(folder: Path, **features: tuple[int, ...]) -> Path:
         chunk_size=30,
         n_action_steps=30,
     )
-    get_policy_class("act")(config).save_pretrained(folder)
-    for processor in make_pre_post_processors(config, dataset_stats=STATISTICS):
-        processor.save_pretrained(folder)
-    return folder
 
 
 class Pusher:
