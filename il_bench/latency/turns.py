@@ -38,14 +38,14 @@ class Turns:
     """Runs before each round of a call that somebody else times; every so many rounds the others get a turn.
 
     What another call left in the caches must not count. So each call runs once untimed before its own
-    measurement, until the main call turns out to take longer than COLD_BELOW.
+    measurement, until the main call turns out to take so long that no cache decides.
 
     Args:
         call: what somebody else times.
         others: what gets a turn.
         prepare: brings everything into the state that `call` starts from.
         every: rounds between turns.
-        warm: False: `call` is known to take long.
+        cold_below: seconds from which on `call` takes long; 0 and inf where that is known beforehand.
     """
 
     def __init__(
@@ -55,10 +55,11 @@ class Turns:
         *,
         prepare: Call = lambda: None,
         every: int = 1,
-        warm: bool = True,
+        cold_below: float = COLD_BELOW,
     ) -> None:
         self._call, self._others, self._prepare = call, others, prepare
-        self._every, self._warm, self._round = every, warm, 0
+        self._every, self._cold_below, self._round = every, cold_below, 0
+        self._warm = cold_below > 0.0
 
     def __call__(self) -> None:
         """Let the others take their turn if it is time, then prepare the call."""
@@ -68,6 +69,6 @@ class Turns:
             if self._warm:
                 self._prepare()
                 beside = self._others[-1]
-                self._warm = seconds_of(self._call, beside.device, beside.clock) < COLD_BELOW
+                self._warm = seconds_of(self._call, beside.device, beside.clock) < self._cold_below
         self._round += 1
         self._prepare()

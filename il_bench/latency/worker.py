@@ -18,9 +18,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any, Protocol, TextIO
 
 import il_bench
@@ -183,12 +182,27 @@ def first_calls_in_a_fork(spec: str, device: str) -> Message:
     """
     import il_bench.latency.calls  # noqa: F401  (and with it torch and LeRobot)
 
-    context = get_context("fork" if hasattr(os, "fork") else "spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            return pool.submit(first_calls, spec, device).result()
-        except BrokenProcessPool:
-            raise IlBenchError(f"{spec}: the process that called it died; was there memory enough?") from None
+    context: Any = get_context("fork" if hasattr(os, "fork") else "spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_send_first_calls, args=(theirs, spec, device), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        found: Message | IlBenchError = ours.recv()
+    except EOFError:
+        process.join()
+        raise IlBenchError(f"{spec}: the process that called it ended with {process.exitcode}") from None
+    process.join()
+    if isinstance(found, IlBenchError):
+        raise found
+    return found
+
+
+def _send_first_calls(answer: Connection, spec: str, device: str) -> None:
+    try:
+        answer.send(first_calls(spec, device))
+    except IlBenchError as error:
+        answer.send(error)
 
 
 def first_calls(spec: str, device: str) -> Message:

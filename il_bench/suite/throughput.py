@@ -1,6 +1,7 @@
 """What test_throughput.py times, in turns with what it is compared with, on one thread as rollouts do."""
 
 import copy
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def throughput(
     beside = {each: TimedBeside(where.waited_for(each.call), where, clock) for each in counterparts}
     with inference_on_one_thread():
         rounds = _rounds([*(each.call for each in beside.values()), call], seconds, clock)
-        turns = Turns(call, list(beside.values()), warm=batch < WARM_BELOW)
+        turns = Turns(call, list(beside.values()), cold_below=math.inf if batch < WARM_BELOW else 0.0)
         benchmark.pedantic(call, setup=turns, rounds=rounds)
         held = where.call_memory_mb(call)
     per_second = work.n / benchmark.stats.stats.median

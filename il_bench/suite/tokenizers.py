@@ -83,13 +83,9 @@ def fitted(name: str, source: str, make: Callable[[], Tokenizer] | None = None) 
 def _checked(made: object, name: str) -> Tokenizer:
     """What a project's factory gave, if the demonstrations can be coded by it."""
     if not isinstance(made, Tokenizer):
-        raise pytest.fail.Exception(
-            f"tokenizer {name!r}: {made!r} is no il_bench.tokenizers.Tokenizer; register what makes one",
-            pytrace=False,
-        )
-    if len(made.chunk_shape) != 2 or made.chunk_shape[1] != 2:
-        raise pytest.fail.Exception(
-            f"tokenizer {name!r}: chunk_shape is {tuple(made.chunk_shape)}; chunks of PushT are (steps, 2)",
-            pytrace=False,
-        )
-    return made
+        problem = f"{made!r} is no il_bench.tokenizers.Tokenizer; register what makes one"
+    elif len(made.chunk_shape) != 2 or made.chunk_shape[1] != 2:
+        problem = f"chunk_shape is {tuple(made.chunk_shape)}; chunks of PushT are (steps, 2)"
+    else:
+        return made
+    raise pytest.fail.Exception(f"tokenizer {name!r}: {problem}", pytrace=False)

@@ -1,5 +1,6 @@
 """Whose turn it is, and what must run untimed so that nobody pays for what another left in the caches."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -27,7 +28,7 @@ class Log:
         return call
 
 
-def turns(log: Log, *, seconds: float = 0.001, times: int = 1, **options: bool | int) -> Turns:
+def turns(log: Log, *, seconds: float = 0.001, times: int = 1, **options: float) -> Turns:
     others = [TimedBeside(log.call(name), CPU, log.clock, times=times) for name in ("theirs", "floor")]
     prepare = log.call("prepare", 100.0)
     return Turns(log.call("ours", seconds), others, prepare=prepare, **options)  # type: ignore[arg-type]
@@ -41,8 +42,11 @@ def test_each_call_runs_once_before_it_is_timed() -> None:
 
 def test_what_takes_long_needs_no_warming() -> None:
     log = Log()
-    turns(log, warm=False)()
+    turns(log, cold_below=0.0)()
     assert log.names == ["theirs", "floor", "prepare"]
+    log = Log()
+    turns(log, seconds=2 * COLD_BELOW, cold_below=math.inf)()
+    assert "ours" in log.names, "whatever it takes, where asked to"
     log = Log()
     both = turns(log, seconds=2 * COLD_BELOW, times=2)
     both()
@@ -53,7 +57,7 @@ def test_what_takes_long_needs_no_warming() -> None:
 
 def test_turns_come_every_so_many_rounds() -> None:
     log = Log()
-    every = turns(log, every=3, warm=False)
+    every = turns(log, every=3, cold_below=0.0)
     for _ in range(4):
         every()
     assert log.names == ["theirs", "floor", *["prepare"] * 3, "theirs", "floor", "prepare"]

@@ -2,13 +2,16 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from il_bench.errors import IlBenchError
+from il_bench.latency import worker
 from il_bench.latency.worker import PROTOCOL, block, once, serve
 
 
@@ -89,3 +92,19 @@ def test_our_worker_greets_and_ends_with_its_input() -> None:
     command = [sys.executable, "-P", "-m", "il_bench.latency.worker"]
     done = subprocess.run(command, input="", capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(done.stdout)["protocol"] == PROTOCOL
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a spawned process would not be this one's copy")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_what_happens_in_a_fork_is_said_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(spec: str, device: str) -> None:
+        raise IlBenchError(f"{spec}: no such policy")
+
+    monkeypatch.setitem(sys.modules, "il_bench.latency.calls", ModuleType("calls"))  # takes seconds
+    made = {"bc": lambda *_: {"pid": os.getpid()}, "absent": refuse, "killer": lambda *_: os._exit(3)}
+    monkeypatch.setattr(worker, "first_calls", lambda spec, device: made[spec](spec, device))
+    assert worker.first_calls_in_a_fork("bc", "cpu")["pid"] != os.getpid()
+    with pytest.raises(IlBenchError, match="absent: no such policy"):
+        worker.first_calls_in_a_fork("absent", "cpu")
+    with pytest.raises(IlBenchError, match="killer: the process that called it ended with 3"):
+        worker.first_calls_in_a_fork("killer", "cpu")
