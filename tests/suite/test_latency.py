@@ -130,12 +130,15 @@ def test_a_fresh_process_pays_for_what_later_calls_find_done(checkpoint: Path) -
     """One worker, a new process for each policy."""
     with Worker() as worker:
         worker.greeting()
-        found = [worker.ask({"first_calls": str(checkpoint), "device": "cpu"}) for _ in range(2)]
+        found = [worker.ask({"first_calls": str(checkpoint), "device": "cpu"}) for _ in range(3)]
         with pytest.raises(IlBenchError, match="nothing-here: no such policy"):
             worker.ask({"first_calls": "nothing-here", "device": "cpu"})
         row = first_calls(load_policy(checkpoint), str(checkpoint), CPU, worker)
-    for each in found:
-        assert each["first_call_s"] > each["second_call_s"] > 0 and each["load_s"] > 0
+    # The least of several: other programs disturb single calls.
+    load, first, second = (
+        min(each[f"{name}_s"] for each in found) for name in ("load", "first_call", "second_call")
+    )
+    assert first > second > 0 and load > 0
     assert (row.what, row.n, row.p50_ms, row.peak_memory_mb) == ("fresh process", 1, None, None)
     assert row.resident_mb is not None and row.resident_mb > 50
     assert row.first_call_ms and row.load_ms
