@@ -11,8 +11,6 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-LINE_EVERY_STEPS = 500
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -148,7 +146,7 @@ class Display:
         text = f"{at.phase}: loss {at.loss:.4g}, {at.steps_per_second:.3g} steps/s"
         if self._bar:
             self._bar.update(self._bar_task, completed=at.step, description=text)
-        elif at.step % LINE_EVERY_STEPS == 0 or at.step == self._steps:
+        elif at.step % 500 == 0 or at.step == self._steps:
             minutes = (self._steps - at.step) / at.steps_per_second / 60
             self.say(f"step {at.step}/{self._steps}  {text}, {minutes:.0f} min left")
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from typer.testing import CliRunner
 
 from il_bench.cli import app
@@ -21,13 +20,8 @@ from il_bench.train.log import Progress
 from il_bench.train.loop import Trainer
 from il_bench.train.recipes import Recipe
 
-SMALL_GPT = {
-    "gpt_input_dim": 16,
-    "gpt_hidden_dim": 16,
-    "gpt_output_dim": 16,
-    "gpt_n_layer": 1,
-    "gpt_n_head": 2,
-}
+SMALL_GPT = {f"gpt_{name}_dim": 16 for name in ("input", "hidden", "output")}
+SMALL_GPT |= {"gpt_n_layer": 1, "gpt_n_head": 2}
 SMALL: dict[str, dict[str, Any]] = {
     "bc": {"hidden_dim": 16, "n_layers": 1},
     "bet": {"codebook_size": 4, **SMALL_GPT},
@@ -77,6 +71,13 @@ def run_to(trainer: Trainer, step: int) -> None:
         trainer.train_step()
 
 
+def saved(name: str, demos: Path, output: Path, step: int = 1) -> tuple[Trainer, Path]:
+    """A run at ``step``, and the folder of its checkpoint."""
+    trainer = make(name, demos, output)
+    run_to(trainer, step)
+    return trainer, checkpoint.save(trainer)
+
+
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_resumed_equals_uninterrupted(name: str, demos: Path, tmp_path: Path) -> None:
     """Stopped in VQ-BeT's first phase (step 2 of 4) and after it, across an epoch's end."""
@@ -84,9 +85,7 @@ def test_resumed_equals_uninterrupted(name: str, demos: Path, tmp_path: Path) ->
     run_to(whole, STEPS)
     for stop in (2, 7):
         output = tmp_path / f"stopped-{stop}"
-        first = make(name, demos, output)
-        run_to(first, stop)
-        checkpoint.save(first)
+        first, _ = saved(name, demos, output, stop)
         torch.manual_seed(12345)  # another process starts with another generator
         second = make(name, demos, output)
         checkpoint.restore(second)
@@ -135,9 +134,7 @@ def test_average_starts_again_when_the_first_phase_ends(demos: Path, tmp_path: P
 def test_the_folder_holds_the_average_and_the_state_the_raw_weights(demos: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    trainer = make("bc", demos, tmp_path)
-    run_to(trainer, 3)
-    folder = checkpoint.save(trainer)
+    trainer, folder = saved("bc", demos, tmp_path, 3)
     averaged = load_file(folder / "pretrained_model" / "model.safetensors")
     raw = load_file(folder / "training_state" / "raw.safetensors")
     assert torch.equal(averaged["net.0.weight"], trainer.average.policy.net[0].weight)
@@ -146,9 +143,8 @@ def test_the_folder_holds_the_average_and_the_state_the_raw_weights(demos: Path,
 
 
 def test_a_checkpoint_says_what_made_it(demos: Path, tmp_path: Path) -> None:
-    trainer = make("act", demos, tmp_path)
-    run_to(trainer, 1)
-    facts = json.loads((checkpoint.save(trainer) / "pretrained_model" / "training.json").read_text())
+    _, folder = saved("act", demos, tmp_path)
+    facts = json.loads((folder / "pretrained_model" / "training.json").read_text())
     assert facts["seed"] == 1 and facts["step"] == 1
     assert facts["recipe"]["policy"]["chunk_size"] == 8
     assert facts["data"]["name"] == "demos" and facts["data"]["frames"] == 120
@@ -156,9 +152,7 @@ def test_a_checkpoint_says_what_made_it(demos: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_with_other_settings_is_not_resumed(demos: Path, tmp_path: Path) -> None:
-    trainer = make("bc", demos, tmp_path)
-    run_to(trainer, 1)
-    checkpoint.save(trainer)
+    saved("bc", demos, tmp_path)
     with pytest.raises(IlBenchError, match=r"other settings \(seed was 1, is 2\)"):
         checkpoint.restore(make("bc", demos, tmp_path, seed=2))
     with pytest.raises(IlBenchError, match=r"recipe\.training\.steps was 10, is 20"):
@@ -166,28 +160,16 @@ def test_a_run_with_other_settings_is_not_resumed(demos: Path, tmp_path: Path) -
 
 
 def test_a_damaged_checkpoint_is_named(demos: Path, tmp_path: Path) -> None:
-    trainer = make("bc", demos, tmp_path)
-    run_to(trainer, 1)
-    raw = checkpoint.save(trainer) / "training_state" / "raw.safetensors"
+    _, folder = saved("bc", demos, tmp_path)
+    raw = folder / "training_state" / "raw.safetensors"
     raw.write_bytes(raw.read_bytes()[:100])
     with pytest.raises(IlBenchError, match="the checkpoint is damaged"):
         checkpoint.restore(make("bc", demos, tmp_path))
 
 
-def test_images_in_the_place_of_keypoints_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    dims = {"observation.state": (2,), "action": (2,)}
-    features: dict[str, Any] = {
-        key: {"dtype": "float32", "shape": shape, "names": None} for key, shape in dims.items()
-    }
-    features["observation.image"] = {"dtype": "image", "shape": (96, 96, 3), "names": ["h", "w", "c"]}
-    root = tmp_path / "images"
-    dataset = LeRobotDataset.create("local/images", fps=10, features=features, root=root, use_videos=False)
-    frame = {key: np.full(shape, 256, np.float32) for key, shape in dims.items()}
-    dataset.add_frame({**frame, "observation.image": np.zeros((96, 96, 3), np.uint8), "task": "push"})
-    dataset.save_episode()
-    dataset.finalize()
+def test_images_in_the_place_of_keypoints_are_refused_with_the_way_out(pixels: Path, tmp_path: Path) -> None:
     with pytest.raises(IlBenchError, match=r"no keypoints .*, but .*observation\.image.*add --track pixels"):
-        Trainer(small_recipe("act"), root, seed=1, output=tmp_path / "run")
+        Trainer(small_recipe("act"), str(pixels), seed=1, output=tmp_path)
 
 
 def test_only_the_last_checkpoint_is_kept(demos: Path, tmp_path: Path) -> None:
@@ -259,38 +241,35 @@ def test_the_command_trains_logs_and_resumes(
         (["bc", "--data", "x", "--track", "sound"], "on track 'sound'"),
         (["bc", "--data", "no/such/folder"], "no such file or folder"),
         (["bc", "--data", "x", "--resume"], "holds no checkpoint to resume"),
+        (["bc", "--data", "human"], "IL_BENCH_HUMAN_DATA is not set"),
     ],
 )
-def test_bad_arguments_get_one_clear_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_bad_arguments_get_one_clear_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IL_BENCH_HUMAN_DATA", raising=False)
     result = invoke(*arguments, "--output", str(tmp_path / "run"))
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
 
 
-def test_human_data_without_its_variable_says_how_to_name_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("changes", "overrides", "message"),
+    [
+        ({"training": 3}, {"steps": 2}, "training = 3: Input should be"),
+        ({}, {"steps": 0}, "training.steps = 0: "),
+        ({}, {"stesp": 5}, "training.stesp"),
+        ({}, {"cosine_steps": 6}, "cosine_steps 6 is less than steps"),
+    ],
+)
+def test_recipes_name_the_field_that_is_wrong(
+    changes: dict[str, Any], overrides: dict[str, int], message: str
 ) -> None:
-    monkeypatch.delenv("IL_BENCH_HUMAN_DATA", raising=False)
-    result = invoke("bc", "--data", "human", "--output", str(tmp_path))
-    assert result.exit_code == 2
-    assert "IL_BENCH_HUMAN_DATA is not set" in result.output
-
-
-def test_recipes_name_the_field_that_is_wrong() -> None:
-    good = {"policy": {"type": "il_bc"}, "training": {"steps": 1, "batch_size": 1, "lr": 0.1}}
+    good = {"policy": {"type": "il_bc"}, "training": {"steps": 7, "batch_size": 1, "lr": 0.1}}
     recipes.parse(Recipe, good, "mine.toml")
-    with pytest.raises(IlBenchError, match=r"mine.toml: training = 3: Input should be"):
-        recipes.parse(Recipe, {**good, "training": 3}, "mine.toml", {"steps": 2})
-    with pytest.raises(IlBenchError, match=r"mine.toml: training.steps = 0: "):
-        recipes.parse(Recipe, good, "mine.toml", {"steps": 0})
-    with pytest.raises(IlBenchError, match=r"mine.toml: training.stesp"):
-        recipes.parse(Recipe, good, "mine.toml", {"stesp": 5})
-
-
-def test_a_cosine_shorter_than_the_run_is_refused() -> None:
-    with pytest.raises(IlBenchError, match="cosine_steps 100 is less than steps"):
-        recipes.load("bc", "keypoints", {"cosine_steps": 100})
+    with pytest.raises(IlBenchError, match=f"^mine.toml: .*{message}"):
+        recipes.parse(Recipe, {**good, **changes}, "mine.toml", overrides)
 
 
 def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
@@ -325,18 +304,12 @@ def test_every_recipe_normalises_the_keypoints(name: str) -> None:
 
 
 def test_evaluate_prints_and_writes_the_rates(demos: Path, tmp_path: Path) -> None:
-    trainer = make("bc", demos, tmp_path / "run")
-    run_to(trainer, 1)
-    checkpoint.save(trainer)
-    output = tmp_path / "measured.json"
-    result = CliRunner().invoke(
-        app, ["evaluate", str(tmp_path / "run"), "--episodes", "3", "--output", str(output)]
-    )
+    saved("bc", demos, tmp_path / "run")
+    output, evaluate = tmp_path / "measured.json", ["evaluate", str(tmp_path / "run"), "--episodes", "3"]
+    result = CliRunner().invoke(app, [*evaluate, "--output", str(output)])
     assert result.exit_code == 0, result.output
     assert result.output.startswith("success_rate 0.000 [0.000, 0.708]")  # Clopper-Pearson, 0 of 3
-    refused = CliRunner().invoke(
-        app, ["evaluate", str(tmp_path / "run"), "--episodes", "1", "--output", f"{output}/x.json"]
-    )
+    refused = CliRunner().invoke(app, [*evaluate, "--output", f"{output}/x.json"])
     assert refused.exit_code == 2
     assert "x.json: cannot be written (File exists); give another --output" in refused.output
     facts = json.loads(output.read_text())

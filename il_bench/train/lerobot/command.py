@@ -39,7 +39,7 @@ def train_recipe(policy: str, options: TrainOptions, extra: list[str]) -> bool:
     """
     source, _ = options.data_and_output()
     recipe = recipes.load_pixels(policy, options.given_as(IN_RECIPE))
-    given = {"policy.device": "cpu", "seed": 1, **dataset_flags(source), **options.given_as(OF_RUN)}
+    given = {"policy.device": "cpu", "seed": 1, **_dataset_flags(source), **options.given_as(OF_RUN)}
     flags = {name: str(value) for name, value in given.items()}
     return _train(command_line.from_recipe(recipe, flags, extra), options)
 
@@ -52,34 +52,29 @@ def train_line(words: list[str], options: TrainOptions) -> bool:
     given = options.given_as({"data": "dataset.root", **OF_RUN, **IN_RECIPE})
     line = command_line.from_words(words, {name: str(value) for name, value in given.items()})
     if not options.print_command and "config_path" not in line.flags:
-        check_dataset(line.flags)
+        _check_dataset(line.flags)
     return _train(line, options)
 
 
 def _train(line: CommandLine, options: TrainOptions) -> bool:
-    given, start = line.flags.get("output_dir"), 0
+    given, start, residual_vq_steps = line.flags.get("output_dir"), 0, line.residual_vq_steps
     output = Path(given) if given else None
-    steps, residual_vq_steps = int(line.flags.get("steps", 0)), line.residual_vq_steps
+    steps = int(line.flags.get("steps", 0)) if residual_vq_steps else 0
     if options.resume:
         if output is None or not (output / CONFIG).exists():
             raise IlBenchError(f"{output}: holds no checkpoint to resume; leave --resume out to start.")
         start, line = saved_step(output), to_resume(line, output)
     for note in line.notes:
-        typer.secho(f"il-bench: {note}", fg="yellow", err=options.print_command)
+        _say(note, err=options.print_command)
     if options.print_command:
         typer.echo(str(line))
         return True
     if output is not None and output.exists() and "config_path" not in line.flags:
         raise IlBenchError(f"{output}: is there already. Add --resume to go on, or give another --output.")
     _check_device(line.flags.get("policy.device"))
-    log = TrainingLog(
-        output,
-        start,
-        lambda text: typer.secho(f"il-bench: {text}", fg="yellow"),
-        residual_vq_steps=residual_vq_steps,
-        steps=steps,
+    finished = run.run(
+        line, TrainingLog(output, start, _say, residual_vq_steps=residual_vq_steps, steps=steps)
     )
-    finished = run.run(line, log)
     if not finished:
         step = 0 if output is None else saved_step(output)
         typer.echo(
@@ -88,6 +83,10 @@ def _train(line: CommandLine, options: TrainOptions) -> bool:
     elif output is not None:
         typer.echo(f"Done. Evaluate it: il-bench evaluate {output}")
     return finished
+
+
+def _say(text: str, err: bool = False) -> None:
+    typer.secho(f"il-bench: {text}", fg="yellow", err=err)
 
 
 def _check_device(device: str | None) -> None:
@@ -99,12 +98,8 @@ def _check_device(device: str | None) -> None:
         raise IlBenchError(f"{device}: no such device here; give --device cpu, or run it where there is one.")
 
 
-def dataset_flags(source: str) -> dict[str, str]:
-    """The flags that tell ``lerobot-train`` where the images of ``source``, a folder or a Hub id, are.
-
-    Raises:
-        IlBenchError: no such data, damaged data, or no images of PushT in them.
-    """
+def _dataset_flags(source: str) -> dict[str, str]:
+    """The flags that tell ``lerobot-train`` where the images of ``source``, a folder or a Hub id, are."""
     _check_images(source, open_dataset(source).meta.features)
     root = Path(source).expanduser()
     if not (root / "meta" / "info.json").exists():
@@ -112,7 +107,7 @@ def dataset_flags(source: str) -> dict[str, str]:
     return {"dataset.repo_id": f"local/{root.resolve().name}", "dataset.root": str(root)}
 
 
-def check_dataset(flags: Mapping[str, str]) -> None:
+def _check_dataset(flags: Mapping[str, str]) -> None:
     """Raise IlBenchError unless the data of a command line are there."""
     repo_id, root = flags["dataset.repo_id"], flags.get("dataset.root")
     if root is not None and not (Path(root) / "meta" / "info.json").exists():

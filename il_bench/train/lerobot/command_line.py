@@ -142,11 +142,7 @@ def _check_preset(policy: PreTrainedConfig, recipe: PixelRecipe) -> None:
 
 
 def saved_step(output: Path) -> int:
-    """Step of the last checkpoint in ``output``; 0 without one.
-
-    Raises:
-        IlBenchError: its state is damaged.
-    """
+    """Step of the last checkpoint in ``output``, 0 without one; IlBenchError if its state is damaged."""
     path = output / STEP
     if not path.exists():
         return 0

@@ -62,11 +62,7 @@ def defaults(flags: Mapping[str, str]) -> dict[str, Any]:
 
 
 def policy_fields(policy_type: str) -> dict[str, Any]:
-    """Fields of the policy's configuration, with their defaults.
-
-    Raises:
-        IlBenchError: the installed LeRobot has no such policy.
-    """
+    """Fields of the policy's configuration, with their defaults; IlBenchError if there is no such policy."""
     try:
         config = PreTrainedConfig.get_choice_class(policy_type)
     except KeyError:
@@ -76,11 +72,7 @@ def policy_fields(policy_type: str) -> dict[str, Any]:
 
 
 def read(flags: Mapping[str, str]) -> TrainPipelineConfig:
-    """What ``lerobot-train`` makes of ``flags``; nothing is trained, made or fetched.
-
-    Raises:
-        IlBenchError: LeRobot refuses the line, in LeRobot's words.
-    """
+    """What ``lerobot-train`` makes of ``flags``, or IlBenchError in LeRobot's words; nothing is trained."""
     _load_plugins(flags)
     given = {name: value for name, value in flags.items() if name not in READ_BEFORE}
     if "policy.path" in flags:  # the policy's own flags are for the configuration at that path

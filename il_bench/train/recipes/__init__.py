@@ -7,7 +7,6 @@ LeRobot's trainer, with the optimizer and learning rate that LeRobot is expected
 import json
 import tomllib
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from il_bench.errors import IlBenchError, wrong_field
 from il_bench.protocol import PIXELS, TRACKS
+
+HERE = Path(__file__).parent
 
 
 class Training(BaseModel):
@@ -122,10 +123,7 @@ def spell(value: Any) -> str:
 
 def names(track: str) -> list[str]:
     """Policies that have a recipe for ``track``."""
-    folder = files(__name__) / track
-    if not folder.is_dir():
-        return []
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    return sorted(path.stem for path in (HERE / track).glob("*.toml"))
 
 
 def load(policy: str, track: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -166,8 +164,7 @@ def _find(policy: str, track: str) -> tuple[dict[str, Any], str]:
             f"There is no recipe for policy {policy!r} on track {track!r}; "
             + (f"{others}." if known else f"the tracks with recipes are: {', '.join(TRACKS)}.")
         )
-    source = f"recipes/{track}/{policy}.toml"
-    return tomllib.loads((files(__name__) / track / f"{policy}.toml").read_text()), source
+    return _read(HERE / track / f"{policy}.toml"), f"recipes/{track}/{policy}.toml"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -46,13 +46,10 @@ def with_other_defaults(config: type) -> type:
     return dataclasses.make_dataclass(config.__name__, fields, bases=(config,))
 
 
-def test_there_is_a_recipe_for_every_policy() -> None:
-    assert tuple(recipes.names("pixels")) == POLICIES
-
-
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_field_of_the_policys_configuration_is_pinned(policy: str) -> None:
     line = from_recipe(recipes.load_pixels(policy), RUN, [])
+    assert tuple(recipes.names("pixels")) == POLICIES
     assert line.notes == []  # a field that the recipe does not know would be named
     fields = lerobot_flags.policy_fields(line.flags["policy.type"])
     assert {f"policy.{name}" for name in fields if name not in NOT_PINNED} <= line.flags.keys()
@@ -97,17 +94,11 @@ def test_the_published_recipe_is_lerobots_of_0_4_4(policy: str) -> None:
     )
 
 
-def test_flags_after_the_recipe_win() -> None:
-    line = from_recipe(recipes.load_pixels("act"), RUN, ["--policy.n_action_steps=8", "--num_workers=0"])
+def test_flags_after_the_recipe_and_il_benchs_options_win() -> None:
+    recipe = recipes.load_pixels("act", {"steps": 7, "batch_size": 3, "save_freq": 2, "env_eval_freq": 0})
+    line = from_recipe(recipe, RUN, ["--policy.n_action_steps=8", "--num_workers=0"])
     config = lerobot_flags.read(line.flags)
     assert (config.policy.n_action_steps, config.num_workers) == (8, 0)
-
-
-def test_il_benchs_options_replace_the_recipes() -> None:
-    recipe = recipes.load_pixels(
-        "diffusion", {"steps": 7, "batch_size": 3, "save_freq": 2, "env_eval_freq": 0}
-    )
-    config = lerobot_flags.read(from_recipe(recipe, RUN, []).flags)
     assert (config.steps, config.batch_size, config.save_freq, config.env_eval_freq) == (7, 3, 2, 0)
 
 

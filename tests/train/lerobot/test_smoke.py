@@ -14,10 +14,7 @@ SMALL_GPT = [f"--policy.gpt_{name}={value}" for name, value in (("n_layer", 1), 
 # Networks small enough for two cores; everything else is the recipe's.
 SMALL = {
     "act": [
-        "--policy.dim_model=32",
-        "--policy.n_heads=2",
-        "--policy.dim_feedforward=32",
-        "--policy.chunk_size=20",
+        f"--policy.{name}" for name in ("dim_model=32", "n_heads=2", "dim_feedforward=32", "chunk_size=20")
     ],
     "bc": ["--policy.hidden_dim=32"],
     "bet": ["--policy.codebook_size=8", *SMALL_GPT],
@@ -26,11 +23,14 @@ SMALL = {
 }
 
 
-def il_bench(*words: object, cwd: Path) -> str:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    program = Path(sys.executable).with_name("il-bench")
+def call(program: str, *words: object, cwd: Path) -> str:
+    """What a program of this environment prints, offline."""
     done = subprocess.run(
-        [program, *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True
+        [Path(sys.executable).with_name(program), *map(str, words)],
+        cwd=cwd,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -42,17 +42,8 @@ def lerobot_eval(folder: Path, cwd: Path, *extra: str) -> list[float]:
         *(f"--policy.path={folder}", *extra, "--policy.device=cpu"),
         *("--env.type=pusht", "--env.obs_type=pixels_agent_pos", "--env.episode_length=20"),
         *("--eval.n_episodes=2", "--eval.batch_size=2", "--eval.use_async_envs=false", "--seed=100000"),
-        f"--output_dir={cwd / 'eval'}",
     ]
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "SDL_VIDEODRIVER": "dummy",
-    }
-    program = Path(sys.executable).with_name("lerobot-eval")
-    done = subprocess.run([program, *words], cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    call("lerobot-eval", *words, f"--output_dir={cwd / 'eval'}", cwd=cwd)
     info = json.loads((cwd / "eval" / "eval_info.json").read_text())
     return info["per_task"][0]["metrics"]["max_rewards"]
 
@@ -64,16 +55,10 @@ def test_every_policy_is_trained_saved_evaluated_and_resumed(
     output = tmp_path / "run"
     train = ["train", policy, "--track", "pixels", "--data", pixels, "--output", output]
     train += ["--eval-episodes", 1, "--steps", 4, "--batch-size", 4, "--save-every", 2, "--eval-every", 4]
-    small = [
-        "--",
-        *SMALL[policy],
-        "--num_workers=0",
-        "--log_freq=1",
-        "--policy.spatial_softmax_num_keypoints=8",
-    ]
-    if policy == "act":
-        small.pop()
-    said = il_bench(*train, *small, cwd=tmp_path)
+    small = ["--", *SMALL[policy], "--num_workers=0", "--log_freq=1"]
+    if policy != "act":
+        small.append("--policy.spatial_softmax_num_keypoints=8")
+    said = call("il-bench", *train, *small, cwd=tmp_path)
     assert ("first phase over" in said) is (policy == "vqbet")
     last = output / "checkpoints" / "last"
     assert json.loads((last / "training_state" / "training_step.json").read_text())["step"] == 4
@@ -82,8 +67,8 @@ def test_every_policy_is_trained_saved_evaluated_and_resumed(
     folder = last / "pretrained_model"
     discover = ["--policy.discover_packages_path=il_bench.policies"] if policy in ("bc", "bet") else []
     assert len(lerobot_eval(folder, tmp_path, *discover)) == 2
-    assert "success_rate 0" in il_bench("evaluate", output, "--episodes", 2, cwd=tmp_path)
+    assert "success_rate 0" in call("il-bench", "evaluate", output, "--episodes", 2, cwd=tmp_path)
     (output / "checkpoints" / "last").unlink()
     (output / "checkpoints" / "last").symlink_to("000002")
-    il_bench(*train, "--resume", *small, cwd=tmp_path)
+    call("il-bench", *train, "--resume", *small, cwd=tmp_path)
     assert json.loads((last / "training_state" / "training_step.json").read_text())["step"] == 4
