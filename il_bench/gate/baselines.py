@@ -235,8 +235,8 @@ def load(path: str | Path) -> Baselines:
 def update(path: str | Path, measured: Mapping[tuple[str, str], MeasuredBaseline]) -> Baselines:
     """Replace the baselines of these (policy, track) in the file, made if missing, and return the result.
 
-    Reading and writing happen under one lock, so two runs that measure different policies lose nothing. The
-    file is written whole or not at all: a failure or a crash leaves the old one as it was.
+    It is read and written under one lock, so two runs that measure different policies lose nothing. It is
+    written whole or not at all: a failure or a crash leaves the old one as it was.
     """
     path = Path(path).resolve()
     with _locked(path):
@@ -280,7 +280,10 @@ def _parse(text: str, path: Path) -> Baselines:
     try:
         return Baselines.model_validate_json(text)
     except ValidationError as error:
-        raise IlBenchError(f"{path}: {wrong_field(error)}; {_way_out(error)}") from None
+        way_out = "correct the field, or restore the file from version control"
+        if "baseline" in error.errors()[0]["loc"]:
+            way_out = f"baselines are not edited by hand: make it null and measure it again with {_UPDATE}"
+        raise IlBenchError(f"{path}: {wrong_field(error)}; {way_out}") from None
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -291,12 +294,6 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise IlBenchError(f"{twice!r} is there twice in one object; delete one of the two")
     return found
-
-
-def _way_out(error: ValidationError) -> str:
-    if "baseline" in error.errors()[0]["loc"]:
-        return f"baselines are not edited by hand: make it null and measure it again with {_UPDATE}"
-    return "correct the field, or restore the file from version control"
 
 
 @contextmanager

@@ -85,9 +85,12 @@ def check_target(
     beta. INCONCLUSIVE when the values end first. NOT GATED without a target.
     """
     is_binary = gated_metric(metric).is_binary
-    outcomes = stats.binary(values, name="values") if is_binary else _unit(values, "values")
-    _check_risks(alpha, beta)
-    _check_length(outcomes, cap)
+    outcomes = (
+        stats.binary(values, name="values")
+        if is_binary
+        else stats.bounded(values, low=0.0, high=1.0, name="values")
+    )
+    _check(outcomes, cap, alpha, beta)
     n = outcomes.size
     if target is None:
         return GateResult(Decision.NOT_GATED, "no target", n)
@@ -132,13 +135,14 @@ def check_baseline(
     differs_at: with `same`, the seed of the first episode that differs in anything recorded, also in what
         `new` and `old` do not hold.
     """
-    after, before = _unit(new, "new"), _unit(old, "old")
+    after, before = (
+        stats.bounded(x, low=0.0, high=1.0, name=name) for x, name in ((new, "new"), (old, "old"))
+    )
     if after.shape != before.shape:
         raise IlBenchError(
             f"{after.size} new episodes, {before.size} of the baseline: need the episodes of the same seeds"
         )
-    _check_risks(alpha, beta)
-    _check_length(after, MAX_EPISODES)
+    _check(after, MAX_EPISODES, alpha, beta)
     if not 0.0 < margin < 1.0:
         raise IlBenchError(f"margin = {margin}: need a number between 0 and 1, such as 0.05")
     if same and after.size:
@@ -187,11 +191,10 @@ def _first_to_reach(
     return decision, used, {"mean": float(values[:used].mean()), **reached, **levels}
 
 
-def _unit(x: ArrayLike, name: str) -> stats.Floats:
-    return stats.bounded(x, low=0.0, high=1.0, name=name)
-
-
-def _check_length(values: stats.Floats, cap: int) -> None:
+def _check(values: stats.Floats, cap: int, alpha: float, beta: float) -> None:
+    for name, risk in (("alpha", alpha), ("beta", beta)):
+        if not 0.0 < risk < 1.0:
+            raise IlBenchError(f"{name} = {risk}: need a probability between 0 and 1, such as 0.05")
     if values.ndim != 1:
         raise IlBenchError(f"values have shape {values.shape}; need one number an episode, (N,)")
     if not 1 <= cap <= MAX_EPISODES:
@@ -200,12 +203,6 @@ def _check_length(values: stats.Floats, cap: int) -> None:
         raise IlBenchError(
             f"{values.size} episodes, but the cap is {cap}: pass fewer, or declare a higher cap"
         )
-
-
-def _check_risks(alpha: float, beta: float) -> None:
-    for name, risk in (("alpha", alpha), ("beta", beta)):
-        if not 0.0 < risk < 1.0:
-            raise IlBenchError(f"{name} = {risk}: need a probability between 0 and 1, such as 0.05")
 
 
 def _number(x: float) -> str:

@@ -44,10 +44,11 @@ def check_baselines(settings: Settings) -> None:
                     " it or register the environment"
                 )
     if settings.baselines is None:
-        in_zoo = {track: zoo_names(track) for track in TRACKS}
-        names = sorted({name for names in in_zoo.values() for name in names})
-        tracks_of = {name: [track for track in TRACKS if name in in_zoo[track]] for name in names}
-        baselines.check_stale(found, tracks_of, path=path)
+        in_zoo: dict[str, list[str]] = {}
+        for track in TRACKS:
+            for name in zoo_names(track):
+                in_zoo.setdefault(name, []).append(track)
+        baselines.check_stale(found, in_zoo, path=path)
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,11 @@ class Run:
 
     def report(self) -> schema.Report:
         """Return the whole run; rows in an order that does not depend on who finished first."""
-        sections = {
-            name: tuple(
-                sorted((record.row for record in self._records if record.section == name), key=_order)
-            )
-            for name in schema.SECTIONS
-        }
-        return schema.Report.model_validate(
-            {"created": datetime.now(UTC), "environment": machine.describe(), **sections}
-        )
+        rows: dict[str, list[schema.ReportPart]] = {name: [] for name in schema.SECTIONS}
+        for record in sorted(self._records, key=lambda record: _order(record.row)):
+            rows[record.section].append(record.row)
+        facts = {"created": datetime.now(UTC), "environment": machine.describe()}
+        return schema.Report.model_validate(facts | rows)
 
     def measured(self, known: Baselines) -> dict[tuple[str, str], MeasuredBaseline]:
         """Return the new baselines this run gives: of rows that ran on consecutive test seeds from the first.

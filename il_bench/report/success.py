@@ -80,12 +80,13 @@ def ranked(rows: Iterable[Success]) -> list[Success]:
     """Return the best row first: by the first metric, where that is equal by the next, and so on."""
 
     def rank(row: Success) -> tuple[float | str, ...]:
-        found = [(metric, row.measured(metric.name)) for metric in METRICS.values()]
-        worse = [
-            float("inf") if value is None else value.estimate * (-1 if metric.higher_is_better else 1)
-            for metric, value in found
+        found = [
+            (-1 if metric.higher_is_better else 1, row.measured(name)) for name, metric in METRICS.items()
         ]
-        return (*worse, row.policy)
+        return (
+            *(float("inf") if value is None else sign * value.estimate for sign, value in found),
+            row.policy,
+        )
 
     return sorted(rows, key=rank)
 
@@ -111,7 +112,12 @@ def section(report: Report) -> Section:
             values = [(metric.digits, known.values.get(name)) for name, metric in METRICS.items()]
             metrics = ["" if value is None else f"{value:.{digits}f}" for digits, value in values]
             context.append((known.label, "", *metrics, f"published [{number}]", "", str(known.n or ""), ""))
-    outside = [_outside(row) for row in rows if row.share_outside > 0]
+    outside = [
+        f"{label(row)}: {row.share_outside:.2%} of its actions lie outside "
+        f"{'[0, 512] px' if row.track in TRACKS else 'the action space'} (they are not clipped)"
+        for row in rows
+        if row.share_outside > 0
+    ]
     notes = _intervals(report.success) + outside + [f"[{number}] {said}" for said, number in sources.items()]
     return Section("success", [Table(_columns(), asked, context)] if rows else [], notes)
 
@@ -130,31 +136,19 @@ def target_text(target: TargetResult | None) -> str:
 
 
 def _columns() -> tuple[Column, ...]:
-    metrics = [
-        Column(
-            metric.name,
-            f"{metric.about}; published by {metric.publishers}",
-            is_whole=True,
-            is_spare=not metric.gated,
-        )
-        for metric in METRICS.values()
-    ]
+    said = {name: f"{metric.about}; published by {metric.publishers}" for name, metric in METRICS.items()}
     return (
         Column("policy", is_whole=True),
         Column("parameters", is_number=True, is_whole=True),
-        *metrics,
-        Column("against target"),
-        Column("against baseline"),
-        Column("episodes", is_number=True),
-        Column("seconds", is_number=True),
+        *(Column(name, said[name], is_whole=True, is_spare=not METRICS[name].gated) for name in METRICS),
+        *(Column("against target"), Column("against baseline")),
+        *(Column("episodes", is_number=True), Column("seconds", is_number=True)),
     )
 
 
 def _cells(row: Success) -> tuple[str, ...]:
-    found = [(metric, row.measured(metric.name)) for metric in METRICS.values()]
-    metrics = [
-        "" if value is None else metric.text(value.estimate, value.low, value.high) for metric, value in found
-    ]
+    found = [(metric, row.measured(name)) for name, metric in METRICS.items()]
+    metrics = ["" if value is None else metric.text(*value.model_dump().values()) for metric, value in found]
     baseline = row.baseline
     return (
         label(row),
@@ -165,11 +159,6 @@ def _cells(row: Success) -> tuple[str, ...]:
         str(row.n_episodes),
         f"{row.seconds:.0f}",
     )
-
-
-def _outside(row: Success) -> str:
-    space = "[0, 512] px" if row.track in TRACKS else "the action space"
-    return f"{label(row)}: {row.share_outside:.2%} of its actions lie outside {space} (they are not clipped)"
 
 
 def _intervals(rows: Iterable[Success]) -> list[str]:
