@@ -85,14 +85,14 @@ def rows(output: Path) -> list[list[str]]:
     return [[cell for cell in line.split(",") if cell] for line in lines]
 
 
-def train_act(pixels: Path, tmp_path: Path) -> Result:
-    return il_bench("train", "act", "--track", "pixels", "--data", pixels, "--output", tmp_path / "run")
+def train(policy: str, pixels: Path, tmp_path: Path, *more: object) -> Result:
+    words = ("--track", "pixels", "--data", pixels, "--output", tmp_path / "run")
+    return il_bench("train", policy, *words, *more)
 
 
 def test_a_recipe_is_run_with_every_flag_and_its_rates_are_kept(
     lerobot: StandIn, pixels: Path, tmp_path: Path
 ) -> None:
-
     def does() -> None:
         trained(1_400)  # LeRobot's text rounds it to 1K
         evaluated(10_000)
@@ -102,9 +102,7 @@ def test_a_recipe_is_run_with_every_flag_and_its_rates_are_kept(
 
     lerobot.does = does
     output = tmp_path / "run"
-    result = il_bench(
-        "train", "vqbet", "--track", "pixels", "--data", pixels, "--output", output, "--seed", 3
-    )
+    result = train("vqbet", pixels, tmp_path, "--seed", 3)
     assert result.exit_code == 0, result.output
     flags = lerobot.flags
     assert flags["dataset.root"] == str(pixels) and flags["output_dir"] == str(output)
@@ -114,30 +112,26 @@ def test_a_recipe_is_run_with_every_flag_and_its_rates_are_kept(
     assert "step 20000: first phase over" in result.output
     assert result.output.count("a success rate says nothing") == 2
     assert "step 30000: success_rate 0.620, mean_max_reward 0.910" in result.output
-    assert rows(output) == [
-        ["1400", "0.125", "0.0001"],
-        ["20000", "0.125", "0.0001"],
-        ["30000", "0.6200", "0.9100"],
-    ]
+    losses = [[step, "0.125", "0.0001"] for step in ("1400", "20000")]
+    assert rows(output) == [*losses, ["30000", "0.6200", "0.9100"]]
 
 
 def test_rates_of_a_policy_without_a_first_phase_count_from_the_start(
     lerobot: StandIn, pixels: Path, tmp_path: Path
 ) -> None:
     lerobot.does = lambda: evaluated(200)
-    assert train_act(pixels, tmp_path).exit_code == 0
+    assert train("act", pixels, tmp_path).exit_code == 0
     assert rows(tmp_path / "run") == [["200", "0.6200", "0.9100"]]
 
 
 def test_print_command_prints_a_line_for_a_shell_and_runs_nothing(
     lerobot: StandIn, pixels: Path, tmp_path: Path
 ) -> None:
-    words = ["train", "diffusion", "--track", "pixels", "--data", pixels, "--output", tmp_path / "run"]
-    result = il_bench(*words, "--print-command")
+    result = train("diffusion", pixels, tmp_path, "--print-command")
     printed = shlex.split(result.stdout.replace("\\\n", " "))
     assert printed[0] == "lerobot-train" and "--policy.crop_shape=[84, 84]" in printed
     assert not lerobot.flags
-    assert il_bench(*words).exit_code == 0
+    assert train("diffusion", pixels, tmp_path).exit_code == 0
     assert lerobot.flags == dict(word.removeprefix("--").split("=", 1) for word in printed[1:])
 
 
@@ -210,7 +204,7 @@ def test_what_ends_lerobot_is_one_line(
         raise error
 
     lerobot.does = does
-    result = train_act(pixels, tmp_path)
+    result = train("act", pixels, tmp_path)
     assert said in last_error(result)
     assert "Traceback" not in result.output and "begin" in result.output
 
@@ -220,7 +214,7 @@ def test_a_signal_ends_lerobot_and_says_how_to_go_on(
     number: signal.Signals, lerobot: StandIn, pixels: Path, tmp_path: Path
 ) -> None:
     before, lerobot.does = signal.getsignal(number), lambda: os.kill(os.getpid(), number)
-    result = train_act(pixels, tmp_path)
+    result = train("act", pixels, tmp_path)
     assert result.exit_code == 130 and "The last checkpoint is of step 0. To go on" in result.output
     assert signal.getsignal(number) is before
 
@@ -235,7 +229,7 @@ def test_what_is_said_of_a_decoder_that_nobody_asked_for_is_left_out(
         logging.info("going on")
 
     lerobot.does = does
-    result = train_act(pixels, tmp_path)
+    result = train("act", pixels, tmp_path)
     assert "FFmpeg" not in result.output and "going on" in result.output
 
 
@@ -257,13 +251,14 @@ def test_resume_goes_on_in_the_first_phase_where_lerobot_would_begin_it_again(
     lerobot: StandIn, pixels: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    words = ["train", "vqbet", "--track", "pixels", "--data", pixels, "--output", output]
-    il_bench(*words)
+    train("vqbet", pixels, tmp_path)
     shutil.rmtree(output, ignore_errors=True)
     checkpoint(output, 5_000, lerobot.flags)
-    assert il_bench(*words, "--resume").exit_code == 0
+    assert train("vqbet", pixels, tmp_path, "--resume").exit_code == 0
     flags = lerobot.flags
     assert flags["resume"] == "true" and flags["config_path"].endswith("train_config.json")
     assert flags["policy.n_vqvae_training_steps"] == "15000"
-    assert "(seed was 1, is 2)" in last_error(il_bench(*words, "--resume", "--seed", 2))
-    assert "(batch_size was 64, is 8)" in last_error(il_bench(*words, "--resume", "--batch-size", 8))
+    assert "(seed was 1, is 2)" in last_error(train("vqbet", pixels, tmp_path, "--resume", "--seed", 2))
+    assert "(batch_size was 64, is 8)" in last_error(
+        train("vqbet", pixels, tmp_path, "--resume", "--batch-size", 8)
+    )
