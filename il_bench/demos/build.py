@@ -1,6 +1,5 @@
 """Draw demonstrations that have no images: states become a LeRobotDataset like lerobot/pusht."""
 
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -17,6 +16,7 @@ from il_bench.demos.provenance import Inputs
 from il_bench.demos.states import States
 from il_bench.errors import IlBenchError
 from il_bench.files import write_whole
+from il_bench.machine import usable_cores
 from il_bench.rollout import executors
 
 #: In the dataset's folder, where LeRobot leaves it alone.
@@ -139,7 +139,7 @@ def _write_episodes(
             on_progress(len(lengths) - n_missing, len(lengths))
 
     progress(len(missing))
-    executor = executors.choose(min(workers, os.cpu_count() or workers), len(missing))
+    executor = executors.choose(min(workers, usable_cores()), len(missing))
     load = partial(EpisodeWriter, states, folder, video)
     with closing(executor.run(load, EpisodeWriter.write, missing, name="episode {}".format)) as results:
         for n_done, _ in enumerate(results, 1):

@@ -78,7 +78,7 @@ def policy(request: pytest.FixtureRequest) -> "LoadedPolicy":
     """
     choice = request.param
     chosen = choice if isinstance(choice, PolicyChoice) else PolicyChoice(str(choice), str(choice))
-    with _failing_in_one_line():
+    with in_one_line():
         return load(chosen, request.config.stash[REGISTRY], request.config.stash[SETTINGS].device)
 
 
@@ -95,7 +95,7 @@ def tokenizer(policy: "LoadedPolicy") -> "Tokenizer":
     """The action tokenizer inside each selected policy, LeRobot's vqbet included; without one, a skip."""
     from il_bench.policies.tokenizers import tokenizer_of
 
-    with _failing_in_one_line():
+    with in_one_line():
         found = tokenizer_of(policy.policy, policy.name)
     if found is None:
         pytest.skip(f"{policy.name} has no action tokenizer")
@@ -142,7 +142,8 @@ def il_bench_whole_table(pytestconfig: pytest.Config) -> None:
 
 
 @contextmanager
-def _failing_in_one_line() -> Iterator[None]:
+def in_one_line() -> Iterator[None]:
+    """Fail with the sentence of an error that is the user's to mend, without a traceback through il_bench."""
     try:
         yield
     except IlBenchError as error:

@@ -1,13 +1,11 @@
 """How good is each selected policy, does it meet its target, and is it worse than it was?"""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from il_bench.errors import IlBenchError
-from il_bench.plugin.fixtures import REGISTRY, SETTINGS, any_environment
+from il_bench.plugin.fixtures import REGISTRY, SETTINGS, any_environment, in_one_line
 from il_bench.protocol import EXPERT, UNTRAINED
 
 if TYPE_CHECKING:
@@ -54,12 +52,3 @@ def test_expert(measure: "Measure", il_bench_record: Record) -> None:
     with in_one_line():
         record = measure.context(EXPERT)
     il_bench_record(record.to_dict())
-
-
-@contextmanager
-def in_one_line() -> Iterator[None]:
-    """Fail with the sentence of an error that is the user's to mend, without a traceback through il_bench."""
-    try:
-        yield
-    except IlBenchError as error:
-        raise pytest.fail.Exception(str(error), pytrace=False) from None
