@@ -48,3 +48,20 @@ def save_untrained(
     for part in (policy, *make_pre_post_processors(config, dataset_stats=stats)):
         part.save_pretrained(folder)
     return folder
+
+
+def save_diffusion(folder: Path) -> Path:
+    """A tiny diffusion policy on keypoints: it pushes about at random."""
+    return save_untrained(
+        folder,
+        "diffusion",
+        KEYPOINTS,
+        {"min": -128.0, "max": 640.0},
+        horizon=8,
+        n_action_steps=4,
+        down_dims=(16, 32),
+        n_groups=4,
+        diffusion_step_embed_dim=16,
+        noise_scheduler_type="DDIM",
+        num_inference_steps=2,
+    )

@@ -19,7 +19,7 @@ from benchmarks.lerobot_eval import LeRobotOutcomes, rollout_as_lerobot
 from il_bench.errors import IlBenchError
 from il_bench.machine import one_thread
 from il_bench.policies.checkpoint import LoadedPolicy, find_checkpoint, load_policy
-from tests.checkpoints import KEYPOINTS, save_untrained
+from tests.checkpoints import save_diffusion
 from tests.rollout.test_pixels import act_on_pixels
 
 SEED = 100_020
@@ -29,19 +29,7 @@ EASY = 0.15  # a share of the goal that policies without training reach now and 
 @pytest.fixture(scope="session")
 def diffusion_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `pretrained_model` folder of a tiny diffusion policy, never trained: it pushes about at random."""
-    return save_untrained(
-        tmp_path_factory.mktemp("policies") / "tiny_diffusion",
-        "diffusion",
-        KEYPOINTS,
-        {"min": -128.0, "max": 640.0},
-        horizon=8,
-        n_action_steps=4,
-        down_dims=(16, 32),
-        n_groups=4,
-        diffusion_step_embed_dim=16,
-        noise_scheduler_type="DDIM",
-        num_inference_steps=2,
-    )
+    return save_diffusion(tmp_path_factory.mktemp("policies") / "tiny_diffusion")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from il_bench.protocol import BLOCK_SIZE
 from il_bench.rollout import Outcomes, Policy, executors, rollout
 from il_bench.rollout import blocks as module
 from il_bench.rollout.journal import Conditions, Journal, opened
+from tests.checkpoints import save_diffusion
 from tests.rollout.conftest import FIRST, SEEDS
 from tests.rollout.policies import Batch, LastFirst, Wander, load_nothing
 
@@ -164,25 +165,25 @@ def test_a_resumed_rollout_stops_where_it_would_have_stopped(
 
 
 class Mixed:
-    """Two real policies, taking turns in the rows of a batch: an act, and a bet that draws random numbers."""
+    """Two real policies taking turns in the rows of a batch; diffusion draws random numbers."""
 
-    def __init__(self, act: Policy, bet: Policy) -> None:
-        self.both = (act, bet)
+    def __init__(self, act: Policy, diffusion: Policy) -> None:
+        self.both = (act, diffusion)
 
     def reset(self) -> None:
         for policy in self.both:
             policy.reset()
 
     def select_action(self, batch: Batch) -> torch.Tensor:
-        act, bet = (policy.select_action(batch) for policy in self.both)
-        return torch.where(torch.arange(len(act))[:, None] % 2 == 0, act, bet)
+        act, diffusion = (policy.select_action(batch) for policy in self.both)
+        return torch.where(torch.arange(len(act))[:, None] % 2 == 0, act, diffusion)
 
 
-def load_mixed(act: str) -> Mixed:
-    return Mixed(load_policy(act), load_policy("bet"))
+def load_mixed(act: str, diffusion: str) -> Mixed:
+    return Mixed(load_policy(act), load_policy(diffusion))
 
 
-def killed_half_way(act: str, folder: str) -> None:
+def killed_half_way(act: str, diffusion: str, folder: str) -> None:
     """Roll out with a journal until two of four blocks are in it, then kill every process of the group."""
 
     def on_block(done: int, total: int) -> None:
@@ -190,14 +191,15 @@ def killed_half_way(act: str, folder: str) -> None:
             os.killpg(0, signal.SIGKILL)
 
     with journal_in(Path(folder), resume=False) as mine:
-        rollout(partial(load_mixed, act), SEEDS, workers=2, on_block=on_block, journal=mine)
+        rollout(partial(load_mixed, act, diffusion), SEEDS, workers=2, on_block=on_block, journal=mine)
 
 
 @pytest.mark.slow
 def test_no_executor_order_kill_or_interruption_changes_an_episode(checkpoint: Path, tmp_path: Path) -> None:
-    load = partial(load_mixed, str(checkpoint))
+    policies = str(checkpoint), str(save_diffusion(tmp_path / "diffusion"))
+    load = partial(load_mixed, *policies)
     expected = rollout(load, SEEDS).to_records()
-    assert len({record["max_reward"] for record in expected[1::2]}) > 10, "bet's episodes are all alike"
+    assert len({record["max_reward"] for record in expected[1::2]}) > 10, "diffusion's episodes are all alike"
     shuffled = np.random.default_rng(1).permutation(np.array(SEEDS))
     assert rollout(load, shuffled).to_records() == expected
     blocks = [rollout(load(), range(first, first + BLOCK_SIZE)) for first in SEEDS[::BLOCK_SIZE][::-1]]
@@ -206,7 +208,7 @@ def test_no_executor_order_kill_or_interruption_changes_an_episode(checkpoint: P
     assert rollout(load, SEEDS, workers=4, on_block=kill_a_worker).to_records() == expected
 
     this = "from tests.rollout import test_interruptions as this"
-    code = f"{this}; this.killed_half_way({str(checkpoint)!r}, {str(tmp_path)!r})"
+    code = f"{this}; this.killed_half_way(*{policies!r}, {str(tmp_path)!r})"
     killed = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[2], start_new_session=True, check=False
     )
