@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from il_bench.policies.checkpoint import LoadedPolicy, PolicyLoader, load_policy
+from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 from il_bench.rollout import rollout
 
 VALIDATION = range(100_000, 100_500)
@@ -74,12 +75,12 @@ def success_rate(name: str, damage: Damage, folder: Path, workers: int) -> float
     """On validation seeds."""
     policy = load_policy(name)
     damage(policy)
-    return rollout(PolicyLoader(str(save(policy, folder))), VALIDATION, workers=workers).success_rate
+    return rollout(partial(load_policy, str(save(policy, folder))), VALIDATION, workers=workers).success_rate
 
 
 def costly_noise(name: str, folder: Path, workers: int) -> tuple[float, float]:
     """The scale of noise that costs about COST, and what it cost."""
-    whole = rollout(PolicyLoader(name), VALIDATION, workers=workers).success_rate
+    whole = rollout(partial(load_policy, name), VALIDATION, workers=workers).success_rate
     low, high = 0.0, 0.5
     for _ in range(BISECTIONS):
         scale = (low + high) / 2

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,7 +39,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.lerobot_eval import rollout_as_lerobot
-from il_bench.policies.checkpoint import LoadedPolicy, PolicyLoader, find_checkpoint, load_policy
+from il_bench.policies.checkpoint import Checkpoint, LoadedPolicy, load_policy
 from il_bench.pusht.batch import PushTBatch
 from il_bench.pusht.simulator import Simulator
 from il_bench.rollout import rollout
@@ -50,7 +51,7 @@ console = Console()
 
 def lerobot_eval(spec: str, episodes: int, batch_size: int, seed: int) -> dict[str, Any]:
     """Run the command and return its eval_info.json."""
-    folder = find_checkpoint(spec).resolve()
+    folder = Checkpoint.find(spec).folder.resolve()
     program = Path(sys.executable).with_name("lerobot-eval")
     arguments = [
         str(program),
@@ -234,7 +235,7 @@ def _evaluations(
     yield "il_bench rollout", episodes, ours.seconds["wall"], ours.seconds["cpu"]
     if workers > 1:
         n = 10 * episodes
-        outcomes = rollout(PolicyLoader(spec), range(seed, seed + n), workers=workers)
+        outcomes = rollout(partial(load_policy, spec), range(seed, seed + n), workers=workers)
         yield f"il_bench rollout, {workers} workers", n, outcomes.seconds, None
 
 

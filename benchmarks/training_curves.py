@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from il_bench.policies.checkpoint import ZOO, zoo_names
+from il_bench.zoo import ZOO, shipped
 
 LOG = "train_log.csv"
 
@@ -22,7 +22,7 @@ def main() -> None:
     output = parser.parse_args().output
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
     solved, loss = figure.subplots(1, 2)
-    for name in zoo_names():
+    for name in shipped():
         draw(ZOO / name / LOG, name, solved, loss)
     solved.set(xlabel="training step", ylabel="success_rate (validation starts)", ylim=(0, 1))
     loss.set(xlabel="training step", ylabel="loss / its value after 100 steps", yscale="log")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import KEYPOINTS, save_untrained
+from tests.small_policies import save, small_policy
 
 pytest_plugins = ["pytester"]
 
@@ -26,17 +26,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `pretrained_model` folder as LeRobot writes it: a tiny act on keypoints, never trained."""
-    return save_untrained(
-        tmp_path_factory.mktemp("policies") / "tiny",
-        "act",
-        KEYPOINTS,
-        {"mean": 256.0, "std": 100.0},
-        dim_model=32,
-        n_heads=2,
-        dim_feedforward=32,
-        n_encoder_layers=1,
-        n_decoder_layers=1,
-        use_vae=False,
-        chunk_size=8,
-        n_action_steps=8,
-    )
+    policy = small_policy("act", dim_model=32, dim_feedforward=32)
+    return save(policy, tmp_path_factory.mktemp("policies") / "tiny")

@@ -21,7 +21,8 @@ MAY_KNOW: dict[str, set[str]] = {
     "machine": set(),
     "pusht": set(),
     "tokenizers": set(),
-    "policies": {"data", "pusht", "tokenizers"},
+    "zoo": set(),
+    "policies": {"data", "pusht", "tokenizers", "zoo"},
     "data": {"pusht"},
     "rollout": {"machine", "pusht"},
     "gate": {"machine", "rollout"},
@@ -39,6 +40,7 @@ MAY_KNOW: dict[str, set[str]] = {
         "report",
         "rollout",
         "tokenizers",
+        "zoo",
     },
     "suite": {
         *("data", "gate", "latency", "machine", "plugin", "policies", "report", "rollout"),

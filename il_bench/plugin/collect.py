@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from il_bench import machine
+from il_bench import machine, zoo
 from il_bench.errors import IlBenchError
 from il_bench.gate import baselines, exit_status
 from il_bench.gate.baselines import Baselines, MeasuredBaseline
-from il_bench.plugin.settings import Settings, zoo_names
+from il_bench.plugin.settings import Settings
 from il_bench.protocol import TEST_SEEDS, TRACKS
 from il_bench.report import schema, views
 from il_bench.rollout.metrics import METRICS
@@ -46,7 +46,7 @@ def check_baselines(settings: Settings) -> None:
     if settings.baselines is None:
         in_zoo: dict[str, list[str]] = {}
         for track in TRACKS:
-            for name in zoo_names(track):
+            for name in zoo.shipped(track):
                 in_zoo.setdefault(name, []).append(track)
         baselines.check_stale(found, in_zoo, path=path)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from il_bench import zoo
 from il_bench.errors import IlBenchError
 from il_bench.plugin.options import PolicyChoice
-from il_bench.plugin.settings import ZOO
 from il_bench.protocol import CONTEXT, TRACKS
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Registry:
             IlBenchError: the name is taken or unusable, or the source is neither.
         """
         _check_name("policy", name, self.policies)
-        if name in CONTEXT or (ZOO / name).exists():
+        if name in CONTEXT or name in zoo.shipped():
             raise _unusable(f"policy {name!r} is a row of il_bench's own; give yours another name")
         if not isinstance(source, str | Path) and not callable(source):
             raise _unusable(

@@ -3,18 +3,16 @@
 Read by every pytest run of everybody who has il_bench installed: standard library only.
 """
 
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from il_bench import zoo
 from il_bench.errors import IlBenchError
 from il_bench.plugin import options
 from il_bench.plugin.options import Invocation, Option, PolicyChoice, option
 from il_bench.protocol import CONTEXT, DEFAULT_EPISODES, EXPERT, MAX_EPISODES, SEED_STARTS, TRACKS
 
-ZOO = Path(__file__).parents[1] / "zoo"
 SUITE = Path(__file__).parents[1] / "suite"
 
 
@@ -148,7 +146,7 @@ class Settings:
         """What is evaluated: the chosen policies, else every embedded one of the track and all registered."""
         if self.chosen:
             return self.chosen
-        return (*(PolicyChoice(name, name) for name in zoo_names(self.track)), *self.registered)
+        return (*(PolicyChoice(name, name) for name in zoo.shipped(self.track)), *self.registered)
 
     @property
     def seed_range(self) -> range:
@@ -192,24 +190,10 @@ def read(run: Invocation) -> Settings:
     return settings
 
 
-def zoo_names(track: str) -> tuple[str, ...]:
-    """Names of the embedded policies of a track, told by whether their config asks for an image."""
-    import json  # not every run needs to know the zoo
-
-    names = []
-    for weights in sorted(ZOO.glob("*/model.safetensors")):
-        config = json.loads((weights.parent / "config.json").read_text(encoding="utf-8"))
-        pixels = any(name.startswith("observation.image") for name in config.get("input_features") or {})
-        if pixels == (track == "pixels"):
-            names.append(weights.parent.name)
-    return tuple(names)
-
-
 def _chosen(labels: Sequence[str], run: Invocation) -> tuple[PolicyChoice, ...]:
-    zoo = zoo_names(run.option("il_track")) if labels else ()
     choices: dict[str, PolicyChoice] = {}
     for label in dict.fromkeys(labels):
-        choice = run.registered.get(label) or _policy(label, zoo, run.folder, list(run.registered))
+        choice = run.registered.get(label) or _policy(label, run)
         other = choices.setdefault(choice.gate_name, choice)
         if other is not choice:
             raise IlBenchError(
@@ -219,32 +203,18 @@ def _chosen(labels: Sequence[str], run: Invocation) -> tuple[PolicyChoice, ...]:
     return tuple(choices.values())
 
 
-def _policy(label: str, zoo: Sequence[str], folder: Path, registered: Sequence[str]) -> PolicyChoice:
-    name, equals, source = label.partition("=")
-    if not equals or os.path.exists(folder / label):
-        name, source = "", label
-    elif not re.fullmatch(r"[\w.-]+", name):
-        raise IlBenchError(
-            f"--il-policy: {label!r}: no usable name before '='; write for example act=runs/mine"
-        )
-    if (name or label) in CONTEXT and label != EXPERT:
-        raise IlBenchError(
-            f"--il-policy: {label!r}: {name or label} is a row of il_bench's own; give the policy another "
-            "name (NAME=PATH)"
-        )
-    if source in (*zoo, EXPERT):
-        return PolicyChoice(label, source, name or None)
-    # Unlike Path's methods, os.path's answer for names that no file and no user can have.
-    path = folder / os.path.expanduser(source)
-    if os.path.exists(path):
-        return PolicyChoice(label, str(path), name or None)
-    # One slash and plain characters could be a Hub id: only loading it tells.
-    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", source):
-        return PolicyChoice(label, source, name or None)
-    raise IlBenchError(
-        f"--il-policy: {source!r} is no embedded policy ({', '.join([*zoo, EXPERT, *registered])}), no "
-        f"folder below {folder}, and no Hub id (USER/NAME or USER/NAME@REVISION)"
-    )
+def _policy(label: str, run: Invocation) -> PolicyChoice:
+    offered = (*zoo.shipped(run.option("il_track")), EXPERT, *run.registered)
+    try:
+        name, spec = zoo.split_name(label, run.folder)
+        if (name or label) in CONTEXT and label != EXPERT:
+            raise IlBenchError(
+                f"{label!r}: {name or label} is a row of il_bench's own; give the policy another name "
+                "(NAME=PATH)"
+            )
+        return PolicyChoice(label, zoo.resolve(spec, run.folder, offered).spec, name)
+    except IlBenchError as error:
+        raise IlBenchError(f"--il-policy: {error}") from None
 
 
 def _check_update(settings: Settings) -> None:
@@ -257,9 +227,9 @@ def _check_update(settings: Settings) -> None:
         )
     if settings.baselines is not None:
         return
-    zoo = zoo_names(settings.track)
+    own = zoo.shipped(settings.track)
     for choice in settings.policies:
-        if choice.gate_name not in zoo:
+        if choice.gate_name not in own:
             raise IlBenchError(
                 f"--il-update-baselines: il_bench's own baselines are of its own policies, not {choice.label}"
                 "; keep yours in a file of your own with --il-baselines FILE"

@@ -66,10 +66,13 @@ class ChunkingConfig(PreTrainedConfig):
 
     def validate_features(self) -> None:
         """Raise ValueError unless agent and keypoints, or agent and image, lead to an action."""
-        if self.image_features:
-            check_image_features(self)
-        else:
-            check_keypoint_features(self)
+        check_features(self, image=bool(self.image_features))
+        for key, feature in self.image_features.items():
+            size, crop = feature.shape[1:], self.crop_shape
+            if crop is not None and (crop[0] > size[0] or crop[1] > size[1]):
+                raise ValueError(
+                    f"crop_shape is {tuple(crop)}; it has to fit into {key!r} of {size[0]} x {size[1]}."
+                )
 
     @property
     def observation_delta_indices(self) -> list[int]:
@@ -95,38 +98,13 @@ class ChunkingConfig(PreTrainedConfig):
         )
 
 
-def check_keypoint_features(config: PreTrainedConfig) -> None:
-    """Raise ValueError naming the feature that a keypoint policy lacks or cannot take."""
+def check_features(config: Any, *, image: bool) -> None:
+    """Raise ValueError unless the policy acts on the agent's state and the keypoints, or instead an image."""
     inputs = config.input_features or {}
-    for key in KEYPOINT_KEYS:
-        if key not in inputs:
-            raise ValueError(
-                f"{config.type} needs {key!r} among its input features; it got {sorted(inputs)}."
-            )
-    others = [key for key in inputs if key not in KEYPOINT_KEYS]
-    if others:
-        raise ValueError(f"{config.type} takes no input feature but {list(KEYPOINT_KEYS)}; it got {others}.")
-    _check_action(config)
-
-
-def check_image_features(config: Any) -> None:
-    """Raise ValueError unless the inputs are the agent's position and one image that the crop fits in."""
-    inputs, images = config.input_features, config.image_features
-    if len(images) != 1 or set(inputs) != {OBS_STATE, *images}:
-        raise ValueError(
-            f"{config.type} takes {OBS_STATE!r} and one image, or {list(KEYPOINT_KEYS)}; "
-            f"it got {sorted(inputs)}."
-        )
-    key, feature = next(iter(images.items()))
-    height, width = feature.shape[1:]
-    if config.crop_shape is not None and (config.crop_shape[0] > height or config.crop_shape[1] > width):
-        raise ValueError(
-            f"crop_shape is {tuple(config.crop_shape)}; it has to fit into {key!r} of {height} x {width}."
-        )
-    _check_action(config)
-
-
-def _check_action(config: PreTrainedConfig) -> None:
+    keys = {OBS_STATE, *config.image_features} if image else set(KEYPOINT_KEYS)
+    if set(inputs) != keys or len(keys) != 2:
+        takes = f"{OBS_STATE!r} and one image" if image else f"{OBS_STATE!r} and {OBS_ENV_STATE!r}"
+        raise ValueError(f"{config.type} takes the input features {takes}; it got {sorted(inputs)}.")
     if config.action_feature is None:
         raise ValueError(f"{config.type} needs {ACTION!r} among its output features.")
 

@@ -17,7 +17,7 @@ from lerobot.processor import make_default_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Tensor, nn
 
-from il_bench.policies.chunking import ChunkingPolicy, check_keypoint_features, min_max_mapping
+from il_bench.policies.chunking import ChunkingPolicy, check_features, min_max_mapping
 from il_bench.tokenizers import ResidualVQTokenizer
 
 
@@ -32,8 +32,8 @@ class ILVQBeTConfig(VQBeTConfig):
             the residual VQ spends none of its codes on where the agent is.
         teach_true_primary: train secondary head and offsets on the chunk's own primary code, as BeT trains
             its offsets (Shafiullah et al. 2022, section 3.2). LeRobot trains them on the code that the head
-            has just sampled; offsets that mend a wrong primary code lead to the mean of all moves. The secondary
-            code is sampled either way. Needs ``sequentially_select``.
+            has just sampled; offsets that mend a wrong primary code lead to the mean of all moves. The
+            secondary code is sampled either way. Needs ``sequentially_select``.
         vqvae_revive_below: in the first phase, a code that fewer chunks a batch fall on, on average, is
             replaced by a chunk of the batch. LeRobot's 0 replaces none, and most primary codes stay unused.
         discover_packages_path: unused, as in ``ChunkingConfig``.
@@ -65,7 +65,7 @@ class ILVQBeTConfig(VQBeTConfig):
 
     def validate_features(self) -> None:
         """Raise ValueError unless the inputs are the agent's and the block's state, the output an action."""
-        check_keypoint_features(self)
+        check_features(self, image=False)
 
 
 make_il_vqbet_pre_post_processors = make_default_pre_post_processors  # LeRobot looks it up by this name

@@ -151,8 +151,8 @@ def _loader(policy_or_loader: Policy | PolicyLoader, workers: int) -> PolicyLoad
     if isinstance(policy_or_loader, Policy) and not isinstance(policy_or_loader, type):  # a class loads one
         if workers > 1:
             raise IlBenchError(
-                f"workers={workers} needs a picklable callable that returns the policy, such as "
-                f"PolicyLoader(path), got a policy ({type(policy_or_loader).__name__}); or use workers=1"
+                f"workers={workers} needs a picklable callable that returns the policy, such as partial("
+                f"load_policy, path), got a policy ({type(policy_or_loader).__name__}); or use workers=1"
             )
         policy = policy_or_loader
         return lambda: policy

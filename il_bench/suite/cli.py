@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,12 +54,12 @@ def evaluate(
         from il_bench import machine
         from il_bench.files import write_whole, writing
         from il_bench.gate.verdict import PolicyGates
-        from il_bench.policies.checkpoint import PolicyLoader
+        from il_bench.policies.checkpoint import load_policy
         from il_bench.report.success import row_of
         from il_bench.rollout import rollout
         from il_bench.rollout.metrics import METRICS
 
-        loader = PolicyLoader(policy, device)
+        loader = partial(load_policy, policy, device=device)
         loaded = loader()
         start = SEED_STARTS[seeds.value]
         if loaded.track == PIXELS:
@@ -127,15 +128,16 @@ def _measured(policy: str, data: str) -> "TokenizerRow":
 
     source, name = resolve_data(data)
     from il_bench.data import chunks, open_dataset
-    from il_bench.policies.tokenizers import load_tokenizer
-    from il_bench.suite.reconstruction import measure, of_checkpoint
+    from il_bench.policies.tokenizers import find_with_tokenizer, load_tokenizer
+    from il_bench.suite.reconstruction import called, measure, of_checkpoint
 
-    tokenizer = load_tokenizer(policy)
+    checkpoint = find_with_tokenizer(policy)
+    tokenizer = load_tokenizer(checkpoint)
     chunk_size, n_dimensions = tokenizer.chunk_shape
     if n_dimensions != 2:
         raise IlBenchError(f"{policy}: its actions have {n_dimensions} dimensions, those of PushT have 2.")
     with _reading(policy, "the folder of a checkpoint"):
-        fitted = of_checkpoint(policy, tokenizer)
+        fitted = of_checkpoint(checkpoint, tokenizer, called(policy))
     with _reading(source, "other --data"):
         seen = chunks.cut(open_dataset(source), chunk_size, held_out=True)
     return measure(fitted, seen, name or data_name(source))[0]

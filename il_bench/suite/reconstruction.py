@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from il_bench.data.chunks import CENTRE_PX, Chunks, Coordinates
-from il_bench.policies.checkpoint import ZOO, LoadedPolicy, data_of, find_checkpoint
-from il_bench.policies.tokenizers import OfPolicy
+from il_bench.policies.checkpoint import Checkpoint, LoadedPolicy
+from il_bench.policies.tokenizers import PolicyCoordinates
 from il_bench.protocol import EXPERT
 from il_bench.report import schema
 from il_bench.tokenizers import ResidualVQTokenizer, Tokenizer
@@ -42,18 +42,18 @@ class FittedTokenizer:
 
 def of_policy(policy: LoadedPolicy, tokenizer: Tokenizer) -> FittedTokenizer:
     """The tokenizer inside a policy, which learned from whatever the policy was trained on."""
-    is_shipped = policy.checkpoint.startswith(f"{ZOO.name}/")
-    return _fitted(policy.name, tokenizer, OfPolicy.of(policy), policy.data, is_shipped)
+    is_shipped = policy.checkpoint.startswith("zoo/")
+    return _fitted(policy.name, tokenizer, PolicyCoordinates.of(policy), policy.data, is_shipped)
 
 
-def of_checkpoint(spec: str, tokenizer: Tokenizer) -> FittedTokenizer:
-    """The tokenizer inside a checkpoint, named after its folder.
+def of_checkpoint(checkpoint: Checkpoint, tokenizer: Tokenizer, name: str) -> FittedTokenizer:
+    """The tokenizer inside a checkpoint.
 
     Raises:
-        IlBenchError: no such checkpoint, or it does not say how it normalises.
+        IlBenchError: the checkpoint does not say how it normalises.
     """
-    folder = find_checkpoint(spec)
-    return _fitted(called(spec), tokenizer, OfPolicy.load(spec), data_of(folder), folder.parent == ZOO)
+    coordinates = PolicyCoordinates.of(checkpoint)
+    return _fitted(name, tokenizer, coordinates, checkpoint.data, checkpoint.is_shipped)
 
 
 def called(spec: str) -> str:

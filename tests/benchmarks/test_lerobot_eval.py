@@ -18,9 +18,8 @@ from benchmarks import lerobot_eval
 from benchmarks.lerobot_eval import LeRobotOutcomes, rollout_as_lerobot
 from il_bench.errors import IlBenchError
 from il_bench.machine import one_thread
-from il_bench.policies.checkpoint import LoadedPolicy, find_checkpoint, load_policy
-from tests.checkpoints import save_diffusion
-from tests.rollout.test_pixels import act_on_pixels
+from il_bench.policies.checkpoint import Checkpoint, LoadedPolicy, load_policy
+from tests.small_policies import act_on_pixels, save_diffusion
 
 SEED = 100_020
 EASY = 0.15  # a share of the goal that policies without training reach now and then
@@ -219,7 +218,7 @@ def test_every_episode_is_lerobot_evals(name: str, tmp_path: Path, request: pyte
         "act": lambda: request.getfixturevalue("checkpoint"),
         "act on pixels": lambda: act_on_pixels(tmp_path / "act"),
         "diffusion": lambda: request.getfixturevalue("diffusion_checkpoint"),
-        "vqbet": lambda: find_checkpoint("vqbet"),
+        "vqbet": lambda: Checkpoint.find("vqbet").folder,
     }
     folder = folders[name]()
     info = lerobot_eval_command(folder, tmp_path, n_episodes=3, batch_size=2)

@@ -11,8 +11,8 @@ from il_bench.data import chunks, open_dataset
 from il_bench.data.convert import write_dataset
 from il_bench.data.replay_buffer import ReplayBuffer
 from il_bench.errors import IlBenchError
-from il_bench.policies.checkpoint import load_policy
-from il_bench.policies.tokenizers import OfPolicy
+from il_bench.policies.checkpoint import Checkpoint, load_policy
+from il_bench.policies.tokenizers import PolicyCoordinates
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_chunks_from_the_agent_by_hand() -> None:
 def test_a_policys_tokenizer_is_measured_on_what_its_training_saw(expert: LeRobotDataset) -> None:
     policy = load_policy("bet")
     held = chunks.cut(expert, 5, held_out=True)
-    where = OfPolicy.of(policy)
+    where = PolicyCoordinates.of(policy)
     raw = {"action": held.actions, "observation.state": held.agents}
     batch = policy.preprocessor(raw)
     in_training = policy.policy.chunks({**batch, "observation.state": batch["observation.state"][:, None]})
@@ -69,7 +69,7 @@ def test_a_policys_tokenizer_is_measured_on_what_its_training_saw(expert: LeRobo
 
 
 def test_a_policy_that_codes_places_is_not_relative(checkpoint: Path, expert: LeRobotDataset) -> None:
-    where = OfPolicy.load(str(checkpoint))
+    where = PolicyCoordinates.of(Checkpoint.find(checkpoint))
     held = chunks.cut(expert, 5, held_out=True)
     assert not where.relative
     torch.testing.assert_close(

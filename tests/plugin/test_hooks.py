@@ -53,7 +53,7 @@ def test_help_explains_every_option_in_one_group(light: Run, plugins: tuple[str,
         (("--il-episodes", "many"), "argument --il-episodes: invalid int value: 'many'"),
         (("--il-seeds", "train"), "argument --il-seeds: invalid choice: 'train'"),
         (("--il-target", "0.8"), "--il-target: '0.8' is not METRIC=VALUE"),
-        (("--benchmark", "--il-policy", "nowhere"), "--il-policy: 'nowhere' is no embedded policy"),
+        (("--benchmark", "--il-policy", "nowhere"), "--il-policy: nowhere: no such policy"),
         (("--benchmark", "--il-policy", ".", "--il-baselines", "broken.json"), "broken JSON at line 1"),
     ],
 )

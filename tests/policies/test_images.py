@@ -8,38 +8,22 @@ import pandas as pd
 import pytest
 import torch
 
-from .conftest import SMALL, small_policy
+from il_bench.policies.bet import ILBeTPolicy, whole_dataset
+from tests.small_policies import IMAGE, SMALL, features, small_policy, training_batch
 
-IMAGE = "observation.image"
-
-
-def image_features(*keys: str, size: int = 48) -> dict[str, Any]:
-    from lerobot.configs import FeatureType, PolicyFeature
-
-    images = {key: PolicyFeature(FeatureType.VISUAL, (3, size, size)) for key in keys}
-    return {"observation.state": PolicyFeature(FeatureType.STATE, (2,)), **images}
+STATE, SIDE = (2,), (3, 48, 48)
 
 
 def on_images(policy_type: str, **fields: Any) -> Any:
     fields = {"crop_shape": (40, 40), "spatial_softmax_num_keypoints": 4, **fields}
-    return small_policy(policy_type, input_features=image_features(IMAGE), **fields)
-
-
-def batch(config: Any, n: int = 8) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return {
-        "observation.state": torch.rand(n, config.n_obs_steps, 2, generator=generator),
-        IMAGE: torch.rand(n, config.n_obs_steps, 3, 48, 48, generator=generator),
-        "action": torch.rand(n, config.chunk_size, 2, generator=generator),
-        "action_is_pad": torch.zeros(n, config.chunk_size, dtype=torch.bool),
-    }
+    return small_policy(policy_type, input_features=features(state=STATE, image=SIDE), **fields)
 
 
 @pytest.mark.parametrize("policy_type", ["il_bc", "il_bet"])
 def test_the_image_is_learned_from_and_decides(policy_type: str) -> None:
     extra = {} if policy_type == "il_bc" else {"softmax_temperature": 0.0}
     policy = on_images(policy_type, **extra)
-    loss, _ = policy.forward(batch(policy.config))
+    loss, _ = policy.forward(training_batch(policy.config, n=8))
     loss.backward()
     weights = dict(policy.named_parameters())["block_encoder.rgb_encoder.backbone.0.weight"]
     assert weights.grad is not None and weights.grad.abs().sum() > 0
@@ -59,14 +43,14 @@ def test_keypoint_policies_have_the_weights_they_had(policy_type: str) -> None:
 @pytest.mark.parametrize(
     ("inputs", "fields", "message"),
     [
-        (image_features(IMAGE, "observation.side"), {}, "one image"),
-        ({IMAGE: image_features(IMAGE)[IMAGE]}, {}, "observation.state"),
-        (image_features(IMAGE), {"crop_shape": (60, 40)}, r"crop_shape is \(60, 40\)"),
+        ({"state": STATE, "image": SIDE, "side": SIDE}, {}, "one image"),
+        ({"image": SIDE}, {}, "observation.state"),
+        ({"state": STATE, "image": SIDE}, {"crop_shape": (60, 40)}, r"crop_shape is \(60, 40\)"),
     ],
 )
 def test_what_it_cannot_take_is_named(inputs: dict[str, Any], fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        small_policy("il_bc", input_features=inputs, **{"crop_shape": (40, 40), **fields})
+        small_policy("il_bc", input_features=features(**inputs), **{"crop_shape": (40, 40), **fields})
 
 
 class Meta:
@@ -89,8 +73,6 @@ class Meta:
 
 
 def test_bet_fits_its_centres_on_the_whole_data_set_it_is_built_for(tmp_path: Path) -> None:
-    from il_bench.policies.bet import ILBeTPolicy, whole_dataset
-
     actions = np.arange(14.0).reshape(7, 2)
     meta = Meta(tmp_path, actions, [4, 3])
     config = small_policy("il_bet", chunk_size=3, n_action_steps=3, relative_actions=False).config

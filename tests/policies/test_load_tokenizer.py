@@ -1,6 +1,5 @@
 """The tokenizer of a checkpoint or of a policy in memory: its policy's own tokens, and refusals by name."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,43 +11,25 @@ from il_bench.errors import IlBenchError
 from il_bench.policies.checkpoint import load_policy
 from il_bench.policies.tokenizers import load_tokenizer, tokenizer_of
 from il_bench.tokenizers import KMeansTokenizer, ResidualVQTokenizer
+from tests.small_policies import features, save, small_policy, train_a_little
 
-from .conftest import small_policy, train_a_little
+from .conftest import edited
 
 
 def chunks_for(tokenizer: Any, n: int = 200) -> torch.Tensor:
     return torch.randn(n, *tokenizer.chunk_shape, generator=torch.Generator().manual_seed(0))
 
 
-def saved(policy: Any, folder: Path) -> Path:
+def tokenizer_in(policy: Any, folder: Path) -> Any:
+    """What is loaded of the policy, saved without its processors."""
     policy.save_pretrained(folder)
-    return folder
+    return load_tokenizer(folder)
 
 
 def lerobots(action_dim: int, *, trained: bool = True) -> Any:
     """LeRobot's own vqbet on images, by default past its first phase."""
-    from lerobot.configs import FeatureType, PolicyFeature
-    from lerobot.policies.vqbet.configuration_vqbet import VQBeTConfig
-    from lerobot.policies.vqbet.modeling_vqbet import VQBeTPolicy
-
-    config = VQBeTConfig(
-        input_features={
-            "observation.state": PolicyFeature(FeatureType.STATE, (action_dim,)),
-            "observation.image": PolicyFeature(FeatureType.VISUAL, (3, 96, 96)),
-        },
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (action_dim,))},
-        device="cpu",
-        pretrained_backbone_weights=None,
-        vqvae_n_embed=8,
-        vqvae_embedding_dim=16,
-        gpt_input_dim=16,
-        gpt_hidden_dim=16,
-        gpt_output_dim=16,
-        gpt_n_layer=1,
-        gpt_n_head=2,
-    )
-    torch.manual_seed(0)
-    policy = VQBeTPolicy(config)
+    seen = features(state=(action_dim,), image=(3, 96, 96))
+    policy = small_policy("vqbet", input_features=seen, action_dim=action_dim)
     vqvae = policy.vqbet.action_head.vqvae_model
     vqvae.discretized.fill_(trained)
     vqvae.vq_layer.freeze_codebook.fill_(trained)
@@ -58,30 +39,17 @@ def lerobots(action_dim: int, *, trained: bool = True) -> Any:
 @pytest.fixture
 def with_images(tmp_path: Path) -> Path:
     """As LeRobot's commands save it; six actions, not two."""
-    return saved(lerobots(6), tmp_path / "vqbet")
-
-
-def for_pusht(folder: Path, *, trained: bool) -> Path:
-    """LeRobot's vqbet for PushT with its processors, as ``--il-policy`` takes it."""
-    from lerobot.policies.factory import make_pre_post_processors
-
-    policy = lerobots(2, trained=trained)
-    stats = {
-        key: {"min": torch.zeros(2), "max": torch.full((2,), 512.0)}
-        for key in ("action", "observation.state")
-    }
-    for part in make_pre_post_processors(policy.config, dataset_stats=stats):
-        part.save_pretrained(folder)
-    return saved(policy, folder)
+    lerobots(6).save_pretrained(tmp_path / "vqbet")
+    return tmp_path / "vqbet"
 
 
 @pytest.mark.parametrize(
     ("kind", "expected"), [("il_vqbet", ResidualVQTokenizer), ("il_bet", KMeansTokenizer)]
 )
 def test_it_codes_as_its_policy_does(kind: str, expected: type, tmp_path: Path) -> None:
-    policy = small_policy(kind)
-    train_a_little(policy)
-    tokenizer = load_tokenizer(saved(policy, tmp_path / "run" / "pretrained_model").parent)
+    policy = train_a_little(small_policy(kind))
+    policy.save_pretrained(tmp_path / "run" / "pretrained_model")
+    tokenizer = load_tokenizer(tmp_path / "run")
     assert type(tokenizer) is expected and not any(module.training for module in tokenizer.modules())
     chunks = chunks_for(tokenizer)
     tokens = tokenizer.encode(chunks)
@@ -107,8 +75,8 @@ def test_lerobots_own_opens_without_its_images(with_images: Path) -> None:
     theirs = VQBeTPolicy.from_pretrained(with_images).vqbet.action_head.vqvae_model.eval()
     assert torch.equal(tokenizer.encode(chunks), theirs.get_code(chunks)[1])
     # A checkpoint's image encoder need not even fit.
-    config = json.loads((with_images / "config.json").read_text())
-    (with_images / "config.json").write_text(json.dumps({**config, "vision_backbone": "resnet34"}))
+    with edited(with_images / "config.json") as config:
+        config["vision_backbone"] = "resnet34"
     assert torch.equal(load_tokenizer(with_images).encode(chunks), tokenizer.encode(chunks))
 
 
@@ -132,7 +100,8 @@ def test_the_fixture_gives_it_for_lerobots_own_policy_too(
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyfile(USERS_TEST)
     policies = [
-        str(for_pusht(tmp_path / name, trained=name == "trained")) for name in ("trained", "unfinished")
+        str(save(lerobots(2, trained=name == "trained"), tmp_path / name))
+        for name in ("trained", "unfinished")
     ]
     result = pytester.runpytest_subprocess(
         "-p", "il_bench", *[part for path in policies for part in ("--il-policy", path)]
@@ -168,15 +137,14 @@ def test_a_policy_without_a_tokenizer_is_named(checkpoint: Path) -> None:
 
 
 def test_a_first_phase_that_is_not_over_is_named(tmp_path: Path) -> None:
-    policy = small_policy("il_vqbet")
-    train_a_little(policy, steps=1)
+    policy = train_a_little(small_policy("il_vqbet"), steps=1)
     with pytest.raises(IlBenchError, match=r"unfinished: its tokenizer is not trained yet"):
-        load_tokenizer(saved(policy, tmp_path / "unfinished"))
+        tokenizer_in(policy, tmp_path / "unfinished")
 
 
 def test_weights_that_do_not_fit_are_named(with_images: Path) -> None:
-    config = json.loads((with_images / "config.json").read_text())
-    (with_images / "config.json").write_text(json.dumps({**config, "vqvae_n_embed": 9}))
+    with edited(with_images / "config.json") as config:
+        config["vqvae_n_embed"] = 9
     with pytest.raises(
         IlBenchError, match=r"model\.safetensors: the weights do not fit vqbet: .*codebook\.embed"
     ):
@@ -224,30 +192,19 @@ def test_only_what_has_a_tokenizer_is_offered() -> None:
     ],
 )
 def test_weights_that_are_not_finite_are_named(kind: str, tensor: str, bad: float, tmp_path: Path) -> None:
-    policy = small_policy(kind)
-    train_a_little(policy)
+    policy = train_a_little(small_policy(kind))
     policy.state_dict()[tensor].view(-1)[-1] = bad
     with pytest.raises(
         IlBenchError, match=rf"model\.safetensors: {re.escape(tensor)} holds NaN or infinity; give"
     ):
-        load_tokenizer(saved(policy, tmp_path / "diverged"))
+        tokenizer_in(policy, tmp_path / "diverged")
     name = tensor.rpartition("vqvae_model.")[2].removeprefix("tokenizer.")
     with pytest.raises(IlBenchError, match=rf"^mine: its tokenizer's (vqvae\.)?{name} holds NaN or infinity"):
         tokenizer_of(policy, "mine")
 
 
 def test_only_the_tokenizers_own_weights_need_be_finite(tmp_path: Path) -> None:
-    policy = small_policy("il_bet")
-    train_a_little(policy)
+    policy = train_a_little(small_policy("il_bet"))
     other = next(weight for key, weight in policy.state_dict().items() if not key.startswith("tokenizer."))
     other.view(-1)[0] = float("nan")
-    assert load_tokenizer(saved(policy, tmp_path / "elsewhere")).fitted
-
-
-def test_a_hub_id_offline_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        IlBenchError, match="nobody/nothing: not a local folder, and not to be had from the Hub"
-    ):
-        load_tokenizer("nobody/nothing")
+    assert tokenizer_in(policy, tmp_path / "elsewhere").fitted

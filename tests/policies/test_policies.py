@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from .conftest import SMALL, observations, small_policy, train_a_little, training_batch
+from tests.small_policies import OURS, features, observations, small_policy, train_a_little, training_batch
 
 
 def act(policy: Any, n_steps: int = 20) -> torch.Tensor:
@@ -201,16 +201,13 @@ def test_vqbet_reads_the_query_of_each_observation(n_future: int) -> None:
     assert (difference[1:] > 0).all()
 
 
-@pytest.mark.parametrize("policy_type", sorted(SMALL))
+@pytest.mark.parametrize("policy_type", OURS)
 def test_features_that_do_not_fit_are_named(policy_type: str) -> None:
-    from lerobot.configs import FeatureType, PolicyFeature
-
-    state = {"observation.state": PolicyFeature(FeatureType.STATE, (2,))}
-    with pytest.raises(ValueError, match=r"needs 'observation.environment_state'"):
-        small_policy(policy_type, input_features=state)
+    with pytest.raises(ValueError, match=r"takes the input features .*environment_state'; it got"):
+        small_policy(policy_type, input_features=features(state=(2,)))
 
 
-@pytest.mark.parametrize("policy_type", sorted(SMALL))
+@pytest.mark.parametrize("policy_type", OURS)
 def test_a_chunk_shorter_than_what_is_executed_is_refused(policy_type: str) -> None:
     with pytest.raises(ValueError, match="n_action_steps is 9"):
         small_policy(policy_type, n_action_steps=9)

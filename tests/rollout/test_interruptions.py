@@ -19,9 +19,9 @@ from il_bench.protocol import BLOCK_SIZE
 from il_bench.rollout import Outcomes, Policy, executors, rollout
 from il_bench.rollout import blocks as module
 from il_bench.rollout.journal import Conditions, Journal, opened
-from tests.checkpoints import save_diffusion
 from tests.rollout.conftest import FIRST, SEEDS
 from tests.rollout.policies import Batch, LastFirst, Wander, load_nothing
+from tests.small_policies import save_diffusion
 
 
 def kill_a_worker(done: int, total: int) -> None:

@@ -13,29 +13,9 @@ from il_bench.policies.checkpoint import load_policy
 from il_bench.protocol import BLOCK_SIZE
 from il_bench.pusht.batch import Camera, PushTBatch
 from il_bench.rollout import run_block
-from tests.checkpoints import save_untrained
+from tests.small_policies import IMAGE, act_on_pixels
 
-IMAGE = "observation.image"
 FIRST_SEED = 100_000
-
-
-def act_on_pixels(folder: Path, **features: tuple[int, ...]) -> Path:
-    """An untrained ACT that sees the agent and the camera, as a `pretrained_model` folder."""
-    shapes = features or {"state": (2,), "image": (3, 96, 96)}
-    return save_untrained(
-        folder,
-        "act",
-        {f"observation.{key}": shape for key, shape in shapes.items()} | {"action": (2,)},
-        {"mean": 256.0, "std": 100.0},
-        pretrained_backbone_weights=None,
-        dim_model=16,
-        n_heads=2,
-        dim_feedforward=16,
-        n_encoder_layers=1,
-        use_vae=False,
-        chunk_size=30,
-        n_action_steps=30,
-    )
 
 
 class Pusher:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from il_bench.cli import app
-from il_bench.policies.checkpoint import WEIGHTS, ZOO
+from il_bench.zoo import WEIGHTS, ZOO
 
 
 @pytest.mark.parametrize("policy", ["bet", "vqbet"])

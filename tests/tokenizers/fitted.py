@@ -9,7 +9,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.vqbet.modeling_vqbet import VqVae
 from torch import Tensor, nn
 
@@ -93,18 +92,6 @@ def vqvae_config(
         action_chunk_size=chunk_shape[0],
         action_feature=SimpleNamespace(shape=(chunk_shape[1],)),
     )
-
-
-def vqbet_features() -> dict[str, Any]:
-    """What a policy on PushT's keypoints sees and does, as arguments of a LeRobot configuration."""
-    return {
-        "input_features": {
-            "observation.state": PolicyFeature(FeatureType.STATE, (2,)),
-            "observation.environment_state": PolicyFeature(FeatureType.ENV, (16,)),
-        },
-        "output_features": {"action": PolicyFeature(FeatureType.ACTION, (2,))},
-        "device": "cpu",
-    }
 
 
 def pass_through(network: nn.Sequential) -> None:

@@ -21,20 +21,20 @@ from fitted import (
     plain_vqvae,
     same_state,
     state,
-    vqbet_features,
     vqvae_config,
 )
 from lerobot.policies.vqbet.modeling_vqbet import VqVae
 from torch import nn
 
 from il_bench.errors import IlBenchError
-from il_bench.policies.vqbet import ILVQBeTConfig, ILVQBeTPolicy, ResumableVqVae
+from il_bench.policies.vqbet import ResumableVqVae
 from il_bench.tokenizers import FSQTokenizer, KMeansTokenizer, ResidualVQTokenizer, VQVAETokenizer
 from il_bench.tokenizers import fsq as fsq_module
 from il_bench.tokenizers import nearest as nearest_module
 from il_bench.tokenizers import residual_vq as residual_vq_module
 from il_bench.tokenizers import vqvae as vqvae_module
 from il_bench.tokenizers.training import dead_below
+from tests.small_policies import small_policy
 
 # Freezing, reviving
 
@@ -56,13 +56,11 @@ def test_a_fitted_residual_vq_has_done_its_first_phase() -> None:
 
 
 def test_the_policy_holds_the_residual_vq_that_resumes_and_stays_frozen() -> None:
-    small = {"gpt_input_dim": 8, "gpt_output_dim": 8, "gpt_hidden_dim": 8, "gpt_n_layer": 1, "gpt_n_head": 1}
-    config = ILVQBeTConfig(**vqbet_features(), **small)
-    policy = ILVQBeTPolicy(config).train()
+    policy = small_policy("il_vqbet").train()
     vqvae = policy.tokenizer.vqvae
     assert vqvae.training
     vqvae.optimized_steps = 7
-    again = ILVQBeTPolicy(config)
+    again = small_policy("il_vqbet")
     again.load_state_dict(policy.state_dict())
     assert again.tokenizer.vqvae.optimized_steps == 7
     vqvae.discretized.fill_(True)

@@ -6,28 +6,23 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from fitted import vqbet_features
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from lerobot.policies.factory import make_policy_config, make_pre_post_processors
 from oracles import EPS
 from strategies import examples
 
-import il_bench.policies  # noqa: F401  (registers il_vqbet)
+from tests import small_policies
 
 F32 = EPS[torch.float32]
 
 
 def processors(low: Any, high: Any) -> tuple[Any, Any]:
     """il_vqbet's pair for actions from ``low`` to ``high`` (2,)."""
-    config = make_policy_config("il_vqbet", **vqbet_features())
-    stats = {
-        "action": {"min": torch.tensor(low), "max": torch.tensor(high)},
-        "observation.state": {"min": torch.zeros(2), "max": torch.full((2,), 512.0)},
-        "observation.environment_state": {"min": torch.zeros(16), "max": torch.full((16,), 512.0)},
-    }
-    return make_pre_post_processors(config, dataset_stats=stats)
+    action = {"min": torch.tensor(low), "max": torch.tensor(high)}
+    return small_policies.processors(
+        small_policies.small_config("il_vqbet"), {**small_policies.statistics(), "action": action}
+    )
 
 
 def normalised(pair: tuple[Any, Any], actions: torch.Tensor) -> torch.Tensor:

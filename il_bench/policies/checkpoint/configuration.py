@@ -1,4 +1,4 @@
-"""A checkpoint's ``config.json``: of which LeRobot policy, whatever wrote it, and whether that fits PushT.
+"""A checkpoint's ``config.json``: what policy it describes, and whether that fits PushT.
 
 The type it names is looked up among the policies that are installed; nothing it says is imported or run.
 """
@@ -19,25 +19,30 @@ import il_bench.policies  # noqa: F401  (registers il_bc, il_bet and il_vqbet)
 from il_bench.errors import IlBenchError
 from il_bench.policies import pusht_features
 from il_bench.policies.checkpoint import old_format
-from il_bench.policies.checkpoint.locating import CONFIG
+from il_bench.zoo import CONFIG
 
-#: What the names of distributions begin with that LeRobot imports to find policies.
+#: LeRobot imports installed distributions whose names begin so, to find policies in them.
 THIRD_PARTY = "lerobot_policy_"
-#: LeRobot's policies that run Python code of a Hub repository, which their configuration names.
+#: LeRobot's policies whose configuration names a Hub repository, and which run that repository's Python code.
 _RUN_REMOTE_CODE = ("gaussian_actor", "groot", "pi0_fast", "wall_x")
 
 
 def read_config(folder: Path, device: str) -> PreTrainedConfig:
     """The configuration of the policy in ``folder``, whatever its type, also one that an older LeRobot wrote.
 
-    Weights that a vision backbone would begin with are not asked for: the checkpoint has its own.
+    The checkpoint has its own weights, so none to begin a vision backbone with are asked for.
 
     Raises:
         IlBenchError: naming the type that is not installed, the field that this LeRobot does not know or
             that has a wrong value, and the way out.
     """
     path = folder / CONFIG
-    said = old_format.modernised(_read(path), path)
+    said = read_json(path)
+    if not isinstance(said, dict):
+        raise IlBenchError(
+            f"{path}: holds {type(said).__name__}, not the fields of a policy; fetch it again."
+        )
+    said = old_format.modernised(said, path)
     config_class = _class_of(str(said["type"]), path)
     unknown = said.keys() - {"type", *(field.name for field in fields(config_class))}
     if unknown:
@@ -51,8 +56,13 @@ def read_config(folder: Path, device: str) -> PreTrainedConfig:
             f"{path}: use_peft: the folder holds an adapter, not a policy; merge it into its base policy and "
             "save that."
         )
-    config = _decode({**said, "device": device}, path)
-    if getattr(config, "pretrained_backbone_weights", None) is not None:
+    try:
+        config: PreTrainedConfig = draccus.decode(PreTrainedConfig, {**said, "device": device})
+    except Exception as error:  # draccus has its own errors around ValueError, TypeError and KeyError
+        at_field = getattr(error, "key_path", ())
+        reason = " ".join(str(error if at_field else error.__cause__ or error).split())
+        raise IlBenchError(f"{path}: not a configuration of {said['type']}: {reason}") from None
+    if hasattr(config, "pretrained_backbone_weights"):
         config.pretrained_backbone_weights = None
     config.pretrained_path = folder
     return config
@@ -98,20 +108,16 @@ def third_party_packages() -> tuple[str, ...]:
     return tuple(sorted(name for name in names if name.startswith(THIRD_PARTY)))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Any:
+    """What a file of a checkpoint says; IlBenchError where it is not JSON."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise IlBenchError(f"{path}: not readable as JSON ({error}); fetch it again.") from None
-    if not isinstance(said, dict):
-        raise IlBenchError(
-            f"{path}: holds {type(said).__name__}, not the fields of a policy; fetch it again."
-        )
-    return said
 
 
 def _class_of(policy_type: str, path: Path) -> type[PreTrainedConfig]:
-    """The configuration class of a type; packages of policies are imported if no known one has it."""
+    """The configuration class of a type; for an unknown one, installed packages of policies are imported."""
     if policy_type in _RUN_REMOTE_CODE:
         raise IlBenchError(
             f"{path}: type {policy_type!r}: LeRobot runs code from the Hub to load such a policy, so "
@@ -130,7 +136,7 @@ def _class_of(policy_type: str, path: Path) -> type[PreTrainedConfig]:
 
 
 def _import_third_party() -> list[str]:
-    """Import the installed packages of policies, as LeRobot's commands do; what to say of each."""
+    """Import the installed packages of policies, as LeRobot's commands do; says of each what became of it."""
     said = []
     for name in third_party_packages():
         try:
@@ -141,13 +147,3 @@ def _import_third_party() -> list[str]:
         else:
             said.append(name)
     return said
-
-
-def _decode(said: dict[str, Any], path: Path) -> PreTrainedConfig:
-    try:
-        config: PreTrainedConfig = draccus.decode(PreTrainedConfig, said)
-    except Exception as error:  # draccus has its own errors around ValueError, TypeError and KeyError
-        at_field = getattr(error, "key_path", ())
-        reason = " ".join(str(error if at_field else error.__cause__ or error).split())
-        raise IlBenchError(f"{path}: not a configuration of {said['type']}: {reason}") from None
-    return config

@@ -1,18 +1,19 @@
 """Checkpoints of an older LeRobot: configurations under other names, the normalisation among the weights.
 
-Until 0.3 a policy normalised by itself, by buffers such as ``normalize_inputs.buffer_observation_state.mean``
-in ``model.safetensors``; since then processors do, which are files of their own. And until the end of 2024 a
-configuration had no ``type``, and ``input_shapes`` and ``input_normalization_modes`` where features are now.
+Until LeRobot 0.3 a policy normalised by itself, by buffers such as
+``normalize_inputs.buffer_observation_state.mean`` in ``model.safetensors``; since then processors do, in
+files of their own. Until the end of 2024 a configuration had no ``type``, and it had ``input_shapes`` and
+``input_normalization_modes`` where features are now.
 
 LeRobot 0.6.1's ``lerobot.processor.migrate_policy_normalization`` makes new folders out of old ones, but not
 of the published PushT policies: of ``diffusion_pusht`` it writes an empty ``config.json`` and no weights
 (huggingface/lerobot#4649), it stops at ``vqbet_pusht`` (lerobot#4655), and it takes every underscore of a
 buffer's name for a dot, so that ``observation.environment_state`` would stay as it is, in px (lerobot#4460).
-So they are read as they are.
+So old folders are read as they are.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lerobot.configs import PreTrainedConfig
@@ -21,9 +22,7 @@ from torch import Tensor
 
 from il_bench.errors import IlBenchError
 
-Stats = dict[str, dict[str, Tensor]]
-
-#: A field that only this type has had, by which configurations without a type are told apart.
+#: A field that only this type has had: it tells configurations without a type apart.
 _TOLD_BY = {
     "diffusion": "noise_scheduler_type",
     "vqbet": "n_vqvae_training_steps",
@@ -38,6 +37,18 @@ _MODES = ("input_normalization_modes", "output_normalization_modes")
 _NORMALISING = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 
 
+class Weights(NamedTuple):
+    """Of a policy that normalises by itself.
+
+    Attributes:
+        network: its tensors by name, without the normalisation.
+        stats: the statistics of each feature, ``{"observation.state": {"min": (2,), "max": (2,)}, ..}``.
+    """
+
+    network: dict[str, Tensor]
+    stats: dict[str, dict[str, Tensor]]
+
+
 def modernised(said: dict[str, Any], path: Path) -> dict[str, Any]:
     """The fields of a ``config.json`` as LeRobot calls them today, ``type`` among them.
 
@@ -46,14 +57,14 @@ def modernised(said: dict[str, Any], path: Path) -> dict[str, Any]:
         path: the file, for errors.
 
     Raises:
-        IlBenchError: it does not say of which type it is, and its fields do not either.
+        IlBenchError: neither ``type`` nor the other fields say what policy it is.
     """
     fields = dict(said)
     if "type" not in fields:
         found = [name for name, field in _TOLD_BY.items() if field in fields]
         if not found:
             raise IlBenchError(
-                f"{path}: field 'type' is missing, and the others do not tell of which policy it is; "
+                f"{path}: field 'type' is missing, and the others do not say what policy it is; "
                 'add it, such as "type": "act".'
             )
         fields["type"] = found[0]
@@ -64,25 +75,12 @@ def modernised(said: dict[str, Any], path: Path) -> dict[str, Any]:
     return fields
 
 
-def normalises_itself(weights: Path) -> bool:
-    """Whether a safetensors file holds the normalisation of its policy.
-
-    Raises:
-        SafetensorError: the file is damaged.
-    """
-    with safe_open(weights, framework="pt") as file:
-        return any(name.startswith(_NORMALISING) for name in file.keys())  # noqa: SIM118 (no dict)
-
-
-def read_weights(weights: Path, config: PreTrainedConfig) -> tuple[dict[str, Tensor], Stats]:
-    """Read the weights of a policy that normalises itself without that part, and its statistics.
+def read_weights(path: Path, config: PreTrainedConfig) -> Weights | None:
+    """Read the weights of a policy that normalises by itself; None, unread, where processors do it.
 
     Args:
-        weights: the ``model.safetensors``.
+        path: the ``model.safetensors``.
         config: whose features name the buffers.
-
-    Returns:
-        The tensors of the network by name, and ``{"observation.state": {"min": (2,), "max": (2,)}, ..}``.
 
     Raises:
         SafetensorError: the file is damaged.
@@ -90,27 +88,29 @@ def read_weights(weights: Path, config: PreTrainedConfig) -> tuple[dict[str, Ten
     """
     features = {**(config.input_features or {}), **(config.output_features or {})}
     by_buffer = {"buffer_" + key.replace(".", "_"): key for key in features}
-    network: dict[str, Tensor] = {}
-    stats: Stats = {}
-    with safe_open(weights, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 (no dict)
+    found = Weights({}, {})
+    with safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+        if not any(name.startswith(_NORMALISING) for name in names):
+            return None
+        for name in names:
             tensor = file.get_tensor(name)
             if not name.startswith(_NORMALISING):
-                network[name] = tensor
+                found.network[name] = tensor
                 continue
             buffer, _, statistic = name.partition(".")[2].rpartition(".")
             if buffer not in by_buffer:
                 raise IlBenchError(
-                    f"{weights}: {name}: a statistic of none of the features of the configuration "
+                    f"{path}: {name}: a statistic of none of the features of the configuration "
                     f"({', '.join(features)}); config.json and weights have to come from one training."
                 )
             if not torch.isfinite(tensor).all():
                 raise IlBenchError(
-                    f"{weights}: {name} was never filled: the policy was saved without its data set's "
+                    f"{path}: {name} was never filled: the policy was saved without its data set's "
                     "statistics; save it again with them."
                 )
-            stats.setdefault(by_buffer[buffer], {})[statistic] = tensor
-    return network, stats
+            found.stats.setdefault(by_buffer[buffer], {})[statistic] = tensor
+    return found
 
 
 def _with_features(fields: dict[str, Any]) -> dict[str, Any]:

@@ -6,80 +6,65 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
-from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
 from lerobot.processor.migrate_policy_normalization import extract_normalization_stats
 from safetensors.torch import load_file, save_file
 
+import il_bench
 from il_bench.errors import IlBenchError
-from il_bench.policies.checkpoint import load_policy, read_config
-from il_bench.policies.tokenizers import OfPolicy
+from il_bench.policies.checkpoint import Checkpoint, load_policy
+from il_bench.policies.tokenizers import PolicyCoordinates
+from tests.small_policies import raw_observations, save, small_policy, statistics
 
-from .conftest import raw_observations, statistics
+from .conftest import edited
 
 PROCESSORS = "policy_*processor*"
-SMALL = {
-    "diffusion": {"down_dims": (16, 32), "horizon": 8, "n_action_steps": 4, "num_train_timesteps": 4},
-    "act": {"dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "n_encoder_layers": 1, "chunk_size": 4},
-}
-SMALL["act"] |= {"n_action_steps": 4, "use_vae": False}
-MODES = {"STATE": "MIN_MAX", "ENV": "MIN_MAX", "ACTION": "MIN_MAX"}
+KEYS = ("observation.state", "observation.environment_state", "action")
 
 
 def todays(kind: str, folder: Path) -> Path:
     """A policy on keypoints as today's LeRobot saves it."""
-    torch.manual_seed(0)
-    config = make_policy_config(
-        kind,
-        input_features={
-            "observation.state": PolicyFeature(FeatureType.STATE, (2,)),
-            "observation.environment_state": PolicyFeature(FeatureType.ENV, (16,)),
-        },
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (2,))},
-        normalization_mapping=dict(MODES),
-        device="cpu",
-        **SMALL[kind],
-    )
-    get_policy_class(kind)(config).save_pretrained(folder)
-    for processor in make_pre_post_processors(config, dataset_stats=statistics()):
-        processor.save_pretrained(folder)
-    return folder
+    modes = dict.fromkeys(("STATE", "ENV", "ACTION"), "MIN_MAX")
+    return save(small_policy(kind, normalization_mapping=modes), folder)
 
 
 def of_2025(new: Path, folder: Path) -> Path:
     """The same as LeRobot 0.1 to 0.3 saved it: no processors, their statistics among the weights."""
     shutil.copytree(new, folder, ignore=shutil.ignore_patterns(PROCESSORS))
     weights = load_file(folder / "model.safetensors")
-    for (key, stats), part in ((item, part) for item in statistics().items() for part in parts_of(item[0])):
-        for name in ("min", "max"):
-            weights[f"{part}.buffer_{key.replace('.', '_')}.{name}"] = stats[name].clone()
+    for key in KEYS:
+        parts = ("normalize_targets", "unnormalize_outputs") if key == "action" else ("normalize_inputs",)
+        for part, name in product(parts, ("min", "max")):
+            weights[f"{part}.buffer_{key.replace('.', '_')}.{name}"] = statistics()[key][name].clone()
     save_file(weights, folder / "model.safetensors")
     return folder
-
-
-def parts_of(key: str) -> tuple[str, ...]:
-    return ("normalize_targets", "unnormalize_outputs") if key == "action" else ("normalize_inputs",)
 
 
 def of_2024(new: Path, folder: Path) -> Path:
     """The same as LeRobot saved it in its first year: no type, shapes and modes in the place of features."""
     of_2025(new, folder)
-    config = json.loads((folder / "config.json").read_text())
-    for name in ("type", "normalization_mapping", "use_separate_rgb_encoder_per_camera"):
-        config.pop(name, None)
-    for direction in ("input", "output"):
-        features = config.pop(f"{direction}_features")
-        config[f"{direction}_shapes"] = {key: feature["shape"] for key, feature in features.items()}
-        config[f"{direction}_normalization_modes"] = dict.fromkeys(features, "min_max")
-    for name in ("device", "use_amp", "use_peft", "push_to_hub", "repo_id", "tags", "license", "private"):
-        config.pop(name, None)
-    (folder / "config.json").write_text(json.dumps(config))
+    dropped = ("type", "normalization_mapping", "use_separate_rgb_encoder_per_camera", "device", "use_amp")
+    dropped += ("use_peft", "push_to_hub", "repo_id", "tags", "license", "private")
+    with edited(folder / "config.json") as config:
+        for name in dropped:
+            config.pop(name, None)
+        for direction in ("input", "output"):
+            features = config.pop(f"{direction}_features")
+            config[f"{direction}_shapes"] = {key: feature["shape"] for key, feature in features.items()}
+            config[f"{direction}_normalization_modes"] = dict.fromkeys(features, "min_max")
     return folder
+
+
+def configured(folder: Path, **fields: Any) -> Any:
+    """What becomes of a config.json with these fields."""
+    (folder / "config.json").write_text(json.dumps(fields))
+    return Checkpoint.find(folder).config
 
 
 def actions(folder: Path) -> torch.Tensor:
@@ -112,15 +97,14 @@ def test_an_old_folder_with_todays_processors_beside_it_loads(tmp_path: Path) ->
 
 def test_an_old_policy_on_pixels_shares_its_image_encoder(tmp_path: Path) -> None:
     """Before there was a choice all cameras had one encoder; LeRobot's default became one for each."""
-    fields = {
-        "noise_scheduler_type": "DDPM",
-        "input_shapes": {"observation.image": [3, 96, 96], "observation.state": [2]},
-        "output_shapes": {"action": [2]},
-        "input_normalization_modes": {"observation.image": "mean_std", "observation.state": "min_max"},
-        "output_normalization_modes": {"action": "min_max"},
-    }
-    (tmp_path / "config.json").write_text(json.dumps(fields))
-    found = read_config(tmp_path, "cpu")
+    found = configured(
+        tmp_path,
+        noise_scheduler_type="DDPM",
+        input_shapes={"observation.image": [3, 96, 96], "observation.state": [2]},
+        output_shapes={"action": [2]},
+        input_normalization_modes={"observation.image": "mean_std", "observation.state": "min_max"},
+        output_normalization_modes={"action": "min_max"},
+    )
     assert found.type == "diffusion" and not found.use_separate_rgb_encoder_per_camera
     assert found.input_features["observation.image"] == PolicyFeature(FeatureType.VISUAL, (3, 96, 96))
     assert {kind: mode.value for kind, mode in found.normalization_mapping.items()} == {
@@ -131,17 +115,14 @@ def test_an_old_policy_on_pixels_shares_its_image_encoder(tmp_path: Path) -> Non
 
 
 def test_a_field_that_nothing_ever_read_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"type": "vqbet", "mlp_hidden_dim": 1024}))
-    assert read_config(tmp_path, "cpu").type == "vqbet"
-    (tmp_path / "config.json").write_text(json.dumps({"type": "act", "mlp_hidden_dim": 1024}))
+    assert configured(tmp_path, type="vqbet", mlp_hidden_dim=1024).type == "vqbet"
     with pytest.raises(IlBenchError, match="unknown field 'mlp_hidden_dim': ACTConfig"):
-        read_config(tmp_path, "cpu")
+        configured(tmp_path, type="act", mlp_hidden_dim=1024)
 
 
 def test_a_configuration_that_tells_no_type_says_what_to_add(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"horizon": 16}')
     with pytest.raises(IlBenchError, match=r"config.json: field 'type' is missing, .* add it"):
-        read_config(tmp_path, "cpu")
+        configured(tmp_path, horizon=16)
 
 
 @pytest.mark.parametrize(
@@ -169,9 +150,8 @@ def test_the_coordinates_of_an_old_policys_chunks_are_known(tmp_path: Path) -> N
     new = todays("diffusion", tmp_path / "new")
     old = of_2025(new, tmp_path / "old")
     chunk, agents = torch.tensor([[[0.5, -0.5]]]), torch.zeros(1, 2)
-    assert torch.equal(
-        OfPolicy.load(str(old)).pixels(chunk, agents), OfPolicy.load(str(new)).pixels(chunk, agents)
-    )
+    one, other = (PolicyCoordinates.of(Checkpoint.find(folder)) for folder in (old, new))
+    assert torch.equal(one.pixels(chunk, agents), other.pixels(chunk, agents))
 
 
 @pytest.mark.xfail(
@@ -203,17 +183,11 @@ def test_a_folder_whose_normalisation_is_nowhere_says_what_to_run(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_what_it_says_makes_the_folder_whole(tmp_path: Path, expert_data: Path) -> None:
+def test_what_it_says_makes_the_folder_whole(tmp_path: Path) -> None:
+    expert_data = Path(il_bench.__file__).parent / "data" / "expert"
     folder, said = without_processors(tmp_path)
     found = re.search(r'python -c "(.*)"', said)
     assert found is not None
     code = found[1].replace("'DATASET'", f"'local/expert', root={str(expert_data)!r}")
     subprocess.run([sys.executable, "-c", code], check=True)
     assert 0 < actions(folder).mean() < 512
-
-
-@pytest.fixture
-def expert_data() -> Any:
-    import il_bench
-
-    return Path(il_bench.__file__).parent / "data" / "expert"

@@ -1,8 +1,6 @@
 """Nothing of a checkpoint is run: no pickle, no module that its files name, no code from the Hub."""
 
-import json
 import pickle
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,7 @@ import pytest
 from il_bench.errors import IlBenchError
 from il_bench.policies.checkpoint import load_policy
 
-
-@pytest.fixture
-def folder(checkpoint: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(checkpoint, tmp_path / "copy")
+from .conftest import edited
 
 
 class Bomb:
@@ -45,8 +40,8 @@ def test_a_pickle_beside_the_weights_is_not_read(folder: Path, tmp_path: Path) -
 
 
 def with_step(folder: Path, step: dict[str, Any], name: str = "policy_preprocessor.json") -> Path:
-    said = json.loads((folder / name).read_text())
-    (folder / name).write_text(json.dumps({**said, "steps": [*said["steps"], step]}))
+    with edited(folder / name) as said:
+        said["steps"].append(step)
     return folder
 
 

@@ -1,0 +1,136 @@
+"""Policies ready to be rolled out: from a checkpoint, from memory, or anybody's own object."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lerobot.policies.pretrained import PreTrainedPolicy
+
+from il_bench.policies import pusht_features
+from il_bench.policies.checkpoint.checkpoint import Checkpoint
+from il_bench.policies.checkpoint.configuration import track_of
+from il_bench.policies.checkpoint.processors import check_statistics
+from il_bench.policies.expert import ExpertPolicy
+from il_bench.protocol import EXPERT
+from il_bench.pusht.batch import Camera
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedPolicy:
+    """A policy with its processors: raw observations in, raw actions (px) out.
+
+    Attributes:
+        name: as the report calls it: the zoo's name, or the checkpoint's policy type and folder.
+        track: ``keypoints`` or ``pixels``; of a policy for somebody else's environment, that one's name.
+        checkpoint: where it came from, as it was asked for; a Hub id with its commit.
+        policy: a LeRobot policy, the planner, or a project's own object.
+        sha256: of weights, configuration and processors together; None for what has no checkpoint.
+        data: what it was trained on, as its ``training.json`` says, else ``unknown``.
+        copyable: whether other processes can be sent a copy.
+    """
+
+    name: str
+    track: str
+    checkpoint: str
+    policy: Any
+    preprocessor: Any = _unchanged
+    postprocessor: Any = _unchanged
+    sha256: str | None = None
+    data: str = "unknown"
+    copyable: bool = True
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were trained."""
+        if not isinstance(self.policy, torch.nn.Module):
+            return 0
+        return sum(each.numel() for each in self.policy.parameters())
+
+    @property
+    def camera(self) -> Camera | None:
+        """The image it asks for; None on the keypoint track."""
+        config = getattr(self.policy, "config", None)  # the expert has none
+        for key, feature in getattr(config, "image_features", {}).items():
+            return Camera(key, width=feature.shape[2], height=feature.shape[1])
+        own: Camera | None = getattr(self.policy, "camera", None)
+        return own
+
+    def reset(self) -> None:
+        """Forget the episode."""
+        self.policy.reset()
+
+    @torch.no_grad()
+    def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """One action (B, 2) in px for raw observations (B, .), on the CPU."""
+        action: torch.Tensor = self.postprocessor(self.policy.select_action(self.preprocessor(dict(batch))))
+        return action
+
+
+def wrap(policy: PreTrainedPolicy, preprocessor: Any, postprocessor: Any, *, name: str) -> LoadedPolicy:
+    """A policy that is in memory already, in evaluation mode."""
+    track = track_of(policy.config, name)
+    return LoadedPolicy(name, track, "(in memory)", policy.eval(), preprocessor, postprocessor)
+
+
+def wrap_object(policy: Any, *, name: str, checkpoint: str, track: str | None = None) -> LoadedPolicy:
+    """Any object with LeRobot's ``reset()`` and ``select_action(batch)``, on raw observations and actions.
+
+    Args:
+        policy: if it is a torch module, ``sha256`` is the hash of its weights.
+        name: as the report calls it.
+        checkpoint: where it came from, in words.
+        track: None: ``pixels`` where the object has an attribute ``camera``, else ``keypoints``.
+    """
+    track = track or ("keypoints" if getattr(policy, "camera", None) is None else "pixels")
+    sha256 = _state_sha256(policy.eval()) if isinstance(policy, torch.nn.Module) else None
+    return LoadedPolicy(name, track, checkpoint, policy, sha256=sha256, copyable=False)
+
+
+def load_policy(spec: str | Path, *, device: str = "cpu", track: str | None = None) -> LoadedPolicy:
+    """Load a policy for evaluation. Nothing of a checkpoint is run (see `Checkpoint`).
+
+    Args:
+        spec: a name of the zoo (``bc``, ``bet``, ``vqbet``, ``act``, ``diffusion``), ``expert`` for the
+            planner, a LeRobot ``pretrained_model`` folder, a checkpoint or run folder of ``lerobot-train`` or
+            ``il-bench train``, or a Hub id (USER/NAME or USER/NAME@REVISION). An older LeRobot's too.
+        device: where it runs.
+        track: None: read from what the policy sees and does, which has to fit PushT. The name of another
+            environment: taken as it is.
+
+    Raises:
+        IlBenchError: one line naming the file or feature at fault and the way out.
+    """
+    if spec == EXPERT:
+        return LoadedPolicy(EXPERT, "keypoints", "il_bench.pusht.expert", ExpertPolicy(), data="none")
+    found = Checkpoint.find(spec, device)
+    config, folder = found.config, found.folder
+    track = track or track_of(config, found.label)
+    policy = found.make_policy()
+    preprocessor, postprocessor = found.processors
+    pusht_features.check(config, preprocessor, folder)
+    check_statistics(preprocessor, postprocessor, folder)
+    return LoadedPolicy(
+        name=folder.name if found.is_shipped else f"{config.type.removeprefix('il_')} ({Path(spec).name})",
+        track=track,
+        checkpoint=found.label,
+        policy=policy,
+        preprocessor=preprocessor,
+        postprocessor=postprocessor,
+        sha256=found.sha256,
+        data=found.data,
+    )
+
+
+def _state_sha256(module: torch.nn.Module) -> str:
+    """One hash of the weights of a network in memory."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

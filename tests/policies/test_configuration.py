@@ -1,0 +1,140 @@
+"""A checkpoint's config.json: what it says wrong is named, and installed packages of policies are found."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from lerobot.configs import PreTrainedConfig
+
+from il_bench.errors import IlBenchError
+from il_bench.policies.checkpoint import load_policy
+from tests.small_policies import raw_observations
+
+from .conftest import edited
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"n_moons": 2, "gravity": 1},
+            r"unknown field 'gravity', 'n_moons': ACTConfig of LeRobot 0\.6\S* has none",
+        ),
+        (
+            {"chunk_size": "many"},
+            r"not a configuration of act: `chunk_size`: Couldn't parse 'many' into an int",
+        ),
+        ({"n_action_steps": 9}, r"not a configuration of act: The chunk size is the upper bound"),
+        ({"use_peft": True}, r"use_peft: the folder holds an adapter"),
+        ({"type": "dp3"}, r"type 'dp3' is no policy of LeRobot .* such as lerobot_policy_dp3\."),
+        ({"type": "groot"}, r"type 'groot': LeRobot runs code from the Hub"),
+        ({"input_features": {}}, r"input_features is empty"),
+        (
+            {"output_features": {"action": {"type": "ACTION", "shape": [7]}}},
+            r"'action' of shape \(7,\) does not fit",
+        ),
+        (
+            {"input_features": {"observation.effort": {"type": "STATE", "shape": [2]}}},
+            r"input feature 'observation.effort' of shape \(2,\) does not fit PushT, which gives",
+        ),
+        (
+            {"input_features": {"observation.state": {"type": "STATE", "shape": [7]}}},
+            r"'observation.state' of shape \(7,\) does not fit PushT",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_what_a_configuration_says_wrong_is_named_in_one_line(
+    folder: Path, fields: dict[str, object], said: str
+) -> None:
+    with edited(folder / "config.json") as config:
+        config |= fields
+    with pytest.raises(IlBenchError, match=said) as raised:
+        load_policy(folder)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("{", "not readable as JSON"), ("[]", "holds list, not the fields")]
+)
+def test_an_unreadable_configuration_is_refused(folder: Path, text: str, said: str) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(IlBenchError, match=rf"config.json: {said}"):
+        load_policy(folder)
+
+
+# ---- packages of policies
+
+PACKAGE = "lerobot_policy_crab"
+MODULES = {
+    "__init__": f"from {PACKAGE}.configuration_crab import CrabConfig",
+    "configuration_crab": """
+        from dataclasses import dataclass
+        from lerobot.configs import PreTrainedConfig
+        from il_bench.policies import ILBCConfig
+
+        @PreTrainedConfig.register_subclass("crab")
+        @dataclass
+        class CrabConfig(ILBCConfig):
+            sideways: bool = True
+    """,
+    "modeling_crab": f"""
+        from il_bench.policies.bc import ILBCPolicy
+        from {PACKAGE}.configuration_crab import CrabConfig
+
+        class CrabPolicy(ILBCPolicy):
+            config_class = CrabConfig
+            name = "crab"
+    """,
+    "steps": """
+        from lerobot.processor import IdentityProcessorStep
+
+        class Sideways(IdentityProcessorStep):
+            pass
+    """,
+}
+
+
+@pytest.fixture
+def crab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Somebody's package of a policy, installed as far as LeRobot looks."""
+    site = tmp_path / "site"
+    (site / PACKAGE).mkdir(parents=True)
+    for name, source in MODULES.items():
+        lines = [line.removeprefix("        ") for line in source.splitlines()]
+        (site / PACKAGE / f"{name}.py").write_text("\n".join(lines))
+    (site / f"{PACKAGE}-1.0.dist-info").mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: 1.0\n"
+    (site / f"{PACKAGE}-1.0.dist-info" / "METADATA").write_text(metadata)
+    monkeypatch.syspath_prepend(str(site))
+    yield site
+    PreTrainedConfig._choice_registry.pop("crab", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
+
+
+def as_crab(saved: Path) -> Path:
+    """Make the folder one of the package's policy, with a step of the package."""
+    with edited(saved / "config.json") as config:
+        config |= {"type": "crab", "sideways": False}
+    with edited(saved / "policy_preprocessor.json") as said:
+        said["steps"].insert(0, {"class": f"{PACKAGE}.steps.Sideways", "config": {}})
+    return saved
+
+
+def test_a_policy_of_an_installed_package_loads(saved: Path, crab: Path) -> None:
+    expected = load_policy(saved).select_action(raw_observations())
+    loaded = load_policy(as_crab(saved))
+    assert loaded.policy.config.type == "crab" and loaded.policy.config.sideways is False
+    assert type(loaded.preprocessor.steps[0]).__name__ == "Sideways"
+    assert torch.equal(loaded.select_action(raw_observations()), expected)
+
+
+def test_a_package_that_cannot_be_imported_is_named(saved: Path, crab: Path) -> None:
+    (crab / PACKAGE / "__init__.py").write_text("import a_package_that_is_not_there")
+    with pytest.raises(
+        IlBenchError, match=r"type 'crab' .*lerobot_policy_crab, which cannot be imported \(Module"
+    ):
+        load_policy(as_crab(saved))
