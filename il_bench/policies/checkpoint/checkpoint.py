@@ -94,7 +94,7 @@ class Checkpoint:
         return pre, post
 
     @cached_property
-    def _old_weights(self) -> old_format.Weights | None:
+    def _old_weights(self) -> old_format.OldWeights | None:
         """Weights and statistics of a policy that normalises by itself; None for any other."""
         with self._readable_weights() as path:
             return old_format.read_weights(path, self.config)

@@ -37,7 +37,7 @@ _MODES = ("input_normalization_modes", "output_normalization_modes")
 _NORMALISING = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 
 
-class Weights(NamedTuple):
+class OldWeights(NamedTuple):
     """Of a policy that normalises by itself.
 
     Attributes:
@@ -75,7 +75,7 @@ def modernised(said: dict[str, Any], path: Path) -> dict[str, Any]:
     return fields
 
 
-def read_weights(path: Path, config: PreTrainedConfig) -> Weights | None:
+def read_weights(path: Path, config: PreTrainedConfig) -> OldWeights | None:
     """Read the weights of a policy that normalises by itself; None, unread, where processors do it.
 
     Args:
@@ -88,7 +88,7 @@ def read_weights(path: Path, config: PreTrainedConfig) -> Weights | None:
     """
     features = {**(config.input_features or {}), **(config.output_features or {})}
     by_buffer = {"buffer_" + key.replace(".", "_"): key for key in features}
-    found = Weights({}, {})
+    found = OldWeights({}, {})
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())
         if not any(name.startswith(_NORMALISING) for name in names):
