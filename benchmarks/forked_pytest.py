@@ -22,7 +22,7 @@ import cpuinfo  # type: ignore[import-untyped]
 import pytest
 
 from il_bench.latency.contenders import Contender
-from il_bench.latency.worker import PROTOCOL, LoadedPolicyCall, once
+from il_bench.latency.worker import PROTOCOL, LoadedCall, load, once
 
 PLUGINS = ("-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider")
 TEST = """
@@ -34,7 +34,7 @@ def test_call(benchmark):
 TIMED: Callable[[], object]  # what the test of a fork times
 
 
-def run(loaded: LoadedPolicyCall, request: dict[str, Any], folder: Path, seconds: str) -> None:
+def run(loaded: LoadedCall, request: dict[str, Any], folder: Path, seconds: str) -> None:
     """The fork: a pytest run whose output goes into a file. Does not return."""
     global TIMED
 
@@ -57,7 +57,7 @@ def main(policy: str, seconds: str) -> None:
     """Serve until the input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    loaded = LoadedPolicyCall(Contender(policy).request)
+    loaded = load(Contender(policy).request)
     found = cpuinfo.get_cpu_info()  # takes a second each time, and times nothing
     cpuinfo.get_cpu_info = lambda: found
     with tempfile.TemporaryDirectory() as empty:

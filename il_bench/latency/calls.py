@@ -21,7 +21,7 @@ Batch = dict[str, Tensor]
 
 
 class NoSuchCallError(IlBenchError):
-    """The policy has no call of this kind. That is no fault of it; one sentence says why."""
+    """The policy has no call of this kind, which is no fault of it; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ def policy_call(
         batch: how many robots, or simulated worlds, ask at once.
         processed: with the pre- and post-processing of the checkpoint, which a robot cannot leave out.
         mode: a `Mode` (see `inference.in_mode`). All but ``eager`` time a copy.
-        device: where the policy is; None: where its configuration says.
+        device: where the policy is; None: the CPU.
 
     Raises:
         NoSuchCallError: the policy has no such call, with the reason.
@@ -91,76 +91,67 @@ def policy_call(
         raise NoSuchCallError(f"{policy.name} queues no action: n_action_steps is 1")
     if what == TimedCall.PREDICT and not hasattr(policy.policy, "predict_action_chunk"):
         raise NoSuchCallError(f"{policy.name} has no predict_action_chunk: it plans action by action")
-    configured = getattr(getattr(policy.policy, "config", None), "device", None)
     seen = observations(batch, policy.camera)
-    in_its_mode = in_mode(policy, mode, device or device_for(str(configured or "cpu")), seen)
-    caller = _Caller(in_its_mode, seen, processed)
+    policy = in_mode(policy, mode, device or device_for("cpu"), seen)
+    caller = _Caller(policy, seen, processed)
     if what == TimedCall.NEW_CHUNK:
-        return PolicyCall(caller.policy.reset, caller.act, 1, caller.policy)
+        return PolicyCall(policy.reset, caller.act, 1, policy)
     if what == TimedCall.CONTROL_STEP:
-        return PolicyCall(
-            caller.policy.reset, lambda: [caller.act() for _ in range(steps)], steps, caller.policy
-        )
+        return PolicyCall(policy.reset, lambda: [caller.act() for _ in range(steps)], steps, policy)
     if what == TimedCall.QUEUED_ACTION:
-        return PolicyCall(lambda: caller.refill(steps), caller.take_queued, 1, caller.policy)
-    caller.policy.reset()
+        return PolicyCall(lambda: caller.refill(steps), caller.take_queued, 1, policy)
+    policy.reset()
     caller.act()  # policies that look back predict from the history that this begins
-    return PolicyCall(lambda: None, caller.predict, 1, caller.policy)
+    return PolicyCall(lambda: None, caller.predict, 1, policy)
 
 
 class _Caller:
     """Calls one policy with one batch of observations, with processing or without."""
 
     def __init__(self, policy: LoadedPolicy, raw: Batch, processed: bool) -> None:
-        self.policy = policy
+        self._policy, self._raw, self._processed = policy, raw, processed
         self._inner: Any = policy.policy
-        self._raw = raw
-        self._processed = processed
         self._queued = 0
-        self._first_chunk: Tensor | None = None
+        self._first_chunk: Any = None
         self._seen = self._preprocessed()
 
-    def act(self) -> Tensor:
-        """Select an action."""
+    def act(self) -> Any:
         if self._processed:
-            return self.policy.select_action(self._raw)
+            return self._policy.select_action(self._raw)
         with torch.no_grad():
-            return self._inner.select_action(dict(self._seen))  # type: ignore[no-any-return]
+            return self._inner.select_action(dict(self._seen))
 
-    def predict(self) -> Tensor:
-        """Predict a chunk."""
+    def predict(self) -> Any:
         seen = self._preprocessed() if self._processed else dict(self._seen)
         with torch.no_grad():
-            chunk: Tensor = self._inner.predict_action_chunk(seen)
-            return self.policy.postprocessor(chunk) if self._processed else chunk
+            chunk = self._inner.predict_action_chunk(seen)
+            return self._policy.postprocessor(chunk) if self._processed else chunk
 
     def refill(self, steps: int) -> None:
-        """Fill the queue if it is empty, and take the first action, which is no queued one.
+        """Fill the queue if it is empty, and take the first action, which did not wait in it.
 
-        Every time with the first prediction again: a queued action costs the same whatever it is. A policy
+        The queue always holds the first prediction: what an action is does not change what it costs. A policy
         whose select_action does not go through its predict_action_chunk predicts anew, which takes longer.
         """
         if self._queued:
             return
-        predict = getattr(self._inner, "predict_action_chunk", None)
+        predict: Any = getattr(self._inner, "predict_action_chunk", None)
 
-        def first_chunk(*args: Any, **kwargs: Any) -> Tensor:
+        def first_chunk(*args: Any, **kwargs: Any) -> Any:
             if self._first_chunk is None:
-                assert predict is not None
                 self._first_chunk = predict(*args, **kwargs)
             return self._first_chunk
 
-        self.policy.reset()
+        self._policy.reset()
         with patch.object(self._inner, "predict_action_chunk", first_chunk) if predict else nullcontext():
             self.act()
         self._queued = steps - 1
 
-    def take_queued(self) -> Tensor:
-        """Select an action that is in the queue."""
+    def take_queued(self) -> Any:
         self._queued -= 1
         return self.act()
 
     def _preprocessed(self) -> Batch:
         """Normalised observations; what else a preprocessor adds, such as an empty action, is left out."""
-        found = self.policy.preprocessor(dict(self._raw))
+        found = self._policy.preprocessor(dict(self._raw))
         return {key: value for key, value in found.items() if key.startswith("observation.")}

@@ -70,17 +70,8 @@ def compare(
         from il_bench.latency.compare import Rule
         from il_bench.latency.contenders import Contender, compare_policies
 
-        first = Contender(
-            a,
-            device,
-            what,
-            batch,
-            processed=processed,
-            mode=mode,
-            sampler=sampler,
-            threads=threads,
-            python=_python(python, "--python"),
-        )
+        runs_a = _python(python, "--python")
+        first = Contender(a, device, what, batch, processed, mode, sampler, threads, runs_a)
         second = replace(
             first,
             policy=b or a,
@@ -112,7 +103,7 @@ def compare(
 
 
 def _python(given: Path | None, option: str) -> Path:
-    """The interpreter, also where its environment's folder was given. Not resolved: a venv's is a link."""
+    """The interpreter, also where its environment's folder is given. Not resolved: a venv's is a link."""
     if given is None:
         return Path(sys.executable)
     path = given.expanduser().absolute()
@@ -124,7 +115,7 @@ def _python(given: Path | None, option: str) -> Path:
 
 @contextmanager
 def _bar(processes: int, rounds: int) -> "Iterator[tuple[Callable[[], None], OnRound | None]]":
-    """Show the progress on a terminal. In a log it would tell nothing."""
+    """Show the progress on a terminal; in a log it would tell nothing."""
     if not sys.stderr.isatty():
         yield (lambda: None), None
         return
@@ -147,25 +138,27 @@ def _show(result: "ComparedPolicies") -> None:
 
     from il_bench.latency.compare import Rule
 
-    found = result.comparison
+    found, first = result.comparison, result.contenders[0]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
     table = Table("", "policy", "device", "mode", "ms", "between processes", "versions")
     for place, name in enumerate("AB"):
         contender, facts = result.contenders[place], result.facts[place]
+        others = result.facts[1 - place]["versions"]
+        own = [
+            f"{what} {version}" for what, version in facts["versions"].items() if others.get(what) != version
+        ]
         threads = "1 thread" if contender.threads == 1 else f"{contender.threads} threads"
-        mode = ", ".join(filter(None, (contender.mode, facts["sampler"], threads)))
         table.add_row(
             name,
             str(facts["policy"]),
             contender.device,
-            mode,
+            ", ".join(filter(None, (contender.mode, facts["sampler"], threads))),
             f"{1e3 * found.seconds[place]:.3f}",
             f"{found.process_sd[place]:.1%}",
-            _versions(result, place),
+            ", ".join(own) or "the same",  # versions in which the two differ
         )
     console = Console(width=width, highlight=False)
     console.print(table)
-    first = result.contenders[0]
     console.print(
         f"{first.what}, batch {first.batch}, {'processed' if first.processed else 'bare'}, "
         f"{result.clock} time; {found.processes[0]} and {found.processes[1]} processes, "
@@ -186,10 +179,3 @@ def verdict_line(found: "Comparison", *, is_last: bool) -> str:
         return said
     more = "a larger --budget" if found.noise > 0.5 and not is_last else "more --processes"
     return f"{said}; {more}, a quieter machine or a larger --margin would tell"
-
-
-def _versions(result: "ComparedPolicies", place: int) -> str:
-    """The versions in which the two differ; ``the same`` where they differ in none."""
-    own, other = result.facts[place]["versions"], result.facts[1 - place]["versions"]
-    different = [f"{name} {value}" for name, value in own.items() if other.get(name) != value]
-    return ", ".join(different) or "the same"

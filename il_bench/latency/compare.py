@@ -65,13 +65,12 @@ class Rule:
     looks: tuple[int, ...] = (8, 32, 128, 512)
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.margin < 1.0:
-            raise IlBenchError(
-                f"margin: {self.margin:g} is out of range; give a share of A's time, such as 0.05"
-            )
-        for name in ("alpha", "beta"):
-            if not 0.0 < getattr(self, name) < 0.5:
-                raise IlBenchError(f"{name}: {getattr(self, name):g} is no error rate; use 0 to 0.5")
+        for name, most in (("margin", 1.0), ("alpha", 0.5), ("beta", 0.5)):
+            if not 0.0 < getattr(self, name) < most:
+                raise IlBenchError(
+                    f"{name}: {getattr(self, name):g} is out of range; give a number between 0 and {most:g}, "
+                    f"such as {getattr(Rule, name):g}"
+                )
         if not self.looks or self.looks[0] < 2 or list(self.looks) != sorted(set(self.looks)):
             raise IlBenchError(f"looks: {self.looks} are no ascending numbers of rounds from 2 on")
 
@@ -140,8 +139,13 @@ def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: floa
         return math.sqrt(seen + (special.ndtri(tail) * extra_sd) ** 2)
 
     inner, outer = half_width(rule.beta), half_width(rule.alpha)
+    verdict = Speed.INCONCLUSIVE
+    if abs(estimate) + inner <= math.log1p(rule.margin):  # first: within the margin nobody is slower
+        verdict = Speed.EQUIVALENT
+    elif abs(estimate) > outer:
+        verdict = Speed.SLOWER if estimate > 0 else Speed.FASTER
     return Comparison(
-        verdict=_speed(estimate, inner, outer, math.log1p(rule.margin)),
+        verdict=verdict,
         ratio=math.exp(estimate),
         low=math.exp(estimate - inner),
         high=math.exp(estimate + inner),
@@ -153,15 +157,6 @@ def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: floa
         noise=min(1.0, noise / (sum(parts) + extra_sd**2)),
         seconds=(float(np.median(a)), float(np.median(b))),
     )
-
-
-def _speed(estimate: float, inner: float, outer: float, margin: float) -> Speed:
-    """Equivalent comes first: what is shown to lie within the margin is nobody's slowdown."""
-    if abs(estimate) + inner <= margin:
-        return Speed.EQUIVALENT
-    if abs(estimate) > outer:
-        return Speed.SLOWER if estimate > 0 else Speed.FASTER
-    return Speed.INCONCLUSIVE
 
 
 def partner(process: int, number: int, processes: int) -> int:
@@ -240,8 +235,8 @@ def _round(a: Sequence[TimeBlock], b: Sequence[TimeBlock], number: int, rng: np.
     """(2, processes) medians of a block of each process."""
     medians = np.empty((2, len(a)))
     for first in rng.permutation(len(a)):
-        pair = (a[first], first), (b[partner(first, number, len(b))], partner(first, number, len(b)))
+        second = partner(first, number, len(b))
         for side in rng.permutation(2):
-            process, place = pair[side]
+            process, place = ((a[first], first), (b[second], second))[side]
             medians[side, place] = np.median(process())
     return medians

@@ -1,4 +1,4 @@
-"""Devices as a timer sees them: when they are done, how much memory they hold, and what state they are in."""
+"""What a timer asks of a device: when it is done, how much memory it holds, and what state it is in."""
 
 import os
 import sys
@@ -21,6 +21,14 @@ SLOWED_BY = {
     0x020: "software thermal slowdown",
     0x040: "hardware thermal slowdown",
     0x080: "hardware power brake",
+}
+#: Fields of `CudaDevice.state`, by nvidia-smi's fields.
+NUMBERS = {
+    "clock_mhz": "clocks.sm",
+    "max_clock_mhz": "clocks.max.sm",
+    "memory_clock_mhz": "clocks.mem",
+    "temperature_c": "temperature.gpu",
+    "power_w": "power.draw",
 }
 Values = dict[str, Any]
 Replay = Callable[[], object]
@@ -63,9 +71,8 @@ class Device(ABC):
         """
         return None
 
-    def reset_peak_memory(self) -> None:
+    def reset_peak_memory(self) -> None:  # noqa: B027  (there may be nothing to do)
         """Start `peak_memory_mb` anew."""
-        return None
 
     def peak_memory_mb(self) -> float | None:
         """The most memory that was held at once since the reset, MB, weights included; None: not counted."""
@@ -83,13 +90,13 @@ class Device(ABC):
         """Record `work` once: what it returned, and a call that does the same again in the same memory.
 
         Raises:
-            IlBenchError: the device cannot, or `work` does something that cannot be recorded.
+            IlBenchError: `work` does something that cannot be recorded.
         """
-        raise IlBenchError(f"cuda graph: {self.name} has no graphs; use --il-device cuda or another mode")
+        raise NotImplementedError(self.name)
 
 
 class CpuDevice(Device):
-    """The processor: a call that returned is done."""
+    """The processor: a call that has returned is done."""
 
     @override
     def synchronize(self) -> None:
@@ -173,16 +180,15 @@ class CudaDevice(Device):
     @override
     def state(self) -> Values:
         found = nvidia_smi(self._index)
+        numbers: Values = {}
+        for name, field in NUMBERS.items():
+            try:
+                numbers[name] = float(found[field])
+            except (KeyError, ValueError):  # not told
+                numbers[name] = None
         reasons = found.get("reasons")
-        return {
-            **super().state(),
-            "clock_mhz": _number(found.get("clocks.sm")),
-            "max_clock_mhz": _number(found.get("clocks.max.sm")),
-            "memory_clock_mhz": _number(found.get("clocks.mem")),
-            "temperature_c": _number(found.get("temperature.gpu")),
-            "power_w": _number(found.get("power.draw")),
-            "slowed_by": None if reasons is None else slowed_by(int(reasons, 16)),
-        }
+        slowed = None if reasons is None else slowed_by(int(reasons, 16))
+        return {**super().state(), **numbers, "slowed_by": slowed}
 
     @override
     def capture(self, work: Callable[[], object]) -> tuple[object, Replay]:
@@ -236,7 +242,7 @@ def process_memory_mb() -> float | None:
 
 
 def slowed_by(reasons: int) -> str:
-    """NVML's bits in words, those that slow the GPU down; ``nothing`` where none does."""
+    """What slows a GPU down, by NVML's bits, in words; ``nothing`` where none does."""
     return ", ".join(word for bit, word in SLOWED_BY.items() if reasons & bit) or "nothing"
 
 
@@ -245,10 +251,3 @@ def inference_on_one_thread() -> Iterator[None]:
     """Run torch on one thread, and without gradients."""
     with one_thread(), torch.inference_mode():
         yield
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None

@@ -1,8 +1,7 @@
 """How many floating-point operations one call takes: counted while it runs, not worked out from a formula."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, override
 
 import torch
@@ -11,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode, bmm_flop, sdpa_backward_fl
 
 aten = torch.ops.aten
 
-#: Products behind one operator that torch's counter passes over and that has no formula here.
+#: Operators with products inside that torch's counter passes over and that have no formula here.
 OPAQUE = (
     "aten._cdist_forward",
     "aten._cudnn_rnn",
@@ -35,8 +34,14 @@ def count_flops(call: Callable[[], object]) -> int | None:
     Source: `torch.utils.flop_counter`, with formulas for the operators of FORMULAS, which it lacks.
     """
     counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
-    with _separate_attention(), _Seen() as seen, counter:
-        call()
+    # torch's fast path of MultiheadAttention and TransformerEncoderLayer would be one operator.
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with _Seen() as seen, counter:
+            call()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
     return None if any(seen.operators[name] for name in OPAQUE) else counter.get_total_flops()
 
 
@@ -53,42 +58,15 @@ class _Seen(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@contextmanager
-def _separate_attention() -> Iterator[None]:
-    """Without torch's fast path of `nn.MultiheadAttention` and `nn.TransformerEncoderLayer`: one operator."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
-def _mv(matrix: Any, vector: Any, **_: Any) -> int:
-    return int(bmm_flop((1, *matrix), (1, *vector, 1)))
-
-
-def _addmv(added: Any, matrix: Any, vector: Any, **_: Any) -> int:
-    return _mv(matrix, vector)
-
-
-def _dot(one: Any, other: Any, **_: Any) -> int:
-    return _mv((1, *one), other)
-
-
-def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))
-
-
-def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_backward_flop_count(grad, query, key, value))
-
-
 #: Of shapes, as FlopCounterMode's `custom_mapping` wants them.
 FORMULAS: dict[Any, Callable[..., int]] = {
-    aten.mv: _mv,
-    aten.addmv: _addmv,
-    aten.dot: _dot,
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    aten.mv: lambda matrix, vector, **_: bmm_flop((1, *matrix), (1, *vector, 1)),
+    aten.addmv: lambda added, matrix, vector, **_: bmm_flop((1, *matrix), (1, *vector, 1)),
+    aten.dot: lambda one, other, **_: bmm_flop((1, 1, *one), (1, *other, 1)),
+    aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
+    ),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda grad, query, key, value, *_, **__: sdpa_backward_flop_count(grad, query, key, value)
+    ),
 }

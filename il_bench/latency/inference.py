@@ -21,9 +21,10 @@ _SCHEDULERS = {"DDPM": DDPMScheduler, "DDIM": DDIMScheduler}
 def sampler_of(policy: LoadedPolicy) -> str | None:
     """The sampler of a diffusion policy and its steps, such as ``DDIM-10``; None for other policies."""
     model: Any = getattr(policy.policy, "diffusion", None)
-    scheduler = getattr(model, "noise_scheduler", None)
-    kinds = [name for name, kind in _SCHEDULERS.items() if isinstance(scheduler, kind)]
-    return f"{kinds[0]}-{model.num_inference_steps}" if kinds else None
+    for name, kind in _SCHEDULERS.items():
+        if isinstance(getattr(model, "noise_scheduler", None), kind):
+            return f"{name}-{model.num_inference_steps}"
+    return None
 
 
 def with_sampler(policy: LoadedPolicy, sampler: str) -> LoadedPolicy:
@@ -118,8 +119,7 @@ class Recorded:
     """
 
     def __init__(self, forward: Callable[..., Any], device: Device) -> None:
-        self._forward = forward
-        self._device = device
+        self._forward, self._device = forward, device
         self._graphs: dict[Any, tuple[list[Tensor], Any, Replay]] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

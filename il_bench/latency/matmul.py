@@ -2,8 +2,8 @@
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,18 +22,6 @@ IN_A_TURN = 3  # products
 _best: dict[tuple[Any, ...], int] = {}
 
 
-@dataclass(frozen=True)
-class Floor:
-    """What a call's matrix products alone would take.
-
-    `flops`: of the call; None where they could not be counted. `seconds`: at the machine's rate; None also
-    where the call has no products.
-    """
-
-    flops: int | None
-    seconds: float | None = None
-
-
 class MatrixProducts(TimedBeside):
     """Products of two square matrices, timed in turns with a call on the same device, dtype and threads.
 
@@ -43,9 +31,7 @@ class MatrixProducts(TimedBeside):
     TF32 by default where products do not: on such a GPU a floor of convolutions can be too high.
 
     Args:
-        device: where to multiply.
-        dtype: of the matrices.
-        clock: seconds of wall time.
+        clock: seconds since whenever.
         product: makes the call that multiplies two n x n matrices; default torch's.
     """
 
@@ -83,10 +69,6 @@ class MatrixProducts(TimedBeside):
             self.turn()
         return operations(self.size) / statistics.median(self.seconds)
 
-    def floor(self, flops: int | None) -> Floor:
-        """How long so many operations take at this rate."""
-        return Floor(flops, flops / self.flops_per_second if flops else None)
-
 
 def operations(n: int) -> int:
     """Floating-point operations of one product of n x n matrices."""
@@ -95,12 +77,11 @@ def operations(n: int) -> int:
 
 def dtype_of(policy: object) -> torch.dtype:
     """The floating-point type of most of a network's parameters; torch's default for what has none."""
-    sizes: dict[torch.dtype, int] = {}
-    parameters = policy.parameters() if isinstance(policy, torch.nn.Module) else ()
-    for parameter in parameters:
+    sizes: Counter[torch.dtype] = Counter()
+    for parameter in policy.parameters() if isinstance(policy, torch.nn.Module) else ():
         if parameter.is_floating_point():
-            sizes[parameter.dtype] = sizes.get(parameter.dtype, 0) + parameter.numel()
-    return max(sizes, key=lambda dtype: sizes[dtype], default=torch.get_default_dtype())
+            sizes[parameter.dtype] += parameter.numel()
+    return sizes.most_common(1)[0][0] if sizes else torch.get_default_dtype()
 
 
 def _product(n: int, device: str, dtype: torch.dtype) -> Call:

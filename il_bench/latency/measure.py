@@ -1,10 +1,11 @@
 """Time a call again and again: the first call apart, then warm-up, then the samples that are reported."""
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from il_bench.errors import IlBenchError
 from il_bench.latency.device import Device
@@ -38,7 +39,8 @@ class WarmUp:
 class Samples:
     """Seconds that one call took, in the order they were taken, and what preceded them.
 
-    `event_ratio`: see `cross_check`. `cpu_s`: processor seconds of this process during the calls, summed.
+    `event_ratio`: see `MeasuredCall.cross_check`. `cpu_s`: processor seconds of this process during the
+    calls, summed.
     """
 
     times: tuple[float, ...]
@@ -58,15 +60,13 @@ class Samples:
 
     def percentile(self, q: float) -> float | None:
         """The q-quantile of the times in seconds; None where there are too few of them (see `enough`)."""
-        return percentile(self.times, q)
+        return float(np.quantile(self.times, q)) if enough(self.n, q) else None
 
     @property
     def jitter(self) -> float | None:
         """Interquartile range over median, no unit; None where there are too few times for quartiles."""
         low, middle, high = (self.percentile(q) for q in (0.25, 0.5, 0.75))
-        if low is None or middle is None or high is None or middle == 0.0:
-            return None
-        return (high - low) / middle
+        return (high - low) / middle if low is not None and high is not None and middle else None
 
 
 def enough(n: int, q: float) -> bool:
@@ -82,39 +82,31 @@ def enough(n: int, q: float) -> bool:
     return n > 0 and q**n + (1.0 - q) ** n <= 1.0 - COVERAGE
 
 
-def percentile(times: Sequence[float], q: float) -> float | None:
-    """The q-quantile (0 < q < 1), linear between order statistics as numpy's; None where n is too small."""
-    if not 0.0 < q < 1.0:
-        raise IlBenchError(f"percentile: {q!r} is no quantile; give one between 0 and 1")
-    if not enough(len(times), q):
-        return None
-    ordered = sorted(times)
-    place = q * (len(ordered) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
-
-
 class MeasuredCall:
     """A call that any timer can be put around: `ready()` before it, `timed()` inside it.
 
-    `ready` prepares and waits for the device, so that no earlier work is counted. `timed` returns only when
-    the device is done. `cpu_s`: processor seconds of this process inside `timed`, summed.
+    Args:
+        prepare: runs untimed before each call.
+        clock: seconds of wall time.
+        cpu_clock: processor seconds of this process; `cpu_s` is what passed inside `timed`, summed.
     """
 
     def __init__(
-        self, call: Call, device: Device, prepare: Call | None = None, *, cpu_clock: Clock = time.process_time
+        self,
+        call: Call,
+        device: Device,
+        prepare: Call = lambda: None,
+        *,
+        clock: Clock = time.perf_counter,
+        cpu_clock: Clock = time.process_time,
     ) -> None:
-        self._call = call
-        self._device = device
-        self._prepare = prepare
-        self._cpu_clock = cpu_clock
+        self._call, self._device, self._prepare = call, device, prepare
+        self._clock, self._cpu_clock = clock, cpu_clock
         self.cpu_s = 0.0
 
     def ready(self) -> None:
-        """Bring everything into the state that the call starts from."""
-        if self._prepare is not None:
-            self._prepare()
+        """Prepare the call and wait for the device, so that no earlier work is counted."""
+        self._prepare()
         self._device.synchronize()
 
     def timed(self) -> object:
@@ -125,35 +117,54 @@ class MeasuredCall:
         self.cpu_s += self._cpu_clock() - before
         return result
 
-    def once(self, clock: Clock) -> float:
+    def once(self) -> float:
         """Seconds of one call."""
         self.ready()
-        start = clock()
+        start = self._clock()
         self.timed()
-        return clock() - start
+        return self._clock() - start
 
+    def warm_up(self, seconds: float) -> WarmUp:
+        """Time the first call, then call on until two windows of calls agree or `seconds` are over.
 
-def warm_up(
-    call: Call,
-    device: Device,
-    *,
-    prepare: Call | None = None,
-    clock: Clock = time.perf_counter,
-    seconds: float = 1.0,
-) -> WarmUp:
-    """Time the first call, then call on until two windows of calls agree or `seconds` are over.
+        At least one call follows the first one.
+        """
+        first = self.once()
+        times: list[float] = []
+        start = self._clock()
+        stable = False
+        while not stable and (not times or self._clock() - start < seconds):
+            times.append(self.once())
+            stable = settled(times)
+        return WarmUp(first, tuple(times), stable, cycle_s=(self._clock() - start) / len(times))
 
-    At least one call follows the first one.
-    """
-    work = MeasuredCall(call, device, prepare)
-    first = work.once(clock)
-    times: list[float] = []
-    start = clock()
-    stable = False
-    while not stable and (not times or clock() - start < seconds):
-        times.append(work.once(clock))
-        stable = settled(times)
-    return WarmUp(first, tuple(times), stable, cycle_s=(clock() - start) / len(times))
+    def cross_check(self) -> float | None:
+        """The device's own time of a call over the clock's, median of a few; None without a device clock.
+
+        Near 1 the device is what the call waits for, near 0 the host is. Above 1 the clock did not wait.
+
+        Raises:
+            IlBenchError: the clock saw less than SEEN of the device's time.
+        """
+        ratios = []
+        for _ in range(CROSS_CHECKS):
+            begin, end = self._device.event(), self._device.event()
+            if begin is None:
+                return None
+            self.ready()
+            start = self._clock()
+            begin.record()
+            self._call()
+            end.record()
+            self._device.synchronize()
+            ratios.append(begin.elapsed_time(end) / 1e3 / max(self._clock() - start, 1e-12))
+        ratio: float = statistics.median(ratios)
+        if ratio * SEEN > 1.0:
+            raise IlBenchError(
+                f"timing on {self._device.name}: the clock saw 1/{ratio:.3g} of the time that the device's "
+                "own shows; it does not wait for the device or is no wall clock (leave --benchmark-timer out)"
+            )
+        return ratio
 
 
 def settled(times: Sequence[float]) -> bool:
@@ -170,46 +181,11 @@ def rounds(warm: WarmUp, seconds: float) -> int:
     return max(FEWEST, min(MOST, possible))
 
 
-def cross_check(
-    call: Call,
-    device: Device,
-    *,
-    prepare: Call | None = None,
-    clock: Clock = time.perf_counter,
-) -> float | None:
-    """The device's own time of a call over the clock's, median of a few; None without a device clock.
-
-    Near 1 the device is what the call waits for, near 0 the host is. Above 1 the clock did not wait.
-
-    Raises:
-        IlBenchError: the clock saw less than SEEN of the device's time.
-    """
-    work, ratios = MeasuredCall(call, device, prepare), []
-    for _ in range(CROSS_CHECKS):
-        begin, end = device.event(), device.event()
-        if begin is None or end is None:
-            return None
-        work.ready()
-        start = clock()
-        begin.record()
-        call()
-        end.record()
-        device.synchronize()
-        ratios.append(begin.elapsed_time(end) / 1e3 / max(clock() - start, 1e-12))
-    ratio: float = statistics.median(ratios)
-    if ratio * SEEN > 1.0:
-        raise IlBenchError(
-            f"timing on {device.name}: the clock saw 1/{ratio:.3g} of the time that the device's own "
-            "shows; it does not wait for the device or is no wall clock (leave --benchmark-timer out)"
-        )
-    return ratio
-
-
 def measure(
     call: Call,
     device: Device,
     *,
-    prepare: Call | None = None,
+    prepare: Call = lambda: None,
     clock: Clock = time.perf_counter,
     seconds: float = 1.0,
     take: Callable[[MeasuredCall, int], Sequence[float]] | None = None,
@@ -217,16 +193,15 @@ def measure(
     """Time a call: once, until warm, then about `seconds` long, waiting for the device around each call.
 
     Args:
-        prepare: runs untimed before each call.
-        clock: seconds of wall time.
+        prepare, clock: see `MeasuredCall`.
         seconds: of timed calls and what is prepared between them.
         take: times so many calls and returns the seconds of each, as pytest-benchmark does; None: by `clock`.
 
     Raises:
         IlBenchError: the device's own clock says that `clock` does not wait for it.
     """
-    warm = warm_up(call, device, prepare=prepare, clock=clock, seconds=WARM_UP * seconds)
-    work, n = MeasuredCall(call, device, prepare), rounds(warm, seconds)
-    times = [work.once(clock) for _ in range(n)] if take is None else take(work, n)
-    ratio = cross_check(call, device, prepare=prepare, clock=clock)
-    return Samples(tuple(times), warm, ratio, cpu_s=work.cpu_s)
+    work = MeasuredCall(call, device, prepare, clock=clock)
+    warm = work.warm_up(WARM_UP * seconds)
+    work.cpu_s, n = 0.0, rounds(warm, seconds)
+    times = [work.once() for _ in range(n)] if take is None else take(work, n)
+    return Samples(tuple(times), warm, work.cross_check(), cpu_s=work.cpu_s)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,23 +26,25 @@ Message = dict[str, Any]
 
 
 class Worker:
-    """A process of `worker`, started by some python; requests and answers go line by line over its pipes.
+    """A process of `worker`, to which requests and answers go line by line over pipes; a context ends it.
 
-    A context manager; `close` ends the process.
+    It is started at once; `greeting` says whether that worked.
+
+    Args:
+        python: the interpreter of an environment in which il_bench is installed.
+        command: what to start in the place of our worker.
+        threads: of the libraries under torch.
     """
 
     def __init__(
         self, python: Path = HERE, *, command: Sequence[str] | None = None, threads: int = 1
     ) -> None:
-        """Start it; `greeting` says whether that worked.
-
-        Args:
-            python: the interpreter of an environment in which il_bench is installed.
-            command: what to start in the place of our worker.
-            threads: of the libraries under torch.
-        """
-        self._python = python
-        self._rest = b""
+        self._python, self._rest = python, b""
+        environment = os.environ | {"SDL_VIDEODRIVER": "dummy"}
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+        if python != HERE:  # what these name belongs to this environment
+            for name in ("PYTHONPATH", "PYTHONHOME"):
+                environment.pop(name, None)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
         # -P: a checkout in the current folder is not the environment's il_bench.
         started = command or (str(python), "-P", "-W", "ignore", "-m", "il_bench.latency.worker")
@@ -52,7 +54,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                env=_environment(threads, is_other=python != HERE),
+                env=environment,
             )
             self.pid = self._process.pid
         except OSError as error:
@@ -75,11 +77,9 @@ class Worker:
         Raises:
             IlBenchError: the worker refuses, has ended, says something else, or takes longer than `seconds`.
         """
-        line = self._line(seconds)
-        try:
+        line, answer = self._line(seconds), None
+        with contextlib.suppress(ValueError):
             answer = json.loads(line)
-        except ValueError:
-            answer = None
         if not isinstance(answer, dict):
             raise IlBenchError(
                 f"{self._python}: its process answers {line[:80]!r}, which is no answer of il_bench's"
@@ -149,8 +149,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        if self._process.poll() is None:
-            self._process.kill()
+        self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
             if pipe is not None:
@@ -164,31 +163,16 @@ class Worker:
         self.close()
 
 
-def _environment(threads: int, *, is_other: bool) -> dict[str, str]:
-    found = dict(
-        os.environ, SDL_VIDEODRIVER="dummy", OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads)
-    )
-    if is_other:  # what these name belongs to this environment
-        for name in ("PYTHONPATH", "PYTHONHOME"):
-            found.pop(name, None)
-    return found
-
-
 def pin_together(workers: Sequence[Worker]) -> None:
-    """Put all of them on one core, the quietest, where the system lets us choose.
+    """Put the main threads of all of them on one core, the quietest, where the system lets us choose.
 
     For what is timed on one thread in processor time, in turns: whatever happens to the core happens to all.
     """
-    core = quietest_core()
-    if core is not None:
-        pin((worker.pid for worker in workers), core)
-
-
-def pin(processes: Iterable[int], core: int) -> None:
-    """Let the main threads of these processes run on that core only; one that has ended is left out."""
-    for process in processes:
+    if (core := quietest_core()) is None:
+        return
+    for worker in workers:
         with contextlib.suppress(ProcessLookupError):  # why it ended is said when it is asked
-            os.sched_setaffinity(process, {core})
+            os.sched_setaffinity(worker.pid, {core})
 
 
 def quietest_core(clock: Callable[[], float] = time.perf_counter) -> int | None:

@@ -8,16 +8,17 @@ yardstick moved by more than SAME_SPEED is not in the state that it was in, and 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from il_bench.errors import IlBenchError
-from il_bench.latency.compare import Comparison, Rule, Speed, judge
+from il_bench.latency.compare import Rule, Speed, judge
 from il_bench.latency.contenders import PROCESSES, Contender, load
 from il_bench.latency.processes import Worker, pin_together
 from il_bench.machine import differences
@@ -35,54 +36,53 @@ RULE = Rule(margin=0.20, looks=(ROUNDS,))
 YARDSTICK = "yardstick"  # what workers call it
 
 
-class Stopwatch:
-    """Times policies in warm processes, which all policies share."""
-
-    def __init__(self, workers: Sequence[Worker]) -> None:
-        self._workers = workers
-        self._rng = np.random.default_rng()
-        for worker in workers:
-            worker.greeting()
-            worker.ask({"load": {"policy": None}, "key": YARDSTICK})
-
-    def time(self, name: str, contender: Contender) -> schema.Stored:
-        """The row of a policy that the report calls `name`, not compared with anything yet.
-
-        Raises:
-            IlBenchError: the policy cannot be timed.
-        """
-        facts = load(self._workers, [contender] * len(self._workers), name)[0]
-        clock: Literal["processor", "wall"] = "processor" if contender.clock == "processor" else "wall"
-        blocks: list[list[float]] = [[] for _ in self._workers]  # medians
-        yardstick: list[list[float]] = [[] for _ in self._workers]
-        if clock == "processor":
-            pin_together(self._workers)
-        for _ in range(ROUNDS):
-            for place in self._rng.permutation(len(self._workers)):
-                for key, medians in ((YARDSTICK, yardstick), (name, blocks)):
-                    if clock == "processor" or key != YARDSTICK:
-                        seconds = np.median(self._workers[place].time_block(key, clock))
-                        medians[place].append(float(f"{seconds:.6g}"))
-        return schema.Stored(
-            policy=name,
-            what=contender.what,
-            batch=contender.batch,
-            device=contender.device,
-            verdict="kept",
-            clock=clock,
-            sha256=facts["sha256"],
-            blocks=tuple(map(tuple, blocks)),
-            yardstick=tuple(map(tuple, yardstick)) if clock == "processor" else None,
-            machine=facts["machine"],
-            versions=facts["versions"],
-        )
+#: Times a contender, which the report calls by a name, in warm processes: its row, not compared yet.
+Stopwatch = Callable[[str, Contender], schema.Stored]
 
 
 @contextmanager
 def stopwatch() -> Iterator[Stopwatch]:
-    """Start the processes, and end them."""
+    """Start the processes, which all contenders share, and end them."""
     with ExitStack() as stack:
-        yield Stopwatch([stack.enter_context(Worker()) for _ in range(PROCESSES)])
+        workers = [stack.enter_context(Worker()) for _ in range(PROCESSES)]
+        for worker in workers:
+            worker.greeting()
+            worker.ask({"load": {"policy": None}, "key": YARDSTICK})
+        yield partial(time_beside_yardstick, workers, np.random.default_rng())
+
+
+def time_beside_yardstick(
+    workers: Sequence[Worker], rng: np.random.Generator, name: str, contender: Contender
+) -> schema.Stored:
+    """Time a contender, block by block beside the yardstick.
+
+    Raises:
+        IlBenchError: the policy cannot be timed.
+    """
+    facts = load(workers, [contender] * len(workers), name)[0]
+    keys = (YARDSTICK, name) if contender.clock == "processor" else (name,)
+    medians: dict[str, list[list[float]]] = {key: [[] for _ in workers] for key in keys}
+    if contender.clock == "processor":
+        pin_together(workers)
+    for _ in range(ROUNDS):
+        for place in rng.permutation(len(workers)):
+            for key, blocks in medians.items():
+                seconds = np.median(workers[place].time_block(key, contender.clock))
+                blocks[place].append(float(f"{seconds:.6g}"))
+    kept = {key: tuple(map(tuple, blocks)) for key, blocks in medians.items()}
+    return schema.Stored(
+        policy=name,
+        what=contender.what,
+        batch=contender.batch,
+        device=contender.device,
+        verdict="kept",
+        clock=contender.clock,
+        sha256=facts["sha256"],
+        blocks=kept[name],
+        yardstick=kept.get(YARDSTICK),
+        machine=facts["machine"],
+        versions=facts["versions"],
+    )
 
 
 def find(path: Path, now: schema.Stored) -> schema.Stored:
@@ -91,10 +91,9 @@ def find(path: Path, now: schema.Stored) -> schema.Stored:
     Raises:
         IlBenchError: the file is no report.json, or its run kept no such row.
     """
-    rows = schema.load(path).comparisons
-    keys = ("policy", "what", "batch", "device")
+    rows, same_call = schema.load(path).comparisons, attrgetter("policy", "what", "batch", "device")
     for row in rows:
-        if all(getattr(row, key) == getattr(now, key) for key in keys):
+        if same_call(row) == same_call(now):
             return row
     kept = ", ".join(f"{row.policy} on {row.device}" for row in rows) or "nothing"
     raise IlBenchError(
@@ -104,12 +103,21 @@ def find(path: Path, now: schema.Stored) -> schema.Stored:
 
 
 def against(then: schema.Stored, now: schema.Stored, path: Path) -> schema.Stored:
-    """`now` with its verdict against `then`, which gates only where machine and clock are the same."""
+    """`now` with its verdict against `then`, which gates only where machine and clock are the same.
+
+    What is compared is time in units of the yardstick where both have one.
+    """
     differs = differences(*({**row.machine, "clock": row.clock} for row in (then, now)))
-    moved = yardstick_change(then, now)
+    moved = 0.0  # log of the yardstick's time over what it was
+    a, b = np.asarray(then.blocks), np.asarray(now.blocks)
+    if then.yardstick is not None and now.yardstick is not None:
+        moved = math.log(float(np.median(now.yardstick)) / float(np.median(then.yardstick)))
+        a, b = a / np.asarray(then.yardstick), b / np.asarray(now.yardstick)
     if abs(moved) > SAME_SPEED:
         differs.append(f"speed: the yardstick takes {math.exp(moved):.2f} times as long as it did")
-    found = compare_runs(then, now)
+    rule = replace(RULE, looks=(max(2, min(a.shape[1], b.shape[1])),))
+    extra_sd = math.hypot(RUN_SD * math.sqrt(2.0), CORRECTION_SD * moved)
+    found = judge(a, b, rule, paired=False, extra_sd=extra_sd)
     return now.model_copy(
         update={
             "verdict": found.verdict.value,
@@ -121,22 +129,6 @@ def against(then: schema.Stored, now: schema.Stored, path: Path) -> schema.Store
             "differs": tuple(differs),
         }
     )
-
-
-def compare_runs(then: schema.Stored, now: schema.Stored) -> Comparison:
-    """The time of `now` over that of `then`, in units of the yardstick where both have one."""
-    both = then.yardstick is not None and now.yardstick is not None
-    extra_sd = math.hypot(RUN_SD * math.sqrt(2.0), CORRECTION_SD * yardstick_change(then, now))
-    a, b = (np.asarray(row.blocks) / (np.asarray(row.yardstick) if both else 1.0) for row in (then, now))
-    rule = replace(RULE, looks=(max(2, min(a.shape[1], b.shape[1])),))
-    return judge(a, b, rule, paired=False, extra_sd=extra_sd)
-
-
-def yardstick_change(then: schema.Stored, now: schema.Stored) -> float:
-    """Log of the yardstick's time over what it was; 0 where there is none."""
-    if then.yardstick is None or now.yardstick is None:
-        return 0.0
-    return math.log(float(np.median(now.yardstick)) / float(np.median(then.yardstick)))
 
 
 def problem(row: schema.Stored) -> str | None:

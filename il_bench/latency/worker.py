@@ -18,9 +18,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import il_bench
 from il_bench.errors import IlBenchError
@@ -31,17 +32,21 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor"
 Message = dict[str, Any]
 
 
-class LoadedCall(Protocol):
-    """A call that a worker has loaded, and what the machine looks like to it."""
+@dataclass(frozen=True)
+class LoadedCall:
+    """A call that a worker has loaded.
 
-    facts: Message
-    steps: int  # control steps that one call serves
+    Attributes:
+        prepare: untimed, before each call.
+        call: returns when the device is done.
+        steps: control steps that one call serves.
+        facts: what is called, and what the machine looks like to it.
+    """
 
-    def prepare(self) -> object:
-        """Untimed, before each call."""
-
-    def call(self) -> object:
-        """Do it, and wait until the device is done."""
+    prepare: Callable[[], object]
+    call: Callable[[], object]
+    steps: int = 1
+    facts: Message = field(default_factory=dict)
 
 
 def serve(requests: TextIO, answers: TextIO, load: Callable[[Message], LoadedCall]) -> None:
@@ -50,8 +55,9 @@ def serve(requests: TextIO, answers: TextIO, load: Callable[[Message], LoadedCal
 
     def answer(request: Message) -> Message:
         if "load" in request:
-            loaded[request["key"]] = found = load(request["load"])
-            return {"loaded": request["key"], "facts": found.facts}
+            key = request["key"]
+            loaded[key] = load(request["load"])
+            return {"loaded": key, "facts": loaded[key].facts}
         if "first_calls" in request:
             return first_calls_in_a_fork(request["first_calls"], request["device"])
         return {"seconds": block(loaded[request["block"]], request)}
@@ -98,84 +104,64 @@ def once(loaded: LoadedCall, clock: Callable[[], float], stretch: float = 1.0) -
     return taken
 
 
-class Yardstick:
+def load(request: Message) -> LoadedCall:
+    """The call of a policy, as `contenders.Contender` describes it; the yardstick where there is no policy.
+
+    Raises:
+        IlBenchError: there is no such policy, call, mode or sampler.
+    """
+    if request.get("policy") is None:
+        return yardstick()
+    import torch
+
+    from il_bench import machine
+    from il_bench.latency.calls import policy_call
+    from il_bench.latency.device import device_for
+    from il_bench.latency.inference import sampler_of, with_sampler
+    from il_bench.policies.checkpoint import load_policy
+
+    torch.set_num_threads(request["threads"])
+    policy = load_policy(request["policy"], device=request["device"])
+    if request["sampler"] is not None:
+        policy = with_sampler(policy, request["sampler"])
+    device = device_for(request["device"])
+    options: Message = {name: request[name] for name in ("what", "batch", "processed", "mode")}
+    made = policy_call(policy, **options, device=device)
+    prepare, call = device.waited_for(made.prepare), device.waited_for(made.call)
+    prepare()
+    call()  # what a library or a compiler does once
+    facts = {"machine": machine.hardware() | device.identity(), "versions": machine.versions()}
+    facts |= {"policy": policy.name, "sha256": policy.sha256, "sampler": sampler_of(policy)}
+    return LoadedCall(prepare, call, made.steps, facts)
+
+
+def yardstick() -> LoadedCall:
     """Work that no change of il_bench, LeRobot or torch makes faster or slower: Python and numpy products.
 
     What it costs tells two runs' machines apart: one core's speed of the moment, and how busy its caches are.
+    A call takes about half a millisecond.
     """
+    import numpy as np
 
-    steps = 1
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((8, 160, 160)).astype(np.float32) / 16
+    given = rng.standard_normal((160, 16)).astype(np.float32)
 
-    def __init__(self) -> None:
-        import numpy as np
-
-        rng = np.random.default_rng(0)
-        self._weights = rng.standard_normal((8, 160, 160)).astype(np.float32) / 16
-        self._given = rng.standard_normal((160, 16)).astype(np.float32)
-        self.facts: Message = {}
-
-    def prepare(self) -> None:
-        """Nothing."""
-
-    def call(self) -> object:
-        """About half a millisecond."""
-        found, counted = self._given, 0
-        for weight in self._weights:
+    def call() -> object:
+        found, counted = given, 0
+        for weight in weights:
             found = weight @ found
             for place in range(400):
                 counted += place & 3
         return found, counted
 
-
-class LoadedPolicyCall:
-    """A call of a policy, as `contenders.Contender` describes it."""
-
-    def __init__(self, request: Message) -> None:
-        import torch
-
-        from il_bench import machine
-        from il_bench.latency.calls import policy_call
-        from il_bench.latency.device import device_for
-        from il_bench.latency.inference import sampler_of, with_sampler
-        from il_bench.policies.checkpoint import load_policy
-
-        torch.set_num_threads(request["threads"])
-        policy = load_policy(request["policy"], device=request["device"])
-        if request["sampler"] is not None:
-            policy = with_sampler(policy, request["sampler"])
-        self._device = device_for(request["device"])
-        options: Message = {name: request[name] for name in ("what", "batch", "processed", "mode")}
-        self._call = policy_call(policy, **options, device=self._device)
-        self.steps = self._call.steps
-        self.prepare()
-        self.call()  # what a library or a compiler does once
-        facts = {"machine": machine.hardware() | self._device.identity(), "versions": machine.versions()}
-        self.facts = {"policy": policy.name, "sha256": policy.sha256, "sampler": sampler_of(policy), **facts}
-
-    def prepare(self) -> None:
-        """Bring the policy into the state that the call starts from, and let the device come to rest."""
-        self._call.prepare()
-        self._device.synchronize()
-
-    def call(self) -> None:
-        """Call the policy and wait for the device."""
-        self._call.call()
-        self._device.synchronize()
-
-
-def load(request: Message) -> LoadedCall:
-    """What a request to load means: a policy's call, or the yardstick.
-
-    Raises:
-        IlBenchError: there is no such policy, call, mode or sampler.
-    """
-    return Yardstick() if request.get("policy") is None else LoadedPolicyCall(request)
+    return LoadedCall(lambda: None, call)
 
 
 def first_calls_in_a_fork(spec: str, device: str) -> Message:
     """`first_calls` in a process that has imported everything and computed nothing, as this one has.
 
-    Importing takes some seconds that depend on the disk: they are not in the figures.
+    The figures leave importing out: it takes some seconds that depend on the disk.
 
     Raises:
         IlBenchError: the policy cannot be loaded, or the process dies.

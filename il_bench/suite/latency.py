@@ -4,12 +4,15 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from il_bench.latency import calls, inference
 from il_bench.latency.device import Device, inference_on_one_thread
 from il_bench.latency.flops import count_flops
-from il_bench.latency.matmul import Floor, MatrixProducts, dtype_of
+from il_bench.latency.matmul import MatrixProducts, dtype_of
 from il_bench.latency.measure import MeasuredCall, Samples, measure
 from il_bench.latency.processes import Worker
+from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy
 from il_bench.protocol import CONTROL_PERIOD_MS, FRESH_PROCESS, Mode, TimedCall
 from il_bench.report.schema import Latency
@@ -72,10 +75,10 @@ def time_call(
         )
         is_prediction = spec.what in (TimedCall.NEW_CHUNK, TimedCall.PREDICT)
         held_mb = _held_mb(policy, spec, device) if is_prediction else None
-    name = clock.__name__
-    is_wall = name in ("perf_counter", "time", "monotonic")
-    floor = products.floor(flops) if products else Floor(flops)
-    return row_of(call, spec, device, samples, held_mb, floor, "wall" if is_wall else name)
+        floor_s = flops / products.flops_per_second if flops and products else None
+    row = row_of(call, spec, device, samples, flops, floor_s)
+    name = "wall" if clock.__name__ in ("perf_counter", "time", "monotonic") else clock.__name__
+    return row.model_copy(update={"peak_memory_mb": held_mb, "clock": name})
 
 
 def _held_mb(policy: LoadedPolicy, spec: CallSpec, device: Device) -> float | None:
@@ -99,17 +102,19 @@ def row_of(
     spec: CallSpec,
     device: Device,
     samples: Samples,
-    held_mb: float | None,
-    floor: Floor,
-    clock: str = "wall",
+    flops: int | None,
+    floor_s: float | None,
 ) -> Latency:
-    """The report's row of what was measured, each time divided by the control steps it serves."""
+    """The report's row of what was measured, each time divided by the control steps that it serves.
+
+    `flops`: of the call; None where they could not be counted. `floor_s`: seconds of its matrix products.
+    """
 
     def ms(seconds: float | None) -> float | None:
         return None if seconds is None else 1e3 * seconds / call.steps
 
     p50, p90, p99 = (ms(samples.percentile(q)) for q in (0.5, 0.9, 0.99))
-    floor_ms = ms(floor.seconds)
+    floor_ms = ms(floor_s)
     # On a CPU both sides of the ratio are processor time: products are too short to be interrupted as often.
     busy = samples.cpu_share if device.kind == "cpu" and samples.cpu_share is not None else 1.0
     return Latency(
@@ -120,7 +125,7 @@ def row_of(
         p50_ms=p50,
         p90_ms=p90,
         p99_ms=p99,
-        peak_memory_mb=held_mb,
+        peak_memory_mb=None,
         sampler=inference.sampler_of(call.policy),
         steps=call.steps,
         share_of_period=None if p50 is None else p50 / CONTROL_PERIOD_MS,
@@ -130,12 +135,19 @@ def row_of(
         stable=samples.warm_up.stable,
         cpu_share=samples.cpu_share,
         event_ratio=samples.event_ratio,
-        clock=clock,
         state=device.state(),
-        flops=None if floor.flops is None else round(floor.flops / call.steps),
+        flops=None if flops is None else round(flops / call.steps),
         floor_ms=floor_ms,
         ratio_to_floor=None if p50 is None or floor_ms is None else busy * p50 / floor_ms,
     )
+
+
+def source_of(policy: LoadedPolicy, settings: Settings) -> str:
+    """What another process loads a selected policy from; skips the test of one that only this process has."""
+    (choice,) = (each for each in settings.policies if each.gate_name == policy.name)
+    if choice.in_process:
+        pytest.skip("a call of this project gives it, which another process cannot make")
+    return choice.source
 
 
 def first_calls(policy: LoadedPolicy, spec: str, device: Device, worker: Worker) -> Latency:

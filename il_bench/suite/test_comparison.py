@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from il_bench.errors import IlBenchError
-from il_bench.plugin.fixtures import SETTINGS
+from il_bench.plugin.fixtures import SETTINGS, in_one_line
 
 if TYPE_CHECKING:
     from il_bench.latency.regression import Stopwatch
@@ -36,17 +35,14 @@ def test_against_stored_run(
     from il_bench.latency.contenders import Contender
     from il_bench.latency.regression import against, find, problem
     from il_bench.plugin.collect import Record
+    from il_bench.suite.latency import source_of
 
     settings = pytestconfig.stash[SETTINGS]
-    (choice,) = (each for each in settings.policies if each.gate_name == policy.name)
-    if choice.in_process:
-        pytest.skip("a call of this project gives it, which another process cannot make")
-    try:
-        row = stopwatch.time(policy.name, Contender(choice.source, settings.device))
+    contender = Contender(source_of(policy, settings), settings.device)
+    with in_one_line():
+        row = stopwatch(policy.name, contender)
         if settings.compare is not None:
             row = against(find(settings.compare, row), row, settings.compare)
-    except IlBenchError as error:
-        pytest.fail(str(error), pytrace=False)
     il_bench_record(Record("comparisons", row).to_dict())
     if sentence := problem(row):
         pytest.fail(sentence, pytrace=False)

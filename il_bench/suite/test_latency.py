@@ -5,17 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from il_bench.errors import IlBenchError
-from il_bench.plugin.fixtures import SETTINGS
+from il_bench.plugin.fixtures import SETTINGS, in_one_line
 from il_bench.protocol import Mode, TimedCall
 
 if TYPE_CHECKING:
     from il_bench.latency.processes import Worker
     from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.report.schema import Latency
-    from il_bench.suite.latency import CallSpec
 
-TimeCall = Callable[["LoadedPolicy", "CallSpec"], None]
+TimeCall = Callable[..., None]  # a policy, and the fields of a `suite.latency.CallSpec`
 Report = Callable[["Latency"], None]
 BATCHES = (1, 64)
 SAMPLERS = ("DDPM-100", "DDIM-10")
@@ -48,7 +46,7 @@ def time_call(request: pytest.FixtureRequest, pytestconfig: pytest.Config, repor
     """Time a call with pytest-benchmark, and report the row."""
     settings = pytestconfig.stash[SETTINGS]
 
-    def time(policy: "LoadedPolicy", spec: "CallSpec") -> None:
+    def time(policy: "LoadedPolicy", **fields: Any) -> None:
         benchmark = request.getfixturevalue("benchmark")  # not before: it warns where nothing is timed
         if benchmark.disabled:
             pytest.skip("pytest-benchmark times nothing here, as with -n: other processes would disturb it")
@@ -56,14 +54,14 @@ def time_call(request: pytest.FixtureRequest, pytestconfig: pytest.Config, repor
         from il_bench.latency.device import device_for
         from il_bench.suite import latency
 
+        spec, device = latency.CallSpec(**fields), device_for(settings.device)
         benchmark.group = f"latency: {spec.what}, batch {spec.batch}"
-        try:
-            row = latency.time_call(policy, spec, device_for(settings.device), benchmark, settings.latency)
-        except NoSuchCallError as absent:
-            benchmark.skipped = True
-            pytest.skip(str(absent))
-        except IlBenchError as error:
-            pytest.fail(str(error), pytrace=False)
+        with in_one_line():
+            try:
+                row = latency.time_call(policy, spec, device, benchmark, settings.latency)
+            except NoSuchCallError as absent:
+                benchmark.skipped = True
+                pytest.skip(str(absent))
         benchmark.extra_info.update(row.model_dump())
         report(row)
 
@@ -76,9 +74,7 @@ def time_call(request: pytest.FixtureRequest, pytestconfig: pytest.Config, repor
 @pytest.mark.parametrize("what", TimedCall)
 def test_call(policy: "LoadedPolicy", what: str, batch: int, processed: bool, time_call: TimeCall) -> None:
     """The wait for one call, with the checkpoint's pre- and post-processing and without."""
-    from il_bench.suite.latency import CallSpec
-
-    time_call(policy, CallSpec(what, batch, processed))
+    time_call(policy, what=what, batch=batch, processed=processed)
 
 
 @pytest.mark.latency
@@ -88,7 +84,6 @@ def test_sampler(
 ) -> None:
     """The wait for a new chunk of a diffusion policy that denoises in another way."""
     from il_bench.latency.inference import sampler_of, with_sampler
-    from il_bench.suite.latency import CallSpec
 
     own = sampler_of(policy)
     if own is None:
@@ -97,11 +92,9 @@ def test_sampler(
         pytest.skip("its own sampler: timed by test_call")
     if batch > 1 and pytestconfig.stash[SETTINGS].latency != "full":
         pytest.skip(ONLY_FULL)
-    try:
+    with in_one_line():
         other = with_sampler(policy, sampler)
-    except IlBenchError as error:
-        pytest.fail(str(error), pytrace=False)
-    time_call(other, CallSpec(TimedCall.NEW_CHUNK, batch))
+    time_call(other, what=TimedCall.NEW_CHUNK, batch=batch)
 
 
 @pytest.mark.latency
@@ -115,11 +108,10 @@ def test_mode(
     if settings.latency != "full":
         pytest.skip(ONLY_FULL)
     from il_bench.latency.device import device_for
-    from il_bench.suite.latency import CallSpec
 
     if mode == Mode.CUDA_GRAPH and not device_for(settings.device).has_graphs:
         pytest.skip(f"{settings.device} has no {mode}")
-    time_call(policy, CallSpec(TimedCall.NEW_CHUNK, batch, mode=mode))
+    time_call(policy, what=TimedCall.NEW_CHUNK, batch=batch, mode=mode)
 
 
 @pytest.fixture(scope="module")
@@ -138,14 +130,10 @@ def test_fresh_process(
 ) -> None:
     """What a process that has just begun pays once: loading, and the first call."""
     from il_bench.latency.device import device_for
-    from il_bench.suite.latency import first_calls
+    from il_bench.suite.latency import first_calls, source_of
 
     settings = pytestconfig.stash[SETTINGS]
-    (choice,) = (each for each in settings.policies if each.gate_name == policy.name)
-    if choice.in_process:
-        pytest.skip("a call of this project gives it, which another process cannot make")
-    try:
-        row = first_calls(policy, choice.source, device_for(settings.device), worker)
-    except IlBenchError as error:
-        pytest.fail(str(error), pytrace=False)
+    source = source_of(policy, settings)
+    with in_one_line():
+        row = first_calls(policy, source, device_for(settings.device), worker)
     report(row)
