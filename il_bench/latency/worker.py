@@ -130,7 +130,7 @@ def load(request: Message) -> LoadedCall:
     prepare, call = device.waited_for(made.prepare), device.waited_for(made.call)
     prepare()
     call()  # what a library or a compiler does once
-    facts = {"machine": machine.hardware() | device.identity(), "versions": machine.versions()}
+    facts: Message = {"machine": machine.hardware() | device.identity(), "versions": machine.versions()}
     facts |= {"policy": policy.name, "sha256": policy.sha256, "sampler": sampler_of(policy)}
     return LoadedCall(prepare, call, made.steps, facts)
 

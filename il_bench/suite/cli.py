@@ -95,14 +95,16 @@ def vocabulary(
     all tokenizers that it measures, in report.html.
     """
     try:
-        row = _measured(policy, data)
+        name = Path(policy).name
+        if name in ("", ".."):  # of a path such as `.`
+            name = Path(policy).resolve().name
+        row = _measured(policy, name, data)
         from il_bench.files import write_whole, writing
         from il_bench.report import schema, views
         from il_bench.report import vocabulary as pictures
-        from il_bench.suite.reconstruction import called
 
         picture = pictures.render(row)
-        file = output / f"vocabulary-{re.sub(r'[^\w.-]+', '-', called(policy))}.png"
+        file = output / f"vocabulary-{re.sub(r'[^\w.-]+', '-', name)}.png"
         with writing(output, "give another --output"):
             write_whole(file, picture)
     except IlBenchError as error:
@@ -123,13 +125,14 @@ def _progress(name: str, episodes: int) -> "AbstractContextManager[OnBlock | Non
     return progress.bar(name, episodes, sys.stderr, nullcontext)
 
 
-def _measured(policy: str, data: str) -> "TokenizerRow":
+def _measured(policy: str, name: str, data: str) -> "TokenizerRow":
+    """The row of the tokenizer inside a policy that the report calls `name`."""
     from il_bench.data.sources import resolve_data
 
-    source, name = resolve_data(data)
+    source, own_name = resolve_data(data)
     from il_bench.data import chunks, open_dataset
     from il_bench.policies.tokenizers import find_with_tokenizer, load_tokenizer
-    from il_bench.suite.reconstruction import called, measure, of_checkpoint
+    from il_bench.suite.reconstruction import measure, of_policy
 
     checkpoint = find_with_tokenizer(policy)
     tokenizer = load_tokenizer(checkpoint)
@@ -137,10 +140,10 @@ def _measured(policy: str, data: str) -> "TokenizerRow":
     if n_dimensions != 2:
         raise IlBenchError(f"{policy}: its actions have {n_dimensions} dimensions, those of PushT have 2.")
     with _reading(policy, "the folder of a checkpoint"):
-        fitted = of_checkpoint(checkpoint, tokenizer, called(policy))
+        fitted = of_policy(checkpoint, tokenizer, name)
     with _reading(source, "other --data"):
         seen = chunks.cut(open_dataset(source), chunk_size, held_out=True)
-    return measure(fitted, seen, name or data_name(source))[0]
+    return measure(fitted, seen, own_name or data_name(source))[0]
 
 
 @contextmanager

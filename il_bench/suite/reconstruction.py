@@ -1,7 +1,6 @@
 """What a tokenizer loses of chunks of held-out episodes: its row of the report."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -40,37 +39,19 @@ class FittedTokenizer:
     among: str = AMONG
 
 
-def of_policy(policy: LoadedPolicy, tokenizer: Tokenizer) -> FittedTokenizer:
-    """The tokenizer inside a policy, which learned from whatever the policy was trained on."""
-    is_shipped = policy.checkpoint.startswith("zoo/")
-    return _fitted(policy.name, tokenizer, PolicyCoordinates.of(policy), policy.data, is_shipped)
-
-
-def of_checkpoint(checkpoint: Checkpoint, tokenizer: Tokenizer, name: str) -> FittedTokenizer:
-    """The tokenizer inside a checkpoint.
+def of_policy(policy: LoadedPolicy | Checkpoint, tokenizer: Tokenizer, name: str) -> FittedTokenizer:
+    """The tokenizer inside a policy called `name`, which learned from whatever the policy was trained on.
 
     Raises:
-        IlBenchError: the checkpoint does not say how it normalises.
+        IlBenchError: the policy's checkpoint does not say how it normalises.
     """
-    coordinates = PolicyCoordinates.of(checkpoint)
-    return _fitted(name, tokenizer, coordinates, checkpoint.data, checkpoint.is_shipped)
-
-
-def called(spec: str) -> str:
-    """The name of a checkpoint: the last part of `spec`, of a path such as ``.`` its folder's own."""
-    name = Path(spec).name
-    return Path(spec).resolve().name if name in ("", "..") else name
-
-
-def _fitted(
-    policy: str, tokenizer: Tokenizer, coordinates: Coordinates, data: str, is_shipped: bool
-) -> FittedTokenizer:
-    """A tokenizer that was trained with its policy, on `data`."""
+    is_shipped = policy.is_shipped if isinstance(policy, Checkpoint) else policy.checkpoint.startswith("zoo/")
+    data = policy.data
     return FittedTokenizer(
-        f"{policy}: {type(tokenizer).__name__.removesuffix('Tokenizer')}",
+        f"{name}: {type(tokenizer).__name__.removesuffix('Tokenizer')}",
         tokenizer,
-        coordinates,
-        fitted_on=f"{policy}'s own data: {data}",
+        PolicyCoordinates.of(policy),
+        fitted_on=f"{name}'s own data: {data}",
         data=(data, *HELD_BY.get(data, ())) if is_shipped else (data,),
         among=AMONG if is_shipped or data in KNOWN else PERHAPS_AMONG,
     )
@@ -128,27 +109,30 @@ def stages(tokenizer: Tokenizer, indices: Tensor) -> list[Tensor]:
 
 
 def vocabulary(fitted: FittedTokenizer, seen: Chunks, indices: Tensor) -> schema.Vocabulary:
-    """The moves that the tokens (N, G) of `seen` stand for, by use, and one demonstration in tokens."""
-    different, counts = indices.unique(dim=0, return_counts=True)
-    order = counts.argsort(descending=True, stable=True)
-    most = different[order[:MOST_MOVES]]
-    counted = counts[order].tolist()
+    """The moves that the tokens (N, G) of `seen` stand for, by use, and one demonstration in tokens.
+
+    Of a residual VQ also what its first stage makes of each first token alone.
+    """
+    tokenizer = fitted.tokenizer
+    different, counts = _by_use(indices)
+    most = different[:MOST_MOVES]
+    first = _by_use(indices[:, :1])[0][:MOST_MOVES]
+    of_first = stages(tokenizer, first.expand(-1, indices.shape[1]))  # any token will do for the others
     return schema.Vocabulary(
         relative=fitted.coordinates.relative,
         n_moves=len(different),
-        counts=tuple(counted[: schema.MOST_COUNTS]),
-        moves=_moves(fitted, most, fitted.tokenizer.decode(most)),
+        counts=tuple(counts[: schema.MOST_COUNTS].tolist()),
+        moves=_moves(fitted, most, tokenizer.decode(most)),
         demonstration=_demonstration(fitted, seen, indices),
-        first=_first(fitted, indices),
+        first=_moves(fitted, first, of_first[0]) if of_first else (),
     )
 
 
-def _first(fitted: FittedTokenizer, indices: Tensor) -> tuple[schema.Move, ...]:
-    """What the first stage of a residual VQ makes of each first token of `indices` (N, G), by use."""
-    tokens, counts = indices[:, :1].unique(dim=0, return_counts=True)
-    most = tokens[counts.argsort(descending=True, stable=True)[:MOST_MOVES]]
-    decoded = stages(fitted.tokenizer, most.expand(-1, indices.shape[1]))  # any token will do for the others
-    return _moves(fitted, most, decoded[0]) if decoded else ()
+def _by_use(indices: Tensor) -> tuple[Tensor, Tensor]:
+    """The different rows of the tokens (N, .), the most used ones first, and how often each occurs."""
+    different, counts = indices.unique(dim=0, return_counts=True)
+    order = counts.argsort(descending=True, stable=True)
+    return different[order], counts[order]
 
 
 def _moves(fitted: FittedTokenizer, indices: Tensor, decoded: Tensor) -> tuple[schema.Move, ...]:
@@ -171,7 +155,7 @@ def _demonstration(fitted: FittedTokenizer, seen: Chunks, indices: Tensor) -> sc
     decoded = fitted.coordinates.pixels(fitted.tokenizer.decode(tokens), seen.agents[in_turn])
     return schema.Demonstration(
         episode=episode,
-        indices=tuple(tuple(each) for each in tokens.tolist()),
+        indices=tuple(map(tuple, tokens.tolist())),
         path=_points(seen.actions[in_turn].flatten(0, 1)),
         decoded=_points(decoded.flatten(0, 1)),
     )

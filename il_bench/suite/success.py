@@ -1,7 +1,7 @@
 """What test_success.py does with one policy: a module of its own, so that collecting it imports no torch."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -15,7 +15,7 @@ from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 from il_bench.protocol import EXPERT, UNTRAINED, Scalar
 from il_bench.report.success import row_of
-from il_bench.rollout import Outcomes, RunBlock, journal
+from il_bench.rollout import RunBlock, journal
 from il_bench.rollout.environments import EnvironmentRollout
 
 UNTRAINED_SEED = 0
@@ -40,9 +40,7 @@ class Measure:
         registered = self._environments.get(policy.track)
         if registered is None:
             return self._gated(policy, self._fingerprint, None)
-        with EnvironmentRollout(
-            registered.name, registered.make, registered.max_steps, registered.observe
-        ) as environment:
+        with EnvironmentRollout(**vars(registered)) as environment:
             return self._gated(policy, environment.fingerprint(self._fingerprint), environment.run_block)
 
     def context(self, name: str) -> collect.Record:
@@ -72,27 +70,21 @@ class Measure:
         )
         most = gates.most_episodes() if settings.episodes is None else 0
         seeds = settings.first_seeds(most) if most else settings.seed_range
-        options = {"look": gates.look if most else None, "block": block}
-        outcomes = self._outcomes(policy, seeds, fingerprint, options)
+        look = gates.look if most else None
+        with self._journal(policy, seeds[0], fingerprint) as kept:
+            outcomes = self._evaluate.run(policy, seeds, journal=kept, look=look, block=block)
         verdict = gates.verdict(outcomes, sequential=most > 0)
         return collect.Record("success", row_of(policy, outcomes, verdict), fingerprint), verdict.problems
 
-    def _outcomes(
-        self, policy: LoadedPolicy, seeds: range, fingerprint: dict[str, Scalar], options: dict[str, Any]
-    ) -> Outcomes:
-        """Roll out with a journal. A policy without a hash that tells its weights has none."""
+    def _journal(
+        self, policy: LoadedPolicy, first_seed: int, fingerprint: dict[str, Scalar]
+    ) -> AbstractContextManager[journal.Journal | None]:
+        """A policy's journal; none without a hash that tells its weights."""
         if policy.sha256 is None:
-            return self._evaluate.run(policy, seeds, **options)
-        conditions = journal.Conditions(
-            policy=policy.name,
-            track=policy.track,
-            sha256=policy.sha256,
-            first_seed=seeds[0],
-            fingerprint=fingerprint,
-        )
+            return nullcontext()
+        conditions = journal.Conditions(policy.name, policy.track, policy.sha256, first_seed, fingerprint)
         path = journal.path_of(self._settings.report, policy.name, policy.track)
-        with journal.opened(path, conditions, resume=self._settings.resume) as opened:
-            return self._evaluate.run(policy, seeds, journal=opened, **options)
+        return journal.opened(path, conditions, resume=self._settings.resume)
 
 
 def untrained(device: str) -> LoadedPolicy:

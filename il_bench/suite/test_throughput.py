@@ -78,7 +78,9 @@ def test_chunks(
     from il_bench.suite.tokenizers import held_out
 
     seen = held_out(EXPERT, tokenizer.chunk_shape[0])
-    work = coding(of_policy(policy, tokenizer), seen, way, batch, pytestconfig.stash[SETTINGS].device)
+    work = coding(
+        of_policy(policy, tokenizer, policy.name), seen, way, batch, pytestconfig.stash[SETTINGS].device
+    )
     time(f"{policy.name}: {way}", work, batch, FEW_SECONDS)
 
 

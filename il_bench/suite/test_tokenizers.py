@@ -55,7 +55,7 @@ def test_tokenizer(policy: "LoadedPolicy", tokenizer: "Tokenizer", report: Repor
     """What the tokenizer inside a policy loses."""
     from il_bench.suite.reconstruction import of_policy
 
-    report(of_policy(policy, tokenizer))
+    report(of_policy(policy, tokenizer, policy.name))
 
 
 @pytest.mark.success

@@ -43,10 +43,8 @@ class Counterpart:
 class Work:
     """A call that does `n` of something, and what is timed in turns with it.
 
-    Attributes:
-        reference: another way to do the same.
-        floor: only what hardly an implementation can leave out.
-        device: where it runs, whatever --il-device says; None: there.
+    reference: another way to do the same. floor: only what hardly any implementation can leave out. device:
+    where it runs, whatever --il-device says; None: where that says.
     """
 
     call: Call
@@ -62,26 +60,30 @@ def throughput(
     """Time some work for about so many seconds by pytest-benchmark's fixture; return its row."""
     where = device_for(work.device or device)
     clock = benchmark._timer  # what --benchmark-timer says
-    counterparts = [each for each in (work.reference, work.floor) if each is not None]
     call = where.waited_for(work.call)
-    beside = {each: TimedBeside(where.waited_for(each.call), where, clock) for each in counterparts}
+    beside = {
+        each: TimedBeside(where.waited_for(each.call), where, clock)
+        for each in (work.reference, work.floor)
+        if each is not None
+    }
     with inference_on_one_thread():
         rounds = _rounds([*(each.call for each in beside.values()), call], seconds, clock)
         turns = Turns(call, list(beside.values()), cold_below=math.inf if batch < WARM_BELOW else 0.0)
         benchmark.pedantic(call, setup=turns, rounds=rounds)
         held = where.call_memory_mb(call)
     per_second = work.n / benchmark.stats.stats.median
-    ratios = {
-        each: per_second / (each.n / statistics.median(timed.seconds)) for each, timed in beside.items()
-    }
+
+    def ratio(to: Counterpart | None) -> float | None:
+        return None if to is None else per_second / (to.n / statistics.median(beside[to].seconds))
+
     return Throughput(
         what=what,
         batch=batch,
         device=where.name,
         per_second=per_second,
-        ratio_to_reference=ratios[work.reference] if work.reference else None,
+        ratio_to_reference=ratio(work.reference),
         reference=work.reference.name if work.reference else None,
-        ratio_to_floor=ratios[work.floor] if work.floor else None,
+        ratio_to_floor=ratio(work.floor),
         floor=work.floor.name if work.floor else None,
         peak_memory_mb=held,
     )
@@ -124,18 +126,16 @@ def coding(subject: FittedTokenizer, seen: Chunks, way: str, batch: int, device:
     order = torch.randperm(len(seen.frames), generator=torch.Generator().manual_seed(0))
     rows = order.repeat(-(-batch // len(order)))[:batch]
     chunks = subject.coordinates.chunks(seen).to(device)[rows.to(device)]
-    given = {"encode": chunks, "decode": tokenizer.encode(chunks)}[way]
+    given = chunks if way == "encode" else tokenizer.encode(chunks)
     work: Callable[[Tensor], Tensor] = getattr(tokenizer, way)
     reference = None
     if isinstance(tokenizer, ResidualVQTokenizer):
         theirs = getattr(tokenizer, f"reference_{way}")
         reference = Counterpart(LEROBOT[way], lambda: theirs(given), batch)
-    products = _products(tokenizer, way, batch)
-    floor = None if products is None else Counterpart(PRODUCTS, products, batch)
-    return Work(lambda: work(given), batch, reference, floor)
+    return Work(lambda: work(given), batch, reference, _products(tokenizer, way, batch))
 
 
-def _products(tokenizer: Tokenizer, way: str, batch: int) -> Callable[[], Tensor] | None:
+def _products(tokenizer: Tokenizer, way: str, batch: int) -> Counterpart | None:
     """The matrix products of a tokenizer's encoder or decoder alone; None where it has none."""
     owner = tokenizer.vqvae if isinstance(tokenizer, ResidualVQTokenizer) else tokenizer
     network = getattr(owner, f"{way}r", None)
@@ -150,7 +150,7 @@ def _products(tokenizer: Tokenizer, way: str, batch: int) -> Callable[[], Tensor
             found = found @ weight
         return found
 
-    return multiply
+    return Counterpart(PRODUCTS, multiply, batch)
 
 
 def windowing(policy: LoadedPolicy, dataset: LeRobotDataset, batch: int) -> Work:

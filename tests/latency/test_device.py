@@ -39,11 +39,6 @@ def test_the_cpu_says_what_its_times_depend_on() -> None:
     assert device_for("cpu").event() is None
 
 
-def test_the_cpu_has_no_graphs() -> None:
-    with pytest.raises(IlBenchError, match="cpu has no graphs"):
-        device_for("cpu").capture(lambda: None)
-
-
 def test_what_slows_a_gpu_down_is_said_in_words() -> None:
     assert slowed_by(0x1) == "nothing", "idle is no slowdown"
     assert slowed_by(0x4 | 0x40) == "software power cap, hardware thermal slowdown"

@@ -33,8 +33,6 @@ def test_the_rate_is_the_best_sizes_and_waits_for_the_device() -> None:
     found = products(dict(zip(SIZES["cpu"], (1e9, 4e9, 2e9), strict=True)))
     assert found.size == SIZES["cpu"][1]
     assert found.flops_per_second == pytest.approx(4e9)
-    floor = found.floor(8_000)
-    assert (floor.flops, floor.seconds) == (8_000, pytest.approx(2e-6))
 
 
 def test_a_smaller_size_that_is_as_good_saves_time() -> None:
@@ -49,13 +47,6 @@ def test_work_that_was_handed_over_before_is_not_the_products() -> None:
     found.turn()
     assert sum(found.seconds) < 100.0
     assert found.flops_per_second == pytest.approx(1e9)
-
-
-@pytest.mark.parametrize("flops", [None, 0])
-def test_there_is_no_floor_of_no_products(flops: int | None) -> None:
-    found = products(dict.fromkeys(SIZES["cpu"], 1e9))
-    assert found.floor(flops).seconds is None
-    assert found.floor(flops).flops == flops
 
 
 def log_of(calls: int, seconds: float) -> list[str]:

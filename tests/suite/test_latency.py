@@ -11,7 +11,6 @@ import torch
 
 from il_bench.errors import IlBenchError
 from il_bench.latency.device import device_for
-from il_bench.latency.matmul import Floor
 from il_bench.latency.measure import Samples, WarmUp
 from il_bench.latency.processes import Worker
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
@@ -88,8 +87,7 @@ def test_timing_is_on_one_thread(policy: LoadedPolicy, monkeypatch: pytest.Monke
 def row(policy: LoadedPolicy, what: str, times: list[float], **fields: Any) -> Any:
     samples = Samples(tuple(times), WarmUp(0.5, (0.1,), True, 0.1), **fields)
     call: Any = SimpleNamespace(policy=policy, steps=8 if what == TimedCall.CONTROL_STEP else 1)
-    floor = Floor(flops=8_000, seconds=0.008)
-    return row_of(call, CallSpec(what, 1), CPU, samples, None, floor)
+    return row_of(call, CallSpec(what, 1), CPU, samples, flops=8_000, floor_s=0.008)
 
 
 def test_a_control_steps_time_is_its_share(policy: LoadedPolicy) -> None:

@@ -330,7 +330,7 @@ def test_a_policys_row_says_whose_tokenizer_it_is() -> None:
     from il_bench.policies.checkpoint import load_policy
 
     policy = load_policy("bet")
-    subject = of_policy(policy, policy.policy.tokenizer)
+    subject = of_policy(policy, policy.policy.tokenizer, policy.name)
     assert (subject.name, subject.fit_seconds) == ("bet: KMeans", None)
 
 
@@ -352,7 +352,7 @@ def test_a_row_says_whether_its_tokenizer_has_seen_these_episodes(
     from il_bench.policies.checkpoint import load_policy
 
     policy = replace(load_policy("bet"), name="mine", checkpoint=checkpoint, data=trained_on)
-    subject = replace(of_policy(policy, two_moves.tokenizer), coordinates=two_moves.coordinates)
+    subject = replace(of_policy(policy, two_moves.tokenizer, policy.name), coordinates=two_moves.coordinates)
     row, _ = measure(subject, seen(RIGHT, DOWN), measured_on)
     expected = f"mine's own data: {trained_on}"
     perhaps = ", so called as these demonstrations: perhaps these episodes among it"
