@@ -29,11 +29,11 @@ class PolicyCall:
     """One call of a policy, to be timed.
 
     Attributes:
-        prepare: brings the policy into the state that the call starts from; untimed, before each call.
-        call: does it. With processing it takes raw observations, and its actions arrive on the CPU in px.
-            Without, it takes normalised observations on the device and leaves normalised actions there.
-        steps: control steps that one call serves: divide its time by them. 1 for all but a control step.
-        policy: what is called: the given one, or its copy in another mode.
+        prepare: untimed, before each call: brings the policy into the state that it starts from.
+        call: with processing it takes raw observations, and its actions arrive on the CPU in px. Without, it
+            takes normalised observations on the device and leaves normalised actions there.
+        steps: control steps that one call serves: divide its time by them.
+        policy: the given one, or its copy in another mode.
     """
 
     prepare: Callable[[], object]
@@ -45,8 +45,8 @@ class PolicyCall:
 def observations(batch: int, camera: Camera | None = None) -> Batch:
     """The simulator's raw observations of the first `batch` validation seeds' start states.
 
-    The agent (batch, 2) and the keypoints (batch, 16), px; with a camera its images, (batch, 3, height,
-    width) in [0, 1], in the place of the keypoints.
+    The agent (batch, 2) and the keypoints (batch, 16), px; with a camera, instead of the keypoints, its
+    images (batch, 3, height, width) in [0, 1].
     """
     worlds = PushTBatch()
     worlds.reset(np.arange(SEED_STARTS["validation"], SEED_STARTS["validation"] + batch))
@@ -67,9 +67,7 @@ def policy_call(
     mode: str = Mode.EAGER,
     device: Device | None = None,
 ) -> PolicyCall:
-    """What to time of a policy, on `observations`.
-
-    A policy's own history and queue are what `reset` leaves, so a new chunk is the first of an episode.
+    """What to time of a policy, on `observations`; a new chunk is the first of an episode.
 
     Args:
         what: a `TimedCall`.
@@ -79,7 +77,7 @@ def policy_call(
         device: where the policy is; None: the CPU.
 
     Raises:
-        NoSuchCallError: the policy has no such call, with the reason.
+        NoSuchCallError: the policy has no such call.
         IlBenchError: unknown `what` or `mode`, `batch` below 1, or a mode that the device lacks.
     """
     if what not in TimedCall:

@@ -3,12 +3,12 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -81,18 +81,10 @@ def compare(
             python=_python(python_b, "--python-b"),
         )
         rule = Rule(margin=margin)
-        with _bar(2 * processes, rule.looks[-1]) as (on_ready, on_round):
-            result = compare_policies(
-                first,
-                second,
-                rule,
-                processes=processes,
-                seconds=budget,
-                clock=None if clock is Clock.AUTO else clock.value,
-                seed=seed,
-                on_ready=on_ready,
-                on_round=on_round,
-            )
+        chosen = None if clock is Clock.AUTO else clock.value
+        options: dict[str, Any] = {"processes": processes, "seconds": budget, "clock": chosen, "seed": seed}
+        with _bar(2 * processes + rule.looks[-1]) as on_step:
+            result = compare_policies(first, second, rule, **options, on_step=on_step)
         _show(result)
         if output is not None:
             with writing(output, "give another --output"):
@@ -114,22 +106,19 @@ def _python(given: Path | None, option: str) -> Path:
 
 
 @contextmanager
-def _bar(processes: int, rounds: int) -> "Iterator[tuple[Callable[[], None], OnRound | None]]":
+def _bar(steps: int) -> "Iterator[OnRound]":
     """Show the progress on a terminal; in a log it would tell nothing."""
     if not sys.stderr.isatty():
-        yield (lambda: None), None
+        yield lambda last: None
         return
-    with typer.progressbar(length=processes + rounds, label="starting", file=sys.stderr) as bar:
+    with typer.progressbar(length=steps, label="timing", file=sys.stderr) as bar:
 
-        def on_ready() -> None:
+        def on_step(last: "Comparison | None") -> None:
+            if last is not None:
+                bar.label = f"timing {last.ratio:.3f} [{last.low:.3f}, {last.high:.3f}]"
             bar.update(1)
 
-        def on_round(done: int, seconds: float, last: "Comparison | None") -> None:
-            said = "" if last is None else f" {last.ratio:.3f} [{last.low:.3f}, {last.high:.3f}]"
-            bar.label = f"timing{said}"
-            bar.update(1)
-
-        yield on_ready, on_round
+        yield on_step
 
 
 def _show(result: "ComparedPolicies") -> None:

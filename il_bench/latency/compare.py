@@ -2,14 +2,12 @@
 
 Two processes that run the same code on the same machine differ by some per cent for as long as they live:
 their memory lies elsewhere, so caches and branch predictors collide elsewhere (Curtsinger and Berger,
-STABILIZER, ASPLOS 2013; Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, ISMM 2013). A thousand
-calls in one process say nothing about that. So the unit here is the process, a random effect: the interval
-is as wide as processes that run the same disagree.
+STABILIZER, ASPLOS 2013; Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, ISMM 2013). So the unit
+is the process, a random effect, however many calls it makes.
 
-The machine itself changes within milliseconds, by far more than the difference in question: another program
-on the other thread of the core, a clock rate. So blocks are short. A process of A and one of B take theirs
-one after the other, as a pair, and only the difference of the pair is used. In every round each process has
-another partner, so that the levels of all of them can be told apart.
+The machine changes within milliseconds, by far more than the difference in question. So blocks are short. A
+process of A and one of B take theirs one after the other, as a pair, and only the difference of the pair is
+used. In every round each process has another partner, so that the levels of all of them can be told apart.
 """
 
 import math
@@ -45,15 +43,13 @@ class Speed(StrEnum):
 class Rule:
     """When to say what.
 
-    The data are looked at after each of `looks` rounds, and each look spends an equal share of the error
-    rates (Bonferroni), so they hold wherever it stops.
-
     Attributes:
         margin: B within 1 / (1 + margin) and 1 + margin times A's time counts as equivalent.
         alpha: how often, at most, two that take the same time are called slower or faster.
         beta: how often, at most, two that are further apart than the margin are called equivalent; the
             interval that is reported has confidence 1 - beta.
-        looks: numbers of rounds, ascending.
+        looks: numbers of rounds, ascending, after which the data are looked at. Each look spends an equal
+            share of the error rates (Bonferroni), so they hold wherever it stops.
 
     Raises:
         IlBenchError: a value out of its bounds, named.
@@ -77,10 +73,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Comparison:
-    """B's time over A's.
+    """B's time over A's: an estimate and its interval, which holds wherever the rule stopped.
 
     Attributes:
-        ratio, low, high: estimate and interval of confidence `confidence`, valid wherever the rule stopped.
         processes: of A and of B. `rounds`: blocks of each process.
         process_sd: spread between processes of A and of B in log time, noise that is left included.
         noise: share of the interval's variance that more rounds would remove; the rest takes processes.
@@ -102,7 +97,8 @@ class Comparison:
 
 #: Seconds of each of some calls in a row, at least one, made by one process.
 TimeBlock = Callable[[], Sequence[float]]
-OnRound = Callable[[int, float, Comparison | None], None]
+#: Hears of each round: what the last look found, None before the first.
+OnRound = Callable[[Comparison | None], object]
 
 
 def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: float = 0.0) -> Comparison:
@@ -111,8 +107,8 @@ def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: floa
     Args:
         a, b: (processes, rounds) seconds of a call, medians of blocks. Every process of both took its block
             in every round.
-        paired: whether process i of A took its block beside `partner(i, round)` of B, so that what the
-            machine did to both is taken out.
+        paired: whether process i of A took its block beside `partner(i, round)` of B: what the machine did to
+            both is then taken out.
         extra_sd: of a difference in log time that these data cannot show, such as between two runs.
 
     Raises:
@@ -184,7 +180,7 @@ def _levels_of_pairs(a: Array, b: Array) -> tuple[list[Array], float]:
 def _noise(blocks: Array) -> float:
     """Variance of the blocks' mean level that comes of blocks that differ within a process.
 
-    A median's variance is pi / 2 times a mean's; the blocks' own spread is taken from their quartiles.
+    A median's variance is pi / 2 times a mean's; the blocks' spread is taken from their quartiles.
     """
     low, high = np.quantile(blocks, (0.25, 0.75), axis=1)
     return float(math.pi / 2 * (((high - low) / 1.349) ** 2).mean() / blocks.size)
@@ -198,18 +194,15 @@ def compare(
     *,
     seconds: float = math.inf,
     clock: Callable[[], float] = time.monotonic,
-    on_round: OnRound | None = None,
+    on_round: OnRound = lambda last: None,
 ) -> Comparison:
     """Let all processes take blocks in turns, pair by pair, until the verdict is clear.
 
-    The order of the pairs is random, and so is who of a pair is first.
-
     Args:
         a, b: warm processes, two or more, as many of A as of B.
-        rng: of the order within a round.
+        rng: of the order of the pairs in a round, and of who of a pair is first.
         seconds: at most about so long; what is there then is the last look.
         clock: seconds since whenever.
-        on_round: called after each round with rounds, seconds so far and the last look.
 
     Raises:
         IlBenchError: fewer than two processes of A or B, or unequally many; whatever a process says.
@@ -223,8 +216,7 @@ def compare(
         if is_last or len(rounds) in rule.looks:
             blocks = np.stack(rounds, axis=2)
             found = judge(blocks[0], blocks[1], rule)
-        if on_round is not None:
-            on_round(len(rounds), elapsed, found)
+        on_round(found)
         if is_last:
             break
     assert found is not None

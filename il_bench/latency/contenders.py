@@ -44,9 +44,8 @@ class Contender:
     def clock(self) -> Literal["processor", "wall"]:
         """``processor`` time where one thread of the CPU does the work, else ``wall``.
 
-        Processor time leaves out that other programs had the core, and a policy on one thread never waits. On
-        several threads it adds up what runs at once, and of a GPU's work it sees the launches only. There the
-        wall clock, synchronised, is right, and the machine has to be quiet.
+        Processor time leaves out that other programs had the core. But on several threads it adds up what
+        runs at once, and of a GPU's work it sees the launches only: there the machine has to be quiet.
         """
         return "processor" if self.device == "cpu" and self.threads == 1 else "wall"
 
@@ -83,9 +82,9 @@ def load(
     workers: Sequence[Worker],
     contenders: Sequence[Contender],
     key: str = KEY,
-    on_ready: Callable[[], None] = lambda: None,
+    on_ready: Callable[[], object] = lambda: None,
 ) -> list[Message]:
-    """Let each worker load its contender, all at once, and call it `key`: what each says of itself.
+    """Let each worker load its contender, all at once, and call it `key`: the facts that each tells.
 
     Raises:
         IlBenchError: a policy, device or environment is not what it should be.
@@ -108,8 +107,7 @@ def compare_policies(
     seconds: float,
     clock: str | None = None,
     seed: int | None = None,
-    on_ready: Callable[[], None] = lambda: None,
-    on_round: OnRound | None = None,
+    on_step: OnRound = lambda last: None,
 ) -> ComparedPolicies:
     """Start processes of both and time them in turns.
 
@@ -118,8 +116,7 @@ def compare_policies(
         seconds: of timing, at most about so long; starting comes before.
         clock: ``processor`` or ``wall``; None: the one that is right (`clock_of`).
         seed: of the order of the blocks.
-        on_ready: called for each process that is warm.
-        on_round: see `compare.compare`.
+        on_step: called for each process that is warm, and for each round with the last look.
 
     Raises:
         IlBenchError: one cannot be run; a value is out of its bounds.
@@ -132,10 +129,10 @@ def compare_policies(
         workers = [stack.enter_context(Worker(one.python, threads=one.threads)) for one in each]
         for worker in workers:
             worker.greeting()
-        facts = load(workers, each, on_ready=on_ready)
+        facts = load(workers, each, on_ready=partial(on_step, None))
         if chosen == "processor":
             pin_together(workers)
         timed = [partial(worker.time_block, KEY, chosen) for worker in workers]
         sides, rng = (timed[:processes], timed[processes:]), np.random.default_rng(seed)
-        found = compare(*sides, rule, rng, seconds=seconds, on_round=on_round)
+        found = compare(*sides, rule, rng, seconds=seconds, on_round=on_step)
     return ComparedPolicies(found, (a, b), (facts[0], facts[processes]), chosen)

@@ -23,10 +23,10 @@ SEEN = 0.95
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What happened before the samples. `first_s`: seconds of the first call; `times`: of those after it.
+    """What happened before the samples.
 
-    `stable`: whether the medians of the last two windows of calls agreed within DRIFT before the time ran
-    out. `cycle_s`: seconds from call to call, preparation included.
+    first_s: seconds of the first call. times: of those after it. stable: whether they were `settled` before
+    the time ran out. cycle_s: seconds from call to call, preparation included.
     """
 
     first_s: float
@@ -37,10 +37,9 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class Samples:
-    """Seconds that one call took, in the order they were taken, and what preceded them.
+    """Seconds that one call took each time, and what preceded them.
 
-    `event_ratio`: see `MeasuredCall.cross_check`. `cpu_s`: processor seconds of this process during the
-    calls, summed.
+    event_ratio: see `MeasuredCall.cross_check`. cpu_s: processor seconds of this process during all calls.
     """
 
     times: tuple[float, ...]
@@ -72,12 +71,10 @@ class Samples:
 def enough(n: int, q: float) -> bool:
     """Whether n independent samples bound their distribution's q-quantile at all.
 
-    The number of samples below it is binomial(n, q). So the interval from the smallest to the largest, the
-    widest there is, misses it with probability q^n + (1 - q)^n. A percentile is printed where that is at most
-    5 %: the median from 6 samples on, quartiles from 11, p90 from 29, p99 from 299. Successive calls are not
-    quite independent: this is the least that can be asked.
-
-    Source: David and Nagaraja, Order Statistics, 3rd edition, section 7.1.
+    The interval from the smallest to the largest misses it with probability q^n + (1 - q)^n (David and
+    Nagaraja, Order Statistics, 3rd edition, section 7.1). A percentile is printed where that is at most 5 %:
+    the median from 6 samples on, quartiles from 11, p90 from 29, p99 from 299. Successive calls are not quite
+    independent, so this is the least that can be asked.
     """
     return n > 0 and q**n + (1.0 - q) ** n <= 1.0 - COVERAGE
 
@@ -125,10 +122,7 @@ class MeasuredCall:
         return self._clock() - start
 
     def warm_up(self, seconds: float) -> WarmUp:
-        """Time the first call, then call on until two windows of calls agree or `seconds` are over.
-
-        At least one call follows the first one.
-        """
+        """Time the first call, then one or more until they are `settled` or `seconds` are over."""
         first = self.once()
         times: list[float] = []
         start = self._clock()

@@ -34,13 +34,10 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class LoadedCall:
-    """A call that a worker has loaded.
+    """A call that a worker has loaded, and what comes untimed before it.
 
-    Attributes:
-        prepare: untimed, before each call.
-        call: returns when the device is done.
-        steps: control steps that one call serves.
-        facts: what is called, and what the machine looks like to it.
+    call: returns when the device is done. steps: control steps that one call serves. facts: what is called,
+    and what the machine looks like to it.
     """
 
     prepare: Callable[[], object]
@@ -80,8 +77,7 @@ def block(
     """Seconds of a call, again and again until they add up to those of the request; at least one.
 
     One call before them does not count: other processes ran in between and took the caches. A call that alone
-    fills the block counts at once, for caches do not matter to it. With `stretch` 1.1, each call is held
-    until it has taken 1.1 times its time: a slowdown of a known size, for trials.
+    fills the block counts at once, for caches do not matter to it. `stretch`: see `once`.
     """
     clock, enough, stretch = clocks[request["clock"]], request["seconds"], request.get("stretch", 1.0)
     first = once(loaded, clock, stretch)
@@ -92,7 +88,7 @@ def block(
 
 
 def once(loaded: LoadedCall, clock: Callable[[], float], stretch: float = 1.0) -> float:
-    """Seconds of a call, held until it has taken `stretch` times its time."""
+    """Seconds of a call. With `stretch` 1.1 it is held for a tenth longer: a slowdown of a known size."""
     loaded.prepare()
     start = clock()
     loaded.call()

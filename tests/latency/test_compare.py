@@ -191,10 +191,11 @@ def test_it_looks_on_until_the_last_look_and_then_is_inconclusive() -> None:
     rng = np.random.default_rng(8)
     turns: list[str] = []
     uneven = [[Fake(f"{s}{i}", t, turns) for i, t in enumerate(rng.lognormal(0, 0.3, 4))] for s in "ab"]
-    heard: list[int] = []
-    found = compare(*uneven, RULE, rng, on_round=lambda done, seconds, last: heard.append(done))
+    heard: list[Comparison | None] = []
+    found = compare(*uneven, RULE, rng, on_round=heard.append)
     assert (found.verdict, found.rounds) == (Speed.INCONCLUSIVE, RULE.looks[-1])
-    assert heard == list(range(1, RULE.looks[-1] + 1))
+    assert [None if each is None else each.rounds for each in heard[6:9]] == [None, 8, 8]
+    assert len(heard) == RULE.looks[-1]
 
 
 def test_the_budget_ends_it() -> None:
