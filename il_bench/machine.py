@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -104,13 +104,16 @@ def versions() -> dict[str, str]:
     }
 
 
-def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], *, within: str = "") -> list[str]:
     """One phrase for each field that is not equal, in the order of `now`; a missing field differs."""
-    return [
-        f"{name} was {then.get(name)!r}, is {now.get(name)!r}"
-        for name in {**now, **then}
-        if then.get(name) != now.get(name)
-    ]
+    found = []
+    for name in {**now, **then}:
+        was, is_now = then.get(name), now.get(name)
+        if isinstance(was, dict) and isinstance(is_now, dict):
+            found += differences(was, is_now, within=f"{within}{name}.")
+        elif was != is_now:
+            found.append(f"{within}{name} was {was!r}, is {is_now!r}")
+    return found
 
 
 # ---- processor

@@ -6,6 +6,8 @@ Its conversion is kept in a cache folder named after the buffer's content, so it
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -109,16 +111,7 @@ def write_columns(columns: dict[str, NDArray[Any]], episode_ends: NDArray[np.int
     spans = list(pairwise([0, *episode_ends.tolist()]))
     console = Console(stderr=True)
     what, quiet = "Converting demonstrations", not console.is_terminal
-    meta = LeRobotDatasetMetadata.create(
-        repo_id=f"local/{root.name}",
-        fps=CONTROL_HZ,
-        features={key: dict(feature) for key, feature in FEATURES.items()},
-        root=root,
-        robot_type="2d pointer",
-        use_videos=False,
-    )
-    try:
-        meta.save_episode_tasks([TASK])
+    with new_metadata(root, FEATURES, "2d pointer") as meta:
         for episode, (start, end) in enumerate(
             track(spans, what, console=console, transient=True, disable=quiet)
         ):
@@ -127,12 +120,30 @@ def write_columns(columns: dict[str, NDArray[Any]], episode_ends: NDArray[np.int
             place |= {"dataset_from_index": start, "dataset_to_index": end}
             stats = compute_episode_stats(frames, meta.features)
             meta.save_episode(episode, end - start, [TASK], stats, place)
-    finally:
-        meta.finalize()  # or it writes when it is garbage-collected, into a folder that may be gone
     path = root / meta.get_data_file_path(0)
     path.parent.mkdir(parents=True)
     table = Dataset.from_dict(columns, features=get_hf_features_from_features(meta.features))
     write_table_one_row_group_per_episode(table.with_format("arrow")[:], path)
+
+
+@contextmanager
+def new_metadata(
+    root: Path, features: dict[str, dict[str, Any]], robot_type: str, use_videos: bool = False
+) -> Iterator[LeRobotDatasetMetadata]:
+    """The metadata of a dataset of TASK that begins in the new folder `root`."""
+    meta = LeRobotDatasetMetadata.create(
+        repo_id=f"local/{root.name}",
+        fps=CONTROL_HZ,
+        features={key: dict(feature) for key, feature in features.items()},
+        root=root,
+        robot_type=robot_type,
+        use_videos=use_videos,
+    )
+    try:
+        meta.save_episode_tasks([TASK])
+        yield meta
+    finally:
+        meta.finalize()  # or it writes when it is garbage-collected, into a folder that may be gone
 
 
 def frame_columns(buffer: ReplayBuffer) -> dict[str, NDArray[Any]]:

@@ -1,8 +1,6 @@
 """Draw demonstrations that have no images: states become a LeRobotDataset like lerobot/pusht."""
 
 import shutil
-from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -10,14 +8,12 @@ from pathlib import Path
 import cv2
 
 from il_bench.demos import provenance
-from il_bench.demos.output import is_made, make_once
+from il_bench.demos.output import OnProgress, is_made, make_once, run_missing
 from il_bench.demos.pixels import EpisodeWriter, folder_of, is_whole, join_episodes
 from il_bench.demos.provenance import Inputs
 from il_bench.demos.states import States
 from il_bench.errors import IlBenchError
-from il_bench.files import write_whole
 from il_bench.machine import usable_cores
-from il_bench.rollout import executors
 
 #: In the dataset's folder, where LeRobot leaves it alone.
 FILE = Path("meta") / "il_bench_build.json"
@@ -45,57 +41,17 @@ class BuildInputs(Inputs):
     renderer: str
     versions: dict[str, str]
 
-
-def bytes_needed(states: States, video: bool) -> tuple[int, int]:
-    """How much disk a build takes while it runs, and when it is done: about, in bytes."""
-    done = len(states.pose) * (_BYTES_VIDEO if video else _BYTES_IMAGE)
-    return _COPIES * done + len(states.episode_ends) * _BYTES_EPISODE, done
-
-
-def build_pixels(
-    states: States,
-    output: str | Path,
-    *,
-    video: bool = False,
-    workers: int = 1,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Path:
-    """Draw all states and write them as a LeRobotDataset into `output`, a new folder or one that it made.
-
-    The files depend on the states, on `video` and on the versions, which are all in `FILE` beside them; not
-    on the number of workers or on an interruption: the same call goes on.
-
-    video: AV1, as lerobot/pusht has it, which is lossy; else PNG, every pixel as it was drawn. workers:
-    number of processes. on_progress: called as `on_progress(n_done, n_episodes)`.
-
-    Raises:
-        IlBenchError: `output` is something else's or cannot be written, there is too little room, or the
-            video cannot be encoded.
-    """
-    output, inputs = Path(output).expanduser().resolve(), _inputs(states, video)
-    if not is_made(output, inputs, _inputs_of):
-        _check_room(states, output, video)
-
-    def write(folder: Path, whole: Path) -> None:
-        _write_episodes(states, folder, video, workers, on_progress)
-        join_episodes([folder_of(folder, episode) for episode in range(inputs.episodes)], whole, video)
-        provenance.write(whole, states.made_by)
-        write_whole(whole / FILE, (inputs.model_dump_json(indent=1) + "\n").encode())
-
-    make_once(output, inputs, _inputs_of, write)
-    return output
+    @staticmethod
+    def of(dataset: Path) -> "BuildInputs | None":
+        """See `Inputs.of`."""
+        try:
+            return BuildInputs.model_validate_json((dataset / FILE).read_bytes())
+        except (OSError, ValueError):
+            return None
 
 
-def is_built(states: States, output: str | Path, *, video: bool = False) -> bool:
-    """Whether the same call of `build_pixels` has made `output` before.
-
-    Raises:
-        IlBenchError: `output` is something else's.
-    """
-    return is_made(Path(output).expanduser().resolve(), _inputs(states, video), _inputs_of)
-
-
-def _inputs(states: States, video: bool) -> BuildInputs:
+def inputs_of(states: States, video: bool) -> BuildInputs:
+    """What a build of these states depends on."""
     versions = {name: metadata.version(name) for name in _VERSIONS}
     return BuildInputs(
         source=states.name,
@@ -109,11 +65,52 @@ def _inputs(states: States, video: bool) -> BuildInputs:
     )
 
 
-def _inputs_of(dataset: Path) -> BuildInputs | None:
-    try:
-        return BuildInputs.model_validate_json((dataset / FILE).read_bytes())
-    except (OSError, ValueError):
-        return None
+def bytes_needed(states: States, video: bool) -> tuple[int, int]:
+    """How much disk a build takes while it runs, and when it is done: about, in bytes."""
+    done = len(states.pose) * (_BYTES_VIDEO if video else _BYTES_IMAGE)
+    return _COPIES * done + len(states.episode_ends) * _BYTES_EPISODE, done
+
+
+def build_pixels(
+    states: States,
+    output: str | Path,
+    *,
+    video: bool = False,
+    workers: int = 1,
+    on_progress: OnProgress | None = None,
+) -> Path:
+    """Draw all states and write them as a LeRobotDataset into `output`, a new folder or one that it made.
+
+    The files depend on the states, on `video` and on the versions, which are all in `FILE` beside them; not
+    on the number of workers or on an interruption: the same call goes on.
+
+    video: AV1, as lerobot/pusht has it, which is lossy; else PNG, every pixel as it was drawn. workers:
+    number of processes.
+
+    Raises:
+        IlBenchError: `output` is something else's or cannot be written, there is too little room, or the
+            video cannot be encoded.
+    """
+    output, inputs = Path(output).expanduser().resolve(), inputs_of(states, video)
+    if not is_made(output, inputs):
+        _check_room(states, output, video)
+
+    def write(folder: Path, whole: Path) -> None:
+        run_missing(
+            partial(EpisodeWriter, states, folder, video),
+            EpisodeWriter.write,
+            [[episode] for episode in range(inputs.episodes)],
+            lambda task: is_whole(folder, states, task[0]),
+            workers=min(workers, usable_cores()),
+            on_progress=on_progress,
+            name="episodes",
+        )
+        join_episodes([folder_of(folder, episode) for episode in range(inputs.episodes)], whole, video)
+        provenance.write(whole, states.made_by)
+        provenance.write(whole, inputs, FILE)
+
+    make_once(output, inputs, write)
+    return output
 
 
 def _check_room(states: States, output: Path, video: bool) -> None:
@@ -125,22 +122,3 @@ def _check_room(states: States, output: Path, video: bool) -> None:
             f"{there}: {free / 1e6:.0f} MB are free and this takes about {most / 1e6:.0f} MB while it runs; "
             "make room, give another --output, or use --video"
         )
-
-
-def _write_episodes(
-    states: States, folder: Path, video: bool, workers: int, on_progress: Callable[[int, int], None] | None
-) -> None:
-    """Write the datasets of all episodes that are not in the folder yet."""
-    lengths = [end - start for start, end in states.spans]
-    missing = [k for k, length in enumerate(lengths) if not is_whole(folder, k, length)]
-
-    def progress(n_missing: int) -> None:
-        if on_progress is not None:
-            on_progress(len(lengths) - n_missing, len(lengths))
-
-    progress(len(missing))
-    executor = executors.choose(min(workers, usable_cores()), len(missing))
-    load = partial(EpisodeWriter, states, folder, video)
-    with closing(executor.run(load, EpisodeWriter.write, missing, name="episode {}".format)) as results:
-        for n_done, _ in enumerate(results, 1):
-            progress(len(missing) - n_done)

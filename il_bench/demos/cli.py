@@ -15,7 +15,6 @@ from il_bench.rollout import progress
 
 if TYPE_CHECKING:
     from il_bench.demos.check import Finding
-    from il_bench.demos.provenance import Provenance
     from il_bench.demos.states import States
 
 app = typer.Typer(
@@ -92,7 +91,13 @@ def make(
                 workers=workers,
                 on_progress=on_block,
             )
-    _report(output, made)
+    kept = [episode for episode in made.episodes if episode is not None]
+    frames = sum(episode.steps for episode in kept)
+    typer.echo(f"{output.expanduser().resolve()}: {len(kept)} episodes, {frames} frames")
+    if left_out := [str(episode.seed) for episode in made.left_out]:
+        more = f" and {len(left_out) - _MAX_SHOWN} more" if len(left_out) > _MAX_SHOWN else ""
+        seeds = ", ".join(left_out[:_MAX_SHOWN])
+        typer.echo(f"Left out, not solved within 300 steps: {len(left_out)} (seeds {seeds}{more})")
 
 
 @app.command()
@@ -187,9 +192,10 @@ def build(
 
 
 def _draw(states: "States", output: Path, video: bool, workers: int) -> None:
-    from il_bench.demos.build import build_pixels, bytes_needed, is_built
+    from il_bench.demos.build import build_pixels, bytes_needed, inputs_of
+    from il_bench.demos.output import is_made
 
-    if is_built(states, output, video=video):
+    if is_made(output, inputs_of(states, video)):
         typer.echo(f"{output}: is there already, by the same command; only checked again", err=True)
         return
     most, done = (f"{size / 1e6:.0f} MB" for size in bytes_needed(states, video))
@@ -221,16 +227,6 @@ def _progress(episodes: int) -> AbstractContextManager[progress.OnBlock]:
     if sys.stderr.isatty():
         return progress.bar("demonstrations", episodes, sys.stderr, nullcontext)
     return progress.log("demonstrations", episodes, lambda line: typer.echo(line, err=True), nullcontext)
-
-
-def _report(output: Path, made: "Provenance") -> None:
-    kept = [episode for episode in made.episodes if episode is not None]
-    frames = sum(episode.steps for episode in kept)
-    typer.echo(f"{output.expanduser().resolve()}: {len(kept)} episodes, {frames} frames")
-    if left_out := made.left_out:
-        seeds = ", ".join(str(episode.seed) for episode in left_out[:_MAX_SHOWN])
-        more = f" and {len(left_out) - _MAX_SHOWN} more" if len(left_out) > _MAX_SHOWN else ""
-        typer.echo(f"Left out, not solved within 300 steps: {len(left_out)} (seeds {seeds}{more})")
 
 
 def _conclude(data: Path, findings: "list[Finding]") -> None:

@@ -1,12 +1,12 @@
 """What is in a set of demonstrations: how long, how well and how smoothly they end at the goal."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from numpy.typing import NDArray
 
 from il_bench.data.lerobot_folder import read_column
@@ -42,8 +42,7 @@ class Description:
     @property
     def change(self) -> NDArray[np.float64]:
         """How far the action moves from one step to the next, px, within all episodes."""
-        steps = [np.linalg.norm(np.diff(path, axis=0), axis=1) for path in self.paths]
-        return np.concatenate(steps)
+        return np.concatenate([np.linalg.norm(np.diff(path, axis=0), axis=1) for path in self.paths])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; lengths in steps, action_change in px a step, None where unknown."""
@@ -78,41 +77,32 @@ def measure(dataset: LeRobotDataset) -> Description:
     columns = dataset.hf_dataset.with_format("numpy")
     ends = np.asarray(dataset.meta.episodes["dataset_to_index"], np.int64)
     found = provenance.read(Path(dataset.root), len(ends))
-    known = np.full(len(ends), np.nan)
-    if found is not None:
-        known[:] = [np.nan if episode is None else episode.max_coverage for episode in found.episodes]
+    known = np.array([np.nan if episode is None else episode.max_coverage for episode in found.episodes])
     unknown = np.isnan(known)
     covered = np.where(unknown, _computed(dataset, columns, ends), known) if unknown.any() else known
     solved = covered > SUCCESS_COVERAGE
     if "next.success" in dataset.features:
         solved |= read_column(columns, "next.success").reshape(-1)[ends - 1].astype(np.bool_)
-    action = _floats(columns, "action")
     return Description(
         length=np.diff(ends, prepend=0),
         coverage=covered,
         solved=solved,
-        paths=[action[start:end] for start, end in pairwise([0, *ends.tolist()])],
-        left_out=0 if found is None else len(found.left_out),
+        paths=np.split(read_column(columns, "action").astype(np.float64), ends[:-1]),
+        left_out=len(found.left_out),
     )
 
 
 def _computed(dataset: LeRobotDataset, columns: Any, ends: NDArray[np.int64]) -> NDArray[np.float64]:
     computed: NDArray[np.float64] = np.full(len(ends), np.nan)
-    if "observation.environment_state" in dataset.features:
-        computed = coverage_at_ends(
-            _floats(columns, "observation.state"),
-            _floats(columns, "observation.environment_state"),
-            _floats(columns, "action"),
-            ends,
+    if OBS_ENV_STATE in dataset.features:
+        agent, keypoints, action = (
+            read_column(columns, key).astype(np.float64) for key in (OBS_STATE, OBS_ENV_STATE, ACTION)
         )
+        computed = coverage_at_ends(agent, keypoints, action, ends)
     if "next.reward" in dataset.features:  # clipped at 1
-        reward = _floats(columns, "next.reward").reshape(-1)[ends - 1]
-        return np.asarray(np.fmax(computed, SUCCESS_COVERAGE * reward))
+        reward = read_column(columns, "next.reward").astype(np.float64).reshape(-1)[ends - 1]
+        computed = np.fmax(computed, SUCCESS_COVERAGE * reward)
     return computed
-
-
-def _floats(columns: Any, key: str) -> NDArray[np.float64]:
-    return read_column(columns, key).astype(np.float64)
 
 
 def _percentiles(values: NDArray[np.float64], **wanted: float) -> dict[str, float | None]:

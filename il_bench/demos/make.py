@@ -1,8 +1,6 @@
 """Let the expert solve PushT from many start states, and write the episodes as a LeRobotDataset."""
 
 import shlex
-from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -12,20 +10,18 @@ import numpy as np
 from il_bench import machine
 from il_bench.data.convert import compact, outcome_columns, place_columns, write_columns
 from il_bench.demos import provenance
-from il_bench.demos.output import make_once
+from il_bench.demos.output import OnProgress, make_once, run_missing
 from il_bench.demos.provenance import MakeInputs, Part, Provenance
-from il_bench.demos.recording import RecordedBlock, Recorder, Recording
+from il_bench.demos.recording import RecordedBlock, Recorder, Recording, block_path
 from il_bench.errors import IlBenchError
 from il_bench.protocol import BLOCK_SIZE, LAST_TRAINING_SEED, MAX_STEPS
 from il_bench.pusht.geometry import block_keypoints
-from il_bench.rollout import executors
 
 TAKEOVER_MAX = 200
 MAX_NOISE = 1.0
 # So many seeds are recorded together without a policy. With one it is the policy's block, whose size decides
 # its numbers.
 _BLOCK_WITHOUT_POLICY = 10
-_Progress = Callable[[int, int], None]
 
 
 def make_demos(
@@ -38,7 +34,7 @@ def make_demos(
     takeover_max: int = TAKEOVER_MAX,
     only_unsolved: bool = False,
     workers: int = 1,
-    on_progress: _Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Provenance:
     """Write the expert's episodes as a LeRobotDataset into the new folder `output`; return its provenance.
 
@@ -56,7 +52,6 @@ def make_demos(
         only_unsolved: leave out the episodes that the policy solves within takeover_max steps, so that the
             data hold what it cannot do.
         workers: number of processes.
-        on_progress: called as `on_progress(n_done, n_episodes)`.
 
     Raises:
         IlBenchError: an argument is out of range, `output` is something else's, the policy cannot be loaded
@@ -79,15 +74,24 @@ def make_demos(
         policy=policy,
         fingerprint=machine.fingerprint(),
     )
+    size = _BLOCK_WITHOUT_POLICY if policy is None else BLOCK_SIZE
+    blocks = [list(group) for _, group in groupby(range(seed, seed + episodes), lambda one: one // size)]
 
     def write(folder: Path, whole: Path) -> None:
-        blocks = _blocks(folder, inputs, from_policy, workers, on_progress)
-        _write(whole, blocks, _provenance(blocks, inputs, _command(inputs, from_policy)))
+        run_missing(
+            partial(Recorder, inputs, from_policy, folder),
+            Recorder.write,
+            blocks,
+            lambda seeds: RecordedBlock.is_whole(block_path(folder, seeds)),
+            workers=workers,
+            on_progress=on_progress,
+            name="seeds",
+        )
+        recorded = [RecordedBlock.load(block_path(folder, seeds)) for seeds in blocks]
+        _write(whole, recorded, _provenance(recorded, inputs, _command(inputs, from_policy)))
 
-    make_once(output, inputs, _inputs_of, write)
-    found = provenance.read(output)
-    assert found is not None
-    return found
+    make_once(output, inputs, write)
+    return provenance.read(output)
 
 
 def _check(episodes: int, seed: int, noise: float, takeover_max: int, workers: int) -> None:
@@ -107,51 +111,14 @@ def _check(episodes: int, seed: int, noise: float, takeover_max: int, workers: i
         )
 
 
-def _inputs_of(dataset: Path) -> MakeInputs | None:
-    found = provenance.read(dataset)
-    return found.parts[0].made if found is not None and len(found.parts) == 1 else None
-
-
 def _command(inputs: MakeInputs, from_policy: str | None) -> str:
-    words = ["il-bench demos make", f"--episodes {inputs.episodes}", f"--seed {inputs.seed}"]
+    words = f"il-bench demos make --episodes {inputs.episodes} --seed {inputs.seed}"
     if inputs.noise:
-        words.append(f"--noise {inputs.noise!r}")
+        words += f" --noise {inputs.noise!r}"
     if inputs.policy is not None and from_policy is not None:
-        words.append(f"--from-policy {shlex.quote(from_policy)}")
-        words.append(f"--takeover-max {inputs.policy['takeover_max']}")
-        if inputs.policy["only_unsolved"]:
-            words.append("--only-unsolved")
-    return " ".join(words)
-
-
-def _blocks(
-    folder: Path, inputs: MakeInputs, from_policy: str | None, workers: int, on_progress: _Progress | None
-) -> list[RecordedBlock]:
-    """All blocks in seed order: those that the folder holds, and the others, recorded and kept in it."""
-    size = _BLOCK_WITHOUT_POLICY if inputs.policy is None else BLOCK_SIZE
-    seeds = range(inputs.seed, inputs.seed + inputs.episodes)
-    blocks = [list(group) for _, group in groupby(seeds, key=lambda seed: seed // size)]
-    paths = {block[0]: folder / f"block-{block[0]:06d}.npz" for block in blocks}
-    found = {first: known for first, path in paths.items() if (known := RecordedBlock.load(path)) is not None}
-    missing = [block for block in blocks if block[0] not in found]
-
-    def progress() -> None:
-        if on_progress is not None:
-            on_progress(sum(len(block) for block in blocks if block[0] in found), inputs.episodes)
-
-    progress()
-    executor = executors.choose(workers, len(missing))
-    load = partial(Recorder.load, inputs, from_policy)
-    with closing(executor.run(load, Recorder.record, missing, name=_name)) as results:
-        for first, block in results:
-            block.save(paths[first])
-            found[first] = block
-            progress()
-    return [found[first] for first in paths]
-
-
-def _name(seeds: list[int]) -> str:
-    return f"seeds {seeds[0]}-{seeds[-1]}"
+        words += f" --from-policy {shlex.quote(from_policy)} --takeover-max {inputs.policy['takeover_max']}"
+        words += " --only-unsolved" if inputs.policy["only_unsolved"] else ""
+    return words
 
 
 def _provenance(blocks: list[RecordedBlock], inputs: MakeInputs, command: str) -> Provenance:

@@ -10,13 +10,11 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from il_bench.data import open_dataset
 from il_bench.data.convert import compact
-from il_bench.data.lerobot_folder import first_line, open_folder
+from il_bench.data.lerobot_folder import open_folder
 from il_bench.demos import provenance
 from il_bench.demos.provenance import Provenance
 from il_bench.errors import IlBenchError
-
-#: What LeRobot wants equal of the features of datasets that it merges.
-_ASPECTS = ("dtype", "shape", "names")
+from il_bench.files import writing
 
 
 def merge_demos(
@@ -39,24 +37,24 @@ def merge_demos(
     names = names or [Path(source).name for source in sources]
     datasets = [open_dataset(source) for source in sources]
     _check(datasets, names)
-    found = _provenance(datasets, names)
-    try:
+    found = [
+        provenance.read(dataset.root, dataset.meta.total_episodes).named(name)
+        for dataset, name in zip(datasets, names, strict=True)
+    ]
+    joined = Provenance(
+        parts=[part for each in found for part in each.parts],
+        episodes=[episode for each in found for episode in each.episodes],
+    )
+    with writing(output, "give another --output"):
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as beside:
             whole = Path(beside) / output.name
-            aggregate_datasets(
-                repo_ids=[dataset.repo_id for dataset in datasets],
-                roots=[Path(dataset.root) for dataset in datasets],
-                aggr_repo_id=f"local/{output.name}",
-                aggr_root=whole,
-            )
+            roots = [Path(dataset.root) for dataset in datasets]
+            ids = [dataset.repo_id for dataset in datasets]
+            aggregate_datasets(ids, f"local/{output.name}", roots, whole)
             compact(whole)
-            provenance.write(whole, found)
+            provenance.write(whole, joined)
             shutil.move(whole, output)
-    except OSError as error:
-        raise IlBenchError(
-            f"{output}: cannot be written ({first_line(error)}); give another --output"
-        ) from error
     return open_folder(output)
 
 
@@ -81,19 +79,7 @@ def _difference(first: LeRobotDataset, other: LeRobotDataset) -> str | None:
         ours, theirs = first.features.get(key), other.features.get(key)
         if ours is None or theirs is None:
             return f"{'has a' if ours is None else 'lacks the'} feature {key}, not"
-        for aspect in _ASPECTS:
+        for aspect in ("dtype", "shape", "names"):
             if plain(ours.get(aspect)) != plain(theirs.get(aspect)):
                 return f"feature {key} has {aspect} {theirs.get(aspect)!r}, not {ours.get(aspect)!r}"
     return None
-
-
-def _provenance(datasets: Sequence[LeRobotDataset], names: Sequence[str]) -> Provenance:
-    found = []
-    for dataset, name in zip(datasets, names, strict=True):
-        n_episodes = dataset.meta.total_episodes
-        known = provenance.read(Path(dataset.root), n_episodes) or Provenance.unknown(n_episodes)
-        found.append(known.named(name))
-    return Provenance(
-        parts=[part for each in found for part in each.parts],
-        episodes=[episode for each in found for episode in each.episodes],
-    )

@@ -5,7 +5,8 @@ that writes to it holds a lock on it. It is gone when the dataset is in its plac
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,34 +14,35 @@ from pydantic import ValidationError
 from il_bench.demos.provenance import Inputs
 from il_bench.errors import IlBenchError
 from il_bench.files import locked, write_whole, writing
+from il_bench.machine import differences
+from il_bench.rollout import executors
+
+#: Called as `on_progress(n_done, n_episodes)`.
+OnProgress = Callable[[int, int], None]
 
 _ELSEWHERE = "give another --output"
 _REPEAT = "make room and repeat the command, finished episodes are kept"
 
 
-def is_made[I: Inputs](output: Path, inputs: I, read: Callable[[Path], I | None]) -> bool:
+def is_made(output: Path, inputs: Inputs) -> bool:
     """Whether `output` is there, made from the same inputs; False if the folder is free.
-
-    read: gives the inputs that a dataset says it was made from, None if it does not say.
 
     Raises:
         IlBenchError: `output` is something else, or made from other inputs (names those that differ).
     """
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False
-    found = read(output) if output.is_dir() else None
+    found = inputs.of(output)
     if found is None:
         raise IlBenchError(f"{output}: is there already and was not made by this command; {_ELSEWHERE}")
-    if differing := found.differences(inputs):
+    if differing := differences(found.model_dump(), inputs.model_dump()):
         raise IlBenchError(
             f"{output}: made by another command already ({', '.join(differing)}); {_ELSEWHERE}"
         )
     return True
 
 
-def make_once[I: Inputs](
-    output: Path, inputs: I, read: Callable[[Path], I | None], write: Callable[[Path, Path], None]
-) -> None:
+def make_once(output: Path, inputs: Inputs, write: Callable[[Path, Path], None]) -> None:
     """Make `output` unless it is made; a call that was interrupted goes on with what `write` finished.
 
     write: called as `write(partial, whole)`. It writes the dataset into the new folder `whole`, and keeps
@@ -50,7 +52,7 @@ def make_once[I: Inputs](
         IlBenchError: as `is_made`; `DIR.partial` is of other inputs or in use by another process; or a folder
             cannot be written.
     """
-    if is_made(output, inputs, read):
+    if is_made(output, inputs):
         return
     partial = output.with_name(f"{output.name}.partial")
     with writing(partial, _ELSEWHERE):
@@ -58,7 +60,7 @@ def make_once[I: Inputs](
     busy = f"another process is making these; let it finish, or {_ELSEWHERE}"
     with locked(partial / "lock", partial, busy, _ELSEWHERE):
         _claim(partial, inputs)
-        if not is_made(output, inputs, read):  # another process was not faster
+        if not is_made(output, inputs):  # another process was not faster
             whole = partial / "whole"
             with writing(output, _REPEAT):
                 shutil.rmtree(whole, ignore_errors=True)  # of a run that was killed while it wrote
@@ -81,13 +83,48 @@ def _claim(partial: Path, inputs: Inputs) -> None:
             write_whole(path, inputs.model_dump_json(indent=1).encode())
         return
     try:
-        found = type(inputs).model_validate_json(path.read_bytes())
+        found = inputs.model_validate_json(path.read_bytes())
     except ValidationError:
         raise IlBenchError(
             f"{path}: damaged, or of another command; remove {partial} and start again"
         ) from None
-    if differing := found.differences(inputs):
+    if differing := differences(found.model_dump(), inputs.model_dump()):
         raise IlBenchError(
             f"{partial}: half made by another command ({', '.join(differing)}); repeat that one to go on, "
             f"remove the folder to start again, or {_ELSEWHERE}"
         )
+
+
+def run_missing[L](
+    load: Callable[[], L],
+    write: Callable[[L, Sequence[int]], int],
+    tasks: Sequence[Sequence[int]],
+    is_whole: Callable[[Sequence[int]], bool],
+    *,
+    workers: int,
+    on_progress: OnProgress | None,
+    name: str,
+) -> None:
+    """Run the tasks that an earlier call has not finished.
+
+    Args:
+        load: gives what `write` needs, once in every process.
+        write: writes the episodes of a task to the disk, and returns how many they are.
+        tasks: the episodes or seeds of each.
+        is_whole: whether a task's episodes are on the disk already.
+        workers: number of processes.
+        on_progress: called before the first task and after every one.
+        name: what an error calls a task, before its first and its last number.
+    """
+    missing = [task for task in tasks if not is_whole(task)]
+    n_episodes, n_missing = (sum(len(task) for task in some) for some in (tasks, missing))
+    n_done = n_episodes - n_missing
+    report = on_progress or (lambda n_done, n_episodes: None)
+    report(n_done, n_episodes)
+    executor = executors.choose(workers, len(missing))
+    with closing(
+        executor.run(load, write, missing, name=lambda task: f"{name} {task[0]}-{task[-1]}")
+    ) as results:
+        for n in results:
+            n_done += n
+            report(n_done, n_episodes)

@@ -26,7 +26,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.video_utils import concatenate_video_files, get_video_duration_in_s
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 
-from il_bench.data.convert import TASK, compact
+from il_bench.data.convert import FEATURES, TASK, compact, new_metadata
 from il_bench.data.lerobot_folder import VIDEO_BACKEND
 from il_bench.demos.replay import IMAGE_SIZE, Drawer
 from il_bench.demos.states import REWARD, SUCCESS, States
@@ -45,11 +45,9 @@ def features(video: bool) -> dict[str, dict[str, Any]]:
     kind, shape = "video" if video else "image", (IMAGE_SIZE, IMAGE_SIZE, 3)
     return {
         OBS_IMAGE: {"dtype": kind, "shape": shape, "names": ["height", "width", "channel"]},
-        OBS_STATE: {"dtype": "float32", "shape": (2,), "names": _MOTORS},
-        ACTION: {"dtype": "float32", "shape": (2,), "names": _MOTORS},
-        REWARD: {"dtype": "float32", "shape": (1,), "names": None},
-        "next.done": {"dtype": "bool", "shape": (1,), "names": None},
-        SUCCESS: {"dtype": "bool", "shape": (1,), "names": None},
+        OBS_STATE: FEATURES[OBS_STATE] | {"names": _MOTORS},
+        ACTION: FEATURES[ACTION] | {"names": _MOTORS},
+        **{key: FEATURES[key] for key in (REWARD, "next.done", SUCCESS)},
     }
 
 
@@ -58,10 +56,11 @@ def folder_of(folder: Path, episode: int) -> Path:
     return folder / f"episode-{episode:06d}"
 
 
-def is_whole(folder: Path, episode: int, n_frames: int) -> bool:
+def is_whole(folder: Path, states: States, episode: int) -> bool:
     """Whether the dataset of an episode is there, whole."""
+    start, end = states.spans[episode]
     try:
-        return bool(pq.read_metadata(folder_of(folder, episode) / _DATA).num_rows == n_frames)
+        return bool(pq.read_metadata(folder_of(folder, episode) / _DATA).num_rows == end - start)
     except Exception:  # not there, or somebody damaged it: pyarrow has several types for that
         return False
 
@@ -74,9 +73,10 @@ class EpisodeWriter:
         self._states, self._folder, self._video = states, folder, video
         self._draw = Drawer()
 
-    def write(self, episode: int) -> int:
-        """Write the dataset of an episode, which is there when it is whole, and return the episode."""
-        states, place = self._states, folder_of(self._folder, episode)
+    def write(self, task: Sequence[int]) -> int:
+        """Write the dataset of one episode, which is there when it is whole; return 1."""
+        states, (episode,) = self._states, task
+        place = folder_of(self._folder, episode)
         partial = place.with_suffix(".partial")
         for leftover in (place, partial):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -108,7 +108,7 @@ class EpisodeWriter:
         finally:
             dataset.finalize()  # or it writes when it is garbage-collected, into a folder that may be gone
         partial.rename(place)
-        return episode
+        return 1
 
 
 @contextmanager
@@ -127,27 +127,16 @@ def _quiet() -> Iterator[None]:
 
 def join_episodes(folders: Sequence[Path], root: Path, video: bool) -> None:
     """Write the datasets of single episodes, in this order, as one into the new folder `root`."""
-    meta = LeRobotDatasetMetadata.create(
-        repo_id=f"local/{root.name}",
-        fps=CONTROL_HZ,
-        features=features(video),
-        root=root,
-        robot_type=ROBOT_TYPE,
-        use_videos=video,
-    )
-    try:
-        meta.save_episode_tasks([TASK])
+    with new_metadata(root, features(video), ROBOT_TYPE, video) as meta:
         places = _join_videos(folders, meta) if video else [{} for _ in folders]
         start = 0
         for episode, (folder, table, place) in enumerate(_join_data(folders, meta)):
-            numbers = {"index": table["index"].to_numpy(), "episode_index": table["episode_index"].to_numpy()}
+            numbers = {key: table[key].to_numpy() for key in ("index", "episode_index")}
             stats = load_stats(folder) | compute_episode_stats(numbers, meta.features)
             place |= places[episode]
             place |= {"dataset_from_index": start, "dataset_to_index": start + len(table)}
             meta.save_episode(episode, len(table), [TASK], stats, place)
             start += len(table)
-    finally:
-        meta.finalize()  # or it writes when it is garbage-collected, into a folder that may be gone
     compact(root)
 
 

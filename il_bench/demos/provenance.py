@@ -13,14 +13,16 @@ from il_bench.files import write_whole
 FILE = Path("meta") / "il_bench.json"
 
 
-class EpisodeOrigin(BaseModel):
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EpisodeOrigin(_Facts):
     """Where one demonstration comes from.
 
     seed: of the start state. steps: of the expert. max_coverage: its best; the last state's if it succeeded.
     takeover: how many steps a policy drove before; None without a policy.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int
     steps: int
@@ -30,19 +32,13 @@ class EpisodeOrigin(BaseModel):
     takeover: int | None = None
 
 
-class Inputs(BaseModel):
+class Inputs(_Facts):
     """Everything that the data of a command depend on: equal inputs give equal data."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def differences(self, other: "Inputs") -> list[str]:
-        """One text a field that differs: 'noise 0.1 instead of 0.0'."""
-        mine, theirs = _flat(self.model_dump()), _flat(other.model_dump())
-        return [
-            f"{name} {theirs.get(name)!r} instead of {mine.get(name)!r}"
-            for name in {**mine, **theirs}
-            if mine.get(name) != theirs.get(name)
-        ]
+    @classmethod
+    def of(cls, dataset: Path) -> "Inputs | None":
+        """What the dataset in a folder says it was made from, None if it does not say."""
+        raise NotImplementedError
 
 
 class MakeInputs(Inputs):
@@ -59,16 +55,20 @@ class MakeInputs(Inputs):
     policy: dict[str, Any] | None
     fingerprint: dict[str, Any]
 
+    @classmethod
+    def of(cls, dataset: Path) -> "MakeInputs | None":
+        """See `Inputs.of`; merged data have several."""
+        parts = read(dataset).parts
+        return parts[0].made if len(parts) == 1 else None
 
-class Part(BaseModel):
+
+class Part(_Facts):
     """A run of episodes that were made together.
 
     n_episodes: how many of the dataset's episodes. source: what it was merged from. command, made: None for
     data that `il-bench demos make` did not make. left_out: episodes that the expert did not solve, which are
     not in the data.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     n_episodes: int
     source: str | None = None
@@ -77,10 +77,8 @@ class Part(BaseModel):
     left_out: list[EpisodeOrigin] = []
 
 
-class Provenance(BaseModel):
+class Provenance(_Facts):
     """The whole file. episodes: one entry an episode of the dataset, None where nothing is known."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[1] = 1
     parts: list[Part]
@@ -102,8 +100,8 @@ class Provenance(BaseModel):
         return self.model_copy(update={"parts": parts})
 
 
-def read(root: Path, n_episodes: int | None = None) -> Provenance | None:
-    """Read a dataset's provenance, None if it has none.
+def read(root: Path, n_episodes: int | None = None) -> Provenance:
+    """Read a dataset's provenance, which is unknown if it has none.
 
     n_episodes: how many the dataset has, where that is known.
 
@@ -112,7 +110,7 @@ def read(root: Path, n_episodes: int | None = None) -> Provenance | None:
     """
     path = root / FILE
     if not path.exists():
-        return None
+        return Provenance.unknown(n_episodes or 0)
     way_out = "make the data again, or remove this file to do without it"
     try:
         found = Provenance.model_validate_json(path.read_bytes())
@@ -124,13 +122,13 @@ def read(root: Path, n_episodes: int | None = None) -> Provenance | None:
     return found
 
 
-def write(root: Path, provenance: Provenance) -> None:
-    """Write a dataset's provenance.
+def write(root: Path, facts: BaseModel, file: Path = FILE) -> None:
+    """Write a dataset's provenance, or other facts about it, into a file of its folder.
 
     Raises:
         OSError: it cannot be written.
     """
-    write_whole(root / FILE, (provenance.model_dump_json(indent=1) + "\n").encode())
+    write_whole(root / file, (facts.model_dump_json(indent=1) + "\n").encode())
 
 
 def pusht_sha256() -> str:
@@ -139,10 +137,3 @@ def pusht_sha256() -> str:
     for path in sorted(Path(str(files("il_bench") / "pusht")).glob("*.py")):
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

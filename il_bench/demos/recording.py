@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from il_bench.demos.provenance import EpisodeOrigin, MakeInputs
 from il_bench.files import write_whole
@@ -135,19 +135,14 @@ class _ActionRecorder:
 
 
 def drive(
-    policy: Policy, seeds: NDArray[np.int64], takeover_max: int, only_unsolved: bool = False
+    policy: Policy, seeds: NDArray[np.int64], takeover_max: int, only_unsolved: bool
 ) -> dict[int, NDArray[np.float32]]:
-    """Let the policy drive each episode, as in an evaluation, for a random number of steps.
+    """Let the policy drive each episode, as in an evaluation, for 0 .. takeover_max steps, drawn uniformly.
 
-    Args:
-        policy: any policy that can be rolled out.
-        seeds: (n,) rising, all of one block of BLOCK_SIZE.
-        takeover_max: each episode's number of steps is drawn uniformly from 0 .. takeover_max. If the policy
-            has solved the task by then, it is drawn again, from the steps before that.
-        only_unsolved: leave out the episodes that the policy solves within takeover_max steps.
+    If the policy has solved the task by then, the number is drawn again, from the steps before that; or, with
+    `only_unsolved`, the episode is left out wherever the policy solves it within takeover_max steps.
 
-    Returns:
-        For each seed the policy's actions, (takeover, 2) px.
+    seeds: (n,) rising, all of one block of BLOCK_SIZE. Returns each one's actions, (takeover, 2) px.
 
     Raises:
         IlBenchError: the policy misbehaves (names seed, step and value).
@@ -157,13 +152,12 @@ def drive(
     actions = [action.to("cpu", torch.float32).numpy() for action in recorder.actions]
     driven = np.stack(actions) if actions else np.zeros((0, BLOCK_SIZE, 2), np.float32)  # (T, block, 2)
     drives = {}
-    for episode in outcomes.to_records():
-        seed, n_steps = episode["seed"], episode["n_steps"]
-        solved_at = n_steps if episode["success"] and n_steps <= takeover_max else None
-        if only_unsolved and solved_at is not None:
-            continue
-        takeover = draw_takeover(seed, takeover_max, solved_at)
-        drives[seed] = driven[:takeover, seed % BLOCK_SIZE]
+    for seed, success, n_steps in zip(
+        seeds.tolist(), outcomes.success, outcomes.n_steps.tolist(), strict=True
+    ):
+        solved_at = n_steps if success and n_steps <= takeover_max else None
+        if solved_at is None or not only_unsolved:
+            drives[seed] = driven[: draw_takeover(seed, takeover_max, solved_at), seed % BLOCK_SIZE]
     return drives
 
 
@@ -171,9 +165,7 @@ def draw_takeover(seed: int, takeover_max: int, solved_at: int | None) -> int:
     """After how many steps the expert takes over: 0 .. takeover_max, and before `solved_at` if given."""
     rng = stream(seed, TAKEOVER_STREAM)
     step = int(rng.integers(takeover_max + 1))
-    if solved_at is not None and step >= solved_at:
-        step = int(rng.integers(solved_at))
-    return step
+    return step if solved_at is None or step < solved_at else int(rng.integers(solved_at))
 
 
 @dataclass(frozen=True)
@@ -187,11 +179,7 @@ class RecordedBlock:
     frames: Recording
 
     def save(self, path: Path) -> None:
-        """Write it to a .npz file, which is on the disk, whole, when this returns.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Write it to a .npz file, whole. Raises OSError if it cannot be written."""
         arrays: dict[str, NDArray[Any]] = dict(vars(self.frames))
         arrays["episodes"] = np.array(_ORIGINS.dump_json(self.episodes).decode())
         content = io.BytesIO()
@@ -199,41 +187,48 @@ class RecordedBlock:
         write_whole(path, content.getvalue())
 
     @staticmethod
-    def load(path: Path) -> "RecordedBlock | None":
-        """Read what `save` wrote; None if it is not there, or damaged."""
+    def load(path: Path) -> "RecordedBlock":
+        """Read what `save` wrote."""
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            frames = Recording(*(arrays[name] for name in Recording.__dataclass_fields__))
+            return RecordedBlock(_ORIGINS.validate_json(str(arrays["episodes"])), frames)
+
+    @staticmethod
+    def is_whole(path: Path) -> bool:
+        """Whether `load` can read the file: it is there, and not damaged."""
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                frames = Recording(*(arrays[name] for name in Recording.__dataclass_fields__))
-                return RecordedBlock(_ORIGINS.validate_json(str(arrays["episodes"])), frames)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, ValidationError):
-            return None
+            RecordedBlock.load(path)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # pydantic's is a ValueError
+            return False
+        return True
+
+
+def block_path(folder: Path, seeds: Sequence[int]) -> Path:
+    """Where the episodes of a block of seeds are kept."""
+    return folder / f"block-{seeds[0]:06d}.npz"
 
 
 class Recorder:
-    """Records the episodes of a block of seeds: the expert, and before it the policy if there is one."""
+    """Records the episodes of blocks of seeds: the expert, and before it the policy if there is one.
 
-    def __init__(self, inputs: MakeInputs, policy: Policy | None) -> None:
-        self._inputs, self._policy = inputs, policy
-        self._expert = Expert()
+    from_policy: as `load_policy` takes it. folder: where finished blocks are kept.
+    """
 
-    @staticmethod
-    def load(inputs: MakeInputs, from_policy: str | None) -> "Recorder":
-        """Return what a process starts with; `from_policy` as `load_policy` takes it."""
-        if from_policy is None:
-            return Recorder(inputs, None)
-        from il_bench.policies.checkpoint import load_policy
+    def __init__(self, inputs: MakeInputs, from_policy: str | None, folder: Path) -> None:
+        self._inputs, self._folder = inputs, folder
+        self._expert, self._policy = Expert(), None
+        if from_policy is not None:
+            from il_bench.policies.checkpoint import load_policy
 
-        return Recorder(inputs, load_policy(from_policy))
+            self._policy = load_policy(from_policy)
 
-    def record(self, seeds: list[int]) -> tuple[int, RecordedBlock]:
-        """Return the first seed, and the episodes; if a policy drives, all seeds are of one BLOCK_SIZE."""
+    def write(self, seeds: Sequence[int]) -> int:
+        """Record a block into its file; if a policy drives, all seeds are of one BLOCK_SIZE."""
         episodes, kept = [], []
         for seed, driven in self._drives(seeds).items():
-            simulator = (
-                Simulator()
-            )  # brought to the state that the policy left, the agent's velocity included
+            simulator = Simulator()
             simulator.reset(seed)
-            for x, y in driven.astype(np.float64).tolist():
+            for x, y in driven.astype(np.float64).tolist():  # to where the policy left it, velocity included
                 simulator.step(x, y)
             recording = record(simulator, self._expert, Noise(self._inputs.noise, seed))
             origin = EpisodeOrigin(
@@ -247,9 +242,10 @@ class Recorder:
             episodes.append(origin)
             if recording.success:
                 kept.append(recording)
-        return seeds[0], RecordedBlock(episodes, Recording.concatenate(kept))
+        RecordedBlock(episodes, Recording.concatenate(kept)).save(block_path(self._folder, seeds))
+        return len(seeds)
 
-    def _drives(self, seeds: list[int]) -> dict[int, NDArray[np.float32]]:
+    def _drives(self, seeds: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         settings = self._inputs.policy
         if self._policy is None or settings is None:
             return dict.fromkeys(seeds, np.zeros((0, 2), np.float32))

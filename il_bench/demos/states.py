@@ -101,7 +101,6 @@ def _of_dataset(dataset: LeRobotDataset, where: str, name: str) -> States:
     ends = np.asarray(dataset.meta.episodes["dataset_to_index"], np.int64)
     pose = poses_of(read_column(table, OBS_ENV_STATE).astype(np.float64))
     reward, success, reward_from = _outcomes(dataset, table, pose, ends, where)
-    made_by = provenance.read(Path(dataset.root), len(ends)) or Provenance.unknown(len(ends))
     return States(
         name=name,
         agent=read_column(table, OBS_STATE).astype(np.float32),
@@ -111,7 +110,7 @@ def _of_dataset(dataset: LeRobotDataset, where: str, name: str) -> States:
         success=success,
         episode_ends=ends,
         reward_from=reward_from,
-        made_by=made_by.named(name),
+        made_by=provenance.read(Path(dataset.root), len(ends)).named(name),
     )
 
 

@@ -149,7 +149,7 @@ def _after(n_calls: int, real: Callable[..., Any]) -> Callable[..., Any]:
         (pixels.LeRobotDataset, "add_frame", 17, 1),
         (pixels.LeRobotDataset, "save_episode", 1, 1),
         (pixels, "compact", 0, 2),
-        (pixels.LeRobotDatasetMetadata, "save_episode", 3, 2),
+        (convert.LeRobotDatasetMetadata, "save_episode", 3, 2),
         (build_module.provenance, "write", 0, 2),
     ],
 )
@@ -197,7 +197,7 @@ def test_the_same_call_again_changes_nothing_and_another_is_refused(
     monkeypatch.setattr(pixels, "Drawer", None)
     assert build_pixels(states, output) == output
     with pytest.raises(
-        IlBenchError, match=r"made by another command already \(images 'video' instead of 'image'"
+        IlBenchError, match=r"made by another command already \(images was 'image', is 'video'"
     ):
         build_pixels(states, output, video=True)
     assert contents(output) == before

@@ -80,14 +80,14 @@ def test_a_finished_block_comes_back_and_a_damaged_one_does_not(tmp_path: Path) 
     episode = EpisodeOrigin(seed=3, steps=5, max_coverage=0.96, success=True, noise=0.1, takeover=4)
     path = tmp_path / "block.npz"
     RecordedBlock([episode], frames).save(path)
+    assert RecordedBlock.is_whole(path)
     block = RecordedBlock.load(path)
-    assert block is not None
     assert block.episodes == [episode]
     for name, array in vars(frames).items():
         np.testing.assert_array_equal(getattr(block.frames, name), array)
     path.write_bytes(path.read_bytes()[:-100])
-    assert RecordedBlock.load(path) is None
-    assert RecordedBlock.load(tmp_path / "other.npz") is None
+    assert not RecordedBlock.is_whole(path)
+    assert not RecordedBlock.is_whole(tmp_path / "other.npz")
 
 
 def test_the_same_command_again_changes_nothing_and_makes_nothing(
@@ -155,14 +155,14 @@ def test_arguments_out_of_range_are_named(tmp_path: Path, changed: dict[str, Any
 
 def test_what_another_command_made_is_refused(made: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        IlBenchError, match=r"demos: made by another command already \(noise 0.0 instead of 0.05"
+        IlBenchError, match=r"demos: made by another command already \(noise was 0.05, is 0.0"
     ):
         make_demos(made, **{**ARGUMENTS, "noise": 0.0})
     output = tmp_path / "demos"
     with pytest.raises(KeyboardInterrupt):
         make_demos(output, **ARGUMENTS, on_progress=interrupted_after(0))
     with pytest.raises(
-        IlBenchError, match=r"demos.partial: half made by another command \(seed 9 instead of 8"
+        IlBenchError, match=r"demos.partial: half made by another command \(seed was 8, is 9"
     ):
         make_demos(output, **{**ARGUMENTS, "seed": 9})
     output.mkdir()
