@@ -14,11 +14,14 @@ class IlBenchError(ValueError):
     """Bad input: the message names the file, field or value, and the way out."""
 
 
-def place_of(error: BaseException) -> str:
-    """Where a caught ``error`` came from, "conftest.py, line 12": the user's code if it went through any."""
+def described(error: Exception) -> str:
+    """What a caught ``error`` says and where it came from, the user's code if it went through any.
+
+    "KeyError: 'codebook' (conftest.py, line 12)".
+    """
     frames = traceback.extract_tb(error.__traceback__)
     frame = ([frame for frame in frames if _is_users(frame.filename)] or frames)[-1]
-    return f"{Path(frame.filename).name}, line {frame.lineno}"
+    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 def _is_users(file: str) -> bool:

@@ -24,23 +24,22 @@ def check_numbers(where: str, array: NDArray[Any], columns: int) -> None:
         raise IlBenchError(f"{where}: shape {array.shape}, expected (number of frames, {columns})")
     if len(array) == 0:
         raise IlBenchError(f"{where}: no frames; a dataset needs at least one episode with one frame")
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        row, column = bad[0]
-        raise IlBenchError(
-            f"{where}: {array[row, column]} at frame {row}, column {column} ({len(bad)} such values);"
-            " remove or repair those episodes"
-        )
+    _refuse(where, array, ~np.isfinite(array), "", "remove or repair those episodes")
 
 
 def check_range(where: str, array: NDArray[Any], low: float, high: float, unit: str) -> None:
     """Check that every value of a (N, columns) array lies in [low, high]."""
-    bad = np.argwhere((array < low) | (array > high))
-    if len(bad):
-        row, column = bad[0]
+    bad = (array < low) | (array > high)
+    _refuse(where, array, bad, f", outside [{low:g}, {high:g}]", f"expected {unit}")
+
+
+def _refuse(where: str, array: NDArray[Any], bad: NDArray[np.bool_], what: str, way_out: str) -> None:
+    """Name the first bad value of an (N, columns) array, if there is one."""
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
         raise IlBenchError(
-            f"{where}: {array[row, column]:g} at frame {row}, column {column}, outside [{low:g}, {high:g}]"
-            f" ({len(bad)} such values); expected {unit}"
+            f"{where}: {array[row, column]:g} at frame {row}, column {column}{what}"
+            f" ({bad.sum()} such values); {way_out}"
         )
 
 
@@ -62,13 +61,12 @@ def check_episode_ends(where: str, ends: NDArray[Any], n_frames: int) -> None:
         )
     if len(ends) == 0:
         raise IlBenchError(f"{where}: no episodes; each entry is one past the last frame of an episode")
-    falling = np.flatnonzero(np.diff(ends.astype(np.int64), prepend=0) <= 0)
-    if len(falling):
-        episode = int(falling[0])
-        before = int(ends[episode - 1]) if episode else 0
+    steps = np.diff(ends.astype(np.int64), prepend=0)
+    if (steps <= 0).any():
+        episode = int(np.argmax(steps <= 0))
         raise IlBenchError(
-            f"{where}: entry {episode} is {ends[episode]} after {before}; episode ends must rise,"
-            " each is one past the last frame of its episode"
+            f"{where}: entry {episode} is {ends[episode]} after {ends[episode] - steps[episode]}; episode"
+            " ends must rise, each is one past the last frame of its episode"
         )
     if ends[-1] != n_frames:
         raise IlBenchError(

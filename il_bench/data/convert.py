@@ -110,11 +110,9 @@ def write_columns(columns: dict[str, NDArray[Any]], episode_ends: NDArray[np.int
     """
     spans = list(pairwise([0, *episode_ends.tolist()]))
     console = Console(stderr=True)
-    what, quiet = "Converting demonstrations", not console.is_terminal
+    bar: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     with new_metadata(root, FEATURES, "2d pointer") as meta:
-        for episode, (start, end) in enumerate(
-            track(spans, what, console=console, transient=True, disable=quiet)
-        ):
+        for episode, (start, end) in enumerate(track(spans, "Converting demonstrations", **bar)):
             frames = {key: column[start:end] for key, column in columns.items()}
             place = {"data/chunk_index": 0, "data/file_index": 0}
             place |= {"dataset_from_index": start, "dataset_to_index": end}

@@ -46,14 +46,12 @@ def check_dataset(where: str, dataset: LeRobotDataset) -> None:
     """
     _check_features(where, dataset)
     columns = dataset.hf_dataset.with_format("numpy")
-    widths = COLUMNS | ({OBSERVATIONS[0]: KEYPOINTS} if OBSERVATIONS[0] in dataset.features else {})
-    for key, width in widths.items():
-        values = read_column(columns, key)
-        checks.check_numbers(f"{where}: {key}", values, width)
-        low, high = (
-            (ACTION_LOW, ACTION_HIGH) if key == "action" else (checks.POSITION_LOW, checks.POSITION_HIGH)
-        )
-        checks.check_pixels(f"{where}: {key}", values, low, high)
+    places, actions = (checks.POSITION_LOW, checks.POSITION_HIGH), (ACTION_LOW, ACTION_HIGH)
+    for key, width in (COLUMNS | {OBSERVATIONS[0]: KEYPOINTS}).items():
+        if key in dataset.features:
+            values = read_column(columns, key)
+            checks.check_numbers(f"{where}: {key}", values, width)
+            checks.check_pixels(f"{where}: {key}", values, *(actions if key == "action" else places))
     _check_episodes(where, dataset, columns)
 
 
@@ -83,25 +81,11 @@ def _read_info(root: Path) -> dict[str, Any]:
 
 
 def _check_files(root: Path, info: dict[str, Any]) -> None:
-    rows: dict[str, list[int]] = {}  # of each kind of file, by the field of info.json that counts them
-    for pattern, total in (
-        ("meta/tasks.parquet", None),
-        ("meta/episodes/*/*.parquet", "total_episodes"),
-        ("data/*/*.parquet", "total_frames"),
-    ):
-        if not (paths := sorted(root.glob(pattern))):
-            raise IlBenchError(f"{root}: no {pattern}; the dataset is empty or incomplete, copy it again")
-        if total is None:
-            continue
-        rows[total] = [index for path in paths for index in _episode_indices(path)]
-        if len(rows[total]) != info.get(total):
-            raise IlBenchError(
-                f"{root}: {pattern} hold {len(rows[total])} rows but meta/info.json says {total} ="
-                f" {info.get(total)}; a file is missing, copy the folder again"
-            )
-    n_episodes = len(rows["total_episodes"])
-    absent = sorted(set(range(n_episodes)) - set(rows["total_frames"]))
-    if absent:  # LeRobot would look for them on the Hub
+    if not (root / "meta" / "tasks.parquet").exists():
+        raise IlBenchError(f"{root}: no meta/tasks.parquet; the dataset is incomplete, copy it again")
+    n_episodes = len(_episode_indices(root, "meta/episodes/*/*.parquet", "total_episodes", info))
+    found = _episode_indices(root, "data/*/*.parquet", "total_frames", info)
+    if absent := sorted(set(range(n_episodes)) - set(found)):  # LeRobot would look for them on the Hub
         raise IlBenchError(
             f"{root}: data/*/*.parquet lack episodes {absent[:5]} of the {n_episodes} in meta/episodes;"
             " a file is missing or belongs to another dataset, copy the folder again"
@@ -111,11 +95,23 @@ def _check_files(root: Path, info: dict[str, Any]) -> None:
             raise IlBenchError(f"{root}: no videos/{key}/*/*.mp4 for the video feature {key}")
 
 
-def _episode_indices(path: Path) -> list[int]:
-    try:
-        return list(pd.read_parquet(path, columns=["episode_index"])["episode_index"])
-    except Exception as error:  # pyarrow's own types, OSError
-        raise IlBenchError(f"{path}: damaged parquet file, copy it again ({first_line(error)})") from error
+def _episode_indices(root: Path, pattern: str, total: str, info: dict[str, Any]) -> list[int]:
+    """The episode of each row in files of one kind, as many as the field `total` of info.json says."""
+    rows: list[int] = []
+    if not (paths := sorted(root.glob(pattern))):
+        raise IlBenchError(f"{root}: no {pattern}; the dataset is empty or incomplete, copy it again")
+    for path in paths:
+        try:
+            rows += list(pd.read_parquet(path, columns=["episode_index"])["episode_index"])
+        except Exception as error:  # pyarrow's own types, OSError
+            said = first_line(error)
+            raise IlBenchError(f"{path}: damaged parquet file, copy it again ({said})") from error
+    if len(rows) != info.get(total):
+        raise IlBenchError(
+            f"{root}: {pattern} hold {len(rows)} rows but meta/info.json says {total} = {info.get(total)};"
+            " a file is missing, copy the folder again"
+        )
+    return rows
 
 
 def _check_features(where: str, dataset: LeRobotDataset) -> None:

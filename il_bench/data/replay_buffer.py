@@ -55,16 +55,15 @@ def read_replay_buffer(path: Path) -> ReplayBuffer:
     """
     raw = _read_zarr(path) if path.is_dir() else _read_npz(path)
     action, state, ends = (raw[name] for name in ARRAYS)
-    places = {name: f"{path}: {name}" for name in ARRAYS}
-    checks.check_numbers(places["action"], action, columns=2)
-    checks.check_numbers(places["state"], state, columns=5)
+    checks.check_numbers(f"{path}: action", action, columns=2)
+    checks.check_numbers(f"{path}: state", state, columns=5)
     if len(action) != len(state):
         raise IlBenchError(
             f"{path}: {len(action)} rows of action but {len(state)} of state; both need one row a frame"
         )
-    checks.check_episode_ends(places["episode_ends"], ends, len(action))
-    checks.check_pixels(places["action"], action, ACTION_LOW, ACTION_HIGH)
-    checks.check_pixels(places["state"], state[:, :4], checks.POSITION_LOW, checks.POSITION_HIGH)
+    checks.check_episode_ends(f"{path}: episode_ends", ends, len(action))
+    checks.check_pixels(f"{path}: action", action, ACTION_LOW, ACTION_HIGH)
+    checks.check_pixels(f"{path}: state", state[:, :4], checks.POSITION_LOW, checks.POSITION_HIGH)
     angle = f"{path}: block angle (column 4 of state)"
     checks.check_range(angle, state[:, 4:], -checks.ANGLE_LIMIT, checks.ANGLE_LIMIT, "an angle in rad")
     return ReplayBuffer(action.astype(np.float32), state.astype(np.float32), ends.astype(np.int64))
@@ -72,9 +71,8 @@ def read_replay_buffer(path: Path) -> ReplayBuffer:
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            starts_like_zip = file.read(2) == b"PK"
-        hint = "it is truncated; copy it again" if starts_like_zip else "a .npz file is a zip archive"
+        truncated = path.read_bytes().startswith(b"PK")
+        hint = "it is truncated; copy it again" if truncated else "a .npz file is a zip archive"
         raise IlBenchError(f"{path}: not a readable .npz file ({hint})")
     try:
         with np.load(path, allow_pickle=False) as archive:

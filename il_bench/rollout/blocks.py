@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from il_bench.errors import IlBenchError, place_of
+from il_bench.errors import IlBenchError, described
 from il_bench.machine import one_thread
 from il_bench.protocol import ACTION_HIGH, ACTION_LOW, BLOCK_SIZE, MAX_STEPS, SUCCESS_COVERAGE
 from il_bench.pusht.batch import PushTBatch
@@ -218,7 +218,7 @@ def _simulate(policy: Policy, seeds: NDArray[np.int64], wanted: NDArray[np.int64
     try:
         policy.reset()
     except Exception as error:
-        raise _failed(f"in reset(), seeds {seeds[0]}-{seeds[-1]}", error) from error
+        raise IlBenchError(f"policy failed in reset(), {_name(seeds)}: {described(error)}") from error
     for step in range(MAX_STEPS):
         actions = _actions(policy, worlds, seeds, active, step)
         coverage = worlds.step(actions, active)
@@ -232,28 +232,19 @@ def _simulate(policy: Policy, seeds: NDArray[np.int64], wanted: NDArray[np.int64
     return Outcomes(seeds, best > SUCCESS_COVERAGE, max_reward, n_steps, outside)
 
 
-def _failed(where: str, error: Exception) -> IlBenchError:
-    said = f"{type(error).__name__}: {error} ({place_of(error)})"
-    return IlBenchError(f"policy failed {where}: {said}")
-
-
 def _actions(
     policy: Policy, worlds: PushTBatch, seeds: NDArray[np.int64], active: NDArray[np.bool_], step: int
 ) -> NDArray[np.float32]:
     """Ask the policy for actions (B, 2) and check them; they pass unclipped, as in LeRobot."""
-    where = f"at seeds {seeds[0]}-{seeds[-1]}, step {step}"
+    where = f"at {_name(seeds)}, step {step}"
     seen = worlds.observations(getattr(policy, "camera", None))
     batch = {key: torch.from_numpy(value) for key, value in seen.items()}
     try:
         with torch.inference_mode():
             action = policy.select_action(batch)
     except Exception as error:
-        raise _failed(where, error) from error
-    if not isinstance(action, torch.Tensor) or action.shape != (len(seeds), 2):
-        found = (
-            f"actions of shape {tuple(action.shape)}" if isinstance(action, torch.Tensor) else repr(action)
-        )
-        raise IlBenchError(f"policy returned {found} {where}, expected a tensor of shape ({len(seeds)}, 2)")
+        raise IlBenchError(f"policy failed {where}: {described(error)}") from error
+    check_shape(action, (len(seeds), 2), where)
     actions: NDArray[np.float32] = action.to("cpu", torch.float32).numpy()
     bad = active & ~np.isfinite(actions).all(axis=1)
     if bad.any():
@@ -261,3 +252,10 @@ def _actions(
         at = f"at seed {seeds[row]}, step {step}"
         raise IlBenchError(f"policy returned action {actions[row].tolist()} {at}; expected finite numbers")
     return actions
+
+
+def check_shape(action: object, shape: tuple[int, ...], at: str) -> None:
+    """Check that a policy has returned a tensor of this shape; `at` says where in the rollout."""
+    found = f"actions of shape {tuple(action.shape)}" if isinstance(action, torch.Tensor) else repr(action)
+    if getattr(action, "shape", None) != shape:
+        raise IlBenchError(f"policy returned {found} {at}, expected a tensor of shape {shape}")

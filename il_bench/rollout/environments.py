@@ -15,10 +15,10 @@ import torch
 from lerobot.envs.utils import preprocess_observation
 from numpy.typing import NDArray
 
-from il_bench.errors import IlBenchError, place_of
+from il_bench.errors import IlBenchError, described
 from il_bench.machine import one_thread
 from il_bench.protocol import Scalar
-from il_bench.rollout import Policy
+from il_bench.rollout.blocks import Policy, check_shape
 from il_bench.rollout.outcomes import Outcomes
 
 SUCCESS = "is_success"
@@ -44,7 +44,7 @@ class EnvironmentRollout:
         max_steps: int,
         observe: Callable[[Any], dict[str, torch.Tensor]] | None,
     ) -> None:
-        self._name, self._max_steps, self._observe = name, max_steps, observe
+        self._name, self._max_steps, self._observe = name, max_steps, observe or _as_lerobot
         made = make()
         if not isinstance(made, gymnasium.Env):
             raise IlBenchError(
@@ -112,8 +112,7 @@ class EnvironmentRollout:
         except IlBenchError:
             raise
         except Exception as error:  # the project's own code
-            said = f"{type(error).__name__}: {error} ({place_of(error)})"
-            raise IlBenchError(f"in environment {self._name!r} {at}: {said}") from error
+            raise IlBenchError(f"in environment {self._name!r} {at}: {described(error)}") from error
         if not is_said:
             raise IlBenchError(
                 f"in environment {self._name!r} {at}: the episode ended, and no info had {SUCCESS!r}; step() "
@@ -123,19 +122,15 @@ class EnvironmentRollout:
 
     def _action(self, policy: Policy, observation: Any, at: str) -> NDArray[Any]:
         with torch.inference_mode():
-            if self._observe is not None:
-                batch = self._observe(observation)
-            else:
-                named = (
-                    observation if isinstance(observation, dict) else {"agent_pos": np.asarray(observation)}
-                )
-                batch = preprocess_observation(named)
-            action = policy.select_action(batch)
-        shape = (1, *self._actions.shape)
-        if not isinstance(action, torch.Tensor) or tuple(action.shape) != shape:
-            found = tuple(action.shape) if isinstance(action, torch.Tensor) else repr(action)
-            raise IlBenchError(f"policy returned {found} {at}, expected a tensor of shape {shape}")
+            action = policy.select_action(self._observe(observation))
+        check_shape(action, (1, *self._actions.shape), at)
         if not torch.isfinite(action).all():
             raise IlBenchError(f"policy returned action {action[0].tolist()} {at}; expected finite numbers")
         given: NDArray[Any] = action[0].cpu().numpy().astype(self._actions.dtype)
         return given
+
+
+def _as_lerobot(observation: Any) -> dict[str, torch.Tensor]:
+    named = observation if isinstance(observation, dict) else {"agent_pos": np.asarray(observation)}
+    batch: dict[str, torch.Tensor] = preprocess_observation(named)
+    return batch

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from il_bench.errors import IlBenchError, wrong_field
 from il_bench.files import locked, writing
+from il_bench.machine import differences
 from il_bench.protocol import Scalar
 from il_bench.rollout.outcomes import Episode, Outcomes
 
@@ -155,7 +156,11 @@ def _read(path: Path, conditions: Conditions) -> tuple[int, list[Outcomes]]:
     found = _json(lines[0])
     if not isinstance(found, dict) or "schema" not in found:
         raise IlBenchError(f"{path}: line 1 is damaged, it does not say what the journal is of; {_AGAIN}")
-    _check_same(path, found, conditions.to_dict())
+    if differing := differences(found, conditions.to_dict()):
+        raise IlBenchError(
+            f"{path}: this journal is of another run: {differing[0]}, so its episodes are not this run's; "
+            f"{_AGAIN}, or {_ELSEWHERE}"
+        )
     blocks = [_block(path, number, line) for number, line in enumerate(lines[1:], 2)]
     return sum(len(line) + 1 for line in lines), blocks
 
@@ -168,28 +173,12 @@ def _json(line: bytes) -> Any:
         return None
 
 
-def _check_same(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any], within: str = "") -> None:
-    """Raise IlBenchError for the first field that differs."""
-    for name in {**expected, **found}:
-        was, now = found.get(name), expected.get(name)
-        if isinstance(was, dict) and isinstance(now, dict):
-            _check_same(path, was, now, f"{name}.")
-        elif was != now:
-            raise IlBenchError(
-                f"{path}: this journal is of {within}{name} = {was!r}, this run is of {now!r}, so its "
-                f"episodes are not this run's; {_AGAIN}, or {_ELSEWHERE}"
-            )
-
-
 def _block(path: Path, number: int, line: bytes) -> Outcomes:
     try:
-        block = _BlockLine.model_validate(json.loads(line))
+        block = _BlockLine.model_validate_json(line)
     except ValidationError as error:
-        what = wrong_field(error, "the line")
-    except ValueError as error:
-        what = f"broken JSON: {error}"
-    else:
-        return Outcomes.from_records([episode.model_dump() for episode in block.episodes], block.seconds)
-    raise IlBenchError(
-        f"{path}: line {number} is damaged ({what}); delete the line, and its block is run again, or {_AGAIN}"
-    )
+        raise IlBenchError(
+            f"{path}: line {number} is damaged ({wrong_field(error, 'the line')}); delete the line, and its "
+            f"block is run again, or {_AGAIN}"
+        ) from None
+    return Outcomes.from_records([episode.model_dump() for episode in block.episodes], block.seconds)

@@ -113,13 +113,9 @@ class Outcomes:
         Raises:
             IlBenchError: a record lacks a field.
         """
-        columns: dict[str, NDArray[Any]] = {}
-        for name, dtype in DTYPES.items():
-            key = _RECORD_KEYS.get(name, name)
-            missing = next((i for i, record in enumerate(records) if key not in record), None)
-            if missing is not None:
-                raise IlBenchError(
-                    f"episode record {missing} has no field {key!r}; it has {sorted(records[missing])}"
-                )
-            columns[name] = np.array([record[key] for record in records], dtype)
+        keys = {name: _RECORD_KEYS.get(name, name) for name in DTYPES}
+        try:
+            columns = {name: np.array([record[key] for record in records]) for name, key in keys.items()}
+        except KeyError as error:
+            raise IlBenchError(f"an episode's record has no field {error}") from None
         return Outcomes(**columns, seconds=seconds)

@@ -161,9 +161,7 @@ def test_what_another_command_made_is_refused(made: Path, tmp_path: Path) -> Non
     output = tmp_path / "demos"
     with pytest.raises(KeyboardInterrupt):
         make_demos(output, **ARGUMENTS, on_progress=interrupted_after(0))
-    with pytest.raises(
-        IlBenchError, match=r"demos.partial: half made by another command \(seed was 8, is 9"
-    ):
+    with pytest.raises(IlBenchError, match=r"demos.partial: half made by another command \(seed was 8, is 9"):
         make_demos(output, **{**ARGUMENTS, "seed": 9})
     output.mkdir()
     (output / "mine.txt").touch()

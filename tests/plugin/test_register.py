@@ -288,7 +288,7 @@ def test_actions_outside_the_space_are_counted_and_pass(example: Registry) -> No
         (
             "none",
             Still((2, 2)),
-            "policy returned (2, 2) at seed 7, step 0, expected a tensor of shape (1, 2)",
+            "policy returned actions of shape (2, 2) at seed 7, step 0, expected a tensor of shape (1, 2)",
         ),
         ("discrete", Still(), "environment 'sea': its actions are Discrete(4)"),
     ],

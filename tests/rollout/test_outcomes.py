@@ -39,7 +39,7 @@ def test_outcomes_survive_as_records() -> None:
     assert again.to_records() == records
     assert (again.seconds, again.success.dtype, again.seeds.dtype) == (2.5, np.bool_, np.int64)
     del records[2]["n_steps"]
-    with pytest.raises(IlBenchError, match="record 2 has no field 'n_steps'"):
+    with pytest.raises(IlBenchError, match="record has no field 'n_steps'"):
         Outcomes.from_records(records)
 
 

@@ -1,9 +1,8 @@
-"""Where independent tasks run: one strategy a module, all behind `Executor`, and `choose` picks one."""
+"""Where independent tasks run: strategies behind `Executor`, and `choose` picks one."""
 
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
-from il_bench.rollout.executors.inline import InlineExecutor
 from il_bench.rollout.executors.processes import ProcessExecutor
 
 __all__ = ["Executor", "InlineExecutor", "ProcessExecutor", "choose"]
@@ -33,6 +32,25 @@ class Executor(Protocol):
         Raises:
             Exception: whatever `load` or `function` raises.
         """
+
+
+class InlineExecutor:
+    """One task after the other, in this process, in the order in which they are given."""
+
+    def run[L, T, R](
+        self,
+        load: Callable[[], L],
+        function: Callable[[L, T], R],
+        tasks: Sequence[T],
+        *,
+        name: Callable[[T], str] = str,
+    ) -> Generator[R, None, None]:
+        """See `Executor.run`."""
+        if not tasks:
+            return
+        loaded = load()
+        for task in tasks:
+            yield function(loaded, task)
 
 
 def choose(workers: int, n_tasks: int) -> Executor:
