@@ -1,13 +1,13 @@
 """A clock that moves only when told to, a device that works on after a call has returned, and others."""
 
 import sys
-from collections.abc import Sequence
 from typing import Any, override
 
 import torch
 from torch import nn
 from torch.utils import _pytree
 
+from il_bench.latency.calls import PolicyCall
 from il_bench.latency.device import Device, Replay
 from il_bench.latency.worker import PROTOCOL
 from il_bench.pusht.batch import Camera
@@ -27,10 +27,6 @@ class FakeClock:
         """The host computes."""
         self.now += seconds
         self.processor += seconds
-
-    def wait_until(self, when: float) -> None:
-        """The host sleeps."""
-        self.now = max(self.now, when)
 
 
 class FakeEvent:
@@ -56,11 +52,8 @@ class FakeDevice(Device):
         self, clock: FakeClock, name: str = "fake:0", *, launch_s: float = 1e-5, has_events: bool = True
     ) -> None:
         super().__init__(name)
-        self.clock = clock
-        self.busy_until = 0.0
-        self.captured = 0
-        self._launch_s = launch_s
-        self._has_events = has_events
+        self.clock, self.busy_until, self.captured = clock, 0.0, 0
+        self._launch_s, self._has_events = launch_s, has_events
 
     def launch(self, seconds: float) -> None:
         """Hand over work that takes the device so long; return at once."""
@@ -69,7 +62,7 @@ class FakeDevice(Device):
 
     @override
     def synchronize(self) -> None:
-        self.clock.wait_until(self.busy_until)
+        self.clock.now = max(self.clock.now, self.busy_until)
 
     @override
     def event(self) -> FakeEvent | None:
@@ -126,6 +119,12 @@ for line in sys.stdin:
 """
 
 
-def script(text: str) -> Sequence[str]:
+def script(text: str) -> tuple[str, ...]:
     """The command that runs some Python."""
     return (sys.executable, "-c", text)
+
+
+def made(call: PolicyCall) -> Any:
+    """Prepare a call and make it."""
+    call.prepare()
+    return call.call()

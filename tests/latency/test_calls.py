@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +9,9 @@ from il_bench.latency.calls import policy_call
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 from il_bench.protocol import TimedCall
 
+from .fakes import made
+
 NEW_CHUNK, QUEUED_ACTION, PREDICT, CONTROL_STEP = TimedCall
-
-
-@pytest.fixture
-def policy(checkpoint: Path) -> LoadedPolicy:
-    return load_policy(checkpoint)
 
 
 @pytest.fixture
@@ -45,46 +41,29 @@ def run(call: calls.PolicyCall, times: int, predictions: list[int]) -> list[int]
 
 @pytest.mark.parametrize("processed", [True, False])
 @pytest.mark.parametrize(
-    ("what", "made"), [(NEW_CHUNK, [1] * 20), (QUEUED_ACTION, [0] * 20), (PREDICT, [1] * 20)]
+    ("what", "predicts", "steps"),
+    [(NEW_CHUNK, 1, 1), (QUEUED_ACTION, 0, 1), (PREDICT, 1, 1), (CONTROL_STEP, 1, 8)],
 )
-def test_a_call_predicts_or_does_not(
-    policy: LoadedPolicy, predictions: list[int], what: str, made: list[int], processed: bool
+def test_a_call_predicts_the_whole_batch_or_does_not(
+    policy: LoadedPolicy, predictions: list[int], what: str, predicts: int, steps: int, processed: bool
 ) -> None:
     """20 calls are more than the 8 actions of a chunk, so the queue runs empty in between."""
-    assert run(policy_call(policy, what, 3, processed=processed), 20, predictions) == made
+    call = policy_call(policy, what, 3, processed=processed)
+    assert run(call, 20, predictions) == [predicts] * 20
+    assert set(predictions) == {3}
+    assert call.steps == steps
 
 
-@pytest.mark.parametrize("processed", [True, False])
-def test_a_control_step_is_one_prediction_and_all_its_actions(
-    policy: LoadedPolicy, predictions: list[int], processed: bool
+@pytest.mark.parametrize(
+    ("what", "shape"), [(NEW_CHUNK, (2, 2)), (QUEUED_ACTION, (2, 2)), (PREDICT, (2, 8, 2))]
+)
+def test_with_processing_actions_are_px_on_the_cpu(
+    policy: LoadedPolicy, what: str, shape: tuple[int, ...]
 ) -> None:
-    call = policy_call(policy, CONTROL_STEP, 3, processed=processed)
-    assert call.steps == policy.policy.config.n_action_steps == 8
-    assert run(call, 3, predictions) == [1, 1, 1]
-
-
-def test_every_prediction_is_of_the_whole_batch(policy: LoadedPolicy, predictions: list[int]) -> None:
-    for what in TimedCall:
-        run(policy_call(policy, what, 5), 2, predictions)
-    assert set(predictions) == {5}
-
-
-@pytest.mark.parametrize("what", [NEW_CHUNK, QUEUED_ACTION])
-def test_with_processing_actions_are_px_on_the_cpu(policy: LoadedPolicy, what: str) -> None:
     """The checkpoint's statistics are mean 256, deviation 100, so that the two differ by that."""
-    given = []
-    for processed in (True, False):
-        call = policy_call(policy, what, 2, processed=processed)
-        call.prepare()
-        given.append(call.call())
-    assert given[0].shape == given[1].shape == (2, 2)
-    assert torch.allclose(given[0], given[1] * 100 + 256, atol=1e-3)
-
-
-def test_predictions_are_whole_chunks(policy: LoadedPolicy) -> None:
-    px, bare = (policy_call(policy, PREDICT, 2, processed=each) for each in (True, False))
-    assert px.call().shape == (2, 8, 2)
-    assert torch.allclose(px.call(), bare.call() * 100 + 256, atol=1e-3)
+    px, bare = (made(policy_call(policy, what, 2, processed=each)) for each in (True, False))
+    assert px.shape == bare.shape == shape
+    assert torch.allclose(px, bare * 100 + 256, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["bc", "bet", "vqbet", "diffusion"])
@@ -94,9 +73,7 @@ def test_policies_that_look_back_are_given_a_history(name: str) -> None:
     for what in TimedCall:
         if what == QUEUED_ACTION and not queues:
             continue
-        call = policy_call(policy, what, 2)
-        call.prepare()
-        given = call.call()
+        given = made(policy_call(policy, what, 2))
         assert torch.isfinite(torch.stack(given) if what == CONTROL_STEP else given).all()
 
 
@@ -104,8 +81,7 @@ def test_filling_the_queue_leaves_the_policy_as_it_was(policy: LoadedPolicy) -> 
     before = set(vars(policy.policy))
     call = policy_call(policy, QUEUED_ACTION, 1)
     for _ in range(9):
-        call.prepare()
-        call.call()
+        made(call)
     assert set(vars(policy.policy)) == before
 
 
@@ -120,9 +96,7 @@ def test_the_planner_has_no_chunks() -> None:
     expert = load_policy("expert")
     with pytest.raises(calls.NoSuchCallError, match="no predict_action_chunk"):
         policy_call(expert, PREDICT, 1)
-    call = policy_call(expert, NEW_CHUNK, 1)
-    call.prepare()
-    assert call.call().shape == (1, 2)
+    assert made(policy_call(expert, NEW_CHUNK, 1)).shape == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The rule behind `il-bench compare`: its error rates, what ends it, and what it says."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -37,10 +37,14 @@ def blocks(
     return np.exp(logs[:PROCESSES]), np.exp(logs[PROCESSES:])
 
 
-def until_decided(a: np.ndarray, b: np.ndarray, rule: Rule = RULE) -> Comparison:
-    """Look as `compare` does."""
-    for look in rule.looks:
-        found = judge(a[:, :look], b[:, :look], rule)
+def verdicts(kind: str, effect: float, rng: np.random.Generator) -> Counter[Speed]:
+    """What is said in so many runs, each looked at as `compare` does."""
+    return Counter(until_decided(*blocks(kind, effect, rng)).verdict for _ in range(RUNS))
+
+
+def until_decided(a: np.ndarray, b: np.ndarray) -> Comparison:
+    for look in RULE.looks:
+        found = judge(a[:, :look], b[:, :look], RULE)
         if found.verdict is not Speed.INCONCLUSIVE:
             break
     return found
@@ -49,8 +53,7 @@ def until_decided(a: np.ndarray, b: np.ndarray, rule: Rule = RULE) -> Comparison
 @pytest.mark.parametrize("kind", ["normal", "two kinds", "skewed"])
 def test_two_of_a_kind_are_not_told_apart_and_ten_per_cent_are(kind: str) -> None:
     rng = np.random.default_rng(0)
-    same = Counter(until_decided(*blocks(kind, 0.0, rng)).verdict for _ in range(RUNS))
-    planted = Counter(until_decided(*blocks(kind, np.log(1.1), rng)).verdict for _ in range(RUNS))
+    same, planted = verdicts(kind, 0.0, rng), verdicts(kind, np.log(1.1), rng)
     assert same[Speed.SLOWER] + same[Speed.FASTER] <= 2  # 0.5 expected at most
     assert same[Speed.EQUIVALENT] >= 0.8 * RUNS
     assert planted[Speed.SLOWER] >= 0.95 * RUNS
@@ -65,8 +68,7 @@ def test_the_interval_misses_the_truth_no_more_often_than_it_says() -> None:
 
 
 def test_what_lies_on_the_margin_is_seldom_called_equivalent() -> None:
-    rng = np.random.default_rng(2)
-    found = Counter(until_decided(*blocks("normal", np.log1p(RULE.margin), rng)).verdict for _ in range(RUNS))
+    found = verdicts("normal", np.log1p(RULE.margin), np.random.default_rng(2))
     assert found[Speed.EQUIVALENT] <= 0.025 * RUNS + 5
     assert found[Speed.FASTER] == 0
 
@@ -98,10 +100,9 @@ def test_what_the_machine_does_to_a_pair_is_nobodys_doing() -> None:
     times = rng.choice([0.5, 1.0, 3.0], (PROCESSES, 12))  # of each pair, in each round
     of_a = a[:, None] * times
     of_b = np.empty_like(of_a)
-    for first in range(PROCESSES):
-        for number in range(12):
-            second = partner(first, number, PROCESSES)
-            of_b[second, number] = b[second] * times[first, number]
+    for first, number in np.ndindex(*times.shape):
+        second = partner(first, number, PROCESSES)
+        of_b[second, number] = b[second] * times[first, number]
     found = judge(of_a, of_b, RULE)
     assert np.log(found.ratio) == pytest.approx(np.log(b).mean() - np.log(a).mean(), abs=1e-9)
     assert found.process_sd == pytest.approx((np.log(a).std(ddof=1), np.log(b).std(ddof=1)), rel=1e-6)
@@ -155,28 +156,28 @@ def test_it_says_what_would_help() -> None:
     assert "--processes" in verdict_line(uneven, is_last=False)
 
 
-@dataclass
-class Fake:
-    """A process whose calls take `seconds`, each a little longer than the last; it notes its turns."""
-
-    name: str
-    seconds: float
-    turns: list[str]
-
-    def __call__(self) -> Sequence[float]:
-        self.turns.append(self.name)
-        return [self.seconds, self.seconds * 1.001, self.seconds * 50]  # the last one was disturbed
+Fakes = list[Callable[[], Sequence[float]]]
 
 
-def sides(ratio: float, turns: list[str], n: int = PROCESSES) -> tuple[list[Fake], list[Fake]]:
-    """A and B, n processes each."""
-    a = [Fake(f"a{i}", 1.0 + 0.002 * i, turns) for i in range(n)]
-    return a, [Fake(f"b{i}", ratio * (1.0 + 0.002 * i), turns) for i in range(n)]
+def sides(a: Iterable[float], b: Iterable[float], turns: list[str] | None = None) -> tuple[Fakes, Fakes]:
+    """Processes of A and B whose calls take about so many seconds; they note their turns."""
+
+    def fake(name: str, seconds: float) -> Sequence[float]:
+        if turns is not None:
+            turns.append(name)
+        return [seconds, seconds * 1.001, seconds * 50]  # the last one was disturbed
+
+    of_a, of_b = (
+        [partial(fake, f"{side}{i}", seconds) for i, seconds in enumerate(times)]
+        for side, times in (("a", a), ("b", b))
+    )
+    return of_a, of_b
 
 
 def test_every_process_takes_one_block_a_round_in_an_order_that_changes() -> None:
     turns: list[str] = []
-    found = compare(*sides(1.2, turns), RULE, np.random.default_rng(0))
+    times = 1.0 + 0.002 * np.arange(PROCESSES)
+    found = compare(*sides(times, 1.2 * times, turns), RULE, np.random.default_rng(0))
     assert (found.verdict, found.rounds) == (Speed.SLOWER, RULE.looks[0])
     assert found.ratio == pytest.approx(1.2)
     rounds = [turns[i : i + 2 * PROCESSES] for i in range(0, len(turns), 2 * PROCESSES)]
@@ -189,22 +190,17 @@ def test_every_process_takes_one_block_a_round_in_an_order_that_changes() -> Non
 
 def test_it_looks_on_until_the_last_look_and_then_is_inconclusive() -> None:
     rng = np.random.default_rng(8)
-    turns: list[str] = []
-    uneven = [[Fake(f"{s}{i}", t, turns) for i, t in enumerate(rng.lognormal(0, 0.3, 4))] for s in "ab"]
     heard: list[Comparison | None] = []
-    found = compare(*uneven, RULE, rng, on_round=heard.append)
+    found = compare(*sides(*rng.lognormal(0, 0.3, (2, 4))), RULE, rng, on_round=heard.append)
     assert (found.verdict, found.rounds) == (Speed.INCONCLUSIVE, RULE.looks[-1])
     assert [None if each is None else each.rounds for each in heard[6:9]] == [None, 8, 8]
     assert len(heard) == RULE.looks[-1]
 
 
 def test_the_budget_ends_it() -> None:
-    now = iter(range(0, 10_000, 10))
-    rng = np.random.default_rng(9)
-    turns: list[str] = []
-    uneven = [[Fake(f"{s}{i}", t, turns) for i, t in enumerate(rng.lognormal(0, 0.3, 4))] for s in "ab"]
-    found = compare(*uneven, RULE, rng, seconds=60.0, clock=lambda: float(next(now)))
-    assert found.rounds == 6
+    now, rng = iter(range(0, 10_000, 10)), np.random.default_rng(9)
+    uneven = sides(*rng.lognormal(0, 0.3, (2, 4)))
+    assert compare(*uneven, RULE, rng, seconds=60.0, clock=lambda: float(next(now))).rounds == 6
 
 
 @pytest.mark.parametrize(
@@ -225,4 +221,4 @@ def test_a_rule_out_of_bounds_is_refused_by_name(values: dict[str, float], name:
 
 def test_one_process_a_side_is_refused() -> None:
     with pytest.raises(IlBenchError, match=r"processes: 1 and 1.*use 2 or more"):
-        compare(*sides(1.0, [], n=1), RULE, np.random.default_rng(0))
+        compare(*sides([1.0], [1.0]), RULE, np.random.default_rng(0))

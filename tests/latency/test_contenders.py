@@ -94,9 +94,8 @@ def test_the_command_hands_each_side_what_it_asked_for(
     assert (a.python, b.python) == (HERE, other)
     assert (a.sampler, b.sampler) == ("DDIM-10", "DDIM-8")
     assert (a.device, b.device) == ("cpu", "cuda")
-    assert a.policy == b.policy == "diffusion"
-    assert {a.batch, b.batch} == {64}
-    assert not a.processed and not b.processed
+    for each in (a, b):
+        assert (each.policy, each.batch, each.processed) == ("diffusion", 64, False)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +120,8 @@ def test_every_verdict_has_its_exit_status() -> None:
 @pytest.mark.slow
 def test_a_real_policy_beside_itself_with_another_batch(checkpoint: Path) -> None:
     """From the command to the processes and back: 64 observations take longer than one."""
-    options: Any = {"processes": 2, "seconds": 30.0}
     one, many = Contender(str(checkpoint)), Contender(str(checkpoint), batch=64)
-    found = compare_policies(one, many, Rule(margin=0.3), **options)
+    found = compare_policies(one, many, Rule(margin=0.3), processes=2, seconds=30.0)
     assert found.comparison.ratio > 1.2
     assert found.facts[0]["machine"]["device"] == "cpu"
     assert found.facts[0]["versions"] == found.facts[1]["versions"]

@@ -46,14 +46,9 @@ def test_what_slows_a_gpu_down_is_said_in_words() -> None:
 
 def test_what_nvidia_smi_does_not_tell_is_left_out() -> None:
     found = machine.parse_smi("570.86.10, 1980, 2619, 1980, 41, [N/A], 0x0000000000000004\n")
-    assert found == {
-        "driver_version": "570.86.10",
-        "clocks.sm": "1980",
-        "clocks.mem": "2619",
-        "clocks.max.sm": "1980",
-        "temperature.gpu": "41",
-        "reasons": "0x0000000000000004",
-    }
+    fields = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "temperature.gpu", "reasons")
+    values = ("570.86.10", "1980", "2619", "1980", "41", "0x0000000000000004")
+    assert found == dict(zip(fields, values, strict=True))
 
 
 @pytest.fixture
@@ -62,10 +57,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> CudaDevice:
     properties = SimpleNamespace(name="GPU X", total_memory=80e9, major=9, minor=0, uuid="abc")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "GPU X")
-    asked: list[str] = []
 
     def smi(*command: str) -> str | None:
-        asked.append(command[-1])
         if "clocks_event_reasons" in command[-1]:
             return None  # an older driver refuses the whole query
         assert command[:3] == ("nvidia-smi", "-i", "GPU-abc")
@@ -76,9 +69,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> CudaDevice:
 
 
 def test_a_gpu_is_told_apart_by_name_driver_and_capability(gpu: CudaDevice) -> None:
-    found = gpu.identity()
-    assert (found["gpu"], found["driver"], found["compute_capability"]) == ("GPU X", "470.1", "9.0")
-    assert found["tf32"] in (True, False) and found["cudnn_tf32"] in (True, False)
+    identity = gpu.identity()
+    for found in (identity, machine.fingerprint("cuda")):
+        assert (found["gpu"], found["driver"], found["compute_capability"]) == ("GPU X", "470.1", "9.0")
+    assert identity["tf32"] in (True, False) and identity["cudnn_tf32"] in (True, False)
+    assert "driver" not in machine.fingerprint("cpu")
 
 
 def test_a_gpus_clocks_and_throttling_are_recorded(gpu: CudaDevice) -> None:
@@ -91,12 +86,6 @@ def test_a_gpu_without_nvidia_smi_has_gaps(gpu: CudaDevice, monkeypatch: pytest.
     monkeypatch.setattr(machine, "_run", lambda *command: None)
     assert gpu.identity()["driver"] is None
     assert gpu.state()["slowed_by"] is None and gpu.state()["clock_mhz"] is None
-
-
-def test_the_fingerprint_of_episodes_names_driver_and_capability(gpu: CudaDevice) -> None:
-    found = machine.fingerprint("cuda")
-    assert (found["gpu"], found["driver"], found["compute_capability"]) == ("GPU X", "470.1", "9.0")
-    assert "driver" not in machine.fingerprint("cpu")
 
 
 def test_synchronising_asks_torch_for_the_right_device(monkeypatch: pytest.MonkeyPatch) -> None:

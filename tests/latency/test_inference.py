@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -11,7 +9,7 @@ from il_bench.latency.inference import Recorded, in_mode, networks, sampler_of, 
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy, wrap_object
 from il_bench.protocol import TimedCall
 
-from .fakes import FakeClock, FakeDevice, PixelPolicy
+from .fakes import FakeClock, FakeDevice, PixelPolicy, made
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +26,7 @@ def unet_calls(policy: LoadedPolicy, monkeypatch: pytest.MonkeyPatch) -> int:
         return torch.zeros_like(sample)
 
     monkeypatch.setattr(policy.policy.diffusion.unet, "forward", forward)
-    call = policy_call(policy, TimedCall.NEW_CHUNK, 1)
-    call.prepare()
-    call.call()
+    made(policy_call(policy, TimedCall.NEW_CHUNK, 1))
     return len(seen)
 
 
@@ -38,19 +34,15 @@ def unet_calls(policy: LoadedPolicy, monkeypatch: pytest.MonkeyPatch) -> int:
 def test_a_sampler_denoises_in_as_many_steps(
     diffusion: LoadedPolicy, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = sampler_of(diffusion)
+    own, trained = sampler_of(diffusion), diffusion.policy.diffusion.noise_scheduler
     other = with_sampler(diffusion, sampler)
     assert sampler_of(other) == sampler
-    assert type(other.policy.diffusion.noise_scheduler).__name__ == f"{sampler[:4]}Scheduler"
+    scheduler = other.policy.diffusion.noise_scheduler
+    assert type(scheduler).__name__ == f"{sampler[:4]}Scheduler"
+    assert torch.equal(trained.alphas_cumprod, scheduler.alphas_cumprod)
+    assert trained.config.prediction_type == scheduler.config.prediction_type
     assert unet_calls(other, monkeypatch) == int(sampler[5:])
     assert sampler_of(diffusion) == own, "the given policy stays as it was"
-
-
-def test_a_sampler_keeps_the_noise_schedule_it_was_trained_on(diffusion: LoadedPolicy) -> None:
-    trained = diffusion.policy.diffusion.noise_scheduler
-    other = with_sampler(diffusion, "DDPM-100").policy.diffusion.noise_scheduler
-    assert torch.equal(trained.alphas_cumprod, other.alphas_cumprod)
-    assert trained.config.prediction_type == other.config.prediction_type
 
 
 @pytest.mark.parametrize("sampler", ["DDIM", "DDIM-0", "ddim-10", "PNDM-10", "DDIM-101"])
@@ -59,19 +51,18 @@ def test_an_impossible_sampler_is_named(diffusion: LoadedPolicy, sampler: str) -
         with_sampler(diffusion, sampler)
 
 
-def test_only_diffusion_has_a_sampler(checkpoint: Path) -> None:
-    policy = load_policy(checkpoint)
+def test_only_diffusion_has_a_sampler(policy: LoadedPolicy) -> None:
     assert sampler_of(policy) is None and sampler_of(load_policy("expert")) is None
     with pytest.raises(IlBenchError, match="no diffusion policy"):
         with_sampler(policy, "DDIM-10")
 
 
-def test_networks_are_the_outermost_modules_that_predict(diffusion: LoadedPolicy, checkpoint: Path) -> None:
-    inner = diffusion.policy.diffusion
-    assert networks(diffusion, observations(1)) == [inner.unet]
-    act = load_policy(checkpoint)
-    assert networks(act, observations(1)) == [act.policy.model]
-    assert not any(module._forward_pre_hooks for module in act.policy.modules())
+def test_networks_are_the_outermost_modules_that_predict(
+    diffusion: LoadedPolicy, policy: LoadedPolicy
+) -> None:
+    assert networks(diffusion, observations(1)) == [diffusion.policy.diffusion.unet]
+    assert networks(policy, observations(1)) == [policy.policy.model]
+    assert not any(module._forward_pre_hooks for module in policy.policy.modules())
 
 
 def test_a_policy_on_images_has_its_network_recorded() -> None:
@@ -89,9 +80,9 @@ def test_the_planner_has_no_network_to_compile() -> None:
         in_mode(load_policy("expert"), "compile", device_for("cpu"), observations(1))
 
 
-def test_recorded_networks_act_as_the_policy_does(checkpoint: Path) -> None:
+def test_recorded_networks_act_as_the_policy_does(policy: LoadedPolicy) -> None:
     """Inputs change between calls, and a chunk that waits in the queue is not written over."""
-    policy, device = load_policy(checkpoint), FakeDevice(FakeClock())
+    device = FakeDevice(FakeClock())
     recorded = in_mode(policy, "cuda graph", device, observations(1))
     for batch in (1, 3):
         for seed in range(3):
@@ -117,13 +108,10 @@ def test_what_a_recording_returned_is_the_callers() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_networks_act_as_the_policy_does(checkpoint: Path) -> None:
-    policy = load_policy(checkpoint)
+def test_compiled_networks_act_as_the_policy_does(policy: LoadedPolicy) -> None:
     call = policy_call(policy, TimedCall.NEW_CHUNK, 2, mode="compile")
     eager = policy_call(policy, TimedCall.NEW_CHUNK, 2)
-    for each in (call, eager):
-        each.prepare()
-    assert torch.allclose(call.call(), eager.call(), atol=1e-2)
+    assert torch.allclose(made(call), made(eager), atol=1e-2)
     assert isinstance(call.policy.policy.model, nn.Module)
     assert call.policy.policy.model._compiled_call_impl is not None
     assert policy.policy.model._compiled_call_impl is None

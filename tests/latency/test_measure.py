@@ -1,5 +1,4 @@
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,15 +7,7 @@ from scipy import stats
 from il_bench.errors import IlBenchError
 from il_bench.latency import measure as measuring
 from il_bench.latency.device import CpuDevice
-from il_bench.latency.measure import (
-    MeasuredCall,
-    Samples,
-    WarmUp,
-    enough,
-    measure,
-    rounds,
-    settled,
-)
+from il_bench.latency.measure import MeasuredCall, Samples, WarmUp, enough, measure, rounds, settled
 
 from .fakes import FakeClock, FakeDevice
 
@@ -33,8 +24,11 @@ def device(clock: FakeClock) -> FakeDevice:
     return FakeDevice(clock, launch_s=LAUNCH)
 
 
+WARM = WarmUp(1.0, (1.0,), True, 1.0)
+
+
 def samples(*times: float) -> Samples:
-    return Samples(times, WarmUp(1.0, (1.0,), True, 1.0))
+    return Samples(times, WARM)
 
 
 # ---- what an unsynchronised timer would miss
@@ -52,11 +46,14 @@ def test_a_call_is_timed_to_its_end_on_the_device(clock: FakeClock, device: Fake
     assert found.warm_up.first_s == pytest.approx(WORK + LAUNCH)
 
 
-def test_work_left_over_by_preparation_is_not_counted(clock: FakeClock, device: FakeDevice) -> None:
+def test_preparation_is_not_timed_but_counts_in_how_often_a_call_is(
+    clock: FakeClock, device: FakeDevice
+) -> None:
     found = measure(
-        lambda: device.launch(WORK), device, prepare=lambda: device.launch(1.0), clock=clock, seconds=20.0
+        lambda: device.launch(0.1), device, prepare=lambda: device.launch(0.9), clock=clock, seconds=50.0
     )
-    assert found.times == pytest.approx([WORK + LAUNCH] * found.n)
+    assert found.times == pytest.approx([0.1 + LAUNCH] * found.n)
+    assert 49 <= found.n <= 50
 
 
 def test_the_first_call_is_kept_apart(clock: FakeClock, device: FakeDevice) -> None:
@@ -79,8 +76,7 @@ def test_processor_time_tells_waiting_from_computing(clock: FakeClock, device: F
 
     work = MeasuredCall(call, device, clock=clock, cpu_clock=lambda: clock.processor)
     times = tuple(work.once() for _ in range(4))
-    found = Samples(times, WarmUp(1.0, (1.0,), True, 1.0), cpu_s=work.cpu_s)
-    assert found.cpu_share == pytest.approx(0.3, abs=0.01)
+    assert Samples(times, WARM, cpu_s=work.cpu_s).cpu_share == pytest.approx(0.3, abs=0.01)
     assert samples(1.0).cpu_share is None
 
 
@@ -143,13 +139,6 @@ def test_at_least_one_call_warms_up(clock: FakeClock, device: FakeDevice) -> Non
     assert len(work.warm_up(0.0).times) == 1
 
 
-def test_preparation_counts_in_how_often_a_call_is_timed(clock: FakeClock, device: FakeDevice) -> None:
-    found = measure(
-        lambda: device.launch(0.1), device, prepare=lambda: device.launch(0.9), clock=clock, seconds=50.0
-    )
-    assert 49 <= found.n <= 50
-
-
 @pytest.mark.parametrize(("cycle", "seconds", "n"), [(0.1, 2.0, 20), (9.0, 2.0, 6), (1e-6, 2.0, 2000)])
 def test_rounds_are_bounded(cycle: float, seconds: float, n: int) -> None:
     assert rounds(WarmUp(1.0, (1.0,), True, cycle), seconds) == n
@@ -201,8 +190,7 @@ def test_a_slow_host_is_timed_on_the_cpu_too(clock: FakeClock) -> None:
 
 def test_every_call_is_prepared_first(clock: FakeClock, device: FakeDevice) -> None:
     said: list[str] = []
-    note: Callable[[str], Callable[[], None]] = lambda word: lambda: said.append(word)  # noqa: E731
-    work = MeasuredCall(note("call"), device, note("prepare"), clock=clock)
+    work = MeasuredCall(lambda: said.append("call"), device, lambda: said.append("prepare"), clock=clock)
     for _ in range(2):
         work.once()
     assert said == ["prepare", "call"] * 2

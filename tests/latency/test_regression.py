@@ -43,41 +43,45 @@ def row(factor: float = 1.0, *, speed: float = 1.0, seed: int = 0, **changed: An
     return schema.Stored.model_validate(values | changed)
 
 
+def against(then: schema.Stored, now: schema.Stored) -> schema.Stored:
+    return regression.against(then, now, Path("old.json"))
+
+
 def test_a_slowdown_fails_the_run_on_the_same_machine() -> None:
-    found = regression.against(row(), row(1.25, seed=1), Path("old.json"))
+    found = against(row(), row(1.25, seed=1))
     assert (found.verdict, found.gate, found.differs) == ("slower", True, ())
     assert found.ratio == pytest.approx(1.25, abs=0.03)
-    sentence = regression.problem(found)
-    assert sentence is not None
-    assert "bc: slower than in old.json" in sentence
+    assert "bc: slower than in old.json" in str(regression.problem(found))
 
 
 def test_the_same_again_passes_and_is_never_called_slower() -> None:
-    found = [regression.against(row(), row(seed=seed), Path("old.json")) for seed in range(1, 60)]
+    found = [against(row(), row(seed=seed)) for seed in range(1, 60)]
     assert all(regression.problem(each) is None for each in found)
     assert sum(each.verdict == "equivalent" for each in found) > 40
 
 
-def test_another_machine_is_no_gate_and_the_field_is_named() -> None:
-    other = row(1.5, seed=1, machine={**MACHINE, "cpu": "another", "threads": 4})
-    found = regression.against(row(), other, Path("old.json"))
-    assert (found.verdict, found.gate) == ("slower", False)
-    assert found.differs == ("cpu was 'one', is 'another'", "threads was 1, is 4")
+@pytest.mark.parametrize(
+    ("changed", "differs"),
+    [
+        ({"cpu": "another", "threads": 4}, ("cpu was 'one', is 'another'", "threads was 1, is 4")),
+        ({"driver": "5"}, ("driver was None, is '5'",)),
+    ],
+)
+def test_another_machine_is_no_gate_and_the_field_is_named(
+    changed: dict[str, Any], differs: tuple[str, ...]
+) -> None:
+    found = against(row(), row(1.5, seed=1, machine=MACHINE | changed))
+    assert (found.verdict, found.gate, found.differs) == ("slower", False, differs)
     assert regression.problem(found) is None
 
 
-def test_a_field_that_only_one_of_them_has_differs_too() -> None:
-    found = regression.against(row(), row(seed=1, machine={**MACHINE, "driver": "5"}), Path("old.json"))
-    assert found.differs == ("driver was None, is '5'",)
-
-
 def test_new_versions_on_the_same_machine_stay_a_gate() -> None:
-    found = regression.against(row(), row(1.3, seed=1, versions={"torch": "3"}), Path("old.json"))
+    found = against(row(), row(1.3, seed=1, versions={"torch": "3"}))
     assert regression.problem(found) is not None
 
 
 def test_a_machine_that_became_a_little_slower_is_not_the_policys_doing() -> None:
-    found = regression.against(row(), row(speed=1.08, seed=1), Path("old.json"))
+    found = against(row(), row(speed=1.08, seed=1))
     assert found.gate
     assert found.ratio == pytest.approx(1.0, abs=0.03)
     assert regression.problem(found) is None
@@ -85,7 +89,7 @@ def test_a_machine_that_became_a_little_slower_is_not_the_policys_doing() -> Non
 
 def test_a_machine_in_another_state_gates_nothing_and_says_so() -> None:
     """Half as fast, and the policy suffers less than the yardstick: no verdict can be had from that."""
-    found = regression.against(row(), row(0.8, speed=2.0, seed=1), Path("old.json"))
+    found = against(row(), row(0.8, speed=2.0, seed=1))
     assert (found.verdict, found.gate) == ("inconclusive", False)
     said = re.search(r"the yardstick takes ([\d.]+) times as long", found.differs[0])
     assert said is not None and float(said[1]) == pytest.approx(2.0, abs=0.02)
@@ -93,7 +97,7 @@ def test_a_machine_in_another_state_gates_nothing_and_says_so() -> None:
 
 def test_a_gpu_has_no_yardstick_and_is_compared_by_its_times() -> None:
     then, now = (row(f, seed=s, yardstick=None, clock="wall", device="cuda") for f, s in ((1.0, 0), (1.3, 1)))
-    found = regression.against(then, now, Path("old.json"))
+    found = against(then, now)
     assert found.ratio == pytest.approx(1.3, abs=0.1)
 
 
@@ -102,30 +106,24 @@ def report(*rows: schema.Stored) -> schema.Report:
 
 
 def test_it_is_found_again_in_a_report(tmp_path: Path) -> None:
-    path = tmp_path / "report.json"
     kept = row()
-    schema.save(path, report(kept, row(policy="act")))
-    assert regression.find(path, row(seed=3)) == kept
+    schema.save(tmp_path / "report.json", report(kept, row(policy="act")))
+    assert regression.find(tmp_path / "report.json", row(seed=3)) == kept
 
 
 @pytest.mark.parametrize("rows", [(), (row(policy="act"),)])
 def test_a_report_without_it_is_refused_with_the_way_out(
     rows: tuple[schema.Stored, ...], tmp_path: Path
 ) -> None:
-    path = tmp_path / "report.json"
-    schema.save(path, report(*rows))
-    with pytest.raises(
-        IlBenchError, match=r"no times of bc on cpu; make it with --benchmark --il-keep-blocks"
-    ):
-        regression.find(path, row())
+    schema.save(tmp_path / "report.json", report(*rows))
+    said = r"no times of bc on cpu; make it with --benchmark --il-keep-blocks"
+    with pytest.raises(IlBenchError, match=said):
+        regression.find(tmp_path / "report.json", row())
 
 
 def test_the_table_shows_the_verdict_and_leaves_the_blocks_out() -> None:
-    found = regression.against(
-        row(), row(1.5, seed=1, machine={**MACHINE, "cpu": "another"}), Path("old.json")
-    )
+    found = against(row(), row(1.5, seed=1, machine={**MACHINE, "cpu": "another"}))
     text = views.terminal(report(found))
-    assert "comparisons" in text
-    assert "slower" in text
-    assert "cpu was 'one', is 'another'" in text
+    for said in ("comparisons", "slower", "cpu was 'one', is 'another'"):
+        assert said in text
     assert "yardstick" not in text

@@ -12,7 +12,7 @@ import pytest
 
 from il_bench.errors import IlBenchError
 from il_bench.latency import worker
-from il_bench.latency.worker import PROTOCOL, block, once, serve
+from il_bench.latency.worker import PROTOCOL, once, serve
 
 
 class Counted:
@@ -21,40 +21,37 @@ class Counted:
     facts: dict[str, Any] = {"policy": "counted"}  # noqa: RUF012
 
     def __init__(self, *times: float, steps: int = 1) -> None:
-        self.steps, self.now = steps, 0.0
-        self._times = iter(times)
-        self.prepared = 0
+        self.steps, self.now, self._times = steps, 0.0, iter(times)
+        self.prepared = self.called = 0
 
     def prepare(self) -> None:
         self.prepared += 1
         self.now += 100.0  # must not be counted
 
     def call(self) -> None:
+        self.called += 1
         self.now += next(self._times)
 
 
-def timed(subject: Counted, seconds: float) -> list[float]:
+@pytest.mark.parametrize(
+    ("subject", "seconds", "block"),
+    [
+        (Counted(9.0, 1.0, 2.0, 3.0, 4.0), 10.0, [1.0, 2.0, 3.0, 4.0]),
+        (Counted(9.0), 5.0, [9.0]),
+        (Counted(1.0, 8.0, 8.0, steps=8), 16.0, [1.0, 1.0]),
+    ],
+    ids=["the first call is left out", "unless it fills the block", "several steps share a call's time"],
+)
+def test_a_block_is_calls_until_they_fill_it(subject: Counted, seconds: float, block: list[float]) -> None:
     request = {"clock": "wall", "seconds": seconds}
-    return block(subject, request, {"wall": lambda: subject.now})
-
-
-def test_a_block_leaves_out_its_first_call_and_all_preparation() -> None:
-    subject = Counted(9.0, 1.0, 2.0, 3.0, 4.0)
-    assert timed(subject, 10.0) == pytest.approx([1.0, 2.0, 3.0, 4.0])
-    assert subject.prepared == 5
-
-
-def test_a_call_that_fills_the_block_is_not_made_twice() -> None:
-    subject = Counted(9.0)
-    assert timed(subject, 5.0) == pytest.approx([9.0])
-
-
-def test_calls_of_several_steps_are_divided_by_them() -> None:
-    assert timed(Counted(1.0, 8.0, 8.0, steps=8), 16.0) == pytest.approx([1.0, 1.0])
+    assert worker.block(subject, request, {"wall": lambda: subject.now}) == pytest.approx(block)
+    assert subject.prepared == subject.called
 
 
 def test_a_stretched_call_takes_so_many_times_its_time() -> None:
     class Clock:
+        """Each look at it takes a millisecond, and each call a second."""
+
         now = 0.0
 
         def __call__(self) -> float:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -11,18 +12,23 @@ from il_bench.cli import app
 from il_bench.zoo import WEIGHTS, ZOO
 
 
-@pytest.mark.parametrize("policy", ["bet", "vqbet"])
-def test_the_vocabulary_of_a_policy_is_drawn(tmp_path: Path, policy: str) -> None:
-    result = CliRunner().invoke(app, ["report", "vocabulary", policy, "--output", str(tmp_path)])
+def drawn(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["report", "vocabulary", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("policy", "kind", "data"), [("bet", "KMeans", "expert"), ("vqbet", "ResidualVQ", "dagger")]
+)
+def test_the_vocabulary_of_a_policy_is_drawn(tmp_path: Path, policy: str, kind: str, data: str) -> None:
+    result = drawn(policy, "--output", str(tmp_path))
     assert result.exit_code == 0, result.output
-    assert {"bet": "bet: KMeans", "vqbet": "vqbet: ResidualVQ"}[policy] in result.output
-    learned_from = {"bet": "bet's own data: expert", "vqbet": "vqbet's own data: dagger"}[policy]
-    assert f"{learned_from}, these episodes among it" in result.output
+    assert f"{policy}: {kind}" in result.output
+    assert f"{policy}'s own data: {data}, these episodes among it" in result.output
     assert (tmp_path / f"vocabulary-{policy}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_policy_without_a_vocabulary_is_refused_in_one_line(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["report", "vocabulary", "bc", "--output", str(tmp_path)])
+    result = drawn("bc", "--output", str(tmp_path))
     assert result.exit_code == 2
     assert "has no action tokenizer" in result.output
     assert list(tmp_path.iterdir()) == []
@@ -54,7 +60,7 @@ def test_what_cannot_be_read_is_said_not_that_the_output_cannot_be_written(
     weights["broken"].unlink()
     weights["broken"].mkdir()
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, ["report", "vocabulary", *arguments, "--output", "out"])
+    result = drawn(*arguments, "--output", "out")
     assert result.exit_code == 2
     assert result.output.startswith(f"il-bench: {said}") and result.output.count("\n") == 1
     assert "cannot be written" not in result.output and not (tmp_path / "out").exists()
@@ -62,7 +68,7 @@ def test_what_cannot_be_read_is_said_not_that_the_output_cannot_be_written(
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    result = CliRunner().invoke(app, ["report", "vocabulary", "bet", "--output", str(tmp_path / "out")])
+    result = drawn("bet", "--output", str(tmp_path / "out"))
     assert result.exit_code == 2
     assert f"{tmp_path / 'out'}: cannot be written (File exists); give another --output" in result.output
 
@@ -73,7 +79,7 @@ def test_a_checkpoint_here_is_called_as_its_folder_is(
     """And a copy of a shipped one is another's: its `dagger` may be without the expert's episodes."""
     shutil.copytree(ZOO / "vqbet", tmp_path / "mine")
     monkeypatch.chdir(tmp_path / "mine")
-    result = CliRunner().invoke(app, ["report", "vocabulary", ".", "--output", "../out"])
+    result = drawn(".", "--output", "../out")
     assert result.exit_code == 0, result.output
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["vocabulary-mine.png"]
     assert "mine: ResidualVQ" in result.output

@@ -1,32 +1,28 @@
 """What the suite measures beside success, which test_plugin.py and test_report.py cover."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from il_bench.policies.checkpoint import load_policy, wrap_object
+from il_bench.policies.checkpoint import LoadedPolicy, wrap_object
 from il_bench.suite import throughput
 from tests.latency.fakes import PixelPolicy
 
 
 def test_acting_is_one_prediction_and_all_its_actions(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    policy: LoadedPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = load_policy(checkpoint)
     work = throughput.acting(policy, batch=3)
     assert work.n == 3 * policy.policy.config.n_action_steps
-    calls = []
-    predict = policy.policy.predict_action_chunk
-    monkeypatch.setattr(
-        policy.policy,
-        "predict_action_chunk",
-        lambda *args, **kwargs: calls.append(0) or predict(*args, **kwargs),
-    )
+    predict = Mock(side_effect=policy.policy.predict_action_chunk)
+    monkeypatch.setattr(policy.policy, "predict_action_chunk", predict)
     for _ in range(4):
         work.call()
-    assert len(calls) == 4
+    assert predict.call_count == 4
 
 
 def test_a_policy_on_images_acts_on_images() -> None:
@@ -37,14 +33,12 @@ def test_a_policy_on_images_acts_on_images() -> None:
 
 @pytest.mark.slow
 def test_speed_is_reported(
-    pytester: pytest.Pytester, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    suite: Callable[..., pytest.RunResult], pytester: pytest.Pytester, checkpoint: Path
 ) -> None:
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # it would be taken for a run with -n
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    result = pytester.runpytest_subprocess(
-        *("-p", "il_bench", "-p", "benchmark", "--benchmark", "--il-policy", f"mine={checkpoint}"),
+    result = suite(
+        *("-p", "benchmark", "--il-policy", f"mine={checkpoint}", "--pyargs", "il_bench.suite"),
         *("--il-baselines", "none.json", "--il-update-baselines", "-m", "throughput or latency"),
-        *("-k", "not fresh and not 64", "--benchmark-json", "times.json", "--pyargs", "il_bench.suite"),
+        *("-k", "not fresh and not 64", "--benchmark-json", "times.json"),
     )
     assert result.ret == 0
     report = json.loads((pytester.path / "il-bench-report" / "report.json").read_text())

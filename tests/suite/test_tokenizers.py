@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 import torch
 
+from il_bench.data import open_dataset
 from il_bench.data.chunks import Chunks, FromTheAgent
 from il_bench.latency.device import inference_on_one_thread
+from il_bench.plugin.collect import Record, Run
+from il_bench.policies.checkpoint import load_policy
 from il_bench.report import schema
 from il_bench.suite import throughput, tokenizer_names
 from il_bench.suite import tokenizers as suite_tokenizers
@@ -22,6 +25,7 @@ from il_bench.suite.reconstruction import FittedTokenizer, measure, of_policy, u
 from il_bench.tokenizers import KMeansTokenizer, ResidualVQTokenizer, UniformBinsTokenizer
 
 CHUNK = (2, 2)
+AGENT = FromTheAgent()
 
 
 def seen(*chunks: list[list[float]]) -> Chunks:
@@ -41,10 +45,15 @@ NEARLY_RIGHT = [[64.0, 8.0], [128.0, 0.0]]
 def two_moves() -> FittedTokenizer:
     """k-means of two centres: 0 is down, 1 is right."""
     tokenizer = KMeansTokenizer(2, CHUNK)
-    where = FromTheAgent()
-    tokenizer.fit(where.chunks(seen(RIGHT, DOWN)))
-    tokenizer.centers.copy_(where.chunks(seen(DOWN, RIGHT)).flatten(1))
-    return FittedTokenizer("two moves", tokenizer, where, "nothing", 0.5)
+    tokenizer.fit(AGENT.chunks(seen(RIGHT, DOWN)))
+    tokenizer.centers.copy_(AGENT.chunks(seen(DOWN, RIGHT)).flatten(1))
+    return FittedTokenizer("two moves", tokenizer, AGENT, "nothing", 0.5)
+
+
+def vocabulary(subject: FittedTokenizer, chunks: Chunks) -> schema.Vocabulary:
+    found = measure(subject, chunks, "mine")[0].vocabulary
+    assert found is not None
+    return found
 
 
 def test_a_row_by_hand(two_moves: FittedTokenizer) -> None:
@@ -63,12 +72,12 @@ def test_a_row_by_hand(two_moves: FittedTokenizer) -> None:
 
 
 def test_moves_are_ordered_by_use_and_drawn_from_the_agent(two_moves: FittedTokenizer) -> None:
-    vocabulary = measure(two_moves, seen(DOWN, RIGHT, NEARLY_RIGHT), "mine")[0].vocabulary
-    assert vocabulary is not None
-    assert (vocabulary.relative, vocabulary.n_moves, vocabulary.counts) == (True, 2, (2, 1))
-    assert [move.indices for move in vocabulary.moves] == [(1,), (0,)]
-    assert [list(map(list, move.path)) for move in vocabulary.moves] == [RIGHT, DOWN]
-    shown = vocabulary.demonstration
+    found = vocabulary(two_moves, seen(DOWN, RIGHT, NEARLY_RIGHT))
+    assert (found.relative, found.n_moves, found.counts) == (True, 2, (2, 1))
+    assert [move.indices for move in found.moves] == [(1,), (0,)]
+    assert [list(map(list, move.path)) for move in found.moves] == [RIGHT, DOWN]
+    assert found.first == (), "only a residual VQ has first tokens"
+    shown = found.demonstration
     assert (shown.episode, shown.indices) == (4, ((0,), (1,), (1,)))
     assert shown.path[4:] == ((164.0, 108.0), (228.0, 100.0))
     assert shown.decoded[4:] == ((164.0, 100.0), (228.0, 100.0))
@@ -79,9 +88,7 @@ def test_a_demonstration_is_chunks_that_follow_each_other(two_moves: FittedToken
     given = seen(DOWN, RIGHT, DOWN, RIGHT)
     given.frames.copy_(torch.tensor([0, 1, 2, 0]))
     given.episodes.copy_(torch.tensor([4, 4, 4, 9]))
-    vocabulary = measure(two_moves, given, "mine")[0].vocabulary
-    assert vocabulary is not None
-    assert vocabulary.demonstration.indices == ((0,), (0,))
+    assert vocabulary(two_moves, given).demonstration.indices == ((0,), (0,))
 
 
 def test_use_of_codes_by_hand() -> None:
@@ -94,45 +101,41 @@ def test_use_of_codes_by_hand() -> None:
 
 
 @pytest.fixture(scope="module")
-def residual() -> ResidualVQTokenizer:
+def residual() -> FittedTokenizer:
     torch.manual_seed(0)
     tokenizer = ResidualVQTokenizer.new(4, CHUNK, embedding_dim=8, hidden_dim=16)
     tokenizer.vqvae.discretized.fill_(True)
-    return tokenizer.eval()
+    return FittedTokenizer("rvq", tokenizer.eval(), AGENT, "nothing")
 
 
-def test_a_residual_vq_has_an_error_after_each_stage(residual: ResidualVQTokenizer) -> None:
+def of_first_codes(subject: FittedTokenizer, tokens: Any) -> torch.Tensor:
+    """What the first stage alone decodes these tokens to, (N, W, 2) px from the agent on."""
+    vqvae: Any = subject.tokenizer.vqvae  # type: ignore[attr-defined]
+    decoded: torch.Tensor = vqvae.decoder(vqvae.vq_layer.codebooks[0][tokens]).detach()
+    return decoded.view(-1, *CHUNK) * 256
+
+
+def test_a_residual_vq_has_an_error_after_each_stage(residual: FittedTokenizer) -> None:
     given = seen(RIGHT, DOWN, NEARLY_RIGHT)
-    where = FromTheAgent()
-    row, _ = measure(FittedTokenizer("rvq", residual, where, "nothing"), given, "mine")
+    row, _ = measure(residual, given, "mine")
     assert row.stage_l1_px is not None
     first, second = row.stage_l1_px
     assert math.isclose(second, row.l1_px, rel_tol=1e-5)
-    codes = residual.vqvae.vq_layer.codebooks[0][residual.encode(where.chunks(given))[:, 0]]
-    decoded = residual.vqvae.decoder(codes).detach().view(3, *CHUNK) * 256 + 100
+    decoded = of_first_codes(residual, residual.tokenizer.encode(AGENT.chunks(given))[:, 0]) + 100
     assert math.isclose(first, float((decoded - given.actions).abs().mean()), rel_tol=1e-5)
 
 
-def test_what_first_tokens_alone_decode_to_is_kept_by_use(residual: ResidualVQTokenizer) -> None:
+def test_what_first_tokens_alone_decode_to_is_kept_by_use(residual: FittedTokenizer) -> None:
     given = seen(*[NEARLY_RIGHT] * 3, DOWN, *[[[-x, -y] for x, y in DOWN]] * 2)
-    where = FromTheAgent()
-    vocabulary = measure(FittedTokenizer("rvq", residual, where, "nothing"), given, "mine")[0].vocabulary
-    assert vocabulary is not None
-    tokens = Counter(residual.encode(where.chunks(given))[:, 0].tolist())
+    tokens = Counter(residual.tokenizer.encode(AGENT.chunks(given))[:, 0].tolist())
     assert len(tokens) > 1, "else there is no order"
-    kept = [move.indices for move in vocabulary.first]
-    assert sorted(kept) == sorted((token,) for token in tokens)
-    uses = [tokens[token] for (token,) in kept]
+    moves = vocabulary(residual, given).first
+    kept = [move.indices[0] for move in moves]
+    assert sorted(kept) == sorted(tokens)
+    uses = [tokens[token] for token in kept]
     assert uses == sorted(uses, reverse=True)
-    for move in vocabulary.first:
-        code = residual.vqvae.vq_layer.codebooks[0][move.indices[0]]
-        alone = residual.vqvae.decoder(code).detach().view(*CHUNK) * 256
-        torch.testing.assert_close(torch.tensor(move.path), alone, atol=0.06, rtol=0.0)
-
-
-def test_only_a_residual_vq_has_first_tokens(two_moves: FittedTokenizer) -> None:
-    vocabulary = measure(two_moves, seen(DOWN, RIGHT), "mine")[0].vocabulary
-    assert vocabulary is not None and vocabulary.first == ()
+    paths = torch.tensor([move.path for move in moves])
+    torch.testing.assert_close(paths, of_first_codes(residual, kept), atol=0.06, rtol=0.0)
 
 
 def test_the_suite_can_make_every_tokenizer_it_names() -> None:
@@ -187,10 +190,9 @@ def test_work_is_compared_by_items_a_second() -> None:
 
 @pytest.mark.parametrize("way", ["encode", "decode"])
 def test_a_residual_vq_is_compared_with_lerobot_on_the_same_weights(
-    residual: ResidualVQTokenizer, way: str
+    residual: FittedTokenizer, way: str
 ) -> None:
-    subject = FittedTokenizer("rvq", residual, FromTheAgent(), "nothing")
-    work = throughput.coding(subject, seen(RIGHT, DOWN, NEARLY_RIGHT), way, 7, "cpu")
+    work = throughput.coding(residual, seen(RIGHT, DOWN, NEARLY_RIGHT), way, 7, "cpu")
     assert work.reference is not None and work.floor is not None
     with inference_on_one_thread():
         ours, theirs, products = work.call(), work.reference.call(), work.floor.call()
@@ -203,16 +205,12 @@ def test_a_residual_vq_is_compared_with_lerobot_on_the_same_weights(
 def test_what_has_no_network_has_no_floor() -> None:
     tokenizer = UniformBinsTokenizer(4, CHUNK)
     tokenizer.fit(torch.randn(9, *CHUNK))
-    work = throughput.coding(
-        FittedTokenizer("bins", tokenizer, FromTheAgent(), "nothing"), seen(RIGHT), "encode", 3, "cpu"
-    )
+    subject = FittedTokenizer("bins", tokenizer, AGENT, "nothing")
+    work = throughput.coding(subject, seen(RIGHT), "encode", 3, "cpu")
     assert (work.reference, work.floor, work.n) == (None, None, 3)
 
 
 def test_windows_are_those_of_lerobots_dataset() -> None:
-    from il_bench.data import open_dataset
-    from il_bench.policies.checkpoint import load_policy
-
     work = throughput.windowing(load_policy("vqbet"), open_dataset("expert"), 3)
     assert work.reference is not None and work.reference.n == 3
     ours, theirs = work.call(), work.reference.call()
@@ -228,9 +226,6 @@ def test_windows_are_those_of_lerobots_dataset() -> None:
 
 @pytest.mark.parametrize(("way", "n_tensors"), [("normalise", 3), ("unnormalise", 1)])
 def test_normalising_is_compared_with_one_pass_over_the_same_numbers(way: str, n_tensors: int) -> None:
-    from il_bench.data import open_dataset
-    from il_bench.policies.checkpoint import load_policy
-
     work = throughput.normalising(load_policy("vqbet"), open_dataset("expert"), way, 3, "cpu")
     assert work.floor is not None and work.floor.name == "one multiplication of the same numbers"
     changed, passed = work.call(), work.floor.call()
@@ -242,7 +237,8 @@ def test_normalising_is_compared_with_one_pass_over_the_same_numbers(way: str, n
 
 # ---- as a user runs it
 
-
+Suite = Callable[..., pytest.RunResult]
+TOKENIZERS = ("--pyargs", "il_bench.suite.test_tokenizers")
 ANY_DEVICE = """
 from dataclasses import replace
 
@@ -254,15 +250,13 @@ OPTIONS["device"] = replace(OPTIONS["device"], check=lambda device, _: device)
 
 @pytest.mark.slow
 def test_windows_run_on_the_cpu_whatever_the_device_is(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    suite: Suite, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`cpu:0` for want of another one that torch tells from `cpu`."""
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # it would be taken for a run with -n
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
     pytester.makepyfile(anydevice=ANY_DEVICE)
-    result = pytester.runpytest_subprocess(
-        *("-p", "anydevice", "-p", "il_bench", "-p", "benchmark", "--benchmark", "--il-device", "cpu:0"),
+    result = suite(
+        *("-p", "anydevice", "-p", "benchmark", "--il-device", "cpu:0"),
         *("-k", "windows and not 1024 and not 16384", "--pyargs", "il_bench.suite.test_throughput"),
     )
     assert result.ret == 0
@@ -272,19 +266,11 @@ def test_windows_run_on_the_cpu_whatever_the_device_is(
 
 
 @pytest.mark.slow
-def test_a_run_reports_tokenizers_and_draws_them(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("IL_BENCH_HUMAN_DATA", raising=False)
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    result = pytester.runpytest_subprocess(
-        *("-p", "il_bench", "--benchmark", "--pyargs", "il_bench.suite.test_tokenizers"),
-        *("-k", "bins or 64 or (test_tokenizer and bet and not vqbet)"),
-    )
+def test_a_run_reports_tokenizers_and_draws_them(suite: Suite, pytester: pytest.Pytester) -> None:
+    result = suite(*TOKENIZERS, "-k", "bins or 64 or (test_tokenizer and bet and not vqbet)")
     assert result.ret == 0
     folder = pytester.path / "il-bench-report"
-    report = schema.load(folder / "report.json")
-    rows = {row.tokenizer: row for row in report.tokenizers}
+    rows = {row.tokenizer: row for row in schema.load(folder / "report.json").tokenizers}
     assert set(rows) == {"bet: KMeans", "uniform bins 256", "k-means 64"}
     assert {(row.data, row.n_chunks) for row in rows.values()} == {("expert", 3281)}
     assert rows["uniform bins 256"].l1_px < 1.0 < rows["k-means 64"].l1_px < 10.0
@@ -297,20 +283,16 @@ def test_a_run_reports_tokenizers_and_draws_them(
 
 
 def test_what_takes_long_is_fitted_on_your_demonstrations_only(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    suite: Suite, pytester: pytest.Pytester
 ) -> None:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.delenv("IL_BENCH_HUMAN_DATA", raising=False)
-
     def collected() -> set[str]:
-        result = pytester.runpytest_subprocess(
-            *("-p", "il_bench", "--benchmark", "--pyargs", "il_bench.suite.test_tokenizers"),
-            *("--collect-only", "-q", "--il-policy", "bet"),
-        )
-        return {line.partition("::")[2] for line in result.outlines if "::" in line}
+        lines = suite(*TOKENIZERS, "--collect-only", "-q", "--il-policy", "bet").outlines
+        return {line.partition("::")[2] for line in lines if "::" in line}
 
-    quick = {f"test_fitted[{name}-expert]" for name in tokenizer_names.QUICK}
-    trained = {f"test_fitted[{name}-expert]" for name in tokenizer_names.TRAINED}
+    quick, trained = (
+        {f"test_fitted[{name}-expert]" for name in names}
+        for names in (tokenizer_names.QUICK, tokenizer_names.TRAINED)
+    )
     assert collected() == quick | trained | {"test_tokenizer[expert-bet]"}
     pytester.makeini("[pytest]\nil_bench_data = somewhere/mine")
     expected = quick | {name.replace("expert", "mine") for name in quick | trained}
@@ -318,20 +300,10 @@ def test_what_takes_long_is_fitted_on_your_demonstrations_only(
 
 
 def test_rows_of_two_data_sets_stand_side_by_side(two_moves: FittedTokenizer) -> None:
-    from il_bench.plugin.collect import Record, Run
-
     given = seen(RIGHT, DOWN)
     records = [Record("tokenizers", measure(two_moves, given, data)[0]).to_dict() for data in ("one", "two")]
     report = Run(json.loads(json.dumps(records))).report()
     assert [row.data for row in report.tokenizers] == ["one", "two"]
-
-
-def test_a_policys_row_says_whose_tokenizer_it_is() -> None:
-    from il_bench.policies.checkpoint import load_policy
-
-    policy = load_policy("bet")
-    subject = of_policy(policy, policy.policy.tokenizer, policy.name)
-    assert (subject.name, subject.fit_seconds) == ("bet: KMeans", None)
 
 
 @pytest.mark.parametrize(
@@ -349,11 +321,11 @@ def test_a_policys_row_says_whose_tokenizer_it_is() -> None:
 def test_a_row_says_whether_its_tokenizer_has_seen_these_episodes(
     two_moves: FittedTokenizer, checkpoint: str, trained_on: str, measured_on: str, among: bool | None
 ) -> None:
-    from il_bench.policies.checkpoint import load_policy
-
     policy = replace(load_policy("bet"), name="mine", checkpoint=checkpoint, data=trained_on)
+    assert of_policy(policy, policy.policy.tokenizer, policy.name).name == "mine: KMeans"
     subject = replace(of_policy(policy, two_moves.tokenizer, policy.name), coordinates=two_moves.coordinates)
     row, _ = measure(subject, seen(RIGHT, DOWN), measured_on)
+    assert row.fit_seconds is None
     expected = f"mine's own data: {trained_on}"
     perhaps = ", so called as these demonstrations: perhaps these episodes among it"
     said = {True: ", these episodes among it", False: "", None: perhaps}[among]
