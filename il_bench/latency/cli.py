@@ -38,24 +38,18 @@ def compare(
     batch: Annotated[int, typer.Option(min=1, help="Robots that ask at once.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     device_b: Annotated[str | None, typer.Option(help="B's, where it is another.")] = None,
-    python: Annotated[
-        Path | None, typer.Option(help="Run A by this environment's python. Default: this one.")
-    ] = None,
-    python_b: Annotated[Path | None, typer.Option(help="B's. Default: this one.")] = None,
+    python: Annotated[Path | None, typer.Option(help="Of A's environment. Default: this one.")] = None,
+    python_b: Annotated[Path | None, typer.Option(help="Of B's. Default: this one.")] = None,
     mode: Annotated[Mode, typer.Option(help="How A's networks are run.")] = Mode.EAGER,
     mode_b: Annotated[Mode | None, typer.Option(help="B's, where it is another.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Of a diffusion policy: DDIM-10, DDPM-100.")] = None,
     sampler_b: Annotated[str | None, typer.Option(help="B's, where it is another.")] = None,
-    processed: Annotated[
-        bool, typer.Option("--processed/--bare", help="With pre- and post-processing or without.")
-    ] = True,
+    processed: Annotated[bool, typer.Option("--processed/--bare", help="With processing or without.")] = True,
     threads: Annotated[int, typer.Option(min=1, help="Of torch on the CPU.")] = 1,
     margin: Annotated[float, typer.Option(help="Differences up to this share do not matter.")] = 0.05,
     processes: Annotated[int, typer.Option(min=2, max=64, help="Of A, and of B.")] = 6,
     budget: Annotated[float, typer.Option(min=1.0, help="Seconds of timing, at most.")] = 120.0,
-    clock: Annotated[
-        Clock, typer.Option(help="auto: processor time on one thread of the CPU, else wall time.")
-    ] = Clock.AUTO,
+    clock: Annotated[Clock, typer.Option(help="auto: processor on one CPU thread, else wall.")] = Clock.AUTO,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the order of the blocks.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the result to this JSON file too.")] = None,
 ) -> None:
@@ -72,14 +66,9 @@ def compare(
 
         runs_a = _python(python, "--python")
         first = Contender(a, device, what, batch, processed, mode, sampler, threads, runs_a)
-        second = replace(
-            first,
-            policy=b or a,
-            device=device_b or device,
-            mode=mode_b or mode,
-            sampler=sampler_b or sampler,
-            python=_python(python_b, "--python-b"),
-        )
+        of_b = {"policy": b, "device": device_b, "mode": mode_b, "sampler": sampler_b}
+        given: dict[str, Any] = {name: value for name, value in of_b.items() if value is not None}
+        second = replace(first, **given, python=_python(python_b, "--python-b"))
         rule = Rule(margin=margin)
         chosen = None if clock is Clock.AUTO else clock.value
         options: dict[str, Any] = {"processes": processes, "seconds": budget, "clock": chosen, "seed": seed}

@@ -112,7 +112,7 @@ def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: floa
         extra_sd: of a difference in log time that these data cannot show, such as between two runs.
 
     Raises:
-        IlBenchError: fewer than two processes of A or B (one has no spread), or one of a pair is missing.
+        IlBenchError: fewer than two processes of A or B, or one of a pair is missing.
     """
     if min(len(a), len(b)) < 2 or (paired and len(a) != len(b)):
         raise IlBenchError(
@@ -163,7 +163,7 @@ def partner(process: int, number: int, processes: int) -> int:
 def _levels_of_pairs(a: Array, b: Array) -> tuple[list[Array], float]:
     """The level of each process, from what the two of each pair differ by; and the noise (`_noise`).
 
-    A median polish (Tukey, Exploratory Data Analysis, 1977): a few disturbed blocks change nothing.
+    A median polish (Tukey, Exploratory Data Analysis, 1977), so that a few disturbed blocks change nothing.
     """
     n, rounds = a.shape
     partners = (np.arange(n)[:, None] + np.arange(rounds)) % n  # `partner`, of all at once

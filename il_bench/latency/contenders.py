@@ -73,11 +73,6 @@ class ComparedPolicies:
         return {**asdict(self.comparison), "clock": self.clock, "a": a, "b": b}
 
 
-def clock_of(a: Contender, b: Contender) -> str:
-    """The clock that is right for both."""
-    return a.clock if a.clock == b.clock else "wall"
-
-
 def load(
     workers: Sequence[Worker],
     contenders: Sequence[Contender],
@@ -114,14 +109,14 @@ def compare_policies(
     Args:
         processes: of each.
         seconds: of timing, at most about so long; starting comes before.
-        clock: ``processor`` or ``wall``; None: the one that is right (`clock_of`).
+        clock: ``processor`` or ``wall``; None: the one that is right for both.
         seed: of the order of the blocks.
         on_step: called for each process that is warm, and for each round with the last look.
 
     Raises:
         IlBenchError: one cannot be run; a value is out of its bounds.
     """
-    chosen = clock or clock_of(a, b)
+    chosen = clock or (a.clock if a.clock == b.clock else "wall")
     if chosen == "processor" and {a.device, b.device} != {"cpu"}:
         raise IlBenchError("clock: processor time does not see what a GPU does; use wall")
     each = [contender for contender in (a, b) for _ in range(processes)]

@@ -26,12 +26,12 @@ OPAQUE = (
 def count_flops(call: Callable[[], object]) -> int | None:
     """Run `call` once and count its floating-point operations; a multiplication and its addition are two.
 
-    Counted are matrix products, convolutions (with the padding they multiply) and attention. Everything else
-    is not: biases, activations, norms, softmax, sampling, embeddings, normalisation. None where the call uses
-    operators of OPAQUE, whose products are not seen. The call must be eager: of what torch.compile fused, or
-    a CUDA graph replays, nothing would be seen. The same policy has the same products in those modes.
+    Counted are matrix products, convolutions (with the padding they multiply) and attention, and nothing
+    else: no biases, activations, norms, softmax or sampling. None where the call uses an operator of OPAQUE.
+    The call must be eager: nothing is seen of what torch.compile fused or a CUDA graph replays, but the
+    products are the same.
 
-    Source: `torch.utils.flop_counter`, with formulas for the operators of FORMULAS, which it lacks.
+    Source: `torch.utils.flop_counter`, with FORMULAS for operators that it lacks.
     """
     counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
     # torch's fast path of MultiheadAttention and TransformerEncoderLayer would be one operator.

@@ -52,12 +52,11 @@ def with_sampler(policy: LoadedPolicy, sampler: str) -> LoadedPolicy:
 
 
 def in_mode(policy: LoadedPolicy, mode: str, device: Device, seen: dict[str, Tensor]) -> LoadedPolicy:
-    """The policy for ``eager``, else a copy whose networks are compiled or recorded.
+    """The policy for ``eager``, else a copy whose `networks` are compiled or recorded.
 
     ``compile``: torch.compile's defaults, shapes fixed. ``cuda graph``: kernels as in eager, launched at once
-    as one graph for each network and shape of its inputs. The networks are those that `networks` finds; of
-    diffusion it is the U-Net, ten times in a row with DDIM-10, not the whole denoising. What lies between
-    them, and the processing, stays as it is. Both modes pay in their first call.
+    as one graph for each network and shape of its inputs. What lies between networks, and the processing,
+    stays as it is: of diffusion's denoising it is the U-Net alone. Both modes pay in their first call.
 
     Args:
         seen: raw observations that the policy can act on.
@@ -84,7 +83,6 @@ def in_mode(policy: LoadedPolicy, mode: str, device: Device, seen: dict[str, Ten
 
 def networks(policy: LoadedPolicy, seen: dict[str, Tensor]) -> list[nn.Module]:
     """The outermost modules that a prediction from `seen` calls, in the order of their first calls."""
-    inner = policy.policy
     found: dict[nn.Module, None] = {}
     depth = 0
 
@@ -98,7 +96,7 @@ def networks(policy: LoadedPolicy, seen: dict[str, Tensor]) -> list[nn.Module]:
         nonlocal depth
         depth -= 1
 
-    modules = [module for module in inner.modules() if module is not inner]
+    modules = [module for module in policy.policy.modules() if module is not policy.policy]
     hooks = [module.register_forward_pre_hook(enter) for module in modules]
     hooks += [module.register_forward_hook(leave) for module in modules]
     try:
@@ -129,15 +127,12 @@ class Recorded:
         plain = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         key = (str(structure), plain, tuple((tuple(each.shape), each.dtype) for each in tensors))
         if key not in self._graphs:
-            self._graphs[key] = self._record(leaves, structure)
+            own = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            args, kwargs = _pytree.tree_unflatten(own, structure)
+            recorded = self._device.capture(lambda: self._forward(*args, **kwargs))
+            self._graphs[key] = ([leaf for leaf in own if isinstance(leaf, Tensor)], *recorded)
         inputs, result, replay = self._graphs[key]
         for static, given in zip(inputs, tensors, strict=True):
             static.copy_(given)
         replay()
         return _pytree.tree_map_only(Tensor, Tensor.clone, result)
-
-    def _record(self, leaves: list[Any], structure: Any) -> tuple[list[Tensor], Any, Replay]:
-        own = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        args, kwargs = _pytree.tree_unflatten(own, structure)
-        result, replay = self._device.capture(lambda: self._forward(*args, **kwargs))
-        return [leaf for leaf in own if isinstance(leaf, Tensor)], result, replay

@@ -25,10 +25,9 @@ _best: dict[tuple[Any, ...], int] = {}
 class MatrixProducts(TimedBeside):
     """Products of two square matrices, timed in turns with a call on the same device, dtype and threads.
 
-    Of the SIZES it takes the one with the most operations a second (the smallest that is AS_GOOD), found
-    once in a process for each number of threads. Settings that change the arithmetic of products, such as
-    TF32, are those of the process, as for the call. cuDNN's convolutions have a setting of their own and use
-    TF32 by default where products do not: on such a GPU a floor of convolutions can be too high.
+    Of the SIZES it takes the smallest that is AS_GOOD as the fastest, found once in a process for each number
+    of threads. The process's settings, such as TF32, are the call's too. But cuDNN's convolutions have their
+    own and use TF32 by default: on such a GPU a floor of convolutions can be too high.
 
     Args:
         clock: seconds since whenever.
@@ -43,7 +42,7 @@ class MatrixProducts(TimedBeside):
         clock: Clock = time.perf_counter,
         product: Callable[[int], Call] | None = None,
     ) -> None:
-        make = product or (lambda n: _product(n, device.name, dtype))
+        make = product or (lambda n: _product(n, device, dtype))
 
         def trial_rate(n: int) -> float:
             multiply = make(n)
@@ -84,9 +83,9 @@ def dtype_of(policy: object) -> torch.dtype:
     return sizes.most_common(1)[0][0] if sizes else torch.get_default_dtype()
 
 
-def _product(n: int, device: str, dtype: torch.dtype) -> Call:
+def _product(n: int, device: Device, dtype: torch.dtype) -> Call:
     generator = torch.Generator().manual_seed(n)
-    left, right = (torch.randn(n, n, generator=generator).to(device, dtype) for _ in range(2))
+    left, right = (torch.randn(n, n, generator=generator).to(device.name, dtype) for _ in range(2))
     result = torch.empty_like(left)
 
     def multiply() -> None:

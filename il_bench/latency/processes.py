@@ -110,8 +110,7 @@ class Worker:
     def time_block(self, key: str, clock: str, *, stretch: float = 1.0) -> list[float]:
         """Seconds of each call of a block of what was loaded as `key`, each `stretch` times as long."""
         request = {"block": key, "clock": clock, "seconds": BLOCK_SECONDS, "stretch": stretch}
-        found: list[float] = self.ask(request)["seconds"]
-        return found
+        return self.ask(request)["seconds"]  # type: ignore[no-any-return]
 
     def _line(self, seconds: float) -> bytes:
         assert self._process.stdout is not None
@@ -134,8 +133,8 @@ class Worker:
     def _why_it_ended(self) -> str:
         status = self._process.wait()
         self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
-        last = said[-1].strip() if said else "it said nothing"
+        said = self._errors.read().decode(errors="replace").strip()
+        last = said.splitlines()[-1].strip() if said else "it said nothing"
         if "No module named" in last and "il_bench" in last:
             return (
                 f"its environment has no il_bench that can be timed ({last}); install this version there, "

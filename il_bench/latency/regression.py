@@ -1,10 +1,10 @@
 """Did a policy become slower since a stored run? Sharper than a threshold, blunter than taking turns.
 
-Two runs see different machines even where the fingerprint is the same: another neighbour, another clock rate,
-another hour. Each process therefore times a fixed piece of work between the blocks, the yardstick, and what
-is compared is time in units of it. That takes most of a drift out. But a busy machine slows one kind of work
-more than another, so the interval is widened by how wrong the correction itself may be. A machine whose
-yardstick moved by more than SAME_SPEED is not in the state that it was in, and gates nothing.
+Two runs see different machines even where the fingerprint is the same: another neighbour, another clock rate.
+So each process also times a fixed piece of work between the blocks, the yardstick, and what is compared is
+time in units of it. That takes most of a drift out. But a busy machine slows one kind of work more than
+another, so the interval is widened by how wrong the correction may be. A machine whose yardstick moved by
+more than SAME_SPEED is not in the state that it was in, and gates nothing.
 """
 
 import math
@@ -34,8 +34,6 @@ CORRECTION_SD = 0.5
 SAME_SPEED = 0.10  # in log time
 RULE = Rule(margin=0.20, looks=(ROUNDS,))
 YARDSTICK = "yardstick"  # what workers call it
-
-
 #: Times a contender, which the report calls by a name, in warm processes: its row, not compared yet.
 Stopwatch = Callable[[str, Contender], schema.Stored]
 
@@ -54,11 +52,7 @@ def stopwatch() -> Iterator[Stopwatch]:
 def time_beside_yardstick(
     workers: Sequence[Worker], rng: np.random.Generator, name: str, contender: Contender
 ) -> schema.Stored:
-    """Time a contender, block by block beside the yardstick.
-
-    Raises:
-        IlBenchError: the policy cannot be timed.
-    """
+    """Time a contender, block by block beside the yardstick; IlBenchError where it cannot be timed."""
     facts = load(workers, [contender] * len(workers), name)[0]
     keys = (YARDSTICK, name) if contender.clock == "processor" else (name,)
     medians: dict[str, list[list[float]]] = {key: [[] for _ in workers] for key in keys}
@@ -118,17 +112,9 @@ def against(then: schema.Stored, now: schema.Stored, path: Path) -> schema.Store
     rule = replace(RULE, looks=(max(2, min(a.shape[1], b.shape[1])),))
     extra_sd = math.hypot(RUN_SD * math.sqrt(2.0), CORRECTION_SD * moved)
     found = judge(a, b, rule, paired=False, extra_sd=extra_sd)
-    return now.model_copy(
-        update={
-            "verdict": found.verdict.value,
-            "ratio": found.ratio,
-            "low": found.low,
-            "high": found.high,
-            "against": str(path),
-            "gate": not differs,
-            "differs": tuple(differs),
-        }
-    )
+    shown = {"verdict": found.verdict.value, "ratio": found.ratio, "low": found.low, "high": found.high}
+    gate = {"against": str(path), "gate": not differs, "differs": tuple(differs)}
+    return now.model_copy(update=shown | gate)
 
 
 def problem(row: schema.Stored) -> str | None:

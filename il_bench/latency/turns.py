@@ -41,9 +41,7 @@ class Turns:
     measurement, until the main call turns out to take so long that no cache decides.
 
     Args:
-        call: what somebody else times.
-        others: what gets a turn.
-        prepare: brings everything into the state that `call` starts from.
+        call: what somebody else times. prepare: brings everything into the state that it starts from.
         every: rounds between turns.
         cold_below: seconds from which on `call` takes long; 0 and inf where that is known beforehand.
     """

@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -169,12 +170,12 @@ def first_calls_in_a_fork(spec: str, device: str) -> Message:
     process = context.Process(target=_send_first_calls, args=(theirs, spec, device), daemon=True)
     process.start()
     theirs.close()
-    try:
-        found: Message | IlBenchError = ours.recv()
-    except EOFError:
-        process.join()
-        raise IlBenchError(f"{spec}: the process that called it ended with {process.exitcode}") from None
+    found: Message | IlBenchError | None = None
+    with suppress(EOFError):
+        found = ours.recv()
     process.join()
+    if found is None:
+        raise IlBenchError(f"{spec}: the process that called it ended with {process.exitcode}")
     if isinstance(found, IlBenchError):
         raise found
     return found
@@ -192,8 +193,7 @@ def first_calls(spec: str, device: str) -> Message:
 
     Returns:
         load_s: reading the checkpoint, building the policy, moving it to the device, which it wakes.
-        first_call_s: the first select_action of one robot, a new chunk with processing.
-        second_call_s: the same again.
+        first_call_s, second_call_s: select_action of one robot, each a new chunk with processing.
         resident_mb: peak memory of the process on the host, libraries and weights included.
         device_mb: peak memory of the device, weights included; None where it keeps no count.
     """

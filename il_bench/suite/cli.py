@@ -40,9 +40,7 @@ class SeedRange(StrEnum):
 
 
 def evaluate(
-    policy: Annotated[
-        str, typer.Argument(help="A shipped policy by name, a checkpoint folder, or a Hub id.")
-    ],
+    policy: Annotated[str, typer.Argument(help="A shipped policy by name, a folder, or a Hub id.")],
     output: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file too.")] = None,
     seeds: Annotated[SeedRange, typer.Option(help="Which start states.")] = SeedRange.VALIDATION,
     episodes: Annotated[int, typer.Option(min=1, max=MAX_EPISODES, help="The first so many of them.")] = 200,
@@ -61,7 +59,7 @@ def evaluate(
 
         loader = partial(load_policy, policy, device=device)
         loaded = loader()
-        start = SEED_STARTS[seeds.value]
+        start = SEED_STARTS[seeds]
         if loaded.track == PIXELS:
             typer.echo(ON_IMAGES, err=True)
         with _progress(loaded.name, episodes) as on_block:
@@ -80,10 +78,7 @@ def evaluate(
 
 
 def vocabulary(
-    policy: Annotated[
-        str,
-        typer.Argument(help="bet, vqbet, or a VQ-BeT or BeT checkpoint: a folder or a Hub id."),
-    ],
+    policy: Annotated[str, typer.Argument(help="bet, vqbet, or a folder or Hub id of a BeT or VQ-BeT.")],
     data: Annotated[str, typer.Option(help=DATA_HELP)] = "expert",
     output: Annotated[Path, typer.Option(help="Folder of the picture.")] = REPORT_FOLDER,
 ) -> None:

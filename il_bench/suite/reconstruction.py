@@ -148,7 +148,7 @@ def _moves(fitted: FittedTokenizer, indices: Tensor, decoded: Tensor) -> tuple[s
 
 
 def _demonstration(fitted: FittedTokenizer, seen: Chunks, indices: Tensor) -> schema.Demonstration:
-    """The first episode in chunks that follow each other, each decoded from where the agent really was."""
+    """The first episode, in chunks that follow each other, each decoded from where the agent really was."""
     episode = int(seen.episodes[0])
     in_turn = (seen.episodes == episode) & (seen.frames % seen.actions.shape[1] == 0)
     tokens = indices[in_turn.to(indices.device)]

@@ -18,8 +18,6 @@ from il_bench.report.success import row_of
 from il_bench.rollout import RunBlock, journal
 from il_bench.rollout.environments import EnvironmentRollout
 
-UNTRAINED_SEED = 0
-
 
 class Measure:
     """Rolls policies out and judges them by the gates of a run."""
@@ -91,7 +89,7 @@ def untrained(device: str) -> LoadedPolicy:
     """Return the embedded bc with the weights it had before training, the same ones every time."""
     trained = load_policy("bc", device=device)
     with torch.random.fork_rng():
-        torch.manual_seed(UNTRAINED_SEED)
+        torch.manual_seed(0)
         fresh = type(trained.policy)(trained.policy.config).to(device).eval()
     checkpoint = f"{trained.checkpoint}, untrained"
     return replace(trained, name=UNTRAINED, checkpoint=checkpoint, sha256=None, data="none", policy=fresh)

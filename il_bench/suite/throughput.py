@@ -32,7 +32,7 @@ LEROBOT = {"encode": "LeRobot's get_code", "decode": "LeRobot's decode"}
 
 @dataclass(frozen=True, eq=False)
 class Counterpart:
-    """What some work is compared with: `call` does `n` of the same; `name` says what it is."""
+    """What some work is compared with: a call that does `n` of the same."""
 
     name: str
     call: Call
@@ -118,9 +118,8 @@ def acting(policy: LoadedPolicy, batch: int) -> Work:
 def coding(subject: FittedTokenizer, seen: Chunks, way: str, batch: int, device: str) -> Work:
     """Encode or decode (`way`) a batch of the chunks `seen`, in random order, on the device.
 
-    The reference of a residual VQ is LeRobot's own code on the same weights. The floor of what has a network
-    is that network's matrix products, each as large as the network has it. An implementation that folds
-    layers together, or looks its answers up in a table, can be faster.
+    The reference of a residual VQ is LeRobot's own code on the same weights. The floor is the matrix products
+    of the network, if there is one; what folds layers together or looks answers up in a table can be faster.
     """
     tokenizer = copy.deepcopy(subject.tokenizer).to(device)
     order = torch.randperm(len(seen.frames), generator=torch.Generator().manual_seed(0))
@@ -156,8 +155,7 @@ def _products(tokenizer: Tokenizer, way: str, batch: int) -> Counterpart | None:
 def windowing(policy: LoadedPolicy, dataset: LeRobotDataset, batch: int) -> Work:
     """Gather a batch of a policy's training windows, on the CPU, where datasets are.
 
-    The reference is LeRobot's dataset, collated. The floor is to index tensors of the same rows in as random
-    an order.
+    The reference is LeRobot's dataset, collated; the floor is to index as many rows in as random an order.
     """
     deltas = delta_timestamps(policy.policy.config, dataset.fps)
     windows = Windows(dataset, deltas)
@@ -174,7 +172,7 @@ def windowing(policy: LoadedPolicy, dataset: LeRobotDataset, batch: int) -> Work
 
 
 def normalising(policy: LoadedPolicy, dataset: LeRobotDataset, way: str, batch: int, device: str) -> Work:
-    """Normalise a batch of training windows, or turn actions back into px, by LeRobot's processors.
+    """Normalise a batch of training windows, or turn actions back into px (`way`), by LeRobot's processors.
 
     The floor is one multiplication of every number, and its way from the CPU to the device or back.
     """

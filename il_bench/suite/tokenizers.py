@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.vqbet.modeling_vqbet import VqVae
 
 from il_bench.data import chunks, open_dataset
@@ -49,10 +48,7 @@ NEW: dict[str, Callable[[], Tokenizer]] = {
 }
 
 
-@cache
-def demonstrations(source: str) -> LeRobotDataset:
-    """The dataset that `source` means, opened once."""
-    return open_dataset(source)
+demonstrations = cache(open_dataset)
 
 
 @cache
@@ -63,14 +59,19 @@ def held_out(source: str, chunk_size: int) -> chunks.Chunks:
 
 @cache
 def fitted(name: str, source: str, make: Callable[[], Tokenizer] | None = None) -> FittedTokenizer:
-    """One of NEW, or what `make` gives, fitted once on all episodes of `source` that are not held out.
+    """One of NEW, or what a project's `make` gives, fitted once on all episodes that are not held out.
 
-    The fit runs on one thread, so that its seconds are those of one core.
-
-    If `make` gives no tokenizer, or one of chunks that are not (steps, 2), the test fails with a sentence.
+    The fit runs on one thread, so that its seconds are those of one core. If `make` gives no tokenizer, or
+    one of chunks that are not (steps, 2), the test fails with a sentence.
     """
-    coordinates = chunks.FromTheAgent()
-    tokenizer = NEW[name]() if make is None else _checked(make(), name)
+    coordinates, tokenizer = chunks.FromTheAgent(), (make or NEW[name])()
+    problem = None
+    if not isinstance(tokenizer, Tokenizer):
+        problem = f"{tokenizer!r} is no il_bench.tokenizers.Tokenizer; register what makes one"
+    elif len(tokenizer.chunk_shape) != 2 or tokenizer.chunk_shape[1] != 2:
+        problem = f"chunk_shape is {tuple(tokenizer.chunk_shape)}; chunks of PushT are (steps, 2)"
+    if problem is not None:
+        raise pytest.fail.Exception(f"tokenizer {name!r}: {problem}", pytrace=False)
     learned_from = chunks.cut(demonstrations(source), tokenizer.chunk_shape[0], held_out=False)
     start = time.process_time()
     with one_thread():
@@ -78,14 +79,3 @@ def fitted(name: str, source: str, make: Callable[[], Tokenizer] | None = None) 
     seconds = time.process_time() - start
     n_episodes = len(learned_from.episodes.unique())
     return FittedTokenizer(name, tokenizer, coordinates, f"{n_episodes} other episodes", seconds)
-
-
-def _checked(made: object, name: str) -> Tokenizer:
-    """What a project's factory gave, if the demonstrations can be coded by it."""
-    if not isinstance(made, Tokenizer):
-        problem = f"{made!r} is no il_bench.tokenizers.Tokenizer; register what makes one"
-    elif len(made.chunk_shape) != 2 or made.chunk_shape[1] != 2:
-        problem = f"chunk_shape is {tuple(made.chunk_shape)}; chunks of PushT are (steps, 2)"
-    else:
-        return made
-    raise pytest.fail.Exception(f"tokenizer {name!r}: {problem}", pytrace=False)

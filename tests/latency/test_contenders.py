@@ -12,7 +12,7 @@ from il_bench.cli import app
 from il_bench.errors import IlBenchError
 from il_bench.latency import cli, contenders
 from il_bench.latency.compare import Rule
-from il_bench.latency.contenders import Contender, clock_of, compare_policies, load
+from il_bench.latency.contenders import Contender, compare_policies, load
 from il_bench.latency.processes import HERE, Worker
 
 from .fakes import SCRIPT, script
@@ -40,10 +40,12 @@ def test_a_worker_loads_and_times() -> None:
         assert worker.time_block("k", "processor") == pytest.approx([0.25, 0.2525])
 
 
+@pytest.mark.usefixtures("fakes")
 def test_processor_time_is_for_one_thread_of_the_cpu_only() -> None:
-    cpu, threads, gpu = Contender("bc"), Contender("bc", threads=2), Contender("bc", device="cuda")
-    assert clock_of(cpu, cpu) == "processor"
-    assert {clock_of(cpu, gpu), clock_of(threads, threads), clock_of(gpu, gpu)} == {"wall"}
+    cpu, threads, gpu = Contender("1.0"), Contender("1.0", threads=2), Contender("1.0", device="cuda")
+    for a, b, clock in ((cpu, cpu, "processor"), (cpu, gpu, "wall"), (threads, threads, "wall")):
+        assert compare_policies(a, b, Rule(), processes=2, seconds=1.0).clock == clock
+    assert gpu.clock == "wall"
     with pytest.raises(IlBenchError, match=r"processor time does not see what a GPU does; use wall"):
         compare_policies(cpu, gpu, Rule(), seconds=1.0, clock="processor")
 
