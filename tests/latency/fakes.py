@@ -1,6 +1,7 @@
 """A clock that moves only when told to, a device that works on after a call has returned, and others."""
 
 import sys
+from collections.abc import Callable
 from typing import Any, override
 
 import torch
@@ -59,6 +60,15 @@ class FakeDevice(Device):
         """Hand over work that takes the device so long; return at once."""
         self.clock.work(self._launch_s)
         self.busy_until = max(self.clock.now, self.busy_until) + seconds
+
+    def call(self, seconds: float, *, host: float = 0.0) -> Callable[[], None]:
+        """A call that takes so long in all, of it `host` seconds before the device begins."""
+
+        def call() -> None:
+            self.clock.work(host)
+            self.launch(seconds - host - self._launch_s)
+
+        return call
 
     @override
     def synchronize(self) -> None:

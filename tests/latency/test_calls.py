@@ -17,15 +17,15 @@ NEW_CHUNK, QUEUED_ACTION, PREDICT, CONTROL_STEP = TimedCall
 @pytest.fixture
 def predictions(policy: LoadedPolicy, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Batch sizes of the predictions the policy's network has made."""
-    made: list[int] = []
+    sizes: list[int] = []
     forward = policy.policy.model.forward
 
     def counted(batch: dict[str, torch.Tensor]) -> Any:
-        made.append(len(batch["observation.state"]))
+        sizes.append(len(batch["observation.state"]))
         return forward(batch)
 
     monkeypatch.setattr(policy.policy.model, "forward", counted)
-    return made
+    return sizes
 
 
 def run(call: calls.PolicyCall, times: int, predictions: list[int]) -> list[int]:

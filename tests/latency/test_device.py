@@ -1,6 +1,7 @@
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -76,13 +77,11 @@ def test_a_gpu_is_told_apart_by_name_driver_and_capability(gpu: CudaDevice) -> N
     assert "driver" not in machine.fingerprint("cpu")
 
 
-def test_a_gpus_clocks_and_throttling_are_recorded(gpu: CudaDevice) -> None:
+def test_a_gpus_clocks_and_throttling_are_recorded(gpu: CudaDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without nvidia-smi there are gaps."""
     found = gpu.state()
     assert (found["clock_mhz"], found["max_clock_mhz"], found["temperature_c"]) == (1200, 1980, 84)
     assert found["slowed_by"] == "hardware slowdown, software thermal slowdown"
-
-
-def test_a_gpu_without_nvidia_smi_has_gaps(gpu: CudaDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_run", lambda *command: None)
     assert gpu.identity()["driver"] is None
     assert gpu.state()["slowed_by"] is None and gpu.state()["clock_mhz"] is None
@@ -121,11 +120,7 @@ def test_a_calls_memory_is_what_it_holds_at_once() -> None:
 def test_a_processes_memory_is_what_the_system_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux says it in a file, other systems by `resource`, and Windows not at all."""
     found = process_memory_mb()
-
-    def unreadable(*_: object, **__: object) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", unreadable)
+    monkeypatch.setattr(Path, "read_text", Mock(side_effect=FileNotFoundError))
     assert found == pytest.approx(process_memory_mb(), rel=0.05)
     monkeypatch.setitem(sys.modules, "resource", None)
     assert process_memory_mb() is None

@@ -49,8 +49,8 @@ def test_work_that_was_handed_over_before_is_not_the_products() -> None:
     assert found.flops_per_second == pytest.approx(1e9)
 
 
-def log_of(calls: int, seconds: float) -> list[str]:
-    """What happens when so many calls of so many seconds are timed with products between them."""
+def log_of(calls: int) -> list[str]:
+    """What happens when so many short calls are timed with products between them."""
     log: list[str] = []
     device = FakeDevice(FakeClock(), "cpu", launch_s=0.0)
     found = products(EQUAL, device, log)
@@ -58,7 +58,7 @@ def log_of(calls: int, seconds: float) -> list[str]:
 
     def call() -> None:
         log.append("call")
-        device.launch(seconds)
+        device.launch(0.001)
 
     ready = found.between(lambda: log.append("prepare"), call, calls=calls)
     for _ in range(calls):
@@ -70,14 +70,10 @@ def log_of(calls: int, seconds: float) -> list[str]:
 def test_products_take_turns_with_the_call_which_comes_warm() -> None:
     timed = ["prepare", "timed"]
     turn = ["product"] * IN_A_TURN
-    assert log_of(8, 0.001) == 2 * [*turn, "prepare", "call", *4 * timed]
-    many = log_of(40 * TURNS, 0.001)
+    assert log_of(8) == 2 * [*turn, "prepare", "call", *4 * timed]
+    many = log_of(40 * TURNS)
     assert many.count("product") == TURNS * IN_A_TURN
     assert many.count("timed") == 40 * TURNS
-
-
-def test_long_calls_are_not_made_more_often_than_they_are_timed() -> None:
-    assert log_of(8, 1.0).count("call") == 1, "the one that tells how long it takes"
 
 
 def test_a_slower_moment_of_the_machine_moves_the_floor_with_it() -> None:

@@ -1,4 +1,6 @@
 import math
+from dataclasses import replace
+from itertools import chain, repeat
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from il_bench.latency.measure import MeasuredCall, Samples, WarmUp, enough, meas
 
 from .fakes import FakeClock, FakeDevice
 
-WORK, LAUNCH = 0.010, 1e-5
+TAKES = 0.010
+WARM = WarmUp(1.0, (1.0,), True, 1.0)
 
 
 @pytest.fixture
@@ -21,59 +24,39 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def device(clock: FakeClock) -> FakeDevice:
-    return FakeDevice(clock, launch_s=LAUNCH)
-
-
-WARM = WarmUp(1.0, (1.0,), True, 1.0)
+    return FakeDevice(clock)
 
 
 def samples(*times: float) -> Samples:
     return Samples(times, WARM)
 
 
-# ---- what an unsynchronised timer would miss
-
-
-def test_the_fake_device_fools_a_timer_that_does_not_wait(clock: FakeClock, device: FakeDevice) -> None:
-    start = clock()
-    device.launch(WORK)
-    assert clock() - start == pytest.approx(LAUNCH), "else the tests below prove nothing"
-
-
 def test_a_call_is_timed_to_its_end_on_the_device(clock: FakeClock, device: FakeDevice) -> None:
-    found = measure(lambda: device.launch(WORK), device, clock=clock, seconds=0.5)
-    assert found.times == pytest.approx([WORK + LAUNCH] * found.n)
-    assert found.warm_up.first_s == pytest.approx(WORK + LAUNCH)
+    found = measure(device.call(TAKES), device, clock=clock, seconds=0.5)
+    assert found.times == pytest.approx([TAKES] * found.n)
+    assert found.warm_up.first_s == pytest.approx(TAKES)
+    start = clock()
+    device.call(TAKES)()
+    assert clock() - start < 0.01 * TAKES, "a timer that does not wait is fooled"
 
 
 def test_preparation_is_not_timed_but_counts_in_how_often_a_call_is(
     clock: FakeClock, device: FakeDevice
 ) -> None:
-    found = measure(
-        lambda: device.launch(0.1), device, prepare=lambda: device.launch(0.9), clock=clock, seconds=50.0
-    )
-    assert found.times == pytest.approx([0.1 + LAUNCH] * found.n)
+    found = measure(device.call(0.1), device, prepare=device.call(0.9), clock=clock, seconds=50.0)
+    assert found.times == pytest.approx([0.1] * found.n)
     assert 49 <= found.n <= 50
 
 
 def test_the_first_call_is_kept_apart(clock: FakeClock, device: FakeDevice) -> None:
-    compilation = iter([5.0])
-
-    def call() -> None:
-        clock.work(next(compilation, 0.0))
-        device.launch(WORK)
-
-    found = measure(call, device, clock=clock, seconds=0.5)
-    assert found.warm_up.first_s == pytest.approx(5.0 + WORK + LAUNCH)
-    assert max(found.times) < 0.02
-    assert max(found.warm_up.times) < 0.02
+    calls = chain([device.call(5.0, host=4.9)], repeat(device.call(TAKES)))
+    found = measure(lambda: next(calls)(), device, clock=clock, seconds=0.5)
+    assert found.warm_up.first_s == pytest.approx(5.0)
+    assert max(found.times + found.warm_up.times) < 0.02
 
 
 def test_processor_time_tells_waiting_from_computing(clock: FakeClock, device: FakeDevice) -> None:
-    def call() -> None:
-        clock.work(0.003)
-        device.launch(0.007 - LAUNCH)
-
+    call = device.call(0.010, host=0.003)
     work = MeasuredCall(call, device, clock=clock, cpu_clock=lambda: clock.processor)
     times = tuple(work.once() for _ in range(4))
     assert Samples(times, WARM, cpu_s=work.cpu_s).cpu_share == pytest.approx(0.3, abs=0.01)
@@ -84,10 +67,7 @@ def test_processor_time_tells_waiting_from_computing(clock: FakeClock, device: F
 
 
 def test_the_devices_own_time_is_compared_with_the_walls(clock: FakeClock, device: FakeDevice) -> None:
-    def call() -> None:
-        clock.work(0.006)
-        device.launch(0.004 - LAUNCH)
-
+    call = device.call(0.010, host=0.006)
     assert MeasuredCall(call, device, clock=clock).cross_check() == pytest.approx(1.0, abs=0.01)
     bare = FakeDevice(clock, has_events=False)
     assert MeasuredCall(call, bare, clock=clock).cross_check() is None
@@ -96,17 +76,15 @@ def test_the_devices_own_time_is_compared_with_the_walls(clock: FakeClock, devic
 def test_a_clock_that_does_not_see_the_device_is_refused(clock: FakeClock, device: FakeDevice) -> None:
     """Processor time, as --benchmark-timer=time.process_time has it, stands still while the host waits."""
     with pytest.raises(IlBenchError, match=r"fake:0.*does not wait.*--benchmark-timer"):
-        measure(lambda: device.launch(WORK), device, clock=lambda: clock.processor, seconds=0.01)
+        measure(device.call(TAKES), device, clock=lambda: clock.processor, seconds=0.01)
 
 
-def test_a_device_whose_wait_returns_at_once_is_found_out(clock: FakeClock) -> None:
-    class Hasty(FakeDevice):
-        def synchronize(self) -> None:
-            pass
-
-    hasty = Hasty(clock)
+def test_a_device_whose_wait_returns_at_once_is_found_out(
+    clock: FakeClock, device: FakeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "synchronize", lambda: None)
     with pytest.raises(AssertionError, match="before the device had passed"):
-        MeasuredCall(lambda: hasty.launch(WORK), hasty, clock=clock).cross_check()
+        MeasuredCall(device.call(TAKES), device, clock=clock).cross_check()
 
 
 # ---- warm-up
@@ -114,14 +92,8 @@ def test_a_device_whose_wait_returns_at_once_is_found_out(clock: FakeClock) -> N
 
 def test_warm_up_goes_on_until_calls_take_the_same_time(clock: FakeClock, device: FakeDevice) -> None:
     """Each call is 10 % faster than the one before, until the twentieth."""
-    takes = iter([0.9**k for k in range(20)])
-    last = [0.0]
-
-    def call() -> None:
-        last[0] = next(takes, last[0])
-        device.launch(last[0])
-
-    found = MeasuredCall(call, device, clock=clock).warm_up(1e6)
+    takes = chain((0.9**k for k in range(20)), repeat(0.9**19))
+    found = MeasuredCall(lambda: device.launch(next(takes)), device, clock=clock).warm_up(1e6)
     assert found.stable
     assert 20 <= len(found.times) <= 35
     assert settled(found.times) and not settled(found.times[:-1])
@@ -129,19 +101,16 @@ def test_warm_up_goes_on_until_calls_take_the_same_time(clock: FakeClock, device
 
 def test_warm_up_that_never_settles_ends_and_says_so(clock: FakeClock, device: FakeDevice) -> None:
     takes = (1.2**k for k in range(1000))
-    found = MeasuredCall(lambda: device.launch(next(takes)), device, clock=clock).warm_up(50.0)
+    work = MeasuredCall(lambda: device.launch(next(takes)), device, clock=clock)
+    found = work.warm_up(50.0)
     assert not found.stable
     assert sum(found.times[:-1]) < 50.0
-
-
-def test_at_least_one_call_warms_up(clock: FakeClock, device: FakeDevice) -> None:
-    work = MeasuredCall(lambda: device.launch(9.0), device, clock=clock)
-    assert len(work.warm_up(0.0).times) == 1
+    assert len(work.warm_up(0.0).times) == 1, "at least one call warms up"
 
 
 @pytest.mark.parametrize(("cycle", "seconds", "n"), [(0.1, 2.0, 20), (9.0, 2.0, 6), (1e-6, 2.0, 2000)])
 def test_rounds_are_bounded(cycle: float, seconds: float, n: int) -> None:
-    assert rounds(WarmUp(1.0, (1.0,), True, cycle), seconds) == n
+    assert rounds(replace(WARM, cycle_s=cycle), seconds) == n
 
 
 # ---- percentiles

@@ -101,7 +101,6 @@ def test_what_happens_in_a_fork_is_said_here(monkeypatch: pytest.MonkeyPatch) ->
     made = {"bc": lambda *_: {"pid": os.getpid()}, "absent": refuse, "killer": lambda *_: os._exit(3)}
     monkeypatch.setattr(worker, "first_calls", lambda spec, device: made[spec](spec, device))
     assert worker.first_calls_in_a_fork("bc", "cpu")["pid"] != os.getpid()
-    with pytest.raises(IlBenchError, match="absent: no such policy"):
-        worker.first_calls_in_a_fork("absent", "cpu")
-    with pytest.raises(IlBenchError, match="killer: the process that called it ended with 3"):
-        worker.first_calls_in_a_fork("killer", "cpu")
+    for said in ("absent: no such policy", "killer: the process that called it ended with 3"):
+        with pytest.raises(IlBenchError, match=said):
+            worker.first_calls_in_a_fork(said.partition(":")[0], "cpu")

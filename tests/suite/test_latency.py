@@ -63,11 +63,11 @@ def test_a_row_says_by_which_clock(policy: LoadedPolicy, timer: Callable[[], flo
 
 
 def test_timing_is_on_one_thread(policy: LoadedPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
     predict = policy.policy.predict_action_chunk
+    threads: list[int] = []
 
     def watched(*args: Any) -> torch.Tensor:
-        seen.append(torch.get_num_threads())
+        threads.append(torch.get_num_threads())
         return predict(*args)
 
     monkeypatch.setattr(policy.policy, "predict_action_chunk", watched)
@@ -75,7 +75,7 @@ def test_timing_is_on_one_thread(policy: LoadedPolicy, monkeypatch: pytest.Monke
     torch.set_num_threads(3)
     try:
         time_call(policy, CallSpec(TimedCall.NEW_CHUNK, 1), CPU, Benchmark())
-        assert set(seen) == {1} and torch.get_num_threads() == 3
+        assert set(threads) == {1} and torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
 
