@@ -1,5 +1,6 @@
 """The one error users see."""
 
+import re
 import sys
 import sysconfig
 import traceback
@@ -11,7 +12,10 @@ if TYPE_CHECKING:
 
 
 class IlBenchError(ValueError):
-    """Bad input: the message names the file, field or value, and the way out."""
+    """Bad input: the message names the file, field or value, and the way out, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(re.sub(r"\s*\n\s*", " ", message))
 
 
 def described(error: Exception) -> str:

@@ -9,7 +9,7 @@ from lerobot.processor import make_default_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
-from il_bench.policies.chunking import BlockEncoder, ChunkingConfig, ChunkingPolicy
+from il_bench.policies.chunking import BlockEncoder, ChunkingConfig, ChunkingPolicy, l1_loss
 
 
 @PreTrainedConfig.register_subclass("il_bc")
@@ -47,29 +47,24 @@ class ILBCPolicy(ChunkingPolicy):
         config.validate_features()
         self.block_encoder = BlockEncoder(config)
         observation_dim = config.input_features[OBS_STATE].shape[0] + self.block_encoder.feature_dim
-        self._action_dim = config.action_feature.shape[0]
         blocks = [_ResidualBlock(config.hidden_dim, config.dropout) for _ in range(config.n_layers)]
         self.net = nn.Sequential(
             nn.Linear(config.n_obs_steps * observation_dim, config.hidden_dim),
             *blocks,
             nn.LayerNorm(config.hidden_dim),
-            nn.Linear(config.hidden_dim, config.chunk_size * self._action_dim),
+            nn.Linear(config.hidden_dim, config.chunk_size * config.action_feature.shape[0]),
         )
         self.reset()
 
     def predict(self, batch: dict[str, Tensor]) -> Tensor:
         block = self.block_encoder(batch)  # (B, T, F), F = 16 of keypoints
         observations = torch.cat([batch[OBS_STATE], block], dim=-1)  # (B, T, 2 + F)
-        chunk = self.net(observations.flatten(1)).unflatten(1, (-1, self._action_dim))  # (B, W, 2)
-        if self.config.relative_actions:
-            chunk = chunk + batch[OBS_STATE][:, -1:]
-        return chunk  # type: ignore[no-any-return]
+        chunk: Tensor = self.net(observations.flatten(1)).unflatten(1, (self.config.chunk_size, -1))
+        return chunk + self.origin(batch)  # (B, W, 2)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """L1 loss over the steps of the chunk that lie inside the episode."""
-        error = (self.predict(batch) - batch[ACTION]).abs().mean(dim=-1)  # (B, W)
-        inside = ~batch[f"{ACTION}_is_pad"]
-        loss = (error * inside).sum() / inside.sum().clamp_min(1)
+        loss = l1_loss(self.predict(batch), batch[ACTION], batch[f"{ACTION}_is_pad"])
         return loss, {"l1_loss": loss.item()}
 
 

@@ -16,7 +16,7 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
 from il_bench.errors import IlBenchError
-from il_bench.policies.chunking import BlockEncoder, ChunkingConfig, ChunkingPolicy
+from il_bench.policies.chunking import BlockEncoder, ChunkingConfig, ChunkingPolicy, l1_loss
 from il_bench.tokenizers import KMeansTokenizer
 
 
@@ -52,10 +52,8 @@ class ILBeTConfig(ChunkingConfig):
         if self.softmax_temperature < 0:
             raise ValueError(f"softmax_temperature is {self.softmax_temperature}; it must not be negative.")
         if 2 * self.n_obs_steps > self.gpt_block_size:
-            raise ValueError(
-                f"gpt_block_size is {self.gpt_block_size}; n_obs_steps = {self.n_obs_steps} needs "
-                f"{2 * self.n_obs_steps} tokens."
-            )
+            needed = f"n_obs_steps = {self.n_obs_steps} needs {2 * self.n_obs_steps} tokens"
+            raise ValueError(f"gpt_block_size is {self.gpt_block_size}; {needed}.")
 
 
 make_il_bet_pre_post_processors = make_default_pre_post_processors  # LeRobot looks it up by this name
@@ -84,16 +82,14 @@ class ILBeTPolicy(ChunkingPolicy):
         self.env_projector = nn.Linear(self.block_encoder.feature_dim, width)
         self.gpt = GPT(config)
         self.bin_head = nn.Linear(config.gpt_output_dim, config.codebook_size)
-        self.offset_head = nn.Linear(
-            config.gpt_output_dim, config.codebook_size * config.chunk_size * action_dim
-        )
+        n_offsets = config.codebook_size * config.chunk_size * action_dim
+        self.offset_head = nn.Linear(config.gpt_output_dim, n_offsets)
         self._focal_loss = FocalLoss(gamma=config.focal_gamma)
         self.reset()
 
     def chunks(self, batch: dict[str, Tensor]) -> Tensor:
         """What the tokenizer sees of a training batch: its chunks (B, W, 2), relative where configured."""
-        chunks = batch[ACTION]
-        return chunks - batch[OBS_STATE][:, -1:] if self.config.relative_actions else chunks
+        return batch[ACTION] - self.origin(batch)
 
     def fit_tokenizer(self, batch: dict[str, Tensor], *, seed: int = 0) -> None:
         """Place the cluster centres on the chunks of ``batch`` (the whole data set, normalised)."""
@@ -103,22 +99,17 @@ class ILBeTPolicy(ChunkingPolicy):
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Focal loss of the centre plus weighted L1 loss of that centre's offset."""
         if not self.tokenizer.fitted:
-            has_data = self._dataset_meta is not None
-            self.fit_tokenizer(whole_dataset(self._dataset_meta, self.config) if has_data else batch)
+            meta = self._dataset_meta
+            self.fit_tokenizer(batch if meta is None else whole_dataset(meta, self.config))
         targets, offsets = self.tokenizer.encode_with_offset(self.chunks(batch))  # (B, 1), (B, W, 2)
         logits, predicted = self._heads(batch)
-        rows = torch.arange(len(targets), device=targets.device)
-        inside = ~batch[f"{ACTION}_is_pad"]  # (B, W)
-        offset_error = (predicted[rows, targets[:, 0]] - offsets).abs().mean(dim=-1)
-        offset_loss = (offset_error * inside).sum() / inside.sum().clamp_min(1)
+        predicted = _of_centres(predicted, targets)
+        offset_loss = l1_loss(predicted, offsets, batch[f"{ACTION}_is_pad"])
         bin_loss = self._focal_loss(logits, targets[:, 0])
         loss = bin_loss + self.config.offset_loss_weight * offset_loss
         accuracy = (logits.argmax(dim=-1) == targets[:, 0]).float().mean()
-        return loss, {
-            "bin_loss": bin_loss.item(),
-            "offset_loss": offset_loss.item(),
-            "bin_accuracy": accuracy.item(),
-        }
+        parts = {"bin_loss": bin_loss, "offset_loss": offset_loss, "bin_accuracy": accuracy}
+        return loss, {name: part.item() for name, part in parts.items()}
 
     def predict(self, batch: dict[str, Tensor]) -> Tensor:
         logits, offsets = self._heads(batch)
@@ -126,9 +117,7 @@ class ILBeTPolicy(ChunkingPolicy):
             indices = logits.argmax(dim=-1, keepdim=True)  # (B, 1)
         else:
             indices = torch.multinomial(F.softmax(logits / self.config.softmax_temperature, dim=-1), 1)
-        rows = torch.arange(len(indices), device=indices.device)
-        chunk = self.tokenizer.decode(indices, offsets[rows, indices[:, 0]])
-        return chunk + batch[OBS_STATE][:, -1:] if self.config.relative_actions else chunk
+        return self.tokenizer.decode(indices, _of_centres(offsets, indices)) + self.origin(batch)
 
     def _heads(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (B, C) of the centres and their offsets (B, C, W, 2)."""
@@ -136,40 +125,35 @@ class ILBeTPolicy(ChunkingPolicy):
             [self.state_projector(batch[OBS_STATE]), self.env_projector(self.block_encoder(batch))], dim=2
         )  # (B, T, 2, D)
         features = self.gpt(tokens.flatten(1, 2))[:, -1]  # (B, D)
-        offsets = self.offset_head(features).unflatten(
-            1, (self.config.codebook_size, self.config.chunk_size, -1)
-        )
-        return self.bin_head(features), offsets
+        shape = (self.config.codebook_size, self.config.chunk_size, -1)
+        return self.bin_head(features), self.offset_head(features).unflatten(1, shape)
+
+
+def _of_centres(offsets: Tensor, indices: Tensor) -> Tensor:
+    """Of the offsets (B, C, W, 2) those of the centres ``indices`` (B, 1): (B, W, 2)."""
+    return offsets[torch.arange(len(indices), device=indices.device), indices[:, 0]]
 
 
 def whole_dataset(meta: Any, config: ILBeTConfig) -> dict[str, Tensor]:
     """Every frame's action chunk (N, W, 2) and the agent's position (N, 1, 2), normalised as in training.
 
-    Past the end of its episode a chunk repeats the last action, as LeRobot's do.
-
-    Args:
-        meta: a ``LeRobotDatasetMetadata`` whose data files are on this machine.
-        config: of the policy; its ``chunk_size`` and ``normalization_mapping`` are used.
-
-    Raises:
-        IlBenchError: the data set has no data files here.
+    Past the end of its episode a chunk repeats the last action, as LeRobot's do. IlBenchError where the data
+    files of ``meta``, a ``LeRobotDatasetMetadata``, are not on this machine.
     """
-    files = sorted((Path(meta.root) / "data").glob("*/*.parquet"))
-    if not files:
+    columns = [ACTION, OBS_STATE, "episode_index", "index"]
+    try:
+        table = pd.read_parquet(Path(meta.root) / "data", columns=columns).sort_values("index")
+    except (OSError, ValueError):
         raise IlBenchError(
             f"{meta.root}: no data/*/*.parquet to fit the tokenizer on; copy the data set again."
-        )
-    columns = [ACTION, OBS_STATE, "episode_index", "index"]
-    table = pd.concat([pd.read_parquet(path, columns=columns) for path in files]).sort_values("index")
+        ) from None
     episodes = table["episode_index"].to_numpy()
     ends = np.searchsorted(episodes, episodes, side="right")  # (N,) one past the episode's last frame
     steps = np.arange(len(table))[:, None] + np.arange(config.chunk_size)
     windows = np.minimum(steps, ends[:, None] - 1)  # (N, W)
     preprocessor, _ = make_default_pre_post_processors(config, meta.stats)
-    batch: dict[str, Tensor] = preprocessor(
-        {
-            ACTION: torch.from_numpy(np.stack(table[ACTION].to_list()).astype(np.float32)[windows]),
-            OBS_STATE: torch.from_numpy(np.stack(table[OBS_STATE].to_list()).astype(np.float32))[:, None],
-        }
+    actions, states = (
+        torch.from_numpy(np.stack(table[key].to_list()).astype(np.float32)) for key in (ACTION, OBS_STATE)
     )
+    batch = preprocessor({ACTION: actions[windows], OBS_STATE: states[:, None]})
     return {key: batch[key] for key in (ACTION, OBS_STATE)}

@@ -14,11 +14,9 @@ from lerobot.policies.vqbet.modeling_vqbet import VQBeTRgbEncoder
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Tensor, nn
 
-KEYPOINT_KEYS = (OBS_STATE, OBS_ENV_STATE)
-
 
 def min_max_mapping() -> dict[str, NormalizationMode]:
-    """Every low-dimensional feature to [-1, 1]. LeRobot's own defaults leave ``ENV`` as it is."""
+    """Every low-dimensional feature to [-1, 1]; LeRobot's own defaults leave ``ENV`` as it is."""
     return dict.fromkeys(("STATE", "ENV", "ACTION"), NormalizationMode.MIN_MAX)
 
 
@@ -54,6 +52,7 @@ class ChunkingConfig(PreTrainedConfig):
     optimizer_weight_decay: float = 1e-4
     scheduler_warmup_steps: int = 500
     discover_packages_path: str | None = None
+    reward_delta_indices = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,12 +65,12 @@ class ChunkingConfig(PreTrainedConfig):
 
     def validate_features(self) -> None:
         """Raise ValueError unless agent and keypoints, or agent and image, lead to an action."""
-        check_features(self, image=bool(self.image_features))
+        check_features(self, observation_keys(self)[1])
         for key, feature in self.image_features.items():
-            size, crop = feature.shape[1:], self.crop_shape
-            if crop is not None and (crop[0] > size[0] or crop[1] > size[1]):
+            (height, width), crop = feature.shape[1:], self.crop_shape
+            if crop is not None and (crop[0] > height or crop[1] > width):
                 raise ValueError(
-                    f"crop_shape is {tuple(crop)}; it has to fit into {key!r} of {size[0]} x {size[1]}."
+                    f"crop_shape is {tuple(crop)}; it has to fit into {key!r} of {height} x {width}."
                 )
 
     @property
@@ -81,10 +80,6 @@ class ChunkingConfig(PreTrainedConfig):
     @property
     def action_delta_indices(self) -> list[int]:
         return list(range(self.chunk_size))
-
-    @property
-    def reward_delta_indices(self) -> None:
-        return None
 
     def get_optimizer_preset(self) -> OptimizerConfig:
         return AdamWConfig(lr=self.optimizer_lr, weight_decay=self.optimizer_weight_decay)
@@ -98,42 +93,42 @@ class ChunkingConfig(PreTrainedConfig):
         )
 
 
-def check_features(config: Any, *, image: bool) -> None:
-    """Raise ValueError unless the policy acts on the agent's state and the keypoints, or instead an image."""
-    inputs = config.input_features or {}
-    keys = {OBS_STATE, *config.image_features} if image else set(KEYPOINT_KEYS)
-    if set(inputs) != keys or len(keys) != 2:
-        takes = f"{OBS_STATE!r} and one image" if image else f"{OBS_STATE!r} and {OBS_ENV_STATE!r}"
-        raise ValueError(f"{config.type} takes the input features {takes}; it got {sorted(inputs)}.")
+def check_features(config: Any, block: str = OBS_ENV_STATE) -> None:
+    """Raise ValueError unless the policy acts on the agent's state and on ``block``: keypoints or image."""
+    seen = sorted(config.input_features or {})
+    if seen != sorted((OBS_STATE, block)):
+        raise ValueError(
+            f"{config.type} takes two input features, {OBS_STATE!r} and {block!r}; it got {seen}."
+        )
     if config.action_feature is None:
         raise ValueError(f"{config.type} needs {ACTION!r} among its output features.")
 
 
 def observation_keys(config: Any) -> tuple[str, str]:
-    """The two observations of a policy: the agent's position, and the block's keypoints or the image."""
-    images = list(config.image_features)
-    return (OBS_STATE, images[0]) if images else KEYPOINT_KEYS
+    """The two observations of a policy: the agent's position, and the image or else the block's keypoints."""
+    return OBS_STATE, next(iter(config.image_features), OBS_ENV_STATE)
+
+
+def l1_loss(predicted: Tensor, target: Tensor, is_pad: Tensor) -> Tensor:
+    """Mean L1 loss of chunks (B, W, 2) over the steps that lie inside the episode."""
+    inside = ~is_pad  # (B, W)
+    error = (predicted - target).abs().mean(dim=-1)
+    return (error * inside).sum() / inside.sum().clamp_min(1)
 
 
 class BlockEncoder(nn.Module):
-    """Keypoints (B, T, 16) as they are, or images (B, T, 3, H, W) through an image encoder.
+    """Keypoints (B, T, 16) as they are, or images (B, T, 3, H, W) through an image encoder: (B, T, F).
 
     The encoder is that of LeRobot's VQ-BeT and Diffusion Policy: a ResNet with spatial softmax on random
     crops, in evaluation on the middle one. For keypoints this module has no parameters.
-
-    Attributes:
-        feature_dim: F of the features (B, T, F) it returns.
     """
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self._key = observation_keys(config)[1]
-        if config.image_features:
-            self.rgb_encoder: nn.Module | None = VQBeTRgbEncoder(config)
-            self.feature_dim: int = self.rgb_encoder.feature_dim
-        else:
-            self.rgb_encoder = None
-            self.feature_dim = config.input_features[OBS_ENV_STATE].shape[0]
+        self.rgb_encoder = VQBeTRgbEncoder(config) if config.image_features else None
+        shape = config.input_features[self._key].shape  # (16,) or (3, H, W)
+        self.feature_dim: int = self.rgb_encoder.feature_dim if self.rgb_encoder else shape[0]
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         seen = batch[self._key]
@@ -151,19 +146,23 @@ class ChunkingPolicy(PreTrainedPolicy):
 
     def reset(self) -> None:
         """Forget the episode: observations seen, actions queued."""
-        n_obs_steps, n_action_steps = self.config.n_obs_steps, self.config.n_action_steps
-        keys = observation_keys(self.config)
-        self._queues: dict[str, deque[Tensor]] = {key: deque(maxlen=n_obs_steps) for key in keys}
-        self._queues[ACTION] = deque(maxlen=n_action_steps)
+        lengths = dict.fromkeys(observation_keys(self.config), self.config.n_obs_steps)
+        lengths[ACTION] = self.config.n_action_steps
+        self._queues: dict[str, deque[Tensor]] = {key: deque(maxlen=n) for key, n in lengths.items()}
 
     @abstractmethod
     def predict(self, batch: dict[str, Tensor]) -> Tensor:
         """The chunk (B, W, 2) for ``observation.state`` (B, T, 2) and the keypoints (B, T, 16) or image."""
 
+    def origin(self, batch: dict[str, Tensor]) -> Tensor:
+        """What chunks are relative to, (B, 1, 2): the agent's position, or 0 for absolute actions."""
+        relative: bool = self.config.relative_actions
+        return batch[OBS_STATE][:, -1:] * relative
+
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
         """The chunk (B, W, 2), normalised, for the observations seen so far, or at first for ``batch``."""
-        if len(self._queues[OBS_STATE]) > 0:
+        if self._queues[OBS_STATE]:
             keys = observation_keys(self.config)
             batch = {key: torch.stack(list(self._queues[key]), dim=1) for key in keys}
         return self.predict(batch)
@@ -172,10 +171,9 @@ class ChunkingPolicy(PreTrainedPolicy):
     def select_action(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
         """One action (B, 2), normalised, for the observations of one step (B, .)."""
         self.eval()
-        seen = {key: batch[key] for key in observation_keys(self.config)}
-        self._queues = populate_queues(self._queues, seen)
+        populate_queues(self._queues, batch, exclude_keys=[ACTION])
         queue = self._queues[ACTION]
-        if len(queue) == 0:
+        if not queue:
             actions = self.predict_action_chunk(batch)[:, : self.config.n_action_steps]
             queue.extend(actions.transpose(0, 1))
         return queue.popleft()

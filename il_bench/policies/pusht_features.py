@@ -1,26 +1,20 @@
-"""What a policy can be shown of PushT's keypoints besides their pixels, and actions relative to the agent.
+"""Processor steps: what the keypoints say besides their pixels, and actions relative to the agent.
 
 LeRobot's Diffusion Policy reads its observation through one linear layer in every block of its U-Net (Chi et
-al. 2023, section 2.3: FiLM), so what it cannot read off linearly it hardly learns: where the agent stands
-in the block's frame, and by how little the block misses the goal. ``PushTFeatures`` works both out before
-the policy sees them; ``AgentRelativeActions`` is LeRobot's relative-action step, for observations with a
-history. Both are LeRobot processor steps: they are saved with the checkpoint by the name of their class, and
-LeRobot's own commands load them where il_bench is installed.
+al. 2023, section 2.3: FiLM). It hardly learns what it cannot read off linearly: where the agent stands in the
+block's frame, and by how little the block misses the goal. A checkpoint names these steps by their classes,
+and LeRobot's own commands load them where il_bench is installed.
 """
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lerobot.configs import FeatureType, PipelineFeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.lerobot_types import EnvTransition, TransitionKey
-from lerobot.processor import (
-    AbsoluteActionsProcessorStep,
-    ObservationProcessorStep,
-    PolicyProcessorPipeline,
-    RelativeActionsProcessorStep,
-)
+from lerobot.processor import ObservationProcessorStep, RelativeActionsProcessorStep
 from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 from torch import Tensor
 
@@ -41,7 +35,7 @@ def features(agent: Tensor, keypoints: Tensor) -> Tensor:
     waves of several lengths.
     """
     place, cos, sin = _pose(keypoints)
-    missing = torch.tensor(GOAL_POSE[:2], dtype=agent.dtype, device=agent.device) - place
+    missing = agent.new_tensor(GOAL_POSE[:2]) - place
     goal_cos, goal_sin = math.cos(GOAL_POSE[2]), math.sin(GOAL_POSE[2])
     turn = torch.atan2(cos * goal_sin - sin * goal_cos, cos * goal_cos + sin * goal_sin)
     own = _into_frame(agent - place, cos, sin)
@@ -64,9 +58,7 @@ def features(agent: Tensor, keypoints: Tensor) -> Tensor:
 
 def _pose(keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Place (..., 2) px, cosine and sine (..., 1) of the block that has these keypoints (..., 16)."""
-    corners = torch.as_tensor(
-        block_keypoints([0.0, 0.0, 0.0]), dtype=keypoints.dtype, device=keypoints.device
-    ).unflatten(-1, (8, 2))
+    corners = torch.from_numpy(block_keypoints([0.0, 0.0, 0.0])).to(keypoints).unflatten(-1, (8, 2))
     middle = corners.mean(dim=0)
     model = corners - middle  # (8, 2)
     seen = keypoints.unflatten(-1, (8, 2))
@@ -130,41 +122,25 @@ class AgentRelativeActions(RelativeActionsProcessorStep):
         return {**super().__call__(now), TransitionKey.OBSERVATION: observation}
 
 
-def check(config: PreTrainedConfig, preprocessor: PolicyProcessorPipeline[Any, Any], folder: Path) -> None:
-    """Compare a policy with the steps of its preprocessor.
+def check(config: PreTrainedConfig, steps: Iterable[object], folder: Path) -> None:
+    """Raise IlBenchError where a policy does not fit the steps of its preprocessor.
 
-    Raises:
-        IlBenchError: for features of PushT's without the step that makes them, or the other way round; for
-            relative actions of which more than one is executed.
+    It sees `features` without the step that makes them, or the other way round; or it executes more than one
+    relative action.
     """
-    makes_features = any(isinstance(step, PushTFeatures) for step in preprocessor.steps)
+    makes_features = any(isinstance(step, PushTFeatures) for step in steps)
     env_state = (config.input_features or {}).get(OBS_ENV_STATE)
-    shape = None if env_state is None else tuple(env_state.shape)
+    shape = env_state and tuple(env_state.shape)
     if (shape == (SIZE,)) != makes_features:
         raise IlBenchError(
             f"{folder}: the policy takes {OBS_ENV_STATE!r} of shape {shape}, and its preprocessor "
             f"{'makes' if makes_features else 'does not make'} {SIZE} features of the keypoints; "
             "config.json and policy_preprocessor.json have to come from one training."
         )
-    relative = [step for step in preprocessor.steps if isinstance(step, RelativeActionsProcessorStep)]
+    relative = any(isinstance(step, RelativeActionsProcessorStep) and step.enabled for step in steps)
     n_action_steps = getattr(config, "n_action_steps", 1)
-    if any(step.enabled for step in relative) and n_action_steps != 1:
+    if relative and n_action_steps != 1:
         raise IlBenchError(
             f"{folder / 'config.json'}: n_action_steps is {n_action_steps}; actions relative to the agent "
             "allow 1: a later action would be added to a place the agent has left."
         )
-
-
-def add_features(preprocessor: PolicyProcessorPipeline[Any, Any]) -> None:
-    """Put ``PushTFeatures`` before the normalisation."""
-    preprocessor.steps = [*preprocessor.steps[:-1], PushTFeatures(), preprocessor.steps[-1]]
-
-
-def make_actions_relative(
-    preprocessor: PolicyProcessorPipeline[Any, Any], postprocessor: PolicyProcessorPipeline[Any, Any]
-) -> None:
-    """Put ``AgentRelativeActions`` before what normalises, LeRobot's inverse behind what unnormalises."""
-    relative = AgentRelativeActions(enabled=True)
-    absolute = AbsoluteActionsProcessorStep(enabled=True, relative_step=relative)
-    preprocessor.steps = [*preprocessor.steps[:-2], relative, *preprocessor.steps[-2:]]
-    postprocessor.steps = [postprocessor.steps[0], absolute, *postprocessor.steps[1:]]

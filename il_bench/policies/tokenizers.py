@@ -1,8 +1,6 @@
 """The action tokenizer inside a policy, or inside a checkpoint without the rest of its policy."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from lerobot.policies.vqbet.configuration_vqbet import VQBeTConfig
@@ -28,17 +26,15 @@ def load_tokenizer(spec: str | Path | Checkpoint, *, device: str = "cpu") -> Tok
     """The tokenizer of a VQ-BeT or BeT checkpoint, fitted and in eval mode.
 
     Only its own weights are read, so LeRobot's ``vqbet`` opens without its image encoder, whatever it sees
-    and whatever robot its actions are for. It codes chunks as its policy was trained on: normalised, and
-    relative to the agent where the configuration says so.
+    and whatever robot its actions are for. It codes chunks as `PolicyCoordinates` gives them.
 
     Args:
-        spec: a checkpoint, or as `load_policy` takes it, of a policy of type ``il_vqbet``, ``vqbet`` or
-            ``il_bet``.
+        spec: a checkpoint, or as `load_policy` takes it, of one of `TYPES`.
         device: where the tokenizer is put.
 
     Raises:
-        IlBenchError: one line naming the file at fault and the way out: no such checkpoint, no tokenizer in
-            it, weights that do not fit or are not finite, a first phase that is not over.
+        IlBenchError: no such checkpoint, no tokenizer in it, weights that do not fit or are not finite, a
+            first phase that is not over.
     """
     checkpoint = spec if isinstance(spec, Checkpoint) else find_with_tokenizer(str(spec))
     module, prefix, tokenizer = _untrained(checkpoint)
@@ -61,12 +57,8 @@ def tokenizer_of(policy: object, name: str) -> Tokenizer | None:
     """The tokenizer inside a policy in memory, fitted, sharing its weights; None for a policy without one.
 
     Args:
-        policy: of type ``il_vqbet``, ``vqbet`` or ``il_bet``, as ``load_tokenizer`` opens, or any with a
-            ``Tokenizer`` as its attribute ``tokenizer``.
-        name: what an error calls it.
-
-    Raises:
-        IlBenchError: its first phase is not over, or a weight is not finite.
+        policy: of one of `TYPES`, or any with a ``Tokenizer`` as its attribute ``tokenizer``.
+        name: what an IlBenchError calls it: its first phase is not over, or a weight is not finite.
     """
     found: object = getattr(policy, "tokenizer", None)
     if not isinstance(found, Tokenizer) and isinstance(policy, VQBeTPolicy):  # LeRobot's own
@@ -100,42 +92,29 @@ def _untrained(checkpoint: Checkpoint) -> tuple[nn.Module, str, Tokenizer]:
     )
 
 
-@dataclass(frozen=True, eq=False)
 class PolicyCoordinates:
     """Chunks as a policy's tokenizer was trained on: normalised, and relative to the agent if configured so.
 
-    Attributes:
-        preprocessor, postprocessor: the policy's, of LeRobot.
-        relative: whether chunks are relative to the agent where each begins.
+    Of a policy in memory, or of a checkpoint; IlBenchError where that does not say how it normalises.
     """
 
-    preprocessor: Any
-    postprocessor: Any
-    relative: bool
-
-    @classmethod
-    def of(cls, source: LoadedPolicy | Checkpoint) -> "PolicyCoordinates":
-        """Of a policy in memory, or of a checkpoint, whatever its policy sees.
-
-        Raises:
-            IlBenchError: the checkpoint does not say how it normalises.
-        """
+    def __init__(self, source: LoadedPolicy | Checkpoint) -> None:
         if isinstance(source, Checkpoint):
-            (pre, post), config = source.processors, source.config
+            (self._preprocessor, self._postprocessor), config = source.processors, source.config
         else:
-            pre, post, config = source.preprocessor, source.postprocessor, source.policy.config
-        return cls(pre, post, relative=bool(getattr(config, "relative_actions", False)))
+            self._preprocessor, self._postprocessor = source.preprocessor, source.postprocessor
+            config = source.policy.config
+        self.relative = bool(getattr(config, "relative_actions", False))
 
     def chunks(self, seen: Chunks) -> Tensor:
         """As `Coordinates.chunks`, on the policy's device."""
-        batch = self.preprocessor({ACTION: seen.actions, OBS_STATE: seen.agents})
+        batch = self._preprocessor({ACTION: seen.actions, OBS_STATE: seen.agents})
         chunks: Tensor = batch[ACTION]
         return chunks - batch[OBS_STATE][:, None] if self.relative else chunks
 
     def pixels(self, chunks: Tensor, agents: Tensor) -> Tensor:
         """As `Coordinates.pixels`."""
         if self.relative:
-            batch = self.preprocessor({ACTION: torch.zeros(len(agents), 1, 2), OBS_STATE: agents})
+            batch = self._preprocessor({ACTION: torch.zeros(len(agents), 1, 2), OBS_STATE: agents})
             chunks = chunks + batch[OBS_STATE][:, None]
-        pixels: Tensor = self.postprocessor(chunks).cpu()
-        return pixels
+        return self._postprocessor(chunks).cpu()  # type: ignore[no-any-return]

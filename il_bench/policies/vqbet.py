@@ -53,10 +53,8 @@ class ILVQBeTConfig(VQBeTConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.n_action_steps <= self.action_chunk_size:
-            raise ValueError(
-                f"n_action_steps is {self.n_action_steps}; it must lie in 1 .. action_chunk_size = "
-                f"{self.action_chunk_size}."
-            )
+            allowed = f"action_chunk_size allows 1 .. {self.action_chunk_size}"
+            raise ValueError(f"n_action_steps is {self.n_action_steps}; {allowed}.")
         if self.teach_true_primary and not self.sequentially_select:
             raise ValueError("teach_true_primary is set; it needs sequentially_select = true.")
         n_tokens = 3 * self.n_obs_steps + self.n_action_pred_token - 1
@@ -65,7 +63,7 @@ class ILVQBeTConfig(VQBeTConfig):
 
     def validate_features(self) -> None:
         """Raise ValueError unless the inputs are the agent's and the block's state, the output an action."""
-        check_features(self, image=False)
+        check_features(self)
 
 
 make_il_vqbet_pre_post_processors = make_default_pre_post_processors  # LeRobot looks it up by this name
@@ -109,15 +107,12 @@ class ILVQBeTPolicy(ChunkingPolicy):
             loss, n_codes, n_pairs, error = self.vqbet.action_head.discretize(
                 self.config.n_vqvae_training_steps, chunks.flatten(0, 1)
             )
-        return loss, {
-            "n_different_codes": n_codes,
-            "n_different_combinations": n_pairs,
-            "recon_l1_error": error,
-        }
+        said = {"n_different_codes": n_codes, "n_different_combinations": n_pairs, "recon_l1_error": error}
+        return loss, said
 
     def get_optim_params(self) -> list[dict[str, Any]]:
         """Three groups as in LeRobot's VQ-BeT: decayed, residual VQ with its own rate, not decayed."""
-        model = self.vqbet
+        model, config = self.vqbet, self.config
         vqvae = list(model.action_head.vqvae_model.parameters())
         decay, no_decay = model.policy.configure_parameters()
         heads = [p for n, p in model.action_head.named_parameters() if not n.startswith("vqvae_model.")]
@@ -126,8 +121,8 @@ class ILVQBeTPolicy(ChunkingPolicy):
             {"params": [*decay, *tokens, *heads]},
             {
                 "params": vqvae,
-                "weight_decay": self.config.optimizer_vqvae_weight_decay,
-                "lr": self.config.optimizer_vqvae_lr,
+                "weight_decay": config.optimizer_vqvae_weight_decay,
+                "lr": config.optimizer_vqvae_lr,
             },
             {"params": no_decay, "weight_decay": 0.0},
         ]
@@ -135,8 +130,6 @@ class ILVQBeTPolicy(ChunkingPolicy):
 
 class ILVQBeTModel(nn.Module):
     """LeRobot's ``VQBeTModel`` with a token of the keypoints in place of the image's."""
-
-    action_indices: Tensor
 
     def __init__(self, config: ILVQBeTConfig) -> None:
         super().__init__()
@@ -148,11 +141,6 @@ class ILVQBeTModel(nn.Module):
         self.policy = GPT(config)
         self.action_head = VQBeTHead(config)
         self.action_head.vqvae_model = ResumableVqVae(config)
-        n_chunks = config.n_obs_steps + config.n_action_pred_token - 1
-        starts = torch.arange(n_chunks)[:, None]
-        self.register_buffer(
-            "action_indices", starts + torch.arange(config.action_chunk_size), persistent=False
-        )
 
     def features(self, batch: dict[str, Tensor]) -> Tensor:
         """GPT's output at each action query, (B, T + n_action_pred_token - 1, D)."""
@@ -171,12 +159,12 @@ class ILVQBeTModel(nn.Module):
         """What each chunk is relative to, (B, T + n_action_pred_token - 1, 1, 2); zero for absolute ones."""
         state = batch[OBS_STATE]
         future = state[:, -1:].expand(-1, self.config.n_action_pred_token - 1, -1)
-        origins = torch.cat([state, future], dim=1)[:, :, None]
-        return origins if self.config.relative_actions else torch.zeros_like(origins)
+        return torch.cat([state, future], dim=1)[:, :, None] * self.config.relative_actions
 
     def target_chunks(self, batch: dict[str, Tensor]) -> Tensor:
         """The chunks the queries are to answer, (B, T + n_action_pred_token - 1, W, 2)."""
-        return batch[ACTION][:, self.action_indices] - self.origins(batch)
+        chunks = batch[ACTION].unfold(1, self.config.action_chunk_size, 1).transpose(2, 3)
+        return chunks.contiguous() - self.origins(batch)
 
     def loss(self, batch: dict[str, Tensor], chunks: Tensor) -> tuple[Tensor, dict[str, Any]]:
         features = self.features(batch)
@@ -197,14 +185,12 @@ class ILVQBeTModel(nn.Module):
         )  # (N, 2, C)
         chances = torch.softmax(logits[:, 1] / self.config.bet_softmax_temperature, dim=-1)
         codes = torch.stack([primary, torch.multinomial(chances, 1)[:, 0]], dim=1)  # (N, 2)
-        offsets = head.map_to_cbet_preds_offset(flat).unflatten(
-            1, (*logits.shape[1:], -1)
-        )  # (N, 2, C, W * 2)
+        offsets = head.map_to_cbet_preds_offset(flat)
+        offsets = offsets.unflatten(1, (*logits.shape[1:], -1))  # (N, 2, C, W * 2)
         chosen = offsets.gather(2, codes[:, :, None, None].expand(-1, -1, 1, offsets.shape[-1]))
         with torch.no_grad():
-            decoded = head.vqvae_model.get_action_from_latent(
-                head.vqvae_model.get_embeddings_from_code(codes)
-            )  # (N, W, 2)
+            latent = head.vqvae_model.get_embeddings_from_code(codes)
+            decoded = head.vqvae_model.get_action_from_latent(latent)  # (N, W, 2)
         predicted = decoded.flatten(1) + chosen.squeeze(2).sum(dim=1)
         return {
             "cbet_logits": logits,

@@ -50,7 +50,7 @@ def of_policy(policy: LoadedPolicy | Checkpoint, tokenizer: Tokenizer, name: str
     return FittedTokenizer(
         f"{name}: {type(tokenizer).__name__.removesuffix('Tokenizer')}",
         tokenizer,
-        PolicyCoordinates.of(policy),
+        PolicyCoordinates(policy),
         fitted_on=f"{name}'s own data: {data}",
         data=(data, *HELD_BY.get(data, ())) if is_shipped else (data,),
         among=AMONG if is_shipped or data in KNOWN else PERHAPS_AMONG,

@@ -9,6 +9,7 @@ import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.factory import make_pre_post_processors
+from lerobot.processor import AbsoluteActionsProcessorStep
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Tensor
 
@@ -45,9 +46,11 @@ def processors(recipe: Recipe, config: PreTrainedConfig, windows: Windows) -> tu
         stats = {**stats, ACTION: _relative_stats(windows)}
     preprocessor, postprocessor = make_pre_post_processors(config, dataset_stats=stats)
     if processing.relative_actions:
-        pusht_features.make_actions_relative(preprocessor, postprocessor)
+        relative = pusht_features.AgentRelativeActions(enabled=True)
+        preprocessor.steps.insert(-2, relative)
+        postprocessor.steps.insert(1, AbsoluteActionsProcessorStep(enabled=True, relative_step=relative))
     if processing.pusht_features:
-        pusht_features.add_features(preprocessor)
+        preprocessor.steps.insert(-1, pusht_features.PushTFeatures())
     return preprocessor, postprocessor
 
 

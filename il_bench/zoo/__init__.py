@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from il_bench.errors import IlBenchError
-from il_bench.protocol import EXPERT
+from il_bench.protocol import EXPERT, KEYPOINTS, PIXELS
 
 ZOO = Path(__file__).parent
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -21,13 +21,9 @@ _HUB_ID = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]
 
 @dataclass(frozen=True)
 class ResolvedPolicy:
-    """Where a policy comes from. The planner has neither `path` nor `repository`.
+    """Where a policy comes from: `path`, which exists, or the Hub; the planner from neither.
 
-    Attributes:
-        spec: what means the same policy from any folder.
-        path: the file or folder, which exists.
-        is_shipped: whether `path` is the folder of a policy that ships with il_bench.
-        repository, revision: of a Hub id.
+    `spec` means the same policy from any folder; `is_shipped` says that `path` lies in il_bench's zoo.
     """
 
     spec: str
@@ -39,13 +35,13 @@ class ResolvedPolicy:
 
 def shipped(track: str | None = None) -> tuple[str, ...]:
     """Names of the policies that ship with il_bench, sorted: of one track, or all of them."""
-    names = sorted(weights.parent.name for weights in ZOO.glob(f"*/{WEIGHTS}"))
-    return tuple(name for name in names if track is None or _track_of(ZOO / name) == track)
+    folders = (weights.parent for weights in ZOO.glob(f"*/{WEIGHTS}"))
+    return tuple(sorted(folder.name for folder in folders if track in (None, _track_of(folder))))
 
 
 def _track_of(folder: Path) -> str:
     features = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("input_features") or {}
-    return "pixels" if any(name.startswith("observation.image") for name in features) else "keypoints"
+    return PIXELS if any(name.startswith("observation.image") for name in features) else KEYPOINTS
 
 
 def resolve(spec: str, folder: Path = Path(), offered: Sequence[str] | None = None) -> ResolvedPolicy:
@@ -54,12 +50,9 @@ def resolve(spec: str, folder: Path = Path(), offered: Sequence[str] | None = No
     Whether a path holds a policy, and whether the Hub has one, shows only when it is loaded.
 
     Args:
-        spec: NAME, PATH, USER/NAME or USER/NAME@REVISION.
+        spec: NAME, PATH, USER/NAME or USER/NAME@REVISION; IlBenchError where it means nothing.
         folder: what a relative path is relative to.
         offered: names that `spec` may be, for an error to list; None: all that ship, and the planner's.
-
-    Raises:
-        IlBenchError: it means nothing.
     """
     names = shipped()
     offered = (*names, EXPERT) if offered is None else offered
@@ -81,11 +74,7 @@ def resolve(spec: str, folder: Path = Path(), offered: Sequence[str] | None = No
 
 
 def split_name(label: str, folder: Path = Path()) -> tuple[str | None, str]:
-    """`NAME=SPEC` as name and spec; anything else, also a path with an equals sign, as None and itself.
-
-    Raises:
-        IlBenchError: what stands before the equals sign is no name.
-    """
+    """`NAME=SPEC` as name and spec; anything else, also a path with an equals sign, as None and itself."""
     name, equals, spec = label.partition("=")
     if not equals or os.path.exists(folder / label):
         return None, label

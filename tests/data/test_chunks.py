@@ -58,7 +58,7 @@ def test_chunks_from_the_agent_by_hand() -> None:
 def test_a_policys_tokenizer_is_measured_on_what_its_training_saw(expert: LeRobotDataset) -> None:
     policy = load_policy("bet")
     held = chunks.cut(expert, 5, held_out=True)
-    where = PolicyCoordinates.of(policy)
+    where = PolicyCoordinates(policy)
     raw = {"action": held.actions, "observation.state": held.agents}
     batch = policy.preprocessor(raw)
     in_training = policy.policy.chunks({**batch, "observation.state": batch["observation.state"][:, None]})
@@ -69,7 +69,7 @@ def test_a_policys_tokenizer_is_measured_on_what_its_training_saw(expert: LeRobo
 
 
 def test_a_policy_that_codes_places_is_not_relative(checkpoint: Path, expert: LeRobotDataset) -> None:
-    where = PolicyCoordinates.of(Checkpoint.find(checkpoint))
+    where = PolicyCoordinates(Checkpoint.find(checkpoint))
     held = chunks.cut(expert, 5, held_out=True)
     assert not where.relative
     torch.testing.assert_close(

@@ -43,7 +43,7 @@ def test_keypoint_policies_have_the_weights_they_had(policy_type: str) -> None:
 @pytest.mark.parametrize(
     ("inputs", "fields", "message"),
     [
-        ({"state": STATE, "image": SIDE, "side": SIDE}, {}, "one image"),
+        ({"state": STATE, "image": SIDE, "side": SIDE}, {}, "takes two input features, .*image'; it got"),
         ({"image": SIDE}, {}, "observation.state"),
         ({"state": STATE, "image": SIDE}, {"crop_shape": (60, 40)}, r"crop_shape is \(60, 40\)"),
     ],

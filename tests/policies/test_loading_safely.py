@@ -109,7 +109,7 @@ def test_a_step_that_could_run_something_is_named(folder: Path, step: dict[str, 
 def test_processors_that_are_none_are_named(folder: Path, content: str) -> None:
     (folder / "policy_postprocessor.json").write_text(content)
     with pytest.raises(
-        IlBenchError, match=r"policy_postprocessor.json: (not readable as JSON|steps is no list)"
+        IlBenchError, match=r"policy_postprocessor.json: (not readable as JSON|steps is no list|holds list)"
     ):
         load_policy(folder)
 

@@ -150,7 +150,7 @@ def test_the_coordinates_of_an_old_policys_chunks_are_known(tmp_path: Path) -> N
     new = todays("diffusion", tmp_path / "new")
     old = of_2025(new, tmp_path / "old")
     chunk, agents = torch.tensor([[[0.5, -0.5]]]), torch.zeros(1, 2)
-    one, other = (PolicyCoordinates.of(Checkpoint.find(folder)) for folder in (old, new))
+    one, other = (PolicyCoordinates(Checkpoint.find(folder)) for folder in (old, new))
     assert torch.equal(one.pixels(chunk, agents), other.pixels(chunk, agents))
 
 

@@ -203,7 +203,7 @@ def test_vqbet_reads_the_query_of_each_observation(n_future: int) -> None:
 
 @pytest.mark.parametrize("policy_type", OURS)
 def test_features_that_do_not_fit_are_named(policy_type: str) -> None:
-    with pytest.raises(ValueError, match=r"takes the input features .*environment_state'; it got"):
+    with pytest.raises(ValueError, match=r"takes two input features, .*environment_state'; it got"):
         small_policy(policy_type, input_features=features(state=(2,)))
 
 

@@ -4,13 +4,14 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
@@ -20,9 +21,13 @@ from torch import Tensor, nn
 from il_bench.errors import IlBenchError
 from il_bench.policies.checkpoint import old_format
 from il_bench.policies.checkpoint.configuration import read_config
-from il_bench.policies.checkpoint.finding import PROCESSORS, check_weights, download, folder_at
-from il_bench.policies.checkpoint.processors import load_processors, no_normalisation
+from il_bench.policies.checkpoint.processors import MAKE_PROCESSORS, PROCESSORS, load_processors
 from il_bench.zoo import CONFIG, WEIGHTS, ZOO, resolve
+
+#: Suffixes of files that run what they like when they are read.
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+#: What is fetched of a repository: from its root alone, as training runs push all their checkpoints below it.
+FETCHED = (CONFIG, WEIGHTS, "policy_*.json", "policy_*.safetensors", "training.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +35,8 @@ class Checkpoint:
     """A `pretrained_model` folder as LeRobot writes it, also an older LeRobot's.
 
     Nothing of a checkpoint is run: its weights are safetensors, its configuration names a type that is
-    installed, and its processors have steps that are.
-
-    Attributes:
-        folder: which holds the files.
-        label: what a report calls it: zoo/NAME, a Hub id with its commit, else as it was asked for.
-        is_shipped: whether it is one of il_bench's own.
-        device: where its policy is to run.
+    installed, and its processors have steps that are. `label` is what a report calls it: zoo/NAME, a Hub id
+    with its commit, else as it was asked for. `device` is where its policy is to run.
     """
 
     folder: Path
@@ -51,45 +51,41 @@ class Checkpoint:
         """The checkpoint of a shipped policy, in a folder, or on the Hub, from where it is fetched.
 
         Args:
-            spec: a name of the zoo; a folder: ``pretrained_model``, a checkpoint (``checkpoints/last``,
-                ``checkpoints/005000``) or a run of ``lerobot-train`` or ``il-bench train``; or a Hub id,
-                USER/NAME or USER/NAME@REVISION.
+            spec: as `load_policy` takes it; IlBenchError where it means no checkpoint: nothing, a file, a
+                pickle, or the planner.
             device: where its policy is to run.
             offered: as `il_bench.zoo.resolve` takes it.
-
-        Raises:
-            IlBenchError: it means no checkpoint: nothing, a file, a pickle, or the planner.
         """
         source = resolve(str(spec), offered=offered)
         if source.is_shipped:
             return cls(ZOO / source.spec, f"zoo/{source.spec}", True, device)
         if source.path is not None:
-            return cls(folder_at(source.path), str(spec), device=device)
+            return cls(_folder_at(source.path), str(spec), device=device)
         if source.repository is None:
             raise IlBenchError(f"{spec}: the planner has no checkpoint; give a policy that was trained.")
-        folder = download(source.repository, source.revision)
+        folder = _download(source.repository, source.revision)
         return cls(folder, f"{source.repository}@{folder.name}", device=device)
 
     @cached_property
     def config(self) -> PreTrainedConfig:
-        """Of the policy, whatever its type, on `device`.
-
-        Raises:
-            IlBenchError: naming the field at fault, or the type that is not installed, and the way out.
-        """
+        """Of the policy, whatever its type, on `device`; IlBenchError names the field or type at fault."""
         return read_config(self.folder, self.device)
 
     @cached_property
     def processors(self) -> tuple[Any, Any]:
         """The pre- and the post-processor, on `device`; an old checkpoint's out of its weights.
 
-        Raises:
-            IlBenchError: naming the file or step that is missing, damaged or not to be trusted.
+        IlBenchError names the file or step that is missing, damaged or not to be trusted.
         """
         if any((self.folder / name).exists() for name in PROCESSORS):
             return load_processors(self.folder, self.config, self.device)
         if self._old_weights is None:
-            raise no_normalisation(self.folder)
+            raise IlBenchError(
+                f"{self.folder / PROCESSORS[0]}: missing, and {WEIGHTS} holds no normalisation either, as an "
+                "older LeRobot kept it there. Make both processors from the data set the policy was trained "
+                "on, its id in place of DATASET: "
+                f'python -c "{MAKE_PROCESSORS.format(folder=str(self.folder))}"'
+            )
         pre, post = make_pre_post_processors(self.config, dataset_stats=self._old_weights.stats)
         return pre, post
 
@@ -103,7 +99,7 @@ class Checkpoint:
     def _readable_weights(self) -> Iterator[Path]:
         """The file of the weights; IlBenchError where it is missing, a pickle, or shows to be damaged."""
         path = self.folder / WEIGHTS
-        check_weights(path)
+        _check_weights(path)
         try:
             yield path
         except (OSError, SafetensorError) as error:
@@ -112,8 +108,7 @@ class Checkpoint:
     def make_policy(self) -> PreTrainedPolicy:
         """The policy without its processors, in evaluation mode.
 
-        Raises:
-            IlBenchError: no weights, weights that do not fit, or a policy that cannot be made here.
+        IlBenchError: no weights, weights that do not fit, or a policy that cannot be made here.
         """
         old, config = self._old_weights, self.config
         try:
@@ -127,16 +122,14 @@ class Checkpoint:
         except (SafetensorError, RuntimeError) as error:
             raise self._unfitting(error) from None
         except Exception as error:  # packages it needs, settings it does not like, anybody's own errors
-            reason = " ".join(str(error).split())
             raise IlBenchError(
-                f"{self.folder / CONFIG}: no policy of type {config.type} can be made of it here: {reason}"
+                f"{self.folder / CONFIG}: no policy of type {config.type} can be made of it here: {error}"
             ) from None
 
     def load_into(self, module: nn.Module, prefix: str) -> None:
         """Load the weights whose names begin with ``prefix`` into a module of the policy; no others are read.
 
-        Raises:
-            IlBenchError: the file is missing or damaged, or the weights do not fit or are not finite.
+        IlBenchError: the file is missing or damaged, or the weights do not fit or are not finite.
         """
         with self._readable_weights() as path, safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (no dict)
@@ -148,8 +141,7 @@ class Checkpoint:
         check_finite(weights, f"{path}: {prefix}")
 
     def _unfitting(self, error: Exception) -> IlBenchError:
-        reason = " ".join(str(error).split())
-        return IlBenchError(f"{self.folder / WEIGHTS}: the weights do not fit {self.config.type}: {reason}")
+        return IlBenchError(f"{self.folder / WEIGHTS}: the weights do not fit {self.config.type}: {error}")
 
     @cached_property
     def sha256(self) -> str:
@@ -178,3 +170,72 @@ def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
             raise IlBenchError(
                 f"{where}{name} holds NaN or infinity; give a checkpoint from before its training diverged."
             )
+
+
+def _folder_at(path: Path) -> Path:
+    """The `pretrained_model` folder that `path` is, or the newest one of the checkpoint or run that it is."""
+    if path.is_file():
+        if path.suffix in PICKLES:
+            raise _is_pickle(path)
+        raise IlBenchError(f"{path}: a file; give the folder it lies in: {path.parent}")
+    last = Path("last", "pretrained_model")
+    try:
+        for candidate in (path, path / "pretrained_model", path / last, path / "checkpoints" / last):
+            if (candidate / CONFIG).exists():
+                return candidate
+        checkpoints = path if path.name == "checkpoints" else path / "checkpoints"
+        steps = sorted(each.parent.name for each in checkpoints.glob("*/pretrained_model"))
+    except OSError as error:
+        raise IlBenchError(f"{path}: cannot be read ({error}); give the folder of a checkpoint") from None
+    if steps:
+        raise IlBenchError(
+            f"{checkpoints / 'last'}: missing, or a link to nothing; give one of the checkpoints beside it: "
+            f"{checkpoints / steps[-1]}."
+        )
+    raise IlBenchError(
+        f"{path}: holds no {CONFIG}; give a LeRobot pretrained_model folder, a checkpoint or a run."
+    )
+
+
+def _check_weights(path: Path) -> None:
+    """Raise IlBenchError where the file of a checkpoint's weights is missing, above all for a pickle."""
+    if path.is_file():
+        return
+    pickles = sorted(each for each in path.parent.iterdir() if each.suffix in PICKLES)
+    if pickles:
+        raise _is_pickle(pickles[0])
+    raise IlBenchError(
+        f"{path}: {'not a file' if path.exists() else 'missing'}; a pretrained_model folder holds its "
+        "weights there, and weights in any other form, such as a pickle, are not loaded."
+    )
+
+
+def _is_pickle(path: Path) -> IlBenchError:
+    return IlBenchError(
+        f"{path}: a pickle, which can run anything when it is read, so it is not; only {WEIGHTS} is. Load it "
+        "where you trust it, and save the policy with LeRobot's save_pretrained."
+    )
+
+
+def _download(repository: str, revision: str | None) -> Path:
+    """Fetch a repository's root into the Hub's cache, into a folder that is called by its commit."""
+    fetch = partial(snapshot_download, repository, revision=revision, allow_patterns=list(FETCHED))
+    folder = None
+    try:
+        folder = Path(fetch())
+    except Exception as error:  # the Hub's client raises a dozen kinds: offline, gated, absent, proxy
+        if revision is not None:  # without one it has looked into the cache already
+            with suppress(Exception):
+                folder = Path(fetch(local_files_only=True))
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if folder is None:
+            raise IlBenchError(
+                f"{repository}: not a local folder, and not to be had from the Hub ({first_line}). "
+                "Check the name, or download it where there is a network and give the folder."
+            ) from None
+    if not (folder / CONFIG).exists():
+        raise IlBenchError(
+            f"{repository}@{folder.name}: holds no {CONFIG} at its root; a LeRobot policy does. Download the "
+            "checkpoint you mean and give its folder."
+        )
+    return folder

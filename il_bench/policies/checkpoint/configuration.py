@@ -19,6 +19,7 @@ import il_bench.policies  # noqa: F401  (registers il_bc, il_bet and il_vqbet)
 from il_bench.errors import IlBenchError
 from il_bench.policies import pusht_features
 from il_bench.policies.checkpoint import old_format
+from il_bench.protocol import KEYPOINTS, PIXELS
 from il_bench.zoo import CONFIG
 
 #: LeRobot imports installed distributions whose names begin so, to find policies in them.
@@ -30,19 +31,10 @@ _RUN_REMOTE_CODE = ("gaussian_actor", "groot", "pi0_fast", "wall_x")
 def read_config(folder: Path, device: str) -> PreTrainedConfig:
     """The configuration of the policy in ``folder``, whatever its type, also one that an older LeRobot wrote.
 
-    The checkpoint has its own weights, so none to begin a vision backbone with are asked for.
-
-    Raises:
-        IlBenchError: naming the type that is not installed, the field that this LeRobot does not know or
-            that has a wrong value, and the way out.
+    IlBenchError names the type that is not installed, or the field that is unknown or has a wrong value.
     """
     path = folder / CONFIG
-    said = read_json(path)
-    if not isinstance(said, dict):
-        raise IlBenchError(
-            f"{path}: holds {type(said).__name__}, not the fields of a policy; fetch it again."
-        )
-    said = old_format.modernised(said, path)
+    said = old_format.modernised(read_json(path), path)
     config_class = _class_of(str(said["type"]), path)
     unknown = said.keys() - {"type", *(field.name for field in fields(config_class))}
     if unknown:
@@ -59,47 +51,38 @@ def read_config(folder: Path, device: str) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = draccus.decode(PreTrainedConfig, {**said, "device": device})
     except Exception as error:  # draccus has its own errors around ValueError, TypeError and KeyError
-        at_field = getattr(error, "key_path", ())
-        reason = " ".join(str(error if at_field else error.__cause__ or error).split())
+        reason = error if getattr(error, "key_path", ()) else error.__cause__ or error
         raise IlBenchError(f"{path}: not a configuration of {said['type']}: {reason}") from None
-    if hasattr(config, "pretrained_backbone_weights"):
+    if hasattr(config, "pretrained_backbone_weights"):  # the checkpoint's own replace them
         config.pretrained_backbone_weights = None
     config.pretrained_path = folder
     return config
 
 
 def track_of(config: PreTrainedConfig, spec: str) -> str:
-    """``keypoints`` or ``pixels``, from the configuration's features.
-
-    Raises:
-        IlBenchError: naming the feature that does not fit PushT.
-    """
+    """``keypoints`` or ``pixels``, from the features; IlBenchError names the one that does not fit PushT."""
     expected = {OBS_STATE: [(2,)], OBS_ENV_STATE: [(16,), (pusht_features.SIZE,)]}
-    images = list(config.image_features)
-    for key, feature in (config.input_features or {}).items():
+    inputs, images = config.input_features or {}, list(config.image_features)
+    for key, feature in inputs.items():
         shape = tuple(feature.shape)
-        fits = len(shape) == 3 and shape[0] == 3 if key in images else shape in expected.get(key, [])
-        if not fits:
+        if not (len(shape) == 3 and shape[0] == 3 if key in images else shape in expected.get(key, [])):
             raise IlBenchError(
                 f"{spec}: input feature {key!r} of shape {shape} does not fit PushT, which gives "
                 f"{OBS_STATE!r} (2,) and {OBS_ENV_STATE!r} (16,) or one image (3, height, width)."
             )
     if len(images) > 1:
         raise IlBenchError(f"{spec}: PushT has one camera; the policy asks for {', '.join(images)}.")
-    if images and OBS_ENV_STATE in config.input_features:
+    if images and OBS_ENV_STATE in inputs:
         raise IlBenchError(
             f"{spec}: the policy asks for {images[0]!r} and {OBS_ENV_STATE!r}; PushT gives "
             "an image or keypoints, not both."
         )
-    if not config.input_features:
+    if not inputs:
         raise IlBenchError(f"{spec}: input_features is empty: the policy does not say what it sees.")
-    action = config.action_feature
-    if action is None or tuple(action.shape) != (2,):
-        shape_text = None if action is None else tuple(action.shape)
-        raise IlBenchError(
-            f"{spec}: output feature 'action' of shape {shape_text} does not fit PushT's (2,)."
-        )
-    return "pixels" if images else "keypoints"
+    action = config.action_feature and tuple(config.action_feature.shape)
+    if action != (2,):
+        raise IlBenchError(f"{spec}: output feature 'action' of shape {action} does not fit PushT's (2,).")
+    return PIXELS if images else KEYPOINTS
 
 
 def third_party_packages() -> tuple[str, ...]:
@@ -108,12 +91,15 @@ def third_party_packages() -> tuple[str, ...]:
     return tuple(sorted(name for name in names if name.startswith(THIRD_PARTY)))
 
 
-def read_json(path: Path) -> Any:
-    """What a file of a checkpoint says; IlBenchError where it is not JSON."""
+def read_json(path: Path) -> dict[str, Any]:
+    """The fields in a file of a checkpoint; IlBenchError where it holds none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        said = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise IlBenchError(f"{path}: not readable as JSON ({error}); fetch it again.") from None
+    if not isinstance(said, dict):
+        raise IlBenchError(f"{path}: holds {type(said).__name__}, not named fields; fetch it again.")
+    return said
 
 
 def _class_of(policy_type: str, path: Path) -> type[PreTrainedConfig]:
@@ -124,7 +110,7 @@ def _class_of(policy_type: str, path: Path) -> type[PreTrainedConfig]:
             "il_bench does not load it."
         )
     known = PreTrainedConfig.get_known_choices
-    seen = [] if policy_type in known() else _import_third_party()
+    seen = [] if policy_type in known() else list(map(_import, third_party_packages()))
     if policy_type not in known():
         raise IlBenchError(
             f"{path}: type {policy_type!r} is no policy of LeRobot {lerobot.__version__} or of an installed "
@@ -135,15 +121,10 @@ def _class_of(policy_type: str, path: Path) -> type[PreTrainedConfig]:
     return found
 
 
-def _import_third_party() -> list[str]:
-    """Import the installed packages of policies, as LeRobot's commands do; says of each what became of it."""
-    said = []
-    for name in third_party_packages():
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # whatever somebody else's package raises
-            reason = " ".join(str(error).split())
-            said.append(f"{name}, which cannot be imported ({type(error).__name__}: {reason})")
-        else:
-            said.append(name)
-    return said
+def _import(package: str) -> str:
+    """Import a package of policies, as LeRobot's commands do: its name, and what is wrong if it fails."""
+    try:
+        importlib.import_module(package)
+    except Exception as error:  # whatever somebody else's package raises
+        return f"{package}, which cannot be imported ({type(error).__name__}: {error})"
+    return package

@@ -13,7 +13,7 @@ from il_bench.policies.checkpoint.checkpoint import Checkpoint
 from il_bench.policies.checkpoint.configuration import track_of
 from il_bench.policies.checkpoint.processors import check_statistics
 from il_bench.policies.expert import ExpertPolicy
-from il_bench.protocol import EXPERT
+from il_bench.protocol import EXPERT, KEYPOINTS, PIXELS
 from il_bench.pusht.batch import Camera
 
 
@@ -28,10 +28,9 @@ class LoadedPolicy:
     Attributes:
         name: as the report calls it: the zoo's name, or the checkpoint's policy type and folder.
         track: ``keypoints`` or ``pixels``; of a policy for somebody else's environment, that one's name.
-        checkpoint: where it came from, as it was asked for; a Hub id with its commit.
+        checkpoint: where it came from: `Checkpoint.label`, or in words.
         policy: a LeRobot policy, the planner, or a project's own object.
-        sha256: of weights, configuration and processors together; None for what has no checkpoint.
-        data: what it was trained on, as its ``training.json`` says, else ``unknown``.
+        sha256, data: the `Checkpoint`'s; of what has none, None and ``unknown``.
         copyable: whether other processes can be sent a copy.
     """
 
@@ -48,9 +47,8 @@ class LoadedPolicy:
     @property
     def parameters(self) -> int:
         """How many numbers were trained."""
-        if not isinstance(self.policy, torch.nn.Module):
-            return 0
-        return sum(each.numel() for each in self.policy.parameters())
+        is_network = isinstance(self.policy, torch.nn.Module)
+        return sum(each.numel() for each in self.policy.parameters()) if is_network else 0
 
     @property
     def camera(self) -> Camera | None:
@@ -58,8 +56,7 @@ class LoadedPolicy:
         config = getattr(self.policy, "config", None)  # the expert has none
         for key, feature in getattr(config, "image_features", {}).items():
             return Camera(key, width=feature.shape[2], height=feature.shape[1])
-        own: Camera | None = getattr(self.policy, "camera", None)
-        return own
+        return getattr(self.policy, "camera", None)
 
     def reset(self) -> None:
         """Forget the episode."""
@@ -68,8 +65,8 @@ class LoadedPolicy:
     @torch.no_grad()
     def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """One action (B, 2) in px for raw observations (B, .), on the CPU."""
-        action: torch.Tensor = self.postprocessor(self.policy.select_action(self.preprocessor(dict(batch))))
-        return action
+        action: torch.Tensor = self.policy.select_action(self.preprocessor(dict(batch)))
+        return self.postprocessor(action)  # type: ignore[no-any-return]
 
 
 def wrap(policy: PreTrainedPolicy, preprocessor: Any, postprocessor: Any, *, name: str) -> LoadedPolicy:
@@ -87,7 +84,7 @@ def wrap_object(policy: Any, *, name: str, checkpoint: str, track: str | None = 
         checkpoint: where it came from, in words.
         track: None: ``pixels`` where the object has an attribute ``camera``, else ``keypoints``.
     """
-    track = track or ("keypoints" if getattr(policy, "camera", None) is None else "pixels")
+    track = track or (KEYPOINTS if getattr(policy, "camera", None) is None else PIXELS)
     sha256 = _state_sha256(policy.eval()) if isinstance(policy, torch.nn.Module) else None
     return LoadedPolicy(name, track, checkpoint, policy, sha256=sha256, copyable=False)
 
@@ -97,8 +94,8 @@ def load_policy(spec: str | Path, *, device: str = "cpu", track: str | None = No
 
     Args:
         spec: a name of the zoo (``bc``, ``bet``, ``vqbet``, ``act``, ``diffusion``), ``expert`` for the
-            planner, a LeRobot ``pretrained_model`` folder, a checkpoint or run folder of ``lerobot-train`` or
-            ``il-bench train``, or a Hub id (USER/NAME or USER/NAME@REVISION). An older LeRobot's too.
+            planner; a folder: ``pretrained_model``, a checkpoint (``checkpoints/last``) or a run of
+            ``lerobot-train`` or ``il-bench train``; or a Hub id (USER/NAME or USER/NAME@REVISION).
         device: where it runs.
         track: None: read from what the policy sees and does, which has to fit PushT. The name of another
             environment: taken as it is.
@@ -107,24 +104,15 @@ def load_policy(spec: str | Path, *, device: str = "cpu", track: str | None = No
         IlBenchError: one line naming the file or feature at fault and the way out.
     """
     if spec == EXPERT:
-        return LoadedPolicy(EXPERT, "keypoints", "il_bench.pusht.expert", ExpertPolicy(), data="none")
+        return LoadedPolicy(EXPERT, KEYPOINTS, "il_bench.pusht.expert", ExpertPolicy(), data="none")
     found = Checkpoint.find(spec, device)
     config, folder = found.config, found.folder
     track = track or track_of(config, found.label)
-    policy = found.make_policy()
-    preprocessor, postprocessor = found.processors
-    pusht_features.check(config, preprocessor, folder)
-    check_statistics(preprocessor, postprocessor, folder)
-    return LoadedPolicy(
-        name=folder.name if found.is_shipped else f"{config.type.removeprefix('il_')} ({Path(spec).name})",
-        track=track,
-        checkpoint=found.label,
-        policy=policy,
-        preprocessor=preprocessor,
-        postprocessor=postprocessor,
-        sha256=found.sha256,
-        data=found.data,
-    )
+    policy, (pre, post) = found.make_policy(), found.processors
+    pusht_features.check(config, pre.steps, folder)
+    check_statistics(pre, post, folder)
+    name = folder.name if found.is_shipped else f"{config.type.removeprefix('il_')} ({Path(spec).name})"
+    return LoadedPolicy(name, track, found.label, policy, pre, post, sha256=found.sha256, data=found.data)
 
 
 def _state_sha256(module: torch.nn.Module) -> str:

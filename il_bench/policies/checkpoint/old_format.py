@@ -24,50 +24,37 @@ from il_bench.errors import IlBenchError
 
 #: A field that only this type has had: it tells configurations without a type apart.
 _TOLD_BY = {
-    "diffusion": "noise_scheduler_type",
-    "vqbet": "n_vqvae_training_steps",
-    "act": "n_vae_encoder_layers",
+    "noise_scheduler_type": "diffusion",
+    "n_vqvae_training_steps": "vqbet",
+    "n_vae_encoder_layers": "act",
 }
 #: Fields that nothing has ever read.
 _UNUSED = {"vqbet": ("mlp_hidden_dim",)}
 #: What a field meant before there was one, where LeRobot's default of today means something else.
 _MEANT = {"diffusion": {"use_separate_rgb_encoder_per_camera": False}}
-_SHAPES = {"input_features": "input_shapes", "output_features": "output_shapes"}
-_MODES = ("input_normalization_modes", "output_normalization_modes")
 _NORMALISING = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 
 
 class OldWeights(NamedTuple):
-    """Of a policy that normalises by itself.
-
-    Attributes:
-        network: its tensors by name, without the normalisation.
-        stats: the statistics of each feature, ``{"observation.state": {"min": (2,), "max": (2,)}, ..}``.
-    """
+    """Of a policy that normalises by itself: its network, and the statistics of each feature."""
 
     network: dict[str, Tensor]
-    stats: dict[str, dict[str, Tensor]]
+    stats: dict[str, dict[str, Tensor]]  # {"observation.state": {"min": (2,), "max": (2,)}, ..}
 
 
 def modernised(said: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The fields of a ``config.json`` as LeRobot calls them today, ``type`` among them.
+    """The fields of a ``config.json`` at ``path`` as LeRobot calls them today, ``type`` among them.
 
-    Args:
-        said: what the file says; stays as it is.
-        path: the file, for errors.
-
-    Raises:
-        IlBenchError: neither ``type`` nor the other fields say what policy it is.
+    IlBenchError: neither ``type`` nor the other fields say what policy it is.
     """
     fields = dict(said)
     if "type" not in fields:
-        found = [name for name, field in _TOLD_BY.items() if field in fields]
-        if not found:
-            raise IlBenchError(
-                f"{path}: field 'type' is missing, and the others do not say what policy it is; "
-                'add it, such as "type": "act".'
-            )
-        fields["type"] = found[0]
+        fields["type"] = next((kind for field, kind in _TOLD_BY.items() if field in fields), None)
+    if fields["type"] is None:
+        raise IlBenchError(
+            f"{path}: field 'type' is missing, and the others do not say what policy it is; "
+            'add it, such as "type": "act".'
+        )
     for name in _UNUSED.get(fields["type"], ()):
         fields.pop(name, None)
     if "input_shapes" in fields:
@@ -76,24 +63,17 @@ def modernised(said: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path, config: PreTrainedConfig) -> OldWeights | None:
-    """Read the weights of a policy that normalises by itself; None, unread, where processors do it.
+    """The weights in a ``model.safetensors`` of a policy that normalises by itself; else None, nothing read.
 
-    Args:
-        path: the ``model.safetensors``.
-        config: whose features name the buffers.
-
-    Raises:
-        SafetensorError: the file is damaged.
-        IlBenchError: a statistic of no feature, or one that was never filled.
+    IlBenchError: a statistic of no feature, or one that was never filled.
     """
     features = {**(config.input_features or {}), **(config.output_features or {})}
     by_buffer = {"buffer_" + key.replace(".", "_"): key for key in features}
     found = OldWeights({}, {})
     with safe_open(path, framework="pt") as file:
-        names = list(file.keys())
-        if not any(name.startswith(_NORMALISING) for name in names):
+        if not any(name.startswith(_NORMALISING) for name in file.keys()):  # noqa: SIM118 (no dict)
             return None
-        for name in names:
+        for name in file.keys():  # noqa: SIM118
             tensor = file.get_tensor(name)
             if not name.startswith(_NORMALISING):
                 found.network[name] = tensor
@@ -115,14 +95,13 @@ def read_weights(path: Path, config: PreTrainedConfig) -> OldWeights | None:
 
 def _with_features(fields: dict[str, Any]) -> dict[str, Any]:
     """Shapes and modes of single keys as features and modes of their kinds."""
-    modes: dict[str, str] = {}
-    for name in _MODES:
-        for key, mode in (fields.pop(name, None) or {}).items():
-            modes[_kind(key)] = str(mode).upper()
-    fields["normalization_mapping"] = modes
-    for new, old in _SHAPES.items():
-        shapes = fields.pop(old, None) or {}
-        fields[new] = {key: {"type": _kind(key), "shape": shape} for key, shape in shapes.items()}
+    fields["normalization_mapping"] = {}
+    for direction in ("input", "output"):
+        modes = fields.pop(f"{direction}_normalization_modes", None) or {}
+        fields["normalization_mapping"] |= {_kind(key): str(mode).upper() for key, mode in modes.items()}
+        shapes = fields.pop(f"{direction}_shapes", None) or {}
+        features = {key: {"type": _kind(key), "shape": shape} for key, shape in shapes.items()}
+        fields[f"{direction}_features"] = features
     return fields
 
 

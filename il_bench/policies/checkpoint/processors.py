@@ -23,14 +23,13 @@ from lerobot.utils.constants import ACTION
 
 from il_bench.errors import IlBenchError
 from il_bench.policies.checkpoint.configuration import THIRD_PARTY, read_json, third_party_packages
-from il_bench.policies.checkpoint.finding import PROCESSORS
-from il_bench.zoo import WEIGHTS
 
+PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 #: Steps of robots; one loads a network of the Hub, with its code.
 _OF_ROBOTS = "lerobot.processor.hil_processor"
 _TRUST = "trust_remote_code"
-#: Writes the files that are missing, once the data set's id is put in.
-_MAKE = (
+#: Writes the files of a folder's processors, once the data set's id is put in.
+MAKE_PROCESSORS = (
     "import il_bench.policies; from lerobot.configs import PreTrainedConfig as C; "
     "from lerobot.policies.factory import make_pre_post_processors as make; "
     "from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata as M; "
@@ -40,36 +39,20 @@ _MAKE = (
 
 
 def load_processors(folder: Path, config: PreTrainedConfig, device: str) -> tuple[Any, Any]:
-    """The pre- and the post-processor that the files of a checkpoint describe, on a device.
-
-    Raises:
-        IlBenchError: naming the file or step that is missing, damaged or not to be trusted.
-    """
-    steps = [_checked_steps(folder / name, config) for name in PROCESSORS]
+    """The pre- and the post-processor that the files of a checkpoint describe, on a device."""
+    steps, _ = [_checked_steps(folder / name, config) for name in PROCESSORS]
     # LeRobot refuses an override of a step that is not there.
-    name = "device_processor"
-    has_device = any(step.get("registry_name") == name for step in steps[0])
+    has_device = any(step.get("registry_name") == "device_processor" for step in steps)
+    overrides = {"device_processor": {"device": device}} if has_device else {}
     try:
         pre, post = make_pre_post_processors(
-            config,
-            pretrained_path=str(folder),
-            preprocessor_overrides={name: {"device": device}} if has_device else {},
+            config, pretrained_path=str(folder), preprocessor_overrides=overrides
         )
     except Exception as error:  # whatever a step raises that does not like its settings or its state
-        reason = " ".join(str(error).split())
         raise IlBenchError(
-            f"{folder}: {' and '.join(PROCESSORS)} do not make processors in this LeRobot: {reason}"
+            f"{folder}: {' and '.join(PROCESSORS)} do not make processors in this LeRobot: {error}"
         ) from None
     return pre, post
-
-
-def no_normalisation(folder: Path) -> IlBenchError:
-    """What to say of a folder that has neither processors nor, as an older LeRobot's, statistics."""
-    return IlBenchError(
-        f"{folder / PROCESSORS[0]}: missing, and {WEIGHTS} holds no normalisation either, as an older "
-        "LeRobot kept it there. Make both processors from the data set the policy was trained on, its id in "
-        f'place of DATASET: python -c "{_MAKE.format(folder=str(folder))}"'
-    )
 
 
 def _checked_steps(path: Path, config: PreTrainedConfig) -> list[dict[str, Any]]:
@@ -79,8 +62,7 @@ def _checked_steps(path: Path, config: PreTrainedConfig) -> list[dict[str, Any]]
             f"{path}: missing. A pretrained_model folder holds {' and '.join(PROCESSORS)}, or neither where "
             "an older LeRobot wrote it; fetch it again."
         )
-    said = read_json(path)
-    steps: list[dict[str, Any]] | None = said.get("steps") if isinstance(said, dict) else None
+    steps: list[dict[str, Any]] | None = read_json(path).get("steps")
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise IlBenchError(f"{path}: steps is no list of steps, as LeRobot writes it; fetch it again.")
     for number, step in enumerate(steps):
@@ -106,7 +88,9 @@ def _class_of(step: dict[str, Any], config: PreTrainedConfig, where: str) -> typ
     """
     is_registered = "registry_name" in step
     said = str(step["registry_name"] if is_registered else step.get("class", ""))
-    packages = _packages(said, config)
+    packages = ["lerobot.processor", "il_bench.policies", type(config).__module__.rpartition(".")[0]]
+    if said.startswith(THIRD_PARTY):  # to list what is installed takes 50 ms
+        packages += third_party_packages()
     found: object = None
     if is_registered:
         try:
@@ -132,25 +116,15 @@ def _class_of(step: dict[str, Any], config: PreTrainedConfig, where: str) -> typ
     return found
 
 
-def _packages(path: str, config: PreTrainedConfig) -> tuple[str, ...]:
-    """Packages that may bring the step at `path` in."""
-    usual = ("lerobot.processor", "il_bench.policies", type(config).__module__.rpartition(".")[0])
-    # To list what is installed takes 50 ms.
-    return (*usual, *third_party_packages()) if path.startswith(THIRD_PARTY) else usual
-
-
 def _is_in(module: str, packages: Iterable[str]) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
 def check_statistics(preprocessor: Any, postprocessor: Any, folder: Path) -> None:
     """Raise IlBenchError where LeRobot would pass a feature on as it is, for lack of its statistics."""
-    for name, pipeline, kind in (
-        (PROCESSORS[0], preprocessor, NormalizerProcessorStep),
-        (PROCESSORS[1], postprocessor, UnnormalizerProcessorStep),
-    ):
+    for name, pipeline in zip(PROCESSORS, (preprocessor, postprocessor), strict=True):
         for step in pipeline.steps:
-            if isinstance(step, kind):
+            if isinstance(step, NormalizerProcessorStep | UnnormalizerProcessorStep):
                 _check_step(step, folder / name)
 
 

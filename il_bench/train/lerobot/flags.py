@@ -87,7 +87,7 @@ def read(flags: Mapping[str, str]) -> TrainPipelineConfig:
         cause: BaseException = error
         while REFUSED in str(error) and cause.__cause__ is not None:
             cause = cause.__cause__
-        raise IlBenchError(f"LeRobot {VERSION}: {' '.join(str(cause).split())}") from None
+        raise IlBenchError(f"LeRobot {VERSION}: {cause}") from None
     return config
 
 

@@ -7,7 +7,8 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 
 from il_bench.errors import IlBenchError
-from il_bench.policies.checkpoint import Checkpoint, finding, load_policy
+from il_bench.policies.checkpoint import Checkpoint, load_policy
+from il_bench.policies.checkpoint.checkpoint import FETCHED
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -122,7 +123,7 @@ def test_of_a_hub_repository_no_pickle_and_no_other_checkpoint_is_fetched() -> N
         "checkpoints/000010/pretrained_model/model.safetensors",
         "README.md",
     ]
-    fetched = filter_repo_objects([*wanted, *others], allow_patterns=list(finding.FETCHED))
+    fetched = filter_repo_objects([*wanted, *others], allow_patterns=list(FETCHED))
     assert list(fetched) == wanted
 
 
