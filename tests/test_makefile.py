@@ -15,7 +15,12 @@ FAKE_PYTHON = """#!/bin/sh
 case "$1 $2" in
 "-c "*) exec PYTHON -IS -c "import sys; sys.version_info, sys.executable = VERSION, '$0'; $2" ;;
 "-m venv") echo venv >>notes; mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
-"-m pip") echo pip >>notes; [ ! -e fail ] ;;
+"-m pip")
+    [ ! -e fail ] || exit 1
+    case "$*" in
+    *uv==*) [ -e uv ] && cp uv .venv/bin/uv ;;
+    *) echo pip >>notes ;;
+    esac ;;
 esac
 """
 
@@ -29,7 +34,7 @@ class Checkout:
         self.programs.mkdir()
         for name in ("pyproject.toml", "requirements.lock", "Makefile"):
             shutil.copy(ROOT / name, folder)
-        for name in ("make", "sh", "cp", "mkdir", "rm", "touch"):
+        for name in ("make", "sh", "cp", "mkdir", "rm", "sed", "touch"):
             found = shutil.which(name)
             assert found is not None, f"this test needs {name} on the PATH"
             (self.programs / name).symlink_to(found)
@@ -92,6 +97,19 @@ def test_environment_is_made_once(checkout: Checkout) -> None:
     assert asked == ["venv", "pip", "pip"]
     _, asked = checkout.make_env()
     assert asked == []
+
+
+@pytest.mark.parametrize(("status", "asked"), [(0, ["venv", "uv", "pip"]), (1, ["venv", "uv", "pip", "pip"])])
+def test_uv_installs_the_lock_and_pip_where_uv_fails(
+    checkout: Checkout, status: int, asked: list[str]
+) -> None:
+    checkout.add_python()
+    uv = checkout.folder / "uv"
+    uv.write_text(f"#!/bin/sh\necho uv >>notes\nexit {status}\n")
+    uv.chmod(0o755)
+    run, found = checkout.make_env()
+    assert run.returncode == 0, run.stderr
+    assert found == asked
 
 
 def test_environment_follows_the_lock(checkout: Checkout) -> None:
