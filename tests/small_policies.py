@@ -11,13 +11,8 @@ import torch
 KEYPOINTS = {"observation.state": 2, "observation.environment_state": 16}
 IMAGE = "observation.image"
 
-_GPT = {
-    "gpt_input_dim": 16,
-    "gpt_hidden_dim": 16,
-    "gpt_output_dim": 16,
-    "gpt_n_layer": 1,
-    "gpt_n_head": 2,
-}
+_GPT = {"gpt_n_layer": 1, "gpt_n_head": 2}
+_GPT |= dict.fromkeys(("gpt_input_dim", "gpt_hidden_dim", "gpt_output_dim"), 16)
 #: The fields of each type that make it small.
 SMALL: dict[str, dict[str, Any]] = {
     "il_bc": {"hidden_dim": 16, "n_layers": 1},
@@ -47,12 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "diffusion_step_embed_dim": 16,
         "num_train_timesteps": 4,
     },
-    "vqbet": {
-        "vqvae_n_embed": 8,
-        "vqvae_embedding_dim": 16,
-        "pretrained_backbone_weights": None,
-        **_GPT,
-    },
+    "vqbet": {"vqvae_n_embed": 8, "vqvae_embedding_dim": 16, "pretrained_backbone_weights": None, **_GPT},
 }
 OURS = ("il_bc", "il_bet", "il_vqbet")
 

@@ -156,8 +156,7 @@ class ChunkingPolicy(PreTrainedPolicy):
 
     def origin(self, batch: dict[str, Tensor]) -> Tensor:
         """What chunks are relative to, (B, 1, 2): the agent's position, or 0 for absolute actions."""
-        relative: bool = self.config.relative_actions
-        return batch[OBS_STATE][:, -1:] * relative
+        return batch[OBS_STATE][:, -1:] * self.config.relative_actions  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:

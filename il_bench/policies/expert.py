@@ -32,8 +32,7 @@ class ExpertPolicy:
         """
         agents = batch[OBS_STATE].double().cpu().numpy()
         poses = poses_of(batch[OBS_ENV_STATE].double().cpu().numpy())
-        while len(self._experts) < len(agents):
-            self._experts.append(Expert())
+        self._experts += [Expert() for _ in agents[len(self._experts) :]]
         actions = [
             agent if coverage(*pose.tolist()) > SUCCESS_COVERAGE else expert.act(agent, pose)
             for expert, agent, pose in zip(self._experts, agents, poses, strict=False)

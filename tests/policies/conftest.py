@@ -2,13 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from il_bench.errors import IlBenchError
 from tests.small_policies import OURS, save, small_policy, train_a_little
 
 
@@ -36,3 +37,10 @@ def edited(path: Path) -> Iterator[dict[str, Any]]:
     said = json.loads(path.read_text())
     yield said
     path.write_text(json.dumps(said))
+
+
+def refuses(said: str, call: Callable[..., object], *arguments: Any, **options: Any) -> None:
+    """Check that a call raises an IlBenchError of one line that matches ``said``."""
+    with pytest.raises(IlBenchError, match=said) as raised:
+        call(*arguments, **options)
+    assert "\n" not in str(raised.value)

@@ -8,41 +8,33 @@ import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
 
-from il_bench.errors import IlBenchError
 from il_bench.policies.checkpoint import load_policy
 from tests.small_policies import raw_observations
 
-from .conftest import edited
+from .conftest import edited, refuses
+
+
+def feature(direction: str, name: str, size: int) -> dict[str, object]:
+    kind = "ACTION" if direction == "output" else "STATE"
+    return {f"{direction}_features": {name: {"type": kind, "shape": [size]}}}
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        (
-            {"n_moons": 2, "gravity": 1},
-            r"unknown field 'gravity', 'n_moons': ACTConfig of LeRobot 0\.6\S* has none",
-        ),
-        (
-            {"chunk_size": "many"},
-            r"not a configuration of act: `chunk_size`: Couldn't parse 'many' into an int",
-        ),
+        ({"n_moons": 2, "gravity": 1}, r"unknown field 'gravity', 'n_moons': ACTConfig of LeRobot 0\.6"),
+        ({"chunk_size": "many"}, r"not a configuration of act: `chunk_size`: Couldn't parse 'many' into"),
         ({"n_action_steps": 9}, r"not a configuration of act: The chunk size is the upper bound"),
         ({"use_peft": True}, r"use_peft: the folder holds an adapter"),
         ({"type": "dp3"}, r"type 'dp3' is no policy of LeRobot .* such as lerobot_policy_dp3\."),
         ({"type": "groot"}, r"type 'groot': LeRobot runs code from the Hub"),
         ({"input_features": {}}, r"input_features is empty"),
+        (feature("output", "action", 7), r"'action' of shape \(7,\) does not fit"),
         (
-            {"output_features": {"action": {"type": "ACTION", "shape": [7]}}},
-            r"'action' of shape \(7,\) does not fit",
-        ),
-        (
-            {"input_features": {"observation.effort": {"type": "STATE", "shape": [2]}}},
+            feature("input", "observation.effort", 2),
             r"input feature 'observation.effort' of shape \(2,\) does not fit PushT, which gives",
         ),
-        (
-            {"input_features": {"observation.state": {"type": "STATE", "shape": [7]}}},
-            r"'observation.state' of shape \(7,\) does not fit PushT",
-        ),
+        (feature("input", "observation.state", 7), r"'observation.state' of shape \(7,\) does not fit PushT"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -51,9 +43,7 @@ def test_what_a_configuration_says_wrong_is_named_in_one_line(
 ) -> None:
     with edited(folder / "config.json") as config:
         config |= fields
-    with pytest.raises(IlBenchError, match=said) as raised:
-        load_policy(folder)
-    assert "\n" not in str(raised.value)
+    refuses(said, load_policy, folder)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +51,7 @@ def test_what_a_configuration_says_wrong_is_named_in_one_line(
 )
 def test_an_unreadable_configuration_is_refused(folder: Path, text: str, said: str) -> None:
     (folder / "config.json").write_text(text)
-    with pytest.raises(IlBenchError, match=rf"config.json: {said}"):
-        load_policy(folder)
+    refuses(rf"config.json: {said}", load_policy, folder)
 
 
 # ---- packages of policies
@@ -134,7 +123,4 @@ def test_a_policy_of_an_installed_package_loads(saved: Path, crab: Path) -> None
 
 def test_a_package_that_cannot_be_imported_is_named(saved: Path, crab: Path) -> None:
     (crab / PACKAGE / "__init__.py").write_text("import a_package_that_is_not_there")
-    with pytest.raises(
-        IlBenchError, match=r"type 'crab' .*lerobot_policy_crab, which cannot be imported \(Module"
-    ):
-        load_policy(as_crab(saved))
+    refuses(r"type 'crab' .*lerobot_policy_crab, which cannot be imported \(", load_policy, as_crab(saved))

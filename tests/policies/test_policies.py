@@ -8,6 +8,8 @@ import torch
 
 from tests.small_policies import OURS, features, observations, small_policy, train_a_little, training_batch
 
+STATE = features(state=(2,))
+
 
 def act(policy: Any, n_steps: int = 20) -> torch.Tensor:
     torch.manual_seed(7)
@@ -182,11 +184,6 @@ def test_vqbet_revives_codes_that_nothing_is_near_to(revive_below: float, revive
     )
 
 
-def test_vqbet_can_be_taught_the_primary_code_only_where_the_secondary_is_selected_after_it() -> None:
-    with pytest.raises(ValueError, match="teach_true_primary is set; it needs sequentially_select"):
-        small_policy("il_vqbet", teach_true_primary=True)
-
-
 @pytest.mark.parametrize("n_future", [1, 3])
 def test_vqbet_reads_the_query_of_each_observation(n_future: int) -> None:
     policy = small_policy("il_vqbet", n_action_pred_token=n_future)
@@ -201,13 +198,14 @@ def test_vqbet_reads_the_query_of_each_observation(n_future: int) -> None:
     assert (difference[1:] > 0).all()
 
 
-@pytest.mark.parametrize("policy_type", OURS)
-def test_features_that_do_not_fit_are_named(policy_type: str) -> None:
-    with pytest.raises(ValueError, match=r"takes two input features, .*environment_state'; it got"):
-        small_policy(policy_type, input_features=features(state=(2,)))
-
-
-@pytest.mark.parametrize("policy_type", OURS)
-def test_a_chunk_shorter_than_what_is_executed_is_refused(policy_type: str) -> None:
-    with pytest.raises(ValueError, match="n_action_steps is 9"):
-        small_policy(policy_type, n_action_steps=9)
+@pytest.mark.parametrize(
+    ("policy_type", "fields", "said"),
+    [
+        *((kind, {"n_action_steps": 9}, "n_action_steps is 9") for kind in OURS),
+        *((kind, {"input_features": STATE}, r"two input .*environment_state'; it got") for kind in OURS),
+        ("il_vqbet", {"teach_true_primary": True}, "teach_true_primary is set; it needs sequentially_select"),
+    ],
+)
+def test_what_does_not_fit_is_named(policy_type: str, fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        small_policy(policy_type, **fields)

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lerobot.policies.factory import make_pre_post_processors
 
-from il_bench.errors import IlBenchError
 from il_bench.policies import pusht_features
 from il_bench.policies.checkpoint import load_policy
 from il_bench.pusht.geometry import GOAL_POSE, block_keypoints, into_frame
 from il_bench.train import checkpoint, recipes
 from il_bench.train.loop import Trainer
+
+from .conftest import edited, refuses
 
 poses = st.tuples(st.floats(0, 512), st.floats(0, 512), st.floats(0, 2 * math.pi))
 places = st.tuples(st.floats(0, 512), st.floats(0, 512))
@@ -130,24 +131,17 @@ def test_lerobot_finds_the_steps_without_being_told_of_il_bench(saved: Path) -> 
     assert post.steps[1].relative_step is pre.steps[2]
 
 
-def edit(folder: Path, **fields: Any) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **fields}))
-
-
 def test_relative_actions_refuse_a_longer_execution(saved: Path) -> None:
-    edit(saved, n_action_steps=4)
-    with pytest.raises(IlBenchError, match=r"n_action_steps is 4; .* allow 1"):
-        load_policy(saved)
-    with pytest.raises(IlBenchError, match="relative_actions needs n_action_steps = 1"):
-        data = recipe().model_dump(mode="json")
-        data["policy"]["n_action_steps"] = 2
-        recipes.parse(recipes.Recipe, data, "mine.toml")
+    with edited(saved / "config.json") as config:
+        config["n_action_steps"] = 4
+    refuses(r"n_action_steps is 4; .* allow 1", load_policy, saved)
+    data = recipe().model_dump(mode="json")
+    data["policy"]["n_action_steps"] = 2
+    refuses("relative_actions needs n_action_steps = 1", recipes.parse, recipes.Recipe, data, "mine.toml")
 
 
 def test_features_without_their_step_are_refused(saved: Path) -> None:
     config = load_policy(saved).policy.config
     for processor in make_pre_post_processors(config, dataset_stats={}):
         processor.save_pretrained(saved)
-    with pytest.raises(IlBenchError, match="does not make 89 features"):
-        load_policy(saved)
+    refuses("does not make 89 features", load_policy, saved)

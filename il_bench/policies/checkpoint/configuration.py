@@ -117,8 +117,7 @@ def _class_of(policy_type: str, path: Path) -> type[PreTrainedConfig]:
             f"package called {THIRD_PARTY}* (here: {'; '.join(seen) or 'none'}); install the package that "
             f"brings it, such as {THIRD_PARTY}{policy_type}."
         )
-    found: type[PreTrainedConfig] = PreTrainedConfig.get_choice_class(policy_type)
-    return found
+    return PreTrainedConfig.get_choice_class(policy_type)  # type: ignore[no-any-return]
 
 
 def _import(package: str) -> str:
