@@ -23,8 +23,3 @@ app.command()(compare)
 app.command()(evaluate)
 app.command()(train)
 report.command()(vocabulary)
-
-
-@app.callback()
-def main() -> None:
-    """Train and evaluate imitation-learning policies on PushT."""

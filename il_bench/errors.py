@@ -1,5 +1,6 @@
 """The one error users see."""
 
+import os
 import re
 import sys
 import sysconfig
@@ -24,18 +25,11 @@ def described(error: Exception) -> str:
     "KeyError: 'codebook' (conftest.py, line 12)".
     """
     frames = traceback.extract_tb(error.__traceback__)
-    frame = ([frame for frame in frames if _is_users(frame.filename)] or frames)[-1]
+    folders = Path(__file__).parent, sysconfig.get_path("stdlib")
+    others = (*(f"{folder}{os.sep}" for folder in folders), "<")  # `exec` gives "<string>"
+    users = [f for f in frames if not f.filename.startswith(others) and "site-packages" not in f.filename]
+    frame = (users or frames)[-1]
     return f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
-
-
-def _is_users(file: str) -> bool:
-    """Whether a file is no part of il_bench or of a library, and is one at all (`exec` gives "<string>")."""
-    path, libraries = Path(file), (Path(__file__).parent, Path(sysconfig.get_path("stdlib")))
-    return (
-        not file.startswith("<")
-        and not any(path.is_relative_to(library) for library in libraries)
-        and "site-packages" not in path.parts
-    )
 
 
 def wrong_field(error: "ValidationError", whole: str = "the file") -> str:

@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,6 @@ from il_bench.protocol import BLOCK_SIZE, MAX_STEPS, SIMULATOR, SUCCESS_COVERAGE
 
 _SYSTEM = f"{platform.system()} {platform.machine()}"
 _PACKAGES = ("lerobot", "numpy", "scipy", "pymunk", "gymnasium", "gym-pusht", "diffusers", "pytest")
-# Their arithmetic is part of an episode; the others only watch.
-_PACKAGES_IN_EPISODES = ("lerobot", "numpy", "pymunk", "diffusers")
 _GPU_FIELDS = ("gpu", "compute_capability", "driver", "cuda", "cudnn", "tf32", "cudnn_tf32", "autocast")
 _SMI_FIELDS = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "temperature.gpu", "power.draw")
 # One name since driver 535, the other before.
@@ -36,11 +34,7 @@ def describe() -> dict[str, Any]:
 
     commit, dirty = _commit(Path(__file__).parent.parent)
     return {
-        "packages": {
-            "il-bench": il_bench.__version__,
-            "torch": str(torch.__version__),
-            **_versions(_PACKAGES),
-        },
+        "packages": _versions("il-bench", "torch", *_PACKAGES),
         "python": platform.python_version(),
         "system": _SYSTEM,
         "cpu": _cpu()["model name"],
@@ -68,8 +62,7 @@ def fingerprint(device: str = "cpu") -> dict[str, Scalar]:
         "success_coverage": SUCCESS_COVERAGE,
         "block_size": BLOCK_SIZE,
         "il_bench": il_bench.__version__,
-        "torch": str(torch.__version__),
-        **_versions(_PACKAGES_IN_EPISODES),
+        **_versions("torch", "lerobot", "numpy", "pymunk", "diffusers"),  # the others only watch
         "system": _SYSTEM,
         "libc": " ".join(platform.libc_ver()),
         # Libraries choose their kernels by maker and model as well, not by instruction set alone.
@@ -93,13 +86,9 @@ def hardware() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of what a call runs through, by name; the two sides of a comparison may differ in them."""
-    import torch
-
     return {
         "python": platform.python_version(),
-        "il-bench": il_bench.__version__,
-        "torch": str(torch.__version__),
-        **_versions(("lerobot", "diffusers")),
+        **_versions("il-bench", "torch", "lerobot", "diffusers"),
         "blas": _kernels()["blas"],
     }
 
@@ -230,14 +219,15 @@ def _gpu_and_arithmetic(device: str) -> dict[str, Any]:
 # ---- versions and commit
 
 
-def _versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Versions of those that are installed."""
+def _versions(*packages: str) -> dict[str, str]:
+    """Versions of those that are installed; of il_bench and torch what they say themselves."""
+    import torch
+
+    own = {"il-bench": il_bench.__version__, "torch": str(torch.__version__)}
     found = {}
     for name in packages:
-        try:
-            found[name] = metadata.distribution(name).version
-        except metadata.PackageNotFoundError:
-            continue
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = own.get(name) or metadata.version(name)
     return found
 
 
@@ -247,7 +237,7 @@ def _commit(root: Path) -> tuple[str | None, bool | None]:
         return None, None
     head = _run("git", "-C", str(root), "rev-parse", "HEAD")
     changes = _run("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
-    # No git, no commit yet, or somebody else's checkout.
+    # None without git, without a commit yet, and in somebody else's checkout.
     return (None, None) if head is None or changes is None else (head, bool(changes))
 
 

@@ -4,6 +4,7 @@ Not at the root of the checkout: there, everybody who runs the suite out of an e
 too.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.small_policies import save, small_policy
 
 pytest_plugins = ["pytester"]
+Run = Callable[..., pytest.RunResult]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -28,3 +30,24 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `pretrained_model` folder as LeRobot writes it: a tiny act on keypoints, never trained."""
     policy = small_policy("act", dim_model=32, dim_feedforward=32)
     return save(policy, tmp_path_factory.mktemp("policies") / "tiny")
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the run that the tests themselves are part of."""
+    for name in ("PYTEST_ADDOPTS", "IL_BENCH_NO_ALIAS", "PYTEST_XDIST_WORKER", "IL_BENCH_HUMAN_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "110")
+
+
+@pytest.fixture
+def light(pytester: pytest.Pytester, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run pytest with our plugin and none of the others installed here, which take seconds to load."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    return lambda *arguments: pytester.runpytest_subprocess("-p", "il_bench", *arguments)
+
+
+@pytest.fixture
+def short(pytester: pytest.Pytester) -> None:
+    """Let the episodes of such a run end after three steps."""
+    pytester.makeconftest("import il_bench.rollout.blocks\n\nil_bench.rollout.blocks.MAX_STEPS = 3\n")

@@ -96,7 +96,11 @@ class TimedTestsLast:
             return result
         distributed.nodemanager.teardown_nodes()  # their memory and their last work at exit
         self._say("timed alone, after the workers")
-        self._enable_pytest_benchmark()
+        benchmarks = self._config.pluginmanager.getplugin("pytest-benchmark")
+        if benchmarks is not None:  # undo what -n did to it, unless the user switched it off
+            option = self._config.getoption
+            benchmarks.disabled = option("benchmark_disable") and not option("benchmark_enable")
+            benchmarks.xdist_warning = False  # that it is off
         self._run(session)
         return result
 
@@ -111,14 +115,6 @@ class TimedTestsLast:
                 raise session.Failed(session.shouldfail)
             if session.shouldstop:
                 raise session.Interrupted(session.shouldstop)
-
-    def _enable_pytest_benchmark(self) -> None:
-        """Undo what -n did to it, unless the user switched it off."""
-        benchmarks = self._config.pluginmanager.getplugin("pytest-benchmark")
-        if benchmarks is not None:
-            option = self._config.getoption
-            benchmarks.disabled = option("benchmark_disable") and not option("benchmark_enable")
-            benchmarks.xdist_warning = False  # that it is off
 
     def _say(self, text: str) -> None:
         reporter = self._config.pluginmanager.getplugin("terminalreporter")

@@ -14,7 +14,7 @@ from il_bench.errors import IlBenchError
 from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 from il_bench.protocol import RESERVED_SEEDS
-from il_bench.rollout import Outcomes, Policy, RunBlock, Stop, rollout
+from il_bench.rollout import Outcomes, Policy, RunBlock, rollout
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.progress import OnBlock
 
@@ -69,44 +69,36 @@ class Evaluate:
             look: asked after every block, in seed order. The rollout ends when it has seen enough.
             block: runs one block in another environment than PushT, in this process.
         """
-        settings = self._settings
-        chosen = np.asarray(seeds)
-        loaded = load_policy(policy, device=settings.device) if isinstance(policy, str | Path) else policy
-        if isinstance(loaded, LoadedPolicy):
-            title = loaded.name
-        elif isinstance(loaded, Policy):
-            title = type(loaded).__name__
-        else:
+        device, workers, chosen = self._settings.device, self._settings.workers, np.asarray(seeds)
+        loaded = load_policy(policy, device=device) if isinstance(policy, str | Path) else policy
+        if not isinstance(loaded, Policy):
             raise IlBenchError(
                 f"evaluate: {policy!r} is no policy; give a name, a path, a Hub id, or an object with "
                 "reset() and select_action(batch)"
             )
-        copies = _copies(loaded) if settings.workers > 1 and block is None else None
-        source, workers = (loaded, 1) if copies is None else (copies, settings.workers)
-        with self._progress(title, len(chosen)) as on_block:
-            stop, shown = (None, on_block) if look is None else _looking(look, on_block)
+        title = loaded.name if isinstance(loaded, LoadedPolicy) else type(loaded).__name__
+        copies = _copies(loaded) if workers > 1 and block is None else None
+        said = ""
+
+        def stop(so_far: Outcomes) -> bool:
+            nonlocal said
+            assert look is not None
+            enough, said = look(so_far)
+            return enough
+
+        with self._progress(title, len(chosen)) as show:
             return rollout(
-                source, chosen, workers=workers, on_block=shown, journal=journal, stop=stop, block=block
+                loaded if copies is None else copies,
+                chosen,
+                workers=1 if copies is None else workers,
+                on_block=None if show is None else lambda done, total: show(done, total, said),
+                journal=journal,
+                stop=None if look is None else stop,
+                block=block,
             )
 
 
-def _looking(look: Look, on_block: OnBlock | None) -> tuple[Stop, Callable[[int, int], None]]:
-    """Two callbacks of a rollout: one asks `look` whether to stop, the other shows its last answer."""
-    said = ""
-
-    def stop(so_far: Outcomes) -> bool:
-        nonlocal said
-        enough, said = look(so_far)
-        return enough
-
-    def show(done: int, total: int) -> None:
-        if on_block is not None:
-            on_block(done, total, said)
-
-    return stop, show
-
-
-def _copies(policy: LoadedPolicy | Policy) -> Callable[[], Any] | None:
+def _copies(policy: Policy) -> Callable[[], Any] | None:
     """What gives worker processes copies of a policy, weights as they are now.
 
     None for what cannot be copied into another process: a class of a test may live in its module only.

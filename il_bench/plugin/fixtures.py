@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,12 +18,11 @@ if TYPE_CHECKING:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     from il_bench.gate import GateResult
-    from il_bench.plugin.evaluation import Evaluate
+    from il_bench.plugin.evaluation import Evaluate, Progress
     from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.policies.expert import ExpertPolicy
     from il_bench.pusht.env import PushTEnv
     from il_bench.rollout import Outcomes
-    from il_bench.rollout.progress import OnBlock
     from il_bench.tokenizers import Tokenizer
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -31,15 +31,6 @@ REGISTRY = pytest.StashKey[Registry]()
 RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 DATA_INI = "il_bench_data"
 ANY_ENVIRONMENT = "il_bench_any_environment"
-
-
-class Gate(Protocol):
-    """What the `gate` fixture gives."""
-
-    def __call__(
-        self, outcomes: "Outcomes", *, target: float | None = None, margin: float = MARGIN
-    ) -> "GateResult":
-        """Test a success rate against a target, see the fixture."""
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +47,7 @@ def evaluate(pytestconfig: pytest.Config) -> "Evaluate":
 
 
 @pytest.fixture(scope="session")
-def gate() -> Gate:
+def gate() -> "Callable[..., GateResult]":
     """Test a success rate: `gate(outcomes, *, target=None, margin=0.05) -> GateResult`.
 
     `.passed` only if a success rate above target - margin is shown with 95 % confidence; without a target the
@@ -167,7 +158,7 @@ def uses_ours(item: pytest.Item) -> bool:
     return info is not None and any(map(is_ours, info.name2fixturedefs.values()))
 
 
-def progress_of(config: pytest.Config) -> "Callable[[str, int], AbstractContextManager[OnBlock | None]]":
+def progress_of(config: pytest.Config) -> "Progress":
     """How to show a rollout's progress in this run; a worker of pytest-xdist shows nothing."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or config.get_verbosity() < 0:
@@ -180,10 +171,10 @@ def progress_of(config: pytest.Config) -> "Callable[[str, int], AbstractContextM
     with uncaptured():  # while a test runs, a file stands in for the terminal
         is_terminal = terminal.isatty()
     if is_terminal:
-        return lambda title, n_episodes: progress.bar(title, n_episodes, terminal, uncaptured)
+        return partial(progress.bar, terminal=terminal, uncaptured=uncaptured)
 
     def write_line(text: str) -> None:
         reporter.ensure_newline()
         reporter.write_line(text)
 
-    return lambda title, n_episodes: progress.log(title, n_episodes, write_line, uncaptured)
+    return partial(progress.log, write_line=write_line, uncaptured=uncaptured)

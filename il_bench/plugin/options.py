@@ -3,10 +3,9 @@
 Read by every pytest run of everybody who has il_bench installed: standard library only.
 """
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,6 @@ class PolicyChoice:
         """What its row is called and whose gates it meets: act's only as act, or as act=PATH."""
         return self.name or self.label
 
-    def found_from(self, folder: Path) -> "PolicyChoice":
-        """The same, but a checkpoint that exists below a folder is found from everywhere."""
-        path = folder / os.path.expanduser(self.source)
-        return replace(self, source=str(path)) if os.path.exists(path) and not self.in_process else self
-
 
 @dataclass(frozen=True)
 class Invocation:
@@ -55,22 +49,21 @@ class Invocation:
         return self.folder / Path(given).expanduser()
 
 
-#: Makes an option's value of what pytest's parser gives.
-Check = Callable[[Any, Invocation], Any]
-
-
 @dataclass(frozen=True)
 class Option:
     """One option: its flag, what pytest's parser is told of it, and what makes a setting of its value."""
 
     flag: str
     parser: dict[str, Any]
-    check: Check
+    check: "Check"
 
     @property
     def dest(self) -> str:
         """The name by which pytest's `config.getoption` knows it: `il_keep_blocks`."""
         return self.flag.lstrip("-").replace("-", "_")
+
+
+Check = Callable[[Any, Invocation], Any]
 
 
 def option(flag: str, explained: str, check: Check = lambda given, _: given, **parser: Any) -> Any:

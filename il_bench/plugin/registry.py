@@ -3,6 +3,7 @@
 Read by every pytest run of everybody who has il_bench installed: standard library only.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,12 +32,9 @@ Observe = Callable[[Any], "dict[str, torch.Tensor]"]
 def pytest_il_bench_register(registry: "Registry") -> None:
     """Add policies, action tokenizers and gymnasium environments to the suite: a hook for projects.
 
-    A project's plugin or root conftest.py defines it. It is called once a run, when the options have been
-    read; under pytest-xdist also by every worker. Give loaders and factories, and import what is heavy inside
-    them: it is called also where nothing is measured.
-
-    A project that is to work without il_bench too marks its own function
-    ``@pytest.hookimpl(optionalhook=True)``.
+    A project's plugin or root conftest.py defines it; one that is to work without il_bench too marks it
+    ``@pytest.hookimpl(optionalhook=True)``. It is called once a run, also where nothing is measured, and by
+    every worker of pytest-xdist: give loaders and factories, and import what is heavy inside them.
     """
 
 
@@ -49,12 +47,13 @@ class RegisteredPolicy:
     environment: str | None
     data: str
 
-    @property
-    def choice(self) -> PolicyChoice:
-        """The same as --il-policy would choose it."""
-        in_process = callable(self.source)
-        source = self.name if in_process else str(self.source)
-        return PolicyChoice(self.name, source, self.name, environment=self.environment, in_process=in_process)
+    def choice(self, folder: Path = Path()) -> PolicyChoice:
+        """The same as --il-policy would choose it; paths are relative to a folder."""
+        if callable(self.source):
+            return PolicyChoice(self.name, self.name, self.name, self.environment, in_process=True)
+        path = folder / os.path.expanduser(self.source)
+        source = path if os.path.exists(path) else self.source
+        return PolicyChoice(self.name, str(source), self.name, self.environment)
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,8 @@ class RegisteredEnvironment:
 class Registry:
     """What the projects of a run have added, each by its name.
 
-    A name has letters, digits, dots, underscores and hyphens, tokenizers' also spaces and commas.
+    A name has letters, digits, dots, underscores and hyphens, tokenizers' also spaces and commas. A name that
+    is taken or unusable, and what is not of the kind that is asked for, is an IlBenchError.
     """
 
     def __init__(self) -> None:
@@ -88,20 +88,15 @@ class Registry:
             source: a checkpoint as --il-policy takes it, a path relative to where pytest is called; or a call
                 that is given the device and gives any object with LeRobot's ``reset()`` and
                 ``select_action(batch)``, on raw observations and actions. The object runs in this process; to
-                see PushT's image it has an attribute ``camera``, a `il_bench.pusht.batch.Camera`.
+                see PushT's image it has an attribute ``camera``, a `il_bench.pusht.Camera`.
             environment: the name of an environment added by `environment`; None for PushT.
             data: what it was trained on, for the report.
-
-        Raises:
-            IlBenchError: the name is taken or unusable, or the source is neither.
         """
         _check_name("policy", name, self.policies)
         if name in CONTEXT or name in zoo.shipped():
             raise _unusable(f"policy {name!r} is a row of il_bench's own; give yours another name")
         if not isinstance(source, str | Path) and not callable(source):
-            raise _unusable(
-                f"policy {name!r}: {source!r} is neither a checkpoint nor a call that gives a policy"
-            )
+            raise _unusable(f"policy {name!r}: {source!r} is no checkpoint and no call that gives a policy")
         self.policies[name] = RegisteredPolicy(name, source, environment, data)
 
     def tokenizer(self, name: str, make: "Callable[[], Tokenizer]") -> None:
@@ -110,9 +105,6 @@ class Registry:
         Args:
             name: of its row in the report.
             make: gives a new `il_bench.tokenizers.Tokenizer`, not fitted, of chunks of 2-dimensional actions.
-
-        Raises:
-            IlBenchError: the name is taken or unusable, or `make` cannot be called.
         """
         _check_name("tokenizer", name, self.tokenizers, also=r" ,+")
         _check_callable("tokenizer", name, make)
@@ -138,9 +130,6 @@ class Registry:
             max_steps: the most steps of an episode, 1 or more.
             observe: makes of one observation the batch of one that ``select_action`` is given. Without it
                 observations get LeRobot's names: ``agent_pos``, or a plain array, is ``observation.state``.
-
-        Raises:
-            IlBenchError: the name is taken or unusable, `make` cannot be called, or `max_steps` is below 1.
         """
         if name in TRACKS:
             raise _unusable(f"environment {name!r} is a track of PushT; give yours another name")
@@ -152,7 +141,7 @@ class Registry:
 
     def choices(self, folder: Path) -> dict[str, PolicyChoice]:
         """The policies as --il-policy would choose them, by name; paths are relative to a folder."""
-        return {name: policy.choice.found_from(folder) for name, policy in self.policies.items()}
+        return {name: policy.choice(folder) for name, policy in self.policies.items()}
 
     def check(self) -> None:
         """Raise IlBenchError for a policy of an environment that nobody has added."""

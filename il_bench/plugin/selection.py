@@ -52,18 +52,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
     if not fixtures.is_ours(metafunc._arg2fixturedefs.get("policy", ())):
         return
-    if any("policy" in _argument_names(mark) for mark in metafunc.definition.iter_markers("parametrize")):
-        return
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
+        if "policy" in (map(str.strip, names.split(",")) if isinstance(names, str) else names):
+            return
     choices = metafunc.config.stash[fixtures.SETTINGS].policies
     if not getattr(metafunc.function, fixtures.ANY_ENVIRONMENT, False):
         choices = tuple(choice for choice in choices if choice.environment is None)
-    labels = [choice.label for choice in choices]
-    metafunc.parametrize("policy", choices, indirect=True, ids=labels, scope="session")
-
-
-def _argument_names(mark: pytest.Mark) -> list[str]:
-    names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
-    return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+    metafunc.parametrize("policy", choices, indirect=True, ids=lambda choice: choice.label, scope="session")
 
 
 @pytest.hookimpl(trylast=True)  # when -m, -k and others have chosen

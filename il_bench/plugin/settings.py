@@ -177,7 +177,7 @@ OPTIONS: dict[str, Option] = {
 
 
 def read(run: Invocation) -> Settings:
-    """Check every option; IlBenchError names one, its value and what to write instead."""
+    """Check every option; an IlBenchError names one, its value and what to write instead."""
     values = {name: each.check(run.option(each.dest), run) for name, each in OPTIONS.items()}
     settings = Settings(**values, registered=tuple(run.registered.values()))
     if settings.benchmark and not settings.policies:

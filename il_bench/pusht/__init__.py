@@ -3,9 +3,15 @@
 Importing this package registers `il_bench/PushT-v0` with gymnasium.
 """
 
+from typing import TYPE_CHECKING
+
 from gymnasium.envs.registration import register
 
+from il_bench import lazily
 from il_bench.protocol import CONTROL_HZ, MAX_STEPS, SUCCESS_COVERAGE
+
+if TYPE_CHECKING:
+    from il_bench.pusht.batch import Camera
 
 register(
     id="il_bench/PushT-v0",
@@ -14,4 +20,5 @@ register(
     kwargs={"obs_type": "state"},
 )
 
-__all__ = ["CONTROL_HZ", "MAX_STEPS", "SUCCESS_COVERAGE"]
+__all__ = ["CONTROL_HZ", "MAX_STEPS", "SUCCESS_COVERAGE", "Camera"]
+__getattr__ = lazily(__name__, {"Camera": "il_bench.pusht.batch"})

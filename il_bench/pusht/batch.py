@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from il_bench.errors import IlBenchError
-from il_bench.pusht.geometry import block_keypoints
+from il_bench.pusht.geometry import Array, block_keypoints
 from il_bench.pusht.simulator import DT, K_P, K_V, N_SUBSTEPS, Simulator, chipmunk_vectors
 
 if TYPE_CHECKING:  # rollouts on keypoints need no pygame
@@ -41,9 +41,9 @@ class PushTBatch:
     `[x, y, angle]`; `coverage` (B,) float64.
     """
 
-    agent: NDArray[np.float64]
-    pose: NDArray[np.float64]
-    coverage: NDArray[np.float64]
+    agent: Array
+    pose: Array
+    coverage: Array
 
     def __init__(self) -> None:
         self._simulators: list[Simulator] = []
@@ -68,9 +68,7 @@ class PushTBatch:
         self._velocities = np.empty((len(self), N_SUBSTEPS, 2))  # of the agents, in the last step
         self._vectors = [chipmunk_vectors(velocities) for velocities in self._velocities]
 
-    def step(
-        self, actions: NDArray[np.floating], active: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.float64]:
+    def step(self, actions: NDArray[np.floating], active: NDArray[np.bool_] | None = None) -> Array:
         """Step the active worlds and leave the others as they are.
 
         Args:
@@ -113,7 +111,7 @@ class PushTBatch:
             self._keypoints[where] = block_keypoints(self.pose[where])
         return self.coverage
 
-    def _control(self, rows: NDArray[np.intp], targets: NDArray[np.float64]) -> None:
+    def _control(self, rows: NDArray[np.intp], targets: Array) -> None:
         """Integrate the agents of these rows; every float is rounded as in `Simulator.step`."""
         x, v = self.agent[rows], self._agent_velocity[rows]
         velocities = np.empty((N_SUBSTEPS, len(rows), 2))

@@ -30,8 +30,7 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         obs_type: `state` (5,) `[agent_x, agent_y, block_x, block_y, angle mod 2 pi]`;
             `environment_state_agent_pos`, dict of `environment_state` (16,) keypoints and `agent_pos` (2,);
             `pixels`, (height, width, 3) uint8; `pixels_agent_pos`, dict of `pixels` and `agent_pos`.
-        render_mode: `rgb_array`, or `human` for a window; `pixels` are observed in either, in gym-pusht only
-            in the first.
+        render_mode: `rgb_array`, or `human` for a window, where gym-pusht observes no `pixels`.
         block_cog: the block's centre of gravity in its own frame, if not (0, 45).
         damping: share of velocity the block keeps per second, if not 0.
         observation_width, observation_height: of `pixels`.
@@ -85,11 +84,9 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.simulator.set_state(
             start_state(self.np_random) if state is None else np.asarray(state, np.float64).tolist()
         )
-        info = self._info()
-        info["is_success"] = False
         if self.render_mode == "human":
             self.render()
-        return self._observation(), info
+        return self._observation(), {**self._info(), "is_success": False}
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Pull the agent towards `action` (2,) px for 0.1 s. `truncated` is always False."""
@@ -102,9 +99,7 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self._last_action = ax, ay
         coverage = simulator.coverage()
         success = coverage > SUCCESS_COVERAGE
-        info = self._info()
-        info["is_success"] = success
-        info["coverage"] = coverage
+        info = {**self._info(), "is_success": success, "coverage": coverage}
         return self._observation(), min(coverage / SUCCESS_COVERAGE, 1.0), success, False, info
 
     def render(self) -> Any:
@@ -126,12 +121,10 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
 
     def _observation(self) -> Any:
         simulator = self.simulator
+        agent_pos = np.array([simulator.agent_x, simulator.agent_y])
         if self.obs_type == "state":
             angle = simulator.block_angle % (2 * math.pi)
-            return np.array(
-                [simulator.agent_x, simulator.agent_y, simulator.block_x, simulator.block_y, angle]
-            )
-        agent_pos = np.array([simulator.agent_x, simulator.agent_y])
+            return np.array([*agent_pos, simulator.block_x, simulator.block_y, angle])
         if self.obs_type == "environment_state_agent_pos":
             keypoints = geometry.keypoints_at(simulator.block_x, simulator.block_y, simulator.block_angle)
             return {"environment_state": keypoints, "agent_pos": agent_pos}

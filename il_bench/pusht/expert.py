@@ -9,11 +9,10 @@ import math
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from il_bench.protocol import ACTION_HIGH, ACTION_LOW
 from il_bench.pusht import planner, travel
-from il_bench.pusht.geometry import into_frame, out_of_frame, signed_distance
+from il_bench.pusht.geometry import Array, into_frame, out_of_frame, signed_distance
 from il_bench.pusht.pushes import pushes
 
 _TRAVEL_AHEAD, _PUSH_AHEAD = 45.0, 30.0  # px from agent to target; the agent moves 2/5 of it a step
@@ -24,7 +23,7 @@ _RADIUS = 60.0  # px; turns an angle of the block into a distance
 _RETREAT = 25.0  # px
 _AROUND = np.stack([f(np.linspace(0.0, 2.0 * math.pi, 32, endpoint=False)) for f in (np.cos, np.sin)], axis=1)
 
-_NO_WAY: NDArray[np.float64] = np.zeros((0, 2))
+_NO_WAY: Array = np.zeros((0, 2))
 
 
 class Expert:
@@ -35,12 +34,12 @@ class Expert:
 
     def reset(self) -> None:
         """Forget the plan."""
-        self._way: NDArray[np.float64] = _NO_WAY  # what is left to follow; empty without a plan
-        self._push_to: NDArray[np.float64] | None = None  # where the push ends; None once it is under way
-        self._planned_at: NDArray[np.float64] = _NO_WAY
+        self._way: Array = _NO_WAY  # what is left to follow; empty without a plan
+        self._push_to: Array | None = None  # where the push ends; None once it is under way
+        self._planned_at: Array = _NO_WAY
         self._patience = 0
 
-    def act(self, agent: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    def act(self, agent: Array, pose: Array) -> Array:
         """Where to pull the agent now.
 
         Any state is answered, whether this expert led there or not; after `reset` the answer depends on the
@@ -64,7 +63,7 @@ class Expert:
         ahead = _PUSH_AHEAD if self._push_to is None else _TRAVEL_AHEAD
         return np.clip(point_ahead(self._way, agent, ahead), ACTION_LOW, ACTION_HIGH)
 
-    def _must_plan(self, agent: NDArray[np.float64], pose: NDArray[np.float64]) -> bool:
+    def _must_plan(self, agent: Array, pose: Array) -> bool:
         if not len(self._way) or self._patience < 0:
             return True
         if self._push_to is None:
@@ -73,13 +72,13 @@ class Expert:
         dx, dy, turned = (pose - self._planned_at).tolist()
         return bool(max(abs(dx), abs(dy), _RADIUS * abs(math.remainder(turned, math.tau))) > _BUMPED)
 
-    def _plan(self, agent: NDArray[np.float64], pose: NDArray[np.float64]) -> None:
+    def _plan(self, agent: Array, pose: Array) -> None:
         self.reset()
-        found = planner.plan(agent, pose)
-        if found is None:
+        push = planner.plan(agent, pose)
+        if push is None:
             return
         table = pushes()
-        index, length = table.gate[found.push], table.length[found.push]
+        index, length = table.gate[push], table.length[push]
         gate = table.gates[index]
         turns_open = planner.reachable(out_of_frame(travel.TURNS, pose))
         way = travel.way(into_frame(agent, pose), gate, turns_open)
@@ -91,13 +90,13 @@ class Expert:
         self._patience = round(travelled / 8.0 + length / 5.0) + 20
 
 
-def _retreat(agent: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
+def _retreat(agent: Array, pose: Array) -> Array:
     """Away from the block, for an agent that finds no way: it lies on or in a corner of the block."""
     around = np.clip(agent + _RETREAT * _AROUND, ACTION_LOW, ACTION_HIGH)
     return np.asarray(around[signed_distance(into_frame(around, pose)).argmax()])
 
 
-def point_ahead(way: NDArray[np.float64], agent: NDArray[np.float64], most: float) -> NDArray[np.float64]:
+def point_ahead(way: Array, agent: Array, most: float) -> Array:
     """The point of a way (K, 2) up to `most` px beyond the point nearest to the agent; less at its start."""
     nearest, passed, before = math.inf, 0.0, 0.0
     for a, b in pairwise(way):

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Array = NDArray[np.float64]
+
 #: The T's two boxes, in gym-pusht's order of vertices.
 BAR = ((-60.0, 0.0), (60.0, 0.0), (60.0, 30.0), (-60.0, 30.0))
 STEM = ((-15.0, 30.0), (15.0, 30.0), (15.0, 120.0), (-15.0, 120.0))
@@ -22,7 +24,6 @@ STEM = ((-15.0, 30.0), (15.0, 30.0), (15.0, 120.0), (-15.0, 120.0))
 OUTLINE = (BAR[0], BAR[1], BAR[2], STEM[1], STEM[2], STEM[3], STEM[0], BAR[3])
 GOAL_POSE = (256.0, 256.0, math.pi / 4)
 AREA = 120.0 * 30.0 + 30.0 * 90.0
-CENTRE_OF_MASS = (0.0, 45.0)
 
 _KEYPOINTS = np.array(BAR + STEM)
 _BOXES = ((0.0, 15.0, 60.0, 15.0), (0.0, 75.0, 15.0, 45.0))  # middle x, y, half width, half height: bar, stem
@@ -32,7 +33,7 @@ _MIDDLE_Y = 45.9375  # the point (0, y) as far from (60, 0) as from (15, 120)
 _REACH = 2.0 * math.hypot(60.0, _MIDDLE_Y) + 1e-6
 
 
-def block_keypoints(pose: ArrayLike) -> NDArray[np.float64]:
+def block_keypoints(pose: ArrayLike) -> Array:
     """World coordinates of the T's 8 corners, gym-pusht's `get_keypoints` to the bit.
 
     Of block poses (..., 3) `[x, y, angle]`: (..., 16) float64 `[x0, y0, x1, y1, ...]`.
@@ -48,7 +49,7 @@ def block_keypoints(pose: ArrayLike) -> NDArray[np.float64]:
     return keypoints
 
 
-def keypoints_at(x: float, y: float, angle: float) -> NDArray[np.float64]:
+def keypoints_at(x: float, y: float, angle: float) -> Array:
     """Like `block_keypoints` for one pose, several times faster: (16,) float64."""
     cos, sin = math.cos(angle), math.sin(angle)
     flat: list[float] = []
@@ -57,7 +58,7 @@ def keypoints_at(x: float, y: float, angle: float) -> NDArray[np.float64]:
     return np.array(flat)
 
 
-def into_frame(points: ArrayLike, pose: ArrayLike) -> NDArray[np.float64]:
+def into_frame(points: ArrayLike, pose: ArrayLike) -> Array:
     """World points (..., 2) as seen from blocks at `pose` (..., 3) `[x, y, angle]`."""
     points, pose = np.asarray(points, np.float64), np.asarray(pose, np.float64)
     cos, sin = np.cos(pose[..., 2]), np.sin(pose[..., 2])
@@ -65,7 +66,7 @@ def into_frame(points: ArrayLike, pose: ArrayLike) -> NDArray[np.float64]:
     return np.stack([x * cos + y * sin, y * cos - x * sin], axis=-1)
 
 
-def out_of_frame(points: ArrayLike, pose: ArrayLike) -> NDArray[np.float64]:
+def out_of_frame(points: ArrayLike, pose: ArrayLike) -> Array:
     """Points (..., 2) of the frames of blocks at `pose` (..., 3) `[x, y, angle]`, in the world."""
     points, pose = np.asarray(points, np.float64), np.asarray(pose, np.float64)
     cos, sin = np.cos(pose[..., 2]), np.sin(pose[..., 2])
@@ -74,7 +75,7 @@ def out_of_frame(points: ArrayLike, pose: ArrayLike) -> NDArray[np.float64]:
     return np.stack([x, y], axis=-1)
 
 
-def signed_distance(points: ArrayLike) -> NDArray[np.float64]:
+def signed_distance(points: ArrayLike) -> Array:
     """Distance of points (..., 2) of the block's frame from the T, (...) px.
 
     Inside the T it is negative, and there only a bound: the depth in the deeper of its two boxes.

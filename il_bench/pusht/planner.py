@@ -6,12 +6,13 @@ change with it.
 
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from il_bench.pusht import travel
-from il_bench.pusht.geometry import AREA, GOAL_POSE, into_frame, out_of_frame
+from il_bench.pusht.geometry import AREA, GOAL_POSE, Array, into_frame, out_of_frame
 from il_bench.pusht.pushes import CORNERS, pushes
 
 BEAM = 32
@@ -32,34 +33,27 @@ _SPREAD = float(((CORNERS - _CENTRE) ** 2).sum(axis=1).mean())
 
 
 @dataclass(frozen=True)
-class PushPlan:
-    """The first push of the best plan found."""
-
-    push: int  # index into the table of pushes
-    cost: float  # control steps expected until the goal
-    solved: bool  # whether the plan ends at the goal, as far as the table knows
-
-
-@dataclass(frozen=True)
 class _Leaves:
     """N partial plans."""
 
-    pose: NDArray[np.float64]  # (N, 3) the block after the last push
-    cost: NDArray[np.float64]  # (N,) steps so far
-    home: NDArray[np.float64]  # (N,) steps still to expect, 0 where the goal is reached
+    pose: Array  # (N, 3) the block after the last push
+    cost: Array  # (N,) steps so far
+    home: Array  # (N,) steps still to expect, 0 where the goal is reached
     first: NDArray[np.int64]  # (N,) their first push
     last: NDArray[np.int64]  # (N,) their last push
 
-    def best(self, *, only_solved: bool) -> PushPlan | None:
-        """The cheapest plan among these."""
-        total = np.where(self.home == 0.0, self.cost, np.inf) if only_solved else self.cost + self.home
-        if not len(total) or not np.isfinite(total.min()):
-            return None
+    def best(self, *, only_solved: bool) -> tuple[float, int | None]:
+        """The cost of the cheapest plan among these and its first push; an infinite cost without one."""
+        total = self.cost + self.home
+        if only_solved:
+            total[self.home > 0.0] = np.inf
+        if not len(total):
+            return np.inf, None
         index = int(total.argmin())
-        return PushPlan(int(self.first[index]), float(total[index]), bool(self.home[index] == 0.0))
+        return float(total[index]), int(self.first[index])
 
 
-def plan(agent: NDArray[np.float64], pose: NDArray[np.float64]) -> PushPlan | None:
+def plan(agent: Array, pose: Array) -> int | None:
     """Search for the pushes that solve the task soonest, up to `DEPTH` of them.
 
     Args:
@@ -67,28 +61,32 @@ def plan(agent: NDArray[np.float64], pose: NDArray[np.float64]) -> PushPlan | No
         pose: (3,) the block's `[x, y, angle]`.
 
     Returns:
-        The cheapest of the plans that reach the goal and of those of `DEPTH` pushes that do not; None if the
-        agent can reach no gate.
+        The first push, by its index in the table of pushes, of the cheapest of the plans that reach the goal
+        and of those of `DEPTH` pushes that do not; None if the agent can reach no gate.
     """
-    leaves = _after_pushes(pose[None], _travel_from(agent, pose)[None], np.zeros(1), None)
+    ways = travel.to_gates(into_frame(agent, pose), reachable(out_of_frame(travel.TURNS, pose)))
+    leaves = _after_pushes(pose[None], ways[None], np.zeros(1), None)
     plans = [leaves.best(only_solved=True)]
+    away, nearest = _nearest_gates()
     for _ in range(DEPTH - 1):
         chosen = _beam(leaves)
-        ways = _travel_after(leaves.last[chosen], leaves.pose[chosen])
+        last = leaves.last[chosen]
+        ways = away[last, None] + travel.gate_to_gate()[nearest[last]]  # as if from the nearest gate on
         leaves = _after_pushes(leaves.pose[chosen], ways, leaves.cost[chosen], leaves.first[chosen])
         plans.append(leaves.best(only_solved=True))
     plans.append(leaves.best(only_solved=False))
-    return min((found for found in plans if found is not None), key=lambda p: p.cost, default=None)
+    cost, first = min(plans, key=itemgetter(0))
+    return first if np.isfinite(cost) else None
 
 
-def rms_distance(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+def rms_distance(pose: Array) -> Array:
     """RMS distance of the T's corners at poses (..., 3) from where they lie at the goal, (...) px."""
     away = out_of_frame(_CENTRE, pose) - out_of_frame(_CENTRE, np.array(GOAL_POSE))
     turned = 2.0 * _SPREAD * (1.0 - np.cos(pose[..., 2] - GOAL_POSE[2]))
     return np.asarray(np.sqrt((away**2).sum(axis=-1) + turned))
 
 
-def nearly_covered(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+def nearly_covered(pose: Array) -> Array:
     """Coverage (N,) of poses (N, 3) near the goal to first order: what the outline sweeps inwards is lost."""
     there = np.concatenate([into_frame(pose[:, :2], np.array(GOAL_POSE)), pose[:, 2:] - GOAL_POSE[2]], axis=1)
     swept = out_of_frame(_OUTLINE, there[:, None]) - _OUTLINE
@@ -96,21 +94,17 @@ def nearly_covered(pose: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(1.0 - np.maximum(inwards, 0.0) @ _PIECES / AREA)
 
 
-def reachable(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+def reachable(points: Array) -> NDArray[np.bool_]:
     """Which points (..., 2) of the world the agent may be sent to."""
     low, high = _REACH
     return np.asarray(((points >= low) & (points <= high)).all(axis=-1))
 
 
-def _after_pushes(
-    pose: NDArray[np.float64],
-    ways: NDArray[np.float64],
-    cost: NDArray[np.float64],
-    first: NDArray[np.int64] | None,
-) -> _Leaves:
-    """Every push that can be reached from B nodes: poses (B, 3), steps to each gate (B, G), cost (B,)."""
+def _after_pushes(pose: Array, ways: Array, cost: Array, first: NDArray[np.int64] | None) -> _Leaves:
+    """Every push that can be reached from B nodes: poses (B, 3), px to each gate (B, G), cost (B,)."""
     table = pushes()
-    total = cost[:, None] + ways[:, table.gate] + table.length / _PUSH_SPEED + _PUSH_COST
+    steps = np.where(reachable(out_of_frame(table.gates, pose[:, None])), ways, np.inf) / _TRAVEL_SPEED
+    total = cost[:, None] + steps[:, table.gate] + table.length / _PUSH_SPEED + _PUSH_COST
     node, push = np.nonzero(np.isfinite(total))
     place = out_of_frame(table.motion[:, :2], pose[:, None])[node, push]
     after = np.concatenate([place, pose[node, 2:] + table.motion[push, 2:]], axis=1)
@@ -123,7 +117,7 @@ def _after_pushes(
     )
 
 
-def _beyond_room(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+def _beyond_room(pose: Array) -> Array:
     """How far the furthest corner lies beyond the room in which the block can be pushed, (N,) px."""
     low, high = _ROOM
     result = np.zeros(len(pose))
@@ -134,7 +128,7 @@ def _beyond_room(pose: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _cost_to_go(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+def _cost_to_go(pose: Array) -> Array:
     """Steps still to expect from poses (N, 3); 0 where the task is solved."""
     distance = rms_distance(pose)
     near = np.flatnonzero(distance < _NEAR)
@@ -155,30 +149,15 @@ def _beam(leaves: _Leaves) -> NDArray[np.int64]:
     return np.asarray(few[np.sort(different)[:BEAM]])
 
 
-def _travel_from(agent: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Steps from the agent to each gate around the block, (G,)."""
-    turns_open = reachable(out_of_frame(travel.TURNS, pose))
-    ways = travel.to_gates(into_frame(agent, pose), turns_open)
-    return np.where(reachable(out_of_frame(pushes().gates, pose)), ways, np.inf) / _TRAVEL_SPEED
-
-
-def _travel_after(push: NDArray[np.int64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Steps from where pushes (B,) end to each gate, (B, G), as if from the gate nearest to there."""
-    away, nearest = _nearest_gates()
-    ways = away[push, None] + travel.gate_to_gate()[nearest[push]]
-    in_world = reachable(out_of_frame(pushes().gates, pose[:, None]))
-    return np.where(in_world, ways, np.inf) / _TRAVEL_SPEED
-
-
 @cache
-def _nearest_gates() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _nearest_gates() -> tuple[Array, NDArray[np.int64]]:
     """For each push the distance to and the index of the gate nearest to where it ends."""
     table = pushes()
     away = np.linalg.norm(table.end[:, None] - table.gates, axis=-1)
     return away.min(axis=1), away.argmin(axis=1)
 
 
-def _pieces() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _pieces() -> tuple[Array, Array, Array]:
     """The outline in short pieces: their middles (P, 2), inward normals (P, 2) and lengths (P,)."""
     middles, normals, lengths = [], [], []
     for a, b in zip(CORNERS, np.roll(CORNERS, -1, axis=0), strict=True):

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from il_bench.pusht.geometry import OUTLINE, into_frame, out_of_frame, signed_distance
+from il_bench.pusht.geometry import OUTLINE, Array, into_frame, out_of_frame, signed_distance
 from il_bench.pusht.simulator import AGENT_RADIUS, Simulator
 
 GAP = 6.0  # px between agent and block where a push starts
@@ -29,12 +29,12 @@ _MIN_MOTION = 4.0  # RMS px of the corners; a shorter push is lost in the agent'
 class Pushes:
     """G places to push from ("gates") and N pushes, all in the frame of the block before the push."""
 
-    gates: NDArray[np.float64]  # (G, 2) where the agent's centre starts, `GAP` short of touching, px
-    directions: NDArray[np.float64]  # (G, 2) unit vectors
+    gates: Array  # (G, 2) where the agent's centre starts, `GAP` short of touching, px
+    directions: Array  # (G, 2) unit vectors
     gate: NDArray[np.int64]  # (N,) index of the gate that each push starts at
-    length: NDArray[np.float64]  # (N,) how far the agent moves from its gate, px
-    motion: NDArray[np.float64]  # (N, 3) the block's `[x, y, angle]` afterwards
-    end: NDArray[np.float64]  # (N, 2) where the agent stands afterwards, in the frame of the block afterwards
+    length: Array  # (N,) how far the agent moves from its gate, px
+    motion: Array  # (N, 3) the block's `[x, y, angle]` afterwards
+    end: Array  # (N, 2) where the agent stands afterwards, in the frame of the block afterwards
 
 
 @cache
@@ -45,7 +45,8 @@ def pushes() -> Pushes:
     gate, length, motion, end = [], [], [], []
     for index, (start, direction) in enumerate(zip(gates, directions, strict=True)):
         block, agent = _measure(simulator, start, direction)
-        keep = np.flatnonzero(_moved(block) >= _MIN_MOTION)
+        moved = out_of_frame(CORNERS, block[:, None]) - CORNERS
+        keep = np.flatnonzero(np.sqrt((moved**2).sum(axis=-1).mean(axis=-1)) >= _MIN_MOTION)
         gate.append(np.full(len(keep), index))
         length.append(_LENGTHS[keep])
         motion.append(block[keep])
@@ -54,7 +55,7 @@ def pushes() -> Pushes:
     return Pushes(gates, directions, np.concatenate(gate), *columns)
 
 
-def _gates() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _gates() -> tuple[Array, Array]:
     """Places and directions of all pushes: points along the outline that the agent has room to stand at."""
     gates, directions = [], []
     for a, b in zip(CORNERS, np.roll(CORNERS, -1, axis=0), strict=True):
@@ -70,9 +71,7 @@ def _gates() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.array(gates), np.array(directions)
 
 
-def _measure(
-    simulator: Simulator, gate: NDArray[np.float64], direction: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _measure(simulator: Simulator, gate: Array, direction: Array) -> tuple[Array, Array]:
     """Push once, as far as the longest push goes: the block (L, 3) and the agent (L, 2) at each length."""
     # Clear of the walls all the way: the push goes through the middle of the world.
     origin = np.array([256.0, 210.0]) - direction * 0.5 * _LENGTHS[-1]
@@ -89,9 +88,3 @@ def _measure(
     distance, *columns = np.array(rows).T
     at_lengths = np.stack([np.interp(_LENGTHS, distance, column) for column in columns], axis=1)
     return at_lengths[:, :3], at_lengths[:, 3:]
-
-
-def _moved(motion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """RMS distance that motions (L, 3) move the T's corners, (L,) px."""
-    moved = out_of_frame(CORNERS, motion[:, None]) - CORNERS
-    return np.asarray(np.sqrt((moved**2).sum(axis=-1).mean(axis=-1)))

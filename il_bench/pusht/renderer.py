@@ -31,6 +31,7 @@ with warnings.catch_warnings():
     import pygame
 
 Image = NDArray[np.uint8]
+Vector = Sequence[float] | NDArray[np.floating]
 Mark = tuple[Sequence[float], Sequence[float]]
 _Pixel = tuple[int, int]
 _Color = tuple[int, int, int]
@@ -72,12 +73,12 @@ class Renderer:
 
     def frame(
         self,
-        agent_xy: Sequence[float] | NDArray[np.floating],
-        block_pose: Sequence[float] | NDArray[np.floating],
+        agent_xy: Vector,
+        block_pose: Vector,
         *,
         width: int = 96,
         height: int = 96,
-        action: Sequence[float] | NDArray[np.floating] | None = None,
+        action: Vector | None = None,
         contacts: Iterable[Mark] = (),
     ) -> Image:
         """Draw agent and block: (height, width, 3) uint8 RGB, a new array.
@@ -85,8 +86,7 @@ class Renderer:
         Args:
             agent_xy: (2,) the agent's position, px.
             block_pose: (3,) the block's `[x, y, angle]`, px and radians.
-            width: of the frame, px.
-            height: of the frame, px.
+            width, height: of the frame, px.
             action: (2,) px, marked by a red cross as in gym-pusht's `render()`.
             contacts: what `contact_marks` reads off a world. gym-pusht draws a short red line wherever the
                 block touches something, in observations too: its frames do not depend on the poses alone.
@@ -108,22 +108,15 @@ class Renderer:
         return image
 
     def view(
-        self,
-        world: Simulator,
-        *,
-        width: int = 96,
-        height: int = 96,
-        action: Sequence[float] | NDArray[np.floating] | None = None,
+        self, world: Simulator, *, width: int = 96, height: int = 96, action: Vector | None = None
     ) -> Image:
         """Draw a world as it is now, contacts included: (height, width, 3) uint8 RGB, a new array."""
-        return self.frame(
-            world.agent.position,  # right also where `drive` moved it
-            (world.block_x, world.block_y, world.block_angle),
-            width=width,
-            height=height,
-            action=action,
-            contacts=self.contact_marks(world.space),
-        )
+        pose = world.block_x, world.block_y, world.block_angle
+        agent, marks = (
+            world.agent.position,
+            self.contact_marks(world.space),
+        )  # right also where `drive` moved it
+        return self.frame(agent, pose, width=width, height=height, action=action, contacts=marks)
 
     def contact_marks(self, space: pymunk.Space) -> list[Mark]:
         """Read where bodies touched in a world's last step: lines `((x0, y0), (x1, y1))` px for a frame."""
@@ -203,19 +196,13 @@ def _mark_action(image: Image, x: float, y: float) -> None:
     """Draw gym-pusht's marker of an action (px of the world) into a frame."""
     height, width, _ = image.shape
     # gym-pusht scales x by the height and y by the width; in square frames, which are usual, it is the same.
-    center = _clipped(x / SIZE * height), _clipped(y / SIZE * width)
-    size = min(height, width)
-    cv2.drawMarker(
-        image,
-        center,
-        color=_ACTION,
-        markerType=cv2.MARKER_CROSS,
-        markerSize=int(8 / 96 * size),
-        thickness=max(int(1 / 96 * size), 1),
-    )
+    # Out of sight it is brought near enough for OpenCV's integers.
+    center = [int(min(max(place, -1e6), 1e6)) for place in (x / SIZE * height, y / SIZE * width)]
+    size, thickness = int(8 / 96 * min(height, width)), max(int(1 / 96 * min(height, width)), 1)
+    cv2.drawMarker(image, center, _ACTION, cv2.MARKER_CROSS, markerSize=size, thickness=thickness)
 
 
-def _finite(name: str, values: Sequence[float] | NDArray[np.floating], count: int) -> list[float]:
+def _finite(name: str, values: Vector, count: int) -> list[float]:
     try:
         numbers = [float(value) for value in values]
     except (TypeError, ValueError):
@@ -241,8 +228,3 @@ def _area(points: Sequence[_Pixel]) -> _Area | None:
     left, right = max(min(xs) - _REACH, 0), min(max(xs) + _REACH, SIZE)
     top, bottom = max(min(ys) - _REACH, 0), min(max(ys) + _REACH, SIZE)
     return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
-
-
-def _clipped(coordinate: float) -> int:
-    """A coordinate rounded towards 0, brought near enough for OpenCV's integers when it is out of sight."""
-    return int(min(max(coordinate, -1e6), 1e6))

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from il_bench.pusht.geometry import signed_distance
+from il_bench.pusht.geometry import Array, signed_distance
 from il_bench.pusht.pushes import pushes
 from il_bench.pusht.simulator import AGENT_RADIUS
 
@@ -22,7 +22,7 @@ _OUTER = np.array([(-60, 0), (60, 0), (60, 30), (15, 120), (-15, 120), (-60, 30)
 TURNS = _OUTER + _GROWN * np.array([(-1, -1), (1, -1), (1, 1), (1, 1), (-1, 1), (-1, 1)])
 
 
-def distances(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
+def distances(start: Array, end: Array) -> Array:
     """Lengths of straight ways from `start` (..., 2) to `end` (..., 2), infinite where the T is in the way.
 
     Near its ends, which may lie closer to the T than the clearance, a way must lead away from it.
@@ -36,7 +36,7 @@ def distances(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[n
     return np.where((room >= asked).all(axis=-1), length, np.inf)
 
 
-def to_gates(start: NDArray[np.float64], turns_open: NDArray[np.bool_]) -> NDArray[np.float64]:
+def to_gates(start: Array, turns_open: NDArray[np.bool_]) -> Array:
     """Lengths of the shortest ways from `start` (2,) to every gate by the turns that are open (6,): (G,)."""
     to_turns = np.where(turns_open, distances(start, TURNS), np.inf)
     by_turns = _joined(to_turns[None], _joined(_between_turns(turns_open), _turns_to_gates()))[0]
@@ -44,16 +44,14 @@ def to_gates(start: NDArray[np.float64], turns_open: NDArray[np.bool_]) -> NDArr
 
 
 @cache
-def gate_to_gate() -> NDArray[np.float64]:
+def gate_to_gate() -> Array:
     """Lengths of the shortest ways from gate to gate with every turn open, (G, G)."""
     gates = pushes().gates
     onward = _joined(_between_turns(np.ones(len(TURNS), np.bool_)), _turns_to_gates())
     return np.minimum(distances(gates[:, None], gates), _joined(_turns_to_gates().T, onward))
 
 
-def way(
-    start: NDArray[np.float64], gate: NDArray[np.float64], turns_open: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def way(start: Array, gate: Array, turns_open: NDArray[np.bool_]) -> Array:
     """The shortest way from `start` (2,) to `gate` (2,): the points to visit (K, 2), `gate` the last.
 
     The gate must be one that `to_gates` gives a finite length for.
@@ -72,7 +70,7 @@ def way(
     return np.asarray(points[order])
 
 
-def _between_turns(turns_open: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _between_turns(turns_open: NDArray[np.bool_]) -> Array:
     """Lengths of the shortest ways between turns by those that are open, (6, 6)."""
     lengths = np.where(turns_open & turns_open[:, None], distances(TURNS[:, None], TURNS), np.inf)
     for via in range(len(lengths)):  # Floyd-Warshall
@@ -81,10 +79,10 @@ def _between_turns(turns_open: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 @cache
-def _turns_to_gates() -> NDArray[np.float64]:
+def _turns_to_gates() -> Array:
     return distances(TURNS[:, None], pushes().gates)
 
 
-def _joined(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+def _joined(first: Array, second: Array) -> Array:
     """Lengths (A, C) of the shortest ways made of a first part (A, B) and a second part (B, C)."""
     return np.asarray((first[:, :, None] + second).min(axis=1))

@@ -34,7 +34,7 @@ from il_bench.rollout.outcomes import Outcomes
 class Policy(Protocol):
     """What can be rolled out: an object with LeRobot's two methods, on raw observations and actions in px.
 
-    A policy with an attribute `camera`, a `pusht.batch.Camera`, sees an image instead of the keypoints.
+    A policy with an attribute `camera`, a `il_bench.pusht.Camera`, sees an image instead of the keypoints.
     """
 
     def reset(self) -> None:

@@ -5,8 +5,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from il_bench.errors import IlBenchError
-from il_bench.tokenizers.base import Tokenizer, full_precision
+from il_bench.tokenizers.base import Tokenizer, first_not_finite, full_precision
 from il_bench.tokenizers.training import own_randomness
 
 
@@ -27,9 +26,8 @@ class AutoencoderTokenizer(Tokenizer):
     ) -> None:
         super().__init__(codebook_size, 1, chunk_shape)
         if min(embedding_dim, hidden_dim) < 1:
-            raise IlBenchError(
-                f"{type(self).__name__}: embedding_dim is {embedding_dim} and hidden_dim {hidden_dim}; "
-                "give 1 or more."
+            raise self._error(
+                f"embedding_dim is {embedding_dim} and hidden_dim {hidden_dim}; give 1 or more."
             )
         self.embedding_dim = embedding_dim
         self.hidden_dim = hidden_dim
@@ -41,9 +39,7 @@ class AutoencoderTokenizer(Tokenizer):
     def fit(self, chunks: Tensor, *, seed: int = 0) -> None:
         """Train a tokenizer from nothing on ``chunks`` (N, W, A) and take over what it learned."""
         weight = next(self.encoder.parameters())
-        data = self._own(chunks)
-        self._check_some(data)
-        self._check_enough(data)
+        data = self._to_fit(chunks, weight, weight.dtype)
         with own_randomness(seed, weight.device):
             fresh = self._untrained().to(weight)
             fresh._train_on(data.clone())
@@ -53,36 +49,25 @@ class AutoencoderTokenizer(Tokenizer):
 
     def encode(self, chunks: Tensor) -> Tensor:
         """Token of each chunk, (N, 1) int64."""
-        self._check_fitted()
-        chunks = self._own(chunks)
+        weight = next(self.encoder.parameters())
+        self._check_fitted(weight)
+        self._check_chunks(chunks)
+        chunks = self._in_type(chunks.detach(), weight.dtype)
         with torch.no_grad(), full_precision(chunks.device):
             latents = self.encoder(chunks.flatten(1))  # (N, D)
-            if not torch.isfinite(latents).all():
-                row = int((~torch.isfinite(latents)).any(dim=1).nonzero()[0])
-                raise IlBenchError(
-                    f"{type(self).__name__}: chunk {row} is so large that its latent overflows."
-                )
+            if (row := first_not_finite(latents)) is not None:
+                raise self._error(f"chunk {row} is so large that its latent overflows.")
             return self._quantize(latents)[:, None]
 
     def decode(self, indices: Tensor) -> Tensor:
         """The decoder's answer to the codes ``indices`` (N, 1), in the weights' type: (N, W, A)."""
-        self._check_fitted()
-        self._check_weights(next(self.decoder.parameters()))
+        weight = next(self.decoder.parameters())
+        self._check_fitted(weight)
         self._check_indices(indices)
         with torch.no_grad(), full_precision(indices.device):
-            latent = self._codes(indices[:, 0]).to(next(self.decoder.parameters()).dtype)  # (N, D)
+            latent = self._codes(indices[:, 0]).to(weight.dtype)  # (N, D)
             chunks: Tensor = self.decoder(latent).unflatten(1, self.chunk_shape)
         return chunks
-
-    def _own(self, chunks: Tensor) -> Tensor:
-        """``chunks`` (N, W, A), checked, in the weights' type."""
-        weight = next(self.encoder.parameters())
-        self._check_weights(weight)
-        self._check_chunks(chunks)
-        return self._in_type(chunks.detach(), weight.dtype)
-
-    def _check_enough(self, chunks: Tensor) -> None:
-        """Raise IlBenchError where ``chunks`` are too few to learn from."""
 
     @abstractmethod
     def _untrained(self) -> "AutoencoderTokenizer":
@@ -90,7 +75,7 @@ class AutoencoderTokenizer(Tokenizer):
 
     @abstractmethod
     def _train_on(self, chunks: Tensor) -> None:
-        """Train all weights on ``chunks`` (N, W, A)."""
+        """Train all weights on ``chunks`` (N, W, A); IlBenchError where they are too few to learn from."""
 
     @abstractmethod
     def _quantize(self, latents: Tensor) -> Tensor:

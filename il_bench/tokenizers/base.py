@@ -29,9 +29,6 @@ class Tokenizer(nn.Module, ABC):
         codebook_size: number of codes C of each codebook.
         num_quantizers: number of codebooks G, so of tokens a chunk.
         chunk_shape: (W, A), the steps of a chunk and the dimensions of an action.
-
-    Raises:
-        IlBenchError: for a size below 1.
     """
 
     fitted: Tensor  # () bool, in state_dict
@@ -42,11 +39,9 @@ class Tokenizer(nn.Module, ABC):
         self.num_quantizers = num_quantizers
         self.chunk_shape = (int(chunk_shape[0]), int(chunk_shape[1]))
         if codebook_size < 1:
-            raise IlBenchError(f"{type(self).__name__}: codebook_size is {codebook_size}; give 1 or more.")
+            raise self._error(f"codebook_size is {codebook_size}; give 1 or more.")
         if min(self.chunk_shape) < 1:
-            raise IlBenchError(
-                f"{type(self).__name__}: chunk_shape is {self.chunk_shape}; give (W, A), both 1 or more."
-            )
+            raise self._error(f"chunk_shape is {self.chunk_shape}; give (W, A), both 1 or more.")
 
     @property
     def bits_per_chunk(self) -> float:
@@ -81,75 +76,76 @@ class Tokenizer(nn.Module, ABC):
                 fitted.
         """
 
-    def _check_fitted(self) -> None:
+    def _error(self, said: str) -> IlBenchError:
+        return IlBenchError(f"{type(self).__name__}: {said}")
+
+    def _check_fitted(self, weights: Tensor | None = None) -> None:
         if not self.fitted:
             raise IlBenchError(f"{type(self).__name__} has learned nothing yet; call fit(chunks) first.")
+        if weights is not None:
+            self._check_weights(weights)
 
     def _check_weights(self, weights: Tensor) -> None:
         if weights.dtype not in DTYPES:
-            raise IlBenchError(
-                f"{type(self).__name__}: the weights are {weights.dtype}; convert them by .float()."
-            )
+            raise self._error(f"the weights are {weights.dtype}; convert them by .float().")
 
     def _check_tensor(self, name: str, values: object) -> None:
         if not isinstance(values, Tensor):
             kind = f"{type(values).__module__}.{type(values).__name__}".removeprefix("builtins.")
-            raise IlBenchError(f"{type(self).__name__}: {name} are {kind}; give a torch.Tensor.")
+            raise self._error(f"{name} are {kind}; give a torch.Tensor.")
 
     def _check_chunks(self, chunks: Tensor) -> None:
         self._check_shape(chunks)
         self._check_finite(chunks)
 
+    def _to_fit(self, chunks: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+        """``chunks`` (N, W, A) in the type to fit in; raises for what no ``fit`` takes."""
+        self._check_weights(weights)
+        self._check_chunks(chunks)
+        if not len(chunks):
+            raise self._error("no chunks to fit; give one or more.")
+        return self._in_type(chunks.detach(), dtype)
+
     def _check_shape(self, chunks: Tensor, name: str = "chunk") -> None:
         self._check_tensor(f"{name}s", chunks)
         if chunks.ndim != 3 or chunks.shape[1:] != self.chunk_shape:
-            raise IlBenchError(
-                f"{type(self).__name__}: {name}s have shape {tuple(chunks.shape)}; "
-                f"give (N, {self.chunk_shape[0]}, {self.chunk_shape[1]})."
-            )
+            expected = f"(N, {self.chunk_shape[0]}, {self.chunk_shape[1]})"
+            raise self._error(f"{name}s have shape {tuple(chunks.shape)}; give {expected}.")
         if chunks.dtype not in DTYPES:
-            raise IlBenchError(
-                f"{type(self).__name__}: {name}s are {chunks.dtype}; give torch.float32 or torch.float64."
-            )
+            raise self._error(f"{name}s are {chunks.dtype}; give torch.float32 or torch.float64.")
 
     def _check_finite(self, chunks: Tensor, name: str = "chunk") -> None:
         if (row := first_not_finite(chunks)) is not None:
-            raise IlBenchError(f"{type(self).__name__}: {name} {row} holds NaN or infinity; drop or mend it.")
+            raise self._error(f"{name} {row} holds NaN or infinity; drop or mend it.")
 
     def _in_type(self, chunks: Tensor, dtype: torch.dtype) -> Tensor:
         """Finite ``chunks`` (N, ...) in another type; raises where it cannot hold them."""
         converted = chunks.to(dtype)
         if converted.dtype != chunks.dtype and (row := first_not_finite(converted)) is not None:
-            raise IlBenchError(f"{type(self).__name__}: chunk {row} is too large for {dtype}; scale it down.")
+            raise self._error(f"chunk {row} is too large for {dtype}; scale it down.")
         return converted
-
-    def _check_some(self, chunks: Tensor) -> None:
-        if not len(chunks):
-            raise IlBenchError(f"{type(self).__name__}: no chunks to fit; give one or more.")
 
     def _check_different(self, chunks: Tensor) -> None:
         n_different = len(torch.unique(chunks.flatten(1), dim=0))
         if n_different < self.codebook_size:
-            raise IlBenchError(
-                f"{type(self).__name__}: {n_different} different chunks cannot fill {self.codebook_size} "
-                "codes; give more data or a smaller codebook_size."
+            raise self._error(
+                f"{n_different} different chunks cannot fill {self.codebook_size} codes; give more data or a "
+                "smaller codebook_size."
             )
 
     def _check_indices(self, indices: Tensor) -> None:
         self._check_tensor("tokens", indices)
         if indices.ndim != 2 or indices.shape[1] != self.num_quantizers or indices.dtype != torch.int64:
-            raise IlBenchError(
-                f"{type(self).__name__}: tokens are {indices.dtype} of shape {tuple(indices.shape)}; "
+            raise self._error(
+                f"tokens are {indices.dtype} of shape {tuple(indices.shape)}; "
                 f"give int64 of shape (N, {self.num_quantizers})."
             )
         if not indices.numel():
             return
-        low, high = (int(extreme) for extreme in torch.aminmax(indices))
+        low, high = map(int, torch.aminmax(indices))
         if low < 0 or high >= self.codebook_size:
-            raise IlBenchError(
-                f"{type(self).__name__}: tokens run from {low} to {high}; "
-                f"the codebook has 0 to {self.codebook_size - 1}."
-            )
+            last = self.codebook_size - 1
+            raise self._error(f"tokens run from {low} to {high}; the codebook has 0 to {last}.")
 
 
 def first_not_finite(values: Tensor) -> int | None:

@@ -31,10 +31,7 @@ class UniformBinsTokenizer(Tokenizer):
         Raises:
             IlBenchError: for chunks that float32 cannot hold, whatever the type of the range.
         """
-        self._check_weights(self.low)
-        self._check_chunks(chunks)
-        self._check_some(chunks)
-        self._in_type(chunks, torch.float32)
+        self._to_fit(chunks, self.low, torch.float32)
         low, high = torch.aminmax(chunks.detach().flatten(1), dim=0)
         self.low.copy_(low)
         self.high.copy_(high)
@@ -43,8 +40,7 @@ class UniformBinsTokenizer(Tokenizer):
 
     def encode(self, chunks: Tensor) -> Tensor:
         """Index of the bin that each value lies in, (N, W * A) int64."""
-        self._check_fitted()
-        self._check_weights(self.low)
+        self._check_fitted(self.low)
         self._check_chunks(chunks)
         above = chunks.detach().flatten(1).double() - self.low.double()  # (N, W * A)
         span = self._span()
@@ -54,8 +50,7 @@ class UniformBinsTokenizer(Tokenizer):
 
     def decode(self, indices: Tensor) -> Tensor:
         """Centres of the bins ``indices`` (N, W * A), in the type of the fitted range: (N, W, A)."""
-        self._check_fitted()
-        self._check_weights(self.low)
+        self._check_fitted(self.low)
         self._check_indices(indices)
         centers = self.low.double() + (indices.double() + 0.5) / self.codebook_size * self._span()
         chunks: Tensor = centers.to(self.low.dtype).unflatten(1, self.chunk_shape)

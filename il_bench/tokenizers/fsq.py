@@ -25,20 +25,18 @@ class FSQTokenizer(AutoencoderTokenizer):
 
     Args:
         levels: number of levels of each latent dimension, 3 to 1,000 each; C is their product, at most 2^24.
-        chunk_shape: (W, A).
-        hidden_dim: width of the encoder's and the decoder's hidden layers.
+        chunk_shape, hidden_dim: as for every ``AutoencoderTokenizer``.
     """
 
     def __init__(self, levels: Sequence[int], chunk_shape: tuple[int, int], *, hidden_dim: int = 128) -> None:
         own_levels = tuple(int(level) for level in levels)
         if not own_levels or not all(3 <= level <= MOST_LEVELS for level in own_levels):
             raise IlBenchError(f"FSQTokenizer: levels are {own_levels}; give 3 to {MOST_LEVELS} for each.")
-        if math.prod(own_levels) > MOST_CODES:
+        if (n_codes := math.prod(own_levels)) > MOST_CODES:
             raise IlBenchError(
-                f"FSQTokenizer: levels {own_levels} make {math.prod(own_levels)} codes; "
-                f"give at most {MOST_CODES}."
+                f"FSQTokenizer: levels {own_levels} make {n_codes} codes; give at most {MOST_CODES}."
             )
-        super().__init__(math.prod(own_levels), chunk_shape, len(own_levels), hidden_dim)
+        super().__init__(n_codes, chunk_shape, len(own_levels), hidden_dim)
         self.levels = own_levels
         self.quantizer = FSQ(list(own_levels))
 

@@ -6,7 +6,6 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from il_bench.errors import IlBenchError
 from il_bench.tokenizers.base import Tokenizer, first_not_finite
 
 MOST_ITERATIONS = 1000
@@ -35,11 +34,8 @@ class KMeansTokenizer(Tokenizer):
             IlBenchError: for fewer different chunks than centres, and for chunks that float32 cannot hold,
                 whatever the type of the centres.
         """
-        self._check_weights(self.centers)
-        self._check_chunks(chunks)
-        self._check_some(chunks)
+        self._to_fit(chunks, self.centers, torch.float32)
         self._check_different(chunks)
-        self._in_type(chunks, torch.float32)
         flat = chunks.detach().flatten(1)
         # Until nothing moves: the library's tolerance stops with centres that are not the means yet.
         kmeans = KMeans(self.codebook_size, n_init=1, tol=0, max_iter=MOST_ITERATIONS, random_state=seed)
@@ -50,8 +46,7 @@ class KMeansTokenizer(Tokenizer):
 
     def encode(self, chunks: Tensor) -> Tensor:
         """Index of the nearest centre, (N, 1) int64; of equally near ones the lowest."""
-        self._check_fitted()
-        self._check_weights(self.centers)
+        self._check_fitted(self.centers)
         self._check_shape(chunks)
         flat, rows = chunks.detach().flatten(1), max(1, DIFFERENCES_AT_ONCE // self.centers.numel())
         if len(flat) <= rows:
@@ -74,14 +69,8 @@ class KMeansTokenizer(Tokenizer):
         return distances, indices
 
     def decode(self, indices: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """The centres of ``indices`` (N, 1), moved by ``offsets`` (N, W, A) where given: (N, W, A).
-
-        Raises:
-            IlBenchError: for what ``encode`` refuses, in ``offsets`` as in chunks, and for offsets of another
-                number than tokens.
-        """
-        self._check_fitted()
-        self._check_weights(self.centers)
+        """The centres of ``indices`` (N, 1), moved by ``offsets`` (N, W, A) where given: (N, W, A)."""
+        self._check_fitted(self.centers)
         self._check_indices(indices)
         if offsets is not None:
             self._check_offsets(offsets, len(indices))
@@ -91,9 +80,7 @@ class KMeansTokenizer(Tokenizer):
     def _check_offsets(self, offsets: Tensor, n: int) -> None:
         self._check_shape(offsets, "offset")
         if len(offsets) != n:
-            raise IlBenchError(
-                f"KMeansTokenizer: there are {len(offsets)} offsets for {n} tokens; give one for each."
-            )
+            raise self._error(f"there are {len(offsets)} offsets for {n} tokens; give one for each.")
         self._check_finite(offsets, "offset")
 
     def encode_with_offset(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,9 +92,7 @@ class KMeansTokenizer(Tokenizer):
         indices = self.encode(chunks)
         offsets = chunks - self.decode(indices)
         if (row := first_not_finite(offsets)) is not None:
-            raise IlBenchError(
-                f"KMeansTokenizer: chunk {row} is too far from its centre for {offsets.dtype}; scale it down."
-            )
+            raise self._error(f"chunk {row} is too far from its centre for {offsets.dtype}; scale it down.")
         return indices, offsets
 
 

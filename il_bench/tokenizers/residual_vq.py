@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
@@ -15,17 +15,6 @@ from il_bench.tokenizers.residual_tables import DecoderTables, EncoderTables, en
 from il_bench.tokenizers.training import dead_below, own_randomness, train
 
 STEPS = 1500
-
-
-@dataclass(frozen=True)
-class VqVaeSizes:
-    """What LeRobot's ``VqVae`` reads of a policy's configuration, by the same names."""
-
-    vqvae_n_embed: int
-    vqvae_embedding_dim: int
-    vqvae_enc_hidden_dim: int
-    action_chunk_size: int
-    action_feature: PolicyFeature
 
 
 class ResidualVQTokenizer(Tokenizer):
@@ -64,18 +53,21 @@ class ResidualVQTokenizer(Tokenizer):
         embedding_dim: int = 256,
         hidden_dim: int = 128,
     ) -> "ResidualVQTokenizer":
-        """An unfitted one of LeRobot's ``VqVae``: two codebooks of ``codebook_size`` codes (D,).
-
-        Raises:
-            IlBenchError: for a size below 1.
-        """
+        """An unfitted one of LeRobot's ``VqVae``: two codebooks of ``codebook_size`` codes (D,)."""
         if min(codebook_size, *chunk_shape, embedding_dim, hidden_dim) < 1:
             raise IlBenchError(
                 f"ResidualVQTokenizer: codebook_size {codebook_size}, chunk_shape {tuple(chunk_shape)}, "
                 f"embedding_dim {embedding_dim}, hidden_dim {hidden_dim}; give 1 or more for each."
             )
         action = PolicyFeature(FeatureType.ACTION, (chunk_shape[1],))
-        return cls(VqVae(VqVaeSizes(codebook_size, embedding_dim, hidden_dim, chunk_shape[0], action)))
+        config = SimpleNamespace(  # what LeRobot's module reads of a policy's configuration
+            vqvae_n_embed=codebook_size,
+            vqvae_embedding_dim=embedding_dim,
+            vqvae_enc_hidden_dim=hidden_dim,
+            action_chunk_size=chunk_shape[0],
+            action_feature=action,
+        )
+        return cls(VqVae(config))
 
     @property
     def fitted(self) -> Tensor:  # type: ignore[override]
@@ -90,12 +82,10 @@ class ResidualVQTokenizer(Tokenizer):
         batch at hand.
         """
         weight: Tensor = next(self.vqvae.parameters())
-        self._check_weights(weight)
-        self._check_chunks(chunks)
-        self._check_some(chunks)
+        # In float32 whatever the weights: LeRobot's update of the codebooks takes nothing else.
+        data = self._to_fit(chunks, weight, torch.float32)
         with own_randomness(seed, weight.device):
-            # In float32 whatever the weights: LeRobot's update of the codebooks takes nothing else.
-            data = self._in_type(chunks.detach(), torch.float32).clone()
+            data = data.clone()  # of an inference tensor, one that autograd takes
             fresh = self._untrained().to(weight.device)
             train(fresh, lambda batch: fresh.vqvae_forward(batch)[0], data, STEPS)
         fresh.discretized.fill_(True)
@@ -168,17 +158,15 @@ class ResidualVQTokenizer(Tokenizer):
         Raises:
             IlBenchError: as ``encode``, and in training mode, where LeRobot's codebooks may change.
         """
-        self._check_fitted()
+        self._check_fitted(next(self.vqvae.parameters()))
         if self.vqvae.training:
             raise IlBenchError("The residual VQ is in training mode and would change; call eval() first.")
-        self._check_weights(next(self.vqvae.parameters()))
         self._check_chunks(chunks)
         return self.vqvae.get_code(chunks)[1]  # type: ignore[no-any-return]
 
     def reference_decode(self, indices: Tensor) -> Tensor:
         """LeRobot's decoding of the codes ``indices`` (N, G) on the same weights: (N, W, A)."""
-        self._check_fitted()
-        self._check_weights(next(self.vqvae.parameters()))
+        self._check_fitted(next(self.vqvae.parameters()))
         self._check_indices(indices)
         latent = self.vqvae.get_embeddings_from_code(indices)
         return self.vqvae.get_action_from_latent(latent).detach()  # type: ignore[no-any-return]
@@ -224,14 +212,9 @@ def _tensors(vqvae: VqVae, network: str) -> list[Tensor]:
 
 def _check_layers(name: str, network: nn.Module) -> None:
     kinds = [type(layer) for layer in network.children()]
-    linear = [layer for layer in network.children() if isinstance(layer, nn.Linear)]
     alternating = [(nn.Linear, nn.ReLU)[number % 2] for number in range(len(kinds))]
-    if (
-        kinds != alternating
-        or len(kinds) < 3
-        or len(kinds) % 2 == 0
-        or any(layer.bias is None for layer in linear)
-    ):
+    has_biases = all(getattr(layer, "bias", True) is not None for layer in network.children())
+    if kinds != alternating or len(kinds) < 3 or len(kinds) % 2 == 0 or not has_biases:
         found = ", ".join(kind.__name__ for kind in kinds)
         raise IlBenchError(
             f"ResidualVQTokenizer: the {name} is ({found}); give two or more Linear layers with a bias, "

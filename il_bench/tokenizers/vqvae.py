@@ -25,9 +25,7 @@ class VQVAETokenizer(AutoencoderTokenizer):
 
     Args:
         codebook_size: number of codes C; ``fit`` wants as many different chunks.
-        chunk_shape: (W, A).
-        embedding_dim: size D of a code.
-        hidden_dim: width of the encoder's and the decoder's hidden layers.
+        chunk_shape, embedding_dim, hidden_dim: as for every ``AutoencoderTokenizer``.
     """
 
     def __init__(
@@ -58,16 +56,12 @@ class VQVAETokenizer(AutoencoderTokenizer):
 
     def _untrained(self) -> "VQVAETokenizer":
         return VQVAETokenizer(
-            self.codebook_size,
-            self.chunk_shape,
-            embedding_dim=self.embedding_dim,
-            hidden_dim=self.hidden_dim,
+            self.codebook_size, self.chunk_shape, embedding_dim=self.embedding_dim, hidden_dim=self.hidden_dim
         )
 
-    def _check_enough(self, chunks: Tensor) -> None:
+    def _train_on(self, chunks: Tensor) -> None:
         self._check_different(chunks)
 
-    def _train_on(self, chunks: Tensor) -> None:
         def reconstruction(batch: Tensor) -> Tensor:
             flat = batch.flatten(1)
             return F.l1_loss(self.decoder(self.encoder(flat)), flat)
@@ -79,14 +73,11 @@ class VQVAETokenizer(AutoencoderTokenizer):
             return total
 
         train(self, reconstruction, chunks, WARM_UP_STEPS)
-        self._place_codes(chunks)
-        train(self, loss, chunks, STEPS)
-
-    @torch.no_grad()
-    def _place_codes(self, chunks: Tensor) -> None:
-        """Have the library place the codes, by k-means on the latents that it is given first."""
+        # The library places the codes, by k-means on the latents that it is given first.
         rows = torch.randperm(len(chunks))[: LATENTS_PER_CODE * max(self.codebook_size, BATCH_SIZE)]
-        self.quantizer(self.encoder(chunks[rows.to(chunks.device)].flatten(1)))
+        with torch.no_grad():
+            self.quantizer(self.encoder(chunks[rows.to(chunks.device)].flatten(1)))
+        train(self, loss, chunks, STEPS)
 
     def _quantize(self, latents: Tensor) -> Tensor:
         # Not the library's search: it computes in float32 whatever the weights, and takes squared distances

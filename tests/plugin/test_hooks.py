@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from il_bench.plugin.settings import OPTIONS
-from tests.plugin.conftest import Run
+from tests.conftest import Run
 
 REPOSITORY = Path(__file__).parents[2]
 SUITE = REPOSITORY / "il_bench" / "suite"
@@ -74,26 +74,13 @@ def test_benchmark_is_an_alias_unless_switched_off(light: Run, monkeypatch: pyte
     result.stderr.fnmatch_lines(["*unrecognized arguments: --benchmark*"])
 
 
-def test_a_projects_own_benchmark_option_stays_its_own(pytester: pytest.Pytester, light: Run) -> None:
-    pytester.makeconftest(
-        """
-        def pytest_addoption(parser):
-            parser.addoption("--benchmark", metavar="FILE")
-        """
-    )
-    pytester.makepyfile(
-        """
-        def test_options(pytestconfig):
-            assert pytestconfig.getoption("benchmark") == "mine.json"
-            assert not pytestconfig.getoption("il_benchmark")
-        """
-    )
-    light("--benchmark", "mine.json").assert_outcomes(passed=1)
-
-
-def test_pytest_benchmarks_options_are_not_mistaken_for_ours(pytester: pytest.Pytester, light: Run) -> None:
+def test_options_of_a_project_and_of_pytest_benchmark_are_not_mistaken_for_ours(
+    pytester: pytest.Pytester, light: Run
+) -> None:
     pytester.makepyfile("def test_asks(pytestconfig): assert not pytestconfig.getoption('il_benchmark')")
     light("-p", "benchmark", "--benchmark-skip", "--benchmark-min-rounds=2").assert_outcomes(passed=1)
+    pytester.makeconftest("def pytest_addoption(parser): parser.addoption('--benchmark', metavar='FILE')")
+    light("--benchmark", "mine.json").assert_outcomes(passed=1)
 
 
 # ---- what other projects notice
@@ -186,11 +173,8 @@ OURS = [
 ]
 
 
-def test_without_benchmark_the_suite_is_not_collected(project: pytest.Pytester, light: Run) -> None:
+def test_the_suite_is_collected_with_benchmark_only(project: pytest.Pytester, light: Run) -> None:
     assert collected(light("--collect-only", "-q")) == ["test_success.py::test_mine"]
-
-
-def test_with_benchmark_the_suite_is_collected_too(project: pytest.Pytester, light: Run) -> None:
     found = collected(light(*LIST))
     assert found[0] == "test_success.py::test_mine"
     assert [name for name in found if name.startswith("il_bench/suite/test_success.py")] == OURS

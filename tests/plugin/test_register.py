@@ -16,7 +16,7 @@ from il_bench.errors import IlBenchError
 from il_bench.plugin import collect
 from il_bench.plugin.registry import RegisteredEnvironment, Registry, load
 from il_bench.rollout.environments import EnvironmentRollout
-from tests.plugin.conftest import Run
+from tests.conftest import Run
 from tests.plugin.test_settings import given
 
 EXAMPLE = Path(__file__).parents[1] / "example_project"
@@ -176,7 +176,7 @@ def test_a_track_in_a_baselines_file_is_pushts_or_a_registered_environment(tmp_p
     [
         (lambda r: r.policy("a b", print), "policy 'a b' is no usable name"),
         (lambda r: r.policy("expert", print), "'expert' is a row of il_bench's own"),
-        (lambda r: r.policy("mine", 3), "policy 'mine': 3 is neither a checkpoint nor a call"),
+        (lambda r: r.policy("mine", 3), "policy 'mine': 3 is no checkpoint and no call"),
         (lambda r: [r.policy("mine", print), r.policy("mine", print)], "policy 'mine' is added twice"),
         (lambda r: r.tokenizer("grid", 16), "tokenizer 'grid': 16 cannot be called"),
         (lambda r: r.environment("pixels", print, max_steps=9), "environment 'pixels' is a track of PushT"),
@@ -193,15 +193,15 @@ def test_a_call_that_gives_no_policy_is_named() -> None:
     registry = Registry()
     registry.policy("mine", lambda device: 3)
     with pytest.raises(IlBenchError, match=r"policy 'mine': .*<lambda> gave 3, which has no reset\(\)"):
-        load(registry.policies["mine"].choice, registry, "cpu")
+        load(registry.policies["mine"].choice(), registry, "cpu")
 
 
 def test_a_checkpoint_can_be_registered(checkpoint: Path) -> None:
     registry = Registry()
     registry.policy("mine", checkpoint, data="a robot of ours")
-    loaded = load(registry.policies["mine"].choice, registry, "cpu")
+    loaded = load(registry.policies["mine"].choice(), registry, "cpu")
     assert (loaded.name, loaded.track, loaded.data) == ("mine", "keypoints", "a robot of ours")
-    assert not registry.policies["mine"].choice.in_process
+    assert not registry.policies["mine"].choice().in_process
 
 
 # ---- episodes in an environment
@@ -246,7 +246,7 @@ def opened(registered: RegisteredEnvironment) -> EnvironmentRollout:
 
 
 def test_an_episode_is_the_same_whichever_others_run(example: Registry) -> None:
-    policy = load(example.policies["reacher"].choice, example, "cpu")
+    policy = load(example.policies["reacher"].choice(), example, "cpu")
     with opened(example.environments["reach"]) as environment:
         alone = environment.run_block(policy, np.array([FIRST + 4]))
         among = environment.run_block(policy, np.arange(FIRST, FIRST + 6))

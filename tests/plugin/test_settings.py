@@ -35,46 +35,50 @@ def test_defaults_are_every_embedded_policy_of_the_track_until_its_gates_are_dec
     assert found.episodes is None
     assert found.seed_range == range(200_000, 200_200), "of a policy without a gate"
     assert found.report == tmp_path / "il-bench-report"
-    assert not found.benchmark
+    assert not found.benchmark and found.workers >= 1
+    assert (found.latency, found.samplers) == ("short", ())
     assert [choice.label for choice in given(tmp_path, il_track="pixels").policies] == ["cam"]
 
 
-def test_validation_seeds_start_at_100000(zoo: Path, tmp_path: Path) -> None:
-    assert given(tmp_path, il_seeds="validation", il_episodes=7).seed_range == range(100_000, 100_007)
+UPDATE = {"il_update_baselines": True, "il_benchmark": True}
 
 
-def test_a_new_baseline_is_of_every_test_seed(zoo: Path, tmp_path: Path) -> None:
-    update = {"il_update_baselines": True, "il_benchmark": True}
-    assert given(tmp_path, **update).episodes == 1000
-    assert given(tmp_path, **update, il_episodes=50).episodes == 50
-
-
-def test_workers_are_the_cores_but_one_under_xdist(zoo: Path, tmp_path: Path) -> None:
-    assert given(tmp_path).workers >= 1
-    assert given(tmp_path, one_of_many=True).workers == 1
-    assert given(tmp_path, one_of_many=True, il_workers=3).workers == 3
+@pytest.mark.parametrize(
+    ("values", "name", "expected"),
+    [
+        ({"il_seeds": "validation", "il_episodes": 7}, "seed_range", range(100_000, 100_007)),
+        (UPDATE, "episodes", 1000),
+        ({**UPDATE, "il_episodes": 50}, "episodes", 50),
+        ({"one_of_many": True}, "workers", 1),
+        ({"one_of_many": True, "il_workers": 3}, "workers", 3),
+        ({"il_target": ["mean_max_reward=0.9"]}, "target", ("mean_max_reward", 0.9)),
+        ({"il_latency": "full"}, "latency", "full"),
+        ({"il_sampler": ["DDIM-16", "DDPM-50", "DDIM-16"]}, "samplers", ("DDIM-16", "DDPM-50")),
+    ],
+)
+def test_what_is_made_of_a_value(
+    zoo: Path, tmp_path: Path, values: dict[str, Any], name: str, expected: Any
+) -> None:
+    assert getattr(given(tmp_path, **values), name) == expected
 
 
 def test_a_policy_meets_the_gates_of_its_own_name_only(zoo: Path, tmp_path: Path) -> None:
     mine = tmp_path / "runs" / "act"
     mine.mkdir(parents=True)
-    chosen = ["vqbet", "runs/act", "act=runs/act", "best=vqbet", "someone/act", "vqbet"]
+    equals = tmp_path / "lr=0.1"  # a folder
+    equals.mkdir()
+    chosen = ["vqbet", "runs/act", "act=runs/act", "best=vqbet", "someone/act", "vqbet", "expert", "lr=0.1"]
+    expected = {
+        "vqbet": "vqbet",
+        "runs/act": str(mine),
+        "act": str(mine),
+        "best": "vqbet",
+        "someone/act": "someone/act",
+        "expert": "expert",
+        "lr=0.1": str(equals),
+    }
     found = given(tmp_path, il_policy=chosen).policies
-    assert [choice.gate_name for choice in found] == ["vqbet", "runs/act", "act", "best", "someone/act"]
-    assert [choice.source for choice in found] == ["vqbet", str(mine), str(mine), "vqbet", "someone/act"]
-
-
-def test_the_expert_can_be_asked_for(zoo: Path, tmp_path: Path) -> None:
-    assert [choice.source for choice in given(tmp_path, il_policy=["expert"]).policies] == ["expert"]
-
-
-def test_a_folder_with_an_equals_sign_in_its_name_is_a_folder(zoo: Path, tmp_path: Path) -> None:
-    (tmp_path / "lr=0.1").mkdir()
-    assert given(tmp_path, il_policy=["lr=0.1"]).policies[0].gate_name == "lr=0.1"
-
-
-def test_a_target_is_a_metric_and_a_value(zoo: Path, tmp_path: Path) -> None:
-    assert given(tmp_path, il_target=["mean_max_reward=0.9"]).target == ("mean_max_reward", 0.9)
+    assert [(choice.gate_name, choice.source) for choice in found] == list(expected.items())
 
 
 @pytest.mark.parametrize(
@@ -99,6 +103,15 @@ def test_a_target_is_a_metric_and_a_value(zoo: Path, tmp_path: Path) -> None:
         ({"il_policy": ["untrained"]}, r"--il-policy: 'untrained': untrained is a row of il_bench's own"),
         ({"il_policy": ["act", "act=vqbet"]}, r"--il-policy: act and act=vqbet would both be called act"),
         ({"il_policy": ["=runs/act"]}, r"--il-policy: '=runs/act': no usable name before '='"),
+        *(
+            ({"il_sampler": [wrong]}, f"--il-sampler: '{wrong}' is none; use DDPM-N or DDIM-N")
+            for wrong in ("DDIM", "DDIM-0", "euler-10", "DDIM-10 ")
+        ),
+        ({"il_compare": "a_file"}, "--il-compare: nothing is timed without --benchmark; add it"),
+        (
+            {"il_compare": "gone.json", "il_benchmark": True},
+            r"--il-compare: no such file: .*gone.json; give the report.json",
+        ),
         ({"il_baselines": "gone.json"}, r"--il-baselines: no such file: .*gone.json"),
         ({"il_report": "a_file"}, r"--il-report: .*a_file is a file"),
         ({"il_update_baselines": True}, r"--il-update-baselines: nothing is measured without --benchmark"),
@@ -127,19 +140,6 @@ def test_a_benchmark_without_any_policy_is_an_error(tmp_path: Path, monkeypatch:
         given(tmp_path, il_benchmark=True)
 
 
-def test_samplers_are_timed_once_each_and_checked(zoo: Path, tmp_path: Path) -> None:
-    assert (given(tmp_path).latency, given(tmp_path).samplers) == ("short", ())
-    found = given(tmp_path, il_sampler=["DDIM-16", "DDPM-50", "DDIM-16"], il_latency="full")
-    assert (found.latency, found.samplers) == ("full", ("DDIM-16", "DDPM-50"))
-    for wrong in ("DDIM", "DDIM-0", "euler-10", "DDIM-10 "):
-        with pytest.raises(IlBenchError, match="--il-sampler"):
-            given(tmp_path, il_sampler=[wrong])
-
-
-def test_a_stored_run_must_be_there_and_something_must_be_timed(zoo: Path, tmp_path: Path) -> None:
-    with pytest.raises(IlBenchError, match=r"--il-compare: no such file: .*old.json; give the report.json"):
-        given(tmp_path, il_compare="old.json", il_benchmark=True)
+def test_a_stored_run_is_a_file(zoo: Path, tmp_path: Path) -> None:
     (tmp_path / "old.json").touch()
     assert given(tmp_path, il_compare="old.json", il_benchmark=True).compare == tmp_path / "old.json"
-    with pytest.raises(IlBenchError, match="--il-compare: nothing is timed without --benchmark; add it"):
-        given(tmp_path, il_compare="old.json")

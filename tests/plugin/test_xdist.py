@@ -2,11 +2,10 @@
 
 import json
 import re
-from collections.abc import Callable
 
 import pytest
 
-Run = Callable[..., pytest.RunResult]
+from tests.conftest import Run
 
 TESTS = """
     import os
@@ -48,19 +47,16 @@ TESTS = """
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(pytester: pytest.Pytester, light: Run) -> Run:
     """Run the tests on workers, in a process that knows no plugins but these."""
-    for name in ("PYTEST_ADDOPTS", "IL_BENCH_NO_ALIAS", "PYTEST_XDIST_WORKER"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     (pytester.path / "policy").mkdir()
 
     def start(
         *arguments: str, workers: str = "1", rollout: bool = True, timed: bool = True
     ) -> pytest.RunResult:
         path = pytester.makepyfile(TESTS.replace("ROLLOUT", str(rollout)).replace("TIMED", str(timed)))
-        return pytester.runpytest_subprocess(
-            *("-p", "il_bench", "-p", "benchmark", "-p", "xdist", "-p", "xdist.looponfail", "-n", workers),
+        return light(
+            *("-p", "benchmark", "-p", "xdist", "-p", "xdist.looponfail", "-n", workers),
             *("--benchmark", "--il-policy", "policy", "--il-baselines", "none.json", "--il-update-baselines"),
             *arguments,
             path.name,

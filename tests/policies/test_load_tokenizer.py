@@ -10,6 +10,7 @@ import torch
 from il_bench.policies.checkpoint import load_policy
 from il_bench.policies.tokenizers import load_tokenizer, tokenizer_of
 from il_bench.tokenizers import KMeansTokenizer, ResidualVQTokenizer
+from tests.conftest import Run
 from tests.small_policies import features, save, small_policy, train_a_little
 
 from .conftest import edited, refuses
@@ -94,17 +95,14 @@ def test_it(policy, tokenizer):
 
 @pytest.mark.slow
 def test_the_fixture_gives_it_for_lerobots_own_policy_too(
-    tmp_path: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pytester: pytest.Pytester, light: Run
 ) -> None:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyfile(USERS_TEST)
     policies = [
         str(save(lerobots(2, trained=name == "trained"), tmp_path / name))
         for name in ("trained", "unfinished")
     ]
-    result = pytester.runpytest_subprocess(
-        "-p", "il_bench", *[part for path in policies for part in ("--il-policy", path)]
-    )
+    result = light(*[part for path in policies for part in ("--il-policy", path)])
     result.assert_outcomes(passed=1, errors=1)
     assert "another exception" not in result.stdout.str()
     result.stdout.fnmatch_lines(["*/unfinished: its tokenizer is not trained yet; give a checkpoint*"])

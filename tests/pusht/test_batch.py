@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,14 @@ from il_bench.pusht.geometry import block_keypoints, coverage
 SEEDS = [200003, 200001, 200007]
 
 
-def test_each_world_is_the_environment_of_its_seed() -> None:
+def batch_of(seeds: Sequence[int]) -> PushTBatch:
     batch = PushTBatch()
-    batch.reset(SEEDS)
+    batch.reset(seeds)
+    return batch
+
+
+def test_each_world_is_the_environment_of_its_seed() -> None:
+    batch = batch_of(SEEDS)
     envs = [PushTEnv("environment_state_agent_pos") for _ in SEEDS]
     observations = [env.reset(seed=seed)[0] for env, seed in zip(envs, SEEDS, strict=True)]
     rng = np.random.default_rng(0)
@@ -34,9 +41,7 @@ def test_each_world_is_the_environment_of_its_seed() -> None:
 
 
 def test_inactive_worlds_stay_as_they_are_and_their_actions_do_not_matter() -> None:
-    both, second = PushTBatch(), PushTBatch()
-    both.reset(SEEDS[:2])
-    second.reset(SEEDS[1:2])
+    both, second = batch_of(SEEDS[:2]), batch_of(SEEDS[1:2])
     before = both.agent[0].tolist(), both.pose[0].tolist(), both.coverage[0]
     for x in (100.0, 300.0, 200.0):
         both.step(np.array([[np.nan, np.nan], [x, x]]), np.array([False, True]))
@@ -48,9 +53,7 @@ def test_inactive_worlds_stay_as_they_are_and_their_actions_do_not_matter() -> N
 
 
 def test_a_world_that_was_left_out_goes_on_where_it_was() -> None:
-    paused, alone = PushTBatch(), PushTBatch()
-    paused.reset(SEEDS[:2])
-    alone.reset(SEEDS[1:2])
+    paused, alone = batch_of(SEEDS[:2]), batch_of(SEEDS[1:2])
     for step in range(20):
         if step % 3 == 1:  # in full motion
             paused.step(np.zeros((2, 2)), np.array([True, False]))
@@ -62,8 +65,7 @@ def test_a_world_that_was_left_out_goes_on_where_it_was() -> None:
 
 
 def test_coverage_and_keypoints_are_those_of_the_pose_whether_the_block_moved_or_not() -> None:
-    batch = PushTBatch()
-    batch.reset(range(200000, 200020))
+    batch = batch_of(range(200000, 200020))
     rng = np.random.default_rng(0)
     n_moved = 0
     for step in range(100):
@@ -77,8 +79,7 @@ def test_coverage_and_keypoints_are_those_of_the_pose_whether_the_block_moved_or
 
 
 def test_a_batch_can_be_reset_to_another_size() -> None:
-    batch, fresh = PushTBatch(), PushTBatch()
-    batch.reset(SEEDS)
+    batch, fresh = batch_of(SEEDS), PushTBatch()
     batch.step(np.full((3, 2), 256.0))
     for seeds in (SEEDS[:1], SEEDS[::-1]):
         batch.reset(seeds)
@@ -92,8 +93,7 @@ def test_a_batch_can_be_reset_to_another_size() -> None:
 
 
 def test_wrong_shapes_and_values_are_refused() -> None:
-    batch = PushTBatch()
-    batch.reset(SEEDS)
+    batch = batch_of(SEEDS)
     with pytest.raises(IlBenchError, match=r"3 worlds takes actions of shape \(3, 2\).*got \(2, 2\)"):
         batch.step(np.zeros((2, 2)))
     with pytest.raises(IlBenchError, match=r"active of shape \(3,\).*and \(2,\)"):

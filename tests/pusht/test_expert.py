@@ -13,14 +13,7 @@ from numpy.typing import NDArray
 
 from il_bench.pusht import planner, travel
 from il_bench.pusht.expert import Expert, point_ahead
-from il_bench.pusht.geometry import (
-    GOAL_POSE,
-    OUTLINE,
-    coverage,
-    into_frame,
-    out_of_frame,
-    signed_distance,
-)
+from il_bench.pusht.geometry import GOAL_POSE, OUTLINE, coverage, into_frame, out_of_frame, signed_distance
 from il_bench.pusht.pushes import pushes
 from il_bench.pusht.simulator import AGENT_RADIUS, Simulator
 

@@ -21,14 +21,13 @@ strict xfail that says what breaks, in which version, and what it costs; the tes
 | a resumed first phase goes on where it stopped | R L(x) | test_frozen |
 | dead codes are revived as documented, never when frozen | L P R V | test_updates |
 | a fit uses its codebook | L(x) R | test_lerobot |
-| perplexity and usage within their bounds | B K R V F | test_usage |
+| perplexity and usage within their bounds | B K R V F | test_batches |
 | centres are means of what they own, inertia never rises | K L P | test_kmeans |
 | k-means + offset within 2 ulp | K | test_round_trips |
 | normalise and unnormalise are inverse | il_vqbet's processors | test_normalization |
 | state_dict round trip, loading into one in use, fit by seed | B K R V F | test_frozen |
-| float32 and float64 agree; float64 is float64; other types refused | B K R V F L(x) P(x) | test_dtypes |
-| empty, one, NaN, infinity, shape, type, range, unfitted | B K R V F L(x) | test_bad_input, test_lerobot |
-| errors say what is wrong and what to give | B K R V F | test_errors |
+| float32 and float64 agree; float64 is float64 | B K R V F L(x) P(x) | test_dtypes |
+| empty, one, NaN, infinity, shape, type, range, unfitted: what is said | B K R V F L(x) | test_bad_input |
 | an answer worked out by hand | B K R V F | test_by_hand |
 | the fast path gives LeRobot's answer and follows the weights | R | test_fast_path |
 """

@@ -8,6 +8,7 @@ answer are exempt, and counted in ``EXEMPT``, which conftest.py prints.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -157,3 +158,49 @@ def means_of_owned(points: ArrayLike, owners: ArrayLike, codebook: ArrayLike) ->
 def ulp(values: ArrayLike, dtype: type[np.floating]) -> Array:
     """Spacing of ``dtype`` at |values|."""
     return np.spacing(np.abs(np.asarray(values, dtype=dtype))).astype(np.float64)
+
+
+# Rows whose tokens rounding could decide either way
+
+
+def fsq_bounded(latents: Array, levels: tuple[int, ...]) -> Array:
+    """Mentzer et al. 2023, appendix A.1: each of the latent's dimensions (N, D) into about (-L/2, L/2)."""
+    counts = np.array(levels, dtype=np.float64)
+    half = (counts - 1) * (1 + 1e-3) / 2
+    offset = np.where(counts % 2 == 0, 0.5, 0.0)
+    return np.tanh(latents + np.arctanh(offset / half)) * half - offset
+
+
+def fsq_error(latent: Bounded, levels: tuple[int, ...]) -> Array:
+    """By how much a bounded dimension (N, D) may be off: tanh's slope is at most L/2."""
+    counts = np.array(levels, dtype=np.float64)
+    return latent.error * counts / 2 + 8 * EPS[torch.float32] * counts
+
+
+def of_stages(latent: Bounded, codebooks: Array, eps: float) -> NDArray[np.bool_]:
+    """(N,) whether rounding could make another of a stage's codes (G, C, D) the nearest."""
+    close = np.zeros(len(latent.value), dtype=bool)
+    for codebook in codebooks:
+        distances = squared_distances(latent.value, codebook)
+        close |= near_tie(distances, stage_error(latent, codebook, eps))
+        latent = latent.less(codebook[nearest(latent.value, codebook)], eps)
+    return close
+
+
+def near_ties(kind: str, tokenizer: Any, chunks: torch.Tensor, eps: float) -> NDArray[np.bool_]:
+    """(N,) the rows of ``chunks`` (N, W, A) whose tokens two ways of computing in ``eps`` may disagree on."""
+    flat = array(chunks).reshape(len(chunks), -1)
+    if kind == "bins":  # in float64 whatever the chunks' type
+        return np.zeros(len(flat), dtype=bool)
+    if kind == "kmeans":
+        distances = squared_distances(flat, tokenizer.centers)
+        return near_tie(distances, direct_error(distances, flat.shape[1], eps))
+    if kind == "residual_vq":
+        latent = mlp(tokenizer.vqvae.encoder, flat, eps)
+        return of_stages(latent, array(tokenizer.vqvae.vq_layer.codebooks), eps)
+    latent = mlp(tokenizer.encoder, flat, eps)
+    if kind == "vqvae":
+        return of_stages(latent, array(tokenizer.codebook)[None], eps)
+    bounded = fsq_bounded(latent.value, tokenizer.levels)
+    to_boundary = np.abs(np.abs(bounded - np.round(bounded)) - 0.5)
+    return (to_boundary <= fsq_error(latent, tokenizer.levels)).any(axis=1)

@@ -1,4 +1,4 @@
-"""Tokens: of integer type and in range, and a matter of the chunk alone, not of its batch."""
+"""Tokens: of integer type, in range, in use, and a matter of the chunk alone, not of its batch."""
 
 import math
 from typing import Any
@@ -11,9 +11,11 @@ from fitted import CHUNK, KINDS, demonstrations, fitted, frozen_vqvae
 from hypothesis import given
 from hypothesis import strategies as st
 from lerobot.policies.vqbet.modeling_vqbet import VqVae
-from oracles import EPS, check_same_tokens
+from oracles import EPS, check_same_tokens, near_ties
+from scipy import stats
 from strategies import chunks_of, examples, tokens_of
-from ties import near_ties
+
+from il_bench.suite.reconstruction import use_of_codes
 
 CODES = {"bins": 8**6, "kmeans": 8, "residual_vq": 8**2, "vqvae": 8, "fsq": 60}
 
@@ -117,3 +119,38 @@ def test_lerobot_encodes_the_same_alone_and_among_others_outside_near_ties() -> 
         left = left - codebook[oracles.nearest(left, codebook)]
     alone = torch.cat([vqvae.get_code(chunk[None])[1] for chunk in chunks])
     oracles.check_same_tokens(vqvae.get_code(chunks)[1], alone, exempt)
+
+
+# Usage and perplexity, as the report states them
+
+
+def check_use(tokens: torch.Tensor, codebook_size: int) -> None:
+    """Against scipy's entropy; and 1 <= perplexity <= codes in use <= the fewer of codes and tokens."""
+    usage, perplexity = use_of_codes(tokens, codebook_size)
+    counts = [np.bincount(column, minlength=codebook_size) for column in tokens.numpy().T]
+    in_use = np.mean([(count > 0).sum() for count in counts])
+    assert usage == pytest.approx(in_use / codebook_size, rel=1e-6)
+    assert perplexity == pytest.approx(np.mean([np.exp(stats.entropy(count)) for count in counts]), rel=1e-5)
+    assert 1 / codebook_size <= usage * (1 + 1e-6) <= min(1.0, len(tokens) / codebook_size) * (1 + 2e-6)
+    assert 1 - 1e-6 <= perplexity <= in_use * (1 + 1e-5)
+
+
+@examples(50)
+@given(data=st.data(), codebook_size=st.integers(1, 40), num_quantizers=st.integers(1, 3))
+def test_usage_and_perplexity_are_within_their_bounds(
+    data: st.DataObject, codebook_size: int, num_quantizers: int
+) -> None:
+    check_use(data.draw(tokens_of(codebook_size, num_quantizers, most=60)), codebook_size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_usage_and_perplexity_of_a_fitted_tokenizer(kind: str) -> None:
+    tokenizer: Any = fitted(kind)
+    check_use(tokenizer.encode(demonstrations()), tokenizer.codebook_size)
+
+
+@pytest.mark.parametrize("n", [1, 7, 64])
+def test_the_extremes_are_reached(n: int) -> None:
+    """Every code equally often: all of them; one code only: one."""
+    assert use_of_codes(torch.arange(n).repeat(3)[:, None], n) == pytest.approx((1.0, n))
+    assert use_of_codes(torch.zeros(9, 1, dtype=torch.int64), n) == pytest.approx((1 / n, 1.0))

@@ -48,11 +48,12 @@ def test_a_fitted_residual_vq_keeps_its_codes_in_training_mode() -> None:
     assert torch.equal(vqvae.vq_layer.codebooks, before)
 
 
-def test_a_fitted_residual_vq_has_done_its_first_phase() -> None:
+def test_a_fitted_residual_vq_has_done_its_first_phase_and_is_frozen_as_lerobot_knows_it() -> None:
     tokenizer = ResidualVQTokenizer(ResumableVqVae(vqvae_config(CHUNK, 4, 5, 16)))
     fit(tokenizer, demonstrations(50), steps=3)
-    assert tokenizer.vqvae.optimized_steps == 3
-    assert tokenizer.vqvae.state_dict()["n_optimized_steps"] == 3
+    vqvae = tokenizer.vqvae
+    assert vqvae.optimized_steps == vqvae.state_dict()["n_optimized_steps"] == 3
+    assert bool(vqvae.vq_layer.freeze_codebook) and bool(vqvae.discretized)
 
 
 def test_the_policy_holds_the_residual_vq_that_resumes_and_stays_frozen() -> None:
@@ -263,12 +264,13 @@ def test_at_most_4096_combinations_are_decoded_beforehand(n_codes: int, all_deco
 
 def test_sizes_unless_given() -> None:
     """Those of the paper's code for VQ-BeT; saved weights depend on them."""
-    assert VQVAETokenizer(4, CHUNK).encoder[0].out_features == 128
-    assert VQVAETokenizer(4, CHUNK).codebook.shape == (4, 32)
-    assert FSQTokenizer([3, 3], CHUNK).decoder[0].out_features == 128
-    vqvae = ResidualVQTokenizer.new(4, CHUNK).vqvae
-    assert vqvae.encoder[0].out_features == 128
-    assert vqvae.vq_layer.codebooks.shape == (2, 4, 256)
+    ours, fsq, vqvae = (
+        VQVAETokenizer(4, CHUNK),
+        FSQTokenizer([3, 3], CHUNK),
+        ResidualVQTokenizer.new(4, CHUNK).vqvae,
+    )
+    assert [layers[0].out_features for layers in (ours.encoder, fsq.decoder, vqvae.encoder)] == [128] * 3
+    assert (ours.codebook.shape, vqvae.vq_layer.codebooks.shape) == ((4, 32), (2, 4, 256))
 
 
 def test_the_networks_bend_between_their_layers() -> None:
@@ -286,13 +288,6 @@ def test_what_the_library_is_told_of_a_vqvae() -> None:
     assert (quantizer.commitment_weight, codes.decay) == (vqvae_module.COMMITMENT, vqvae_module.DECAY)
     assert codes.threshold_ema_dead_code == dead_below(64)
     assert not codes.initted  # by k-means, of the first batch
-
-
-def test_a_fitted_residual_vq_is_frozen_as_lerobot_knows_it() -> None:
-    tokenizer = MAKERS["residual_vq"]()
-    fit(tokenizer, demonstrations(), steps=2)
-    assert bool(tokenizer.vqvae.vq_layer.freeze_codebook)
-    assert bool(tokenizer.vqvae.discretized)
 
 
 def test_as_many_fsq_codes_as_float32_can_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,9 @@ def check_means(tokenizer: KMeansTokenizer, chunks: torch.Tensor) -> None:
 def test_centres_are_the_means_of_what_they_own(data: st.DataObject, n_codes: int) -> None:
     points = data.draw(arrays(np.float32, (40, 1, 2), elements=smooth, unique=False))
     tokenizer = KMeansTokenizer(n_codes, (1, 2))
-    chunks = torch.from_numpy(points) + torch.linspace(0, 1, 40)[:, None, None]  # all different
+    chunks = (
+        torch.from_numpy(points) + torch.linspace(0, 1, 40).exp()[:, None, None]
+    )  # all different, none half way
     tokenizer.fit(chunks, seed=data.draw(st.integers(0, 9)))
     check_means(tokenizer, chunks)
 

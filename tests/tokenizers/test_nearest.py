@@ -26,9 +26,8 @@ from fitted import (
 from hypothesis import given
 from hypothesis import strategies as st
 from lerobot.policies.vqbet.vqbet_utils import VectorQuantize
-from oracles import EPS
+from oracles import EPS, fsq_bounded, fsq_error, near_ties
 from strategies import chunks_of, examples, grid, problems, smooth, two_stages
-from ties import fsq_bounded, fsq_error, near_ties
 
 F32 = EPS[torch.float32]
 # float64's own ties: what is closer than this is one distance.
