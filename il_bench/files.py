@@ -46,13 +46,13 @@ def writing(path: Path, way_out: str) -> Iterator[None]:
 
 
 @contextmanager
-def locked(lock: Path, path: Path, busy: str, way_out: str) -> Iterator[None]:
-    """Hold the lock file `lock`, which keeps `path` for one process at a time.
+def locked(lock: Path, path: Path, busy: str, way_out: str, *, seconds: float = 0) -> Iterator[None]:
+    """Hold the lock file `lock`, which keeps `path` for one process at a time; wait for it so many `seconds`.
 
     Raises:
         IlBenchError: another process holds it (says `busy`), or the lock cannot be written (says `way_out`).
     """
-    held = filelock.FileLock(lock, timeout=0)
+    held = filelock.FileLock(lock, timeout=seconds)
     try:
         with writing(path, way_out):
             held.acquire()

@@ -8,36 +8,25 @@ the bit.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import filelock
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from il_bench import machine
 from il_bench.errors import IlBenchError, wrong_field
-from il_bench.files import write_whole
+from il_bench.files import locked, write_whole, writing
 from il_bench.protocol import EPISODE_FIELDS, MARGIN, MAX_EPISODES, TEST_SEEDS, Scalar
-from il_bench.rollout.metrics import DEFAULT_METRIC, GATED_METRICS
+from il_bench.rollout.metrics import DEFAULT_METRIC, gated_metric
 from il_bench.rollout.outcomes import Outcomes
 
 SCHEMA = 1
-
-
-def _gated(metric: str) -> str:
-    if metric not in GATED_METRICS:
-        raise PydanticCustomError("metric", f"Input should be {' or '.join(map(repr, GATED_METRICS))}")
-    return metric
-
-
 #: PushT's keypoints or pixels, else the name of a project's environment.
 Track = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 #: The name of a metric that can have a target.
-GatedMetric = Annotated[str, AfterValidator(_gated)]
+GatedMetric = Annotated[str, AfterValidator(lambda name: gated_metric(name).name)]
 
 _Share = Annotated[float, Field(gt=0, lt=1)]
 _UPDATE = "`pytest --benchmark --il-update-baselines`"
@@ -97,17 +86,16 @@ class MeasuredBaseline(_Model):
         n = len(self.success)
         if not n:
             raise ValueError("success holds no episodes")
-        for name, column in (("max_reward", self.max_reward), ("n_steps", self.n_steps)):
-            if len(column) != n:
-                raise ValueError(f"{name} holds {len(column)} episodes, success holds {n}")
+        for name in ("max_reward", "n_steps"):
+            if (found := len(getattr(self, name))) != n:
+                raise ValueError(f"{name} holds {found} episodes, success holds {n}")
         if self.seeds.stop > TEST_SEEDS.stop:
             raise ValueError(f"{n} episodes end at seed {self.seeds[-1]}; test seeds end at {TEST_SEEDS[-1]}")
         for seed, success, reward in zip(self.seeds, self.success, self.max_reward, strict=True):
             if success and reward < 1.0:
                 raise ValueError(f"seed {seed} is a success with max_reward {reward}; a success has 1.0")
-        for name in EPISODE_FIELDS:
-            if name not in self.fingerprint:
-                raise ValueError(f"fingerprint lacks {name!r}")
+        if lacking := [name for name in EPISODE_FIELDS if name not in self.fingerprint]:
+            raise ValueError(f"fingerprint lacks {lacking[0]!r}")
         return self
 
     @classmethod
@@ -147,32 +135,30 @@ class MeasuredBaseline(_Model):
 
     def pairs(self, outcomes: Outcomes) -> tuple[Outcomes, Outcomes]:
         """Return the new episodes and the baseline's of the seeds that both have."""
-        shared = np.isin(outcomes.seeds, self.seeds)
-        at = outcomes.seeds[shared] - self.first_seed
-        return outcomes.take(np.flatnonzero(shared)), self.outcomes.take(at)
+        new = outcomes.take(np.flatnonzero(np.isin(outcomes.seeds, self.seeds)))
+        return new, self.outcomes.take(new.seeds - self.first_seed)
 
     def first_difference(self, outcomes: Outcomes) -> int | None:
         """Return the first seed whose success, max_reward (to the bit) or n_steps differ, None if none."""
         new, old = self.pairs(outcomes)
         columns = ("success", "max_reward", "n_steps")
         differs = np.any([getattr(new, name) != getattr(old, name) for name in columns], axis=0)
-        return int(new.seeds[differs.argmax()]) if differs.any() else None
+        return next(iter(new.seeds[differs].tolist()), None)
 
     def same(self, *, sha256: str | None, fingerprint: Mapping[str, Scalar], name: str) -> bool:
         """Return whether weights and conditions are the baseline's: then episodes must be equal to the bit.
 
-        Raises IlBenchError if a field of the fingerprint that defines the episodes differs. The seeds then
-        mean another task, and comparing, in pairs or not, says nothing.
+        Raises IlBenchError if a field of the fingerprint that defines the episodes differs: the seeds then
+        mean another task, and a comparison says nothing.
         """
-        was, now = (
-            {field: each.get(field) for field in EPISODE_FIELDS} for each in (self.fingerprint, fingerprint)
-        )
-        if differences := machine.differences(was, now):
-            raise IlBenchError(
-                f"baseline of {name}: fingerprint.{differences[0]} now, so its episodes are of another task;"
-                f" measure it again with {_UPDATE}"
-            )
-        return self.sha256 == sha256 and not machine.differences(self.fingerprint, dict(fingerprint))
+        differences = machine.differences(self.fingerprint, dict(fingerprint))
+        for difference in differences:
+            if difference.split()[0] in EPISODE_FIELDS:
+                raise IlBenchError(
+                    f"baseline of {name}: fingerprint.{difference} now, so its episodes are of another task;"
+                    f" measure it again with {_UPDATE}"
+                )
+        return self.sha256 == sha256 and not differences
 
 
 class Entry(_Model):
@@ -196,19 +182,18 @@ class Baselines(_Model):
     def n_gates(self) -> int:
         """All gates declared, targets and baselines, selected in a run or not."""
         entries = [entry for tracks in self.gates.values() for entry in tracks.values()]
-        return sum((entry.target is not None) + (entry.baseline is not None) for entry in entries)
+        return sum(gate is not None for entry in entries for _, gate in entry)
 
     def tested(self, policy: str, track: str) -> Entry:
         """Return the gates of a policy on a track, each alpha divided over all gates declared (Bonferroni).
 
         So policies that are all as good as declared see any FAIL with probability at most the largest alpha.
         """
-        entry = self.entry(policy, track)
-        target, baseline = entry.target, entry.baseline
-        return Entry(
-            target=target and target.model_copy(update={"alpha": target.alpha / self.n_gates}),
-            baseline=baseline and baseline.model_copy(update={"alpha": baseline.alpha / self.n_gates}),
-        )
+        divided = {
+            name: gate and gate.model_copy(update={"alpha": gate.alpha / self.n_gates})
+            for name, gate in self.entry(policy, track)
+        }
+        return Entry(**divided)
 
 
 def default_path() -> Path:
@@ -223,47 +208,13 @@ def load(path: str | Path) -> Baselines:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
+        content = json.loads(text, object_pairs_hook=_without_duplicates)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise IlBenchError(
             f"{path}: cannot be read ({reason}); name another with --il-baselines FILE, or write a new"
             f" one with {_UPDATE}"
         ) from None
-    return _parse(text, path)
-
-
-def update(path: str | Path, measured: Mapping[tuple[str, str], MeasuredBaseline]) -> Baselines:
-    """Replace the baselines of these (policy, track) in the file, made if missing, and return the result.
-
-    It is read and written under one lock, so two runs that measure different policies lose nothing. It is
-    written whole or not at all: a failure or a crash leaves the old one as it was.
-    """
-    path = Path(path).resolve()
-    with _locked(path):
-        before = load(path) if path.exists() else Baselines()
-        gates = {policy: dict(tracks) for policy, tracks in before.gates.items()}
-        for (policy, track), baseline in measured.items():
-            target = before.entry(policy, track).target
-            gates.setdefault(policy, {})[track] = Entry(target=target, baseline=baseline)
-        after = Baselines(gates=gates)
-        write_whole(path, (_dump(after.model_dump(by_alias=True)) + "\n").encode())
-    return after
-
-
-def check_stale(baselines: Baselines, known: Mapping[str, Collection[str]], *, path: str | Path) -> None:
-    """Raise IlBenchError for an entry whose policy or track is not (any more) in known: {policy: tracks}."""
-    for policy, tracks in baselines.gates.items():
-        for track in tracks:
-            if track not in known.get(policy, ()):
-                raise IlBenchError(
-                    f"{path}: gates.{policy}.{track} is stale, the zoo has no such weights (it has"
-                    f" {', '.join(sorted(known)) or 'none'}); delete the entry, or restore the weights"
-                )
-
-
-def _parse(text: str, path: Path) -> Baselines:
-    try:
-        content = json.loads(text, object_pairs_hook=_without_duplicates)
     except json.JSONDecodeError as error:
         raise IlBenchError(
             f"{path}: broken JSON at line {error.lineno}, column {error.colno} ({error.msg}); restore it from"
@@ -286,28 +237,45 @@ def _parse(text: str, path: Path) -> Baselines:
         raise IlBenchError(f"{path}: {wrong_field(error)}; {way_out}") from None
 
 
+def update(path: str | Path, measured: Mapping[tuple[str, str], MeasuredBaseline]) -> Baselines:
+    """Replace the baselines of these (policy, track) in the file, made if missing, and return the result.
+
+    It is read and written under one lock, so two runs that measure different policies lose nothing. It is
+    written whole or not at all: a failure or a crash leaves the old one as it was.
+    """
+    path = Path(path).resolve()
+    lock, way_out = path.with_name(f".{path.name}.lock"), "name another file"
+    busy = f"another process has held {lock.name} for {_LOCK_SECONDS} s; try again later"
+    with writing(path, way_out), locked(lock, path, busy, way_out, seconds=_LOCK_SECONDS):
+        before = load(path) if path.exists() else Baselines()
+        gates = {policy: dict(tracks) for policy, tracks in before.gates.items()}
+        for (policy, track), baseline in measured.items():
+            target = before.entry(policy, track).target
+            gates.setdefault(policy, {})[track] = Entry(target=target, baseline=baseline)
+        after = Baselines(gates=gates)
+        write_whole(path, (_dump(after.model_dump(by_alias=True)) + "\n").encode())
+    return after
+
+
+def check_stale(baselines: Baselines, known: Mapping[str, Collection[str]], *, path: str | Path) -> None:
+    """Raise IlBenchError for an entry whose policy or track is not (any more) in known: {policy: tracks}."""
+    for policy, tracks in baselines.gates.items():
+        for track in tracks:
+            if track not in known.get(policy, ()):
+                raise IlBenchError(
+                    f"{path}: gates.{policy}.{track} is stale, the zoo has no such weights (it has"
+                    f" {', '.join(sorted(known)) or 'none'}); delete the entry, or restore the weights"
+                )
+
+
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse a key given twice: merges of branches produce them, and JSON readers drop one in silence."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise IlBenchError(f"{twice!r} is there twice in one object; delete one of the two")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise IlBenchError(f"{name!r} is there twice in one object; delete one of the two")
+        found[name] = value
     return found
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        with filelock.FileLock(lock, timeout=_LOCK_SECONDS):
-            yield
-    except filelock.Timeout:
-        raise IlBenchError(
-            f"{path}: another process has held {lock.name} for {_LOCK_SECONDS} s; try again later"
-        ) from None
-    except OSError as error:
-        raise IlBenchError(f"{path}: cannot be written ({error.strerror}); name another file") from None
 
 
 def _dump(value: Any, indent: str = "") -> str:

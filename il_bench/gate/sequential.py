@@ -1,8 +1,7 @@
 """Values of episodes plus a target or a baseline -> a decision with its evidence.
 
 Two e-processes run over the episodes in seed order, one against each hypothesis. The first to reach its level
-decides. If neither does, the answer is INCONCLUSIVE, never a pass. Only the first crossing counts, so a test
-that grows by blocks (a sequential one) decides what a fixed number of episodes decides.
+decides. Later episodes change nothing, so it makes no difference how often one looks.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -34,7 +33,6 @@ class Decision(StrEnum):
 class GateResult:
     """A decision and what it rests on.
 
-    decision: see `Decision`.
     shown: what has been shown, in words, for example "> 0.80 shown".
     n: episodes looked at, up to the one that decided.
     evidence: after those n episodes, `mean` (of the values, or of new - old), `fail` and `pass` (the log
@@ -84,12 +82,11 @@ def check_target(
     a mean <= target - margin reaches 1/beta, so one that is `margin` short passes with probability at most
     beta. INCONCLUSIVE when the values end first. NOT GATED without a target.
     """
-    is_binary = gated_metric(metric).is_binary
-    outcomes = (
-        stats.binary(values, name="values")
-        if is_binary
-        else stats.bounded(values, low=0.0, high=1.0, name="values")
-    )
+    if gated_metric(metric).is_binary:
+        outcomes, evidence = stats.binary(values, name="values"), stats.bernoulli_evidence
+    else:
+        outcomes = stats.bounded(values, low=0.0, high=1.0, name="values")
+        evidence = partial(stats.mean_evidence, low=0.0, high=1.0)
     _check(outcomes, cap, alpha, beta)
     n = outcomes.size
     if target is None:
@@ -100,7 +97,6 @@ def check_target(
             " (no number of episodes can show a rate of exactly 0 or 1)"
         )
     floor = target - margin
-    evidence = stats.bernoulli_evidence if is_binary else partial(stats.mean_evidence, low=0.0, high=1.0)
     for_fail = evidence(outcomes, against=target, alternative=floor)
     for_pass = evidence(outcomes, against=floor, alternative=target)
     decision, used, found = _first_to_reach(outcomes, for_fail, for_pass, alpha, beta)
@@ -135,9 +131,8 @@ def check_baseline(
     differs_at: with `same`, the seed of the first episode that differs in anything recorded, also in what
         `new` and `old` do not hold.
     """
-    after, before = (
-        stats.bounded(x, low=0.0, high=1.0, name=name) for x, name in ((new, "new"), (old, "old"))
-    )
+    after = stats.bounded(new, low=0.0, high=1.0, name="new")
+    before = stats.bounded(old, low=0.0, high=1.0, name="old")
     if after.shape != before.shape:
         raise IlBenchError(
             f"{after.size} new episodes, {before.size} of the baseline: need the episodes of the same seeds"
@@ -145,9 +140,9 @@ def check_baseline(
     _check(after, MAX_EPISODES, alpha, beta)
     if not 0.0 < margin < 1.0:
         raise IlBenchError(f"margin = {margin}: need a number between 0 and 1, such as 0.05")
-    if same and after.size:
-        return _check_reproduction(after, before, differs_at)
     d = after - before
+    if same and d.size:
+        return _check_reproduction(d, differs_at)
     for_fail = stats.mean_evidence(d, against=0.0, alternative=-margin, low=-1.0, high=1.0)
     for_pass = stats.mean_evidence(d, against=-margin, alternative=0.0, low=-1.0, high=1.0)
     decision, used, evidence = _first_to_reach(d, for_fail, for_pass, alpha, beta)
@@ -159,23 +154,21 @@ def check_baseline(
     return GateResult(decision, shown, used, evidence)
 
 
-def _check_reproduction(new: stats.Floats, old: stats.Floats, differs_at: int | None) -> GateResult:
-    unequal = np.flatnonzero(new != old)
-    if differs_at is None and unequal.size == 0:
-        return GateResult(Decision.UNCHANGED, "reproduced exactly", new.size)
-    where = f"seed {differs_at}" if differs_at is not None else f"episode {unequal[0]} (in seed order)"
+def _check_reproduction(d: stats.Floats, differs_at: int | None) -> GateResult:
+    if differs_at is None and not d.any():
+        return GateResult(Decision.UNCHANGED, "reproduced exactly", d.size)
+    where = f"seed {differs_at}" if differs_at is not None else f"episode {d.nonzero()[0][0]} (in seed order)"
     shown = (
         f"the same weights on the same machine did not reproduce {where}: determinism is broken, or code that"
         " runs the policy changed; if that is meant, measure again with --il-update-baselines"
     )
-    return GateResult(Decision.FAIL, shown, new.size, {"mean": float((new - old).mean())})
+    return GateResult(Decision.FAIL, shown, d.size, {"mean": float(d.mean())})
 
 
 def _first_to_reach(
     values: stats.Floats, for_fail: stats.Floats, for_pass: stats.Floats, alpha: float, beta: float
 ) -> tuple[Decision, int, dict[str, float]]:
     """Return the decision, after how many episodes it fell, and the evidence there; FAIL wins a tie."""
-    n = values.size
     fail_n = int(stats.episodes_to_reach(for_fail, alpha))
     pass_n = int(stats.episodes_to_reach(for_pass, beta))
     if fail_n and (not pass_n or fail_n <= pass_n):
@@ -183,12 +176,12 @@ def _first_to_reach(
     elif pass_n:
         decision, used = Decision.PASS, pass_n
     else:
-        decision, used = Decision.INCONCLUSIVE, n
-    levels = {"fail_at": float(-np.log(alpha)), "pass_at": float(-np.log(beta))}
-    if used == 0:
-        return decision, 0, levels
-    reached = {"fail": float(for_fail[used - 1]), "pass": float(for_pass[used - 1])}
-    return decision, used, {"mean": float(values[:used].mean()), **reached, **levels}
+        decision, used = Decision.INCONCLUSIVE, values.size
+    evidence = {"fail_at": float(-np.log(alpha)), "pass_at": float(-np.log(beta))}
+    if used:
+        reached = {"fail": float(for_fail[used - 1]), "pass": float(for_pass[used - 1])}
+        evidence = {"mean": float(values[:used].mean()), **reached, **evidence}
+    return decision, used, evidence
 
 
 def _check(values: stats.Floats, cap: int, alpha: float, beta: float) -> None:

@@ -23,16 +23,12 @@ from il_bench.errors import IlBenchError
 
 Floats = NDArray[np.float64]
 
-_RESAMPLES = 9999
-# What a bet assumes before it has seen anything counts as much as this many episodes.
-_PRIOR_EPISODES = 10
-# A bet risks at most this share of the wealth on one episode, so no single episode can ruin it.
-_MAX_STAKE = 0.5
+_PRIOR_EPISODES = 10  # what a bet assumes before it has seen anything counts as much as so many
+_MAX_STAKE = 0.5  # a bet risks at most this share of the wealth on one episode: none can ruin it
 # Of the mixture behind a confidence sequence. It is then the uniform one, to the digit, for 255 episodes and
 # more; past them its weights still sum to 1, which is all that the coverage needs.
 _NODES = 128
-# A confidence sequence is looked for no closer to 0 and 1.
-_EDGE = 1e-12
+_EDGE = 1e-12  # a confidence sequence is looked for no closer to 0 and 1
 
 
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -62,12 +58,11 @@ def mean_interval(x: ArrayLike, confidence: float, rng: np.random.Generator) -> 
     if np.ptp(values) < 1e-9:
         share = tail ** (1 / values.size)
         return share * mean, share * mean + (1 - share)
-    options = {"n_resamples": _RESAMPLES, "batch": 1000, "rng": rng, "method": "BCa"}
-    found = scipy_stats.bootstrap(
-        (values,), np.mean, confidence_level=confidence, **options
-    ).confidence_interval
+    options = {"n_resamples": 9999, "batch": 1000, "rng": rng, "method": "BCa"}
+    found = scipy_stats.bootstrap((values,), np.mean, confidence_level=confidence, **options)
+    low, high = found.confidence_interval
     # With a handful of values the bootstrap may end beside the mean; an error bar has to contain its point.
-    return float(np.clip(found.low, 0.0, mean)), float(np.clip(found.high, mean, 1.0))
+    return float(np.clip(low, 0.0, mean)), float(np.clip(high, mean, 1.0))
 
 
 def confidence_sequence(x: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
@@ -86,10 +81,14 @@ def confidence_sequence(x: ArrayLike, confidence: float = 0.95) -> tuple[float, 
     """
     values, counts = np.unique(_sample(x), return_counts=True)
     _tail(confidence)
+    theta, log_weights = _mixture()
     level = float(np.log(1.0 - confidence))
 
     def excess(mean: float) -> float:
-        return _portfolio_evidence(values, counts, mean) + level
+        """The portfolio's evidence against this mean, 0 < mean < 1, beyond the level."""
+        success, failure = theta / mean, (1.0 - theta) / (1.0 - mean)
+        logs = np.log(np.outer(success, values) + np.outer(failure, 1.0 - values)) @ counts
+        return float(np.logaddexp.reduce(log_weights + logs)) + level
 
     # At the sample's own mean no portfolio wins, and its wealth is log-convex in the mean it bets against (a
     # sum of products of log-convex factors): one crossing on either side, at most.
@@ -167,17 +166,6 @@ def _all(values: Floats, right: NDArray[np.bool_], needed: str, name: str) -> Fl
     if wrong.size:
         raise IlBenchError(f"{name}[{wrong[0]}] = {values.reshape(-1)[wrong[0]]}: need {needed}")
     return values
-
-
-def _portfolio_evidence(values: Floats, counts: NDArray[np.int64], mean: float) -> float:
-    """Return the evidence of Cover's universal portfolio against this mean, 0 < mean < 1.
-
-    values, counts: (U,), the different values in [0, 1] and how often each came.
-    """
-    theta, log_weights = _mixture()
-    success, failure = theta / mean, (1.0 - theta) / (1.0 - mean)
-    logs = np.log(np.outer(success, values) + np.outer(failure, 1.0 - values)) @ counts
-    return float(np.logaddexp.reduce(log_weights + logs))
 
 
 @cache

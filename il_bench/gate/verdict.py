@@ -1,8 +1,6 @@
 """The verdict on one policy: what its gates say of its episodes, and the intervals of its metrics.
 
-The suite asks the gates after every block of episodes, and stops when all are decided. A gate is decided by
-the first episode at which its evidence reaches its level. So how often the suite asks changes when it stops,
-never what is decided.
+The suite asks the gates after every block of episodes, and stops when all are decided.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -92,13 +90,9 @@ class PolicyGates:
         """
         entry = baselines.tested(name, track) if seeds[0] in TEST_SEEDS else Entry()
         baseline = entry.baseline if compare else None
-        return PolicyGates(
-            name=name,
-            target=target or entry.target,
-            baseline=baseline,
-            same=baseline is not None and baseline.same(sha256=sha256, fingerprint=fingerprint, name=name),
-            max_steps=int(fingerprint.get("max_steps") or MAX_STEPS),
-        )
+        same = baseline is not None and baseline.same(sha256=sha256, fingerprint=fingerprint, name=name)
+        max_steps = int(fingerprint.get("max_steps") or MAX_STEPS)
+        return PolicyGates(name, target or entry.target, baseline, same, max_steps)
 
     def most_episodes(self) -> int:
         """Return how many episodes from the first test seed on can decide anything, 0 if none can.
@@ -106,37 +100,32 @@ class PolicyGates:
         It is the target's cap, or the last episode that the baseline has. A baseline that has to be
         reproduced to the bit needs no evidence, so it asks for no episodes.
         """
-        last = 0
-        if self.baseline is not None and not self.same:
-            last = self.baseline.seeds.stop - TEST_SEEDS.start
+        last = 0 if self.baseline is None or self.same else self.baseline.seeds.stop - TEST_SEEDS.start
         return max(last, 0 if self.target is None else self.target.cap)
 
     def look(self, so_far: Outcomes) -> tuple[bool, str]:
         """Return whether more episodes could decide nothing more, and what each gate says so far."""
-        found = self._against_target(so_far), self._against_baseline(so_far)
-        used_up = (
-            self.target is None or so_far.n >= self.target.cap,
-            self.baseline is None or int(so_far.seeds[-1]) >= self.baseline.seeds[-1],
-        )
-        decided = all(
-            result is None or ended or result.decision is not Decision.INCONCLUSIVE
-            for result, ended in zip(found, used_up, strict=True)
-        )
-        names = zip(("target", "baseline"), found, strict=True)
-        return decided, ", ".join(f"{name} {result.decision}" for name, result in names if result is not None)
+        found = {"target": self._against_target(so_far), "baseline": self._against_baseline(so_far)}
+        used_up = {
+            "target": self.target is None or so_far.n >= self.target.cap,
+            "baseline": self.baseline is None or int(so_far.seeds[-1]) >= self.baseline.seeds[-1],
+        }
+        said = {name: result.decision for name, result in found.items() if result is not None}
+        decided = all(used_up[name] or said[name] is not Decision.INCONCLUSIVE for name in said)
+        return decided, ", ".join(f"{name} {decision}" for name, decision in said.items())
 
     def verdict(self, outcomes: Outcomes, *, sequential: bool = False) -> Verdict:
         """Return what is said of these episodes, in seed order; `sequential`: see `Verdict`."""
         found, baseline = self._against_target(outcomes), self._against_baseline(outcomes)
         problems = []
-        if found is not None and self.target is not None and found.decision is Decision.FAIL:
+        if self.target is not None and found is not None and found.decision is Decision.FAIL:
             problems.append(f"{self.name}: required {self.target.metric} of {self.target.value:g}: {found}")
         if baseline is not None and baseline.decision is Decision.FAIL:
             problems.append(f"{self.name}: worse than its measured baseline: {baseline}")
         estimates = {
-            name: estimate
+            name: _estimate(metric, outcomes, sequential, self.max_steps)
             for name, metric in METRICS.items()
-            if (estimate := _estimate(metric, outcomes, sequential, self.max_steps)) is not None
+            if metric.values(outcomes).size
         }
         return Verdict(self.target, found, baseline, estimates, sequential, tuple(problems))
 
@@ -151,17 +140,10 @@ class PolicyGates:
         """Compare the episodes of the seeds that both have."""
         if self.baseline is None:
             return None
-        new, old = self.baseline.pairs(outcomes)
-        values = METRICS[self.baseline.metric].values
-        return check_baseline(
-            values(new),
-            values(old),
-            margin=self.baseline.margin,
-            alpha=self.baseline.alpha,
-            beta=self.baseline.beta,
-            same=self.same,
-            differs_at=self.baseline.first_difference(outcomes) if self.same else None,
-        )
+        new, old = map(METRICS[self.baseline.metric].values, self.baseline.pairs(outcomes))
+        risks = self.baseline.model_dump(include={"margin", "alpha", "beta"})
+        differs_at = self.baseline.first_difference(outcomes) if self.same else None
+        return check_baseline(new, old, **risks, same=self.same, differs_at=differs_at)
 
 
 def exit_status(rows: Iterable[Mapping[str, Any]]) -> int:
@@ -186,10 +168,8 @@ def exit_status(rows: Iterable[Mapping[str, Any]]) -> int:
     return 1 if is_failed else 6 if is_undecided else 0
 
 
-def _estimate(metric: Metric, outcomes: Outcomes, sequential: bool, max_steps: int) -> Estimate | None:
+def _estimate(metric: Metric, outcomes: Outcomes, sequential: bool, max_steps: int) -> Estimate:
     values = metric.values(outcomes)
-    if not values.size:
-        return None
     span = (max_steps if metric.high is None else metric.high) - metric.low
     shares = (values - metric.low) / span
     if sequential:

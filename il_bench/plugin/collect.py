@@ -34,8 +34,7 @@ def load_baselines(settings: Settings) -> Baselines:
 def check_baselines(settings: Settings) -> None:
     """Raise IlBenchError now, not after an hour of rollouts, for a baselines file that cannot be used."""
     path, found = baselines_path(settings), load_baselines(settings)
-    environments = [each.environment for each in settings.registered if each.environment is not None]
-    known = (*TRACKS, *environments)
+    known = (*TRACKS, *(each.environment for each in settings.registered if each.environment is not None))
     for policy, tracks in found.gates.items():
         for track in tracks:
             if track not in known:
@@ -44,10 +43,9 @@ def check_baselines(settings: Settings) -> None:
                     " it or register the environment"
                 )
     if settings.baselines is None:
-        in_zoo: dict[str, list[str]] = {}
-        for track in TRACKS:
-            for name in zoo.shipped(track):
-                in_zoo.setdefault(name, []).append(track)
+        shipped = {track: zoo.shipped(track) for track in TRACKS}
+        names = {name for names in shipped.values() for name in names}
+        in_zoo = {name: [track for track in TRACKS if name in shipped[track]] for name in names}
         baselines.check_stale(found, in_zoo, path=path)
 
 
@@ -61,11 +59,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as pytest-xdist can carry them."""
-        return {
-            "section": self.section,
-            "row": self.row.model_dump(mode="json"),
-            "fingerprint": dict(self.fingerprint),
-        }
+        return {**vars(self), "row": self.row.model_dump(mode="json"), "fingerprint": dict(self.fingerprint)}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Record":
@@ -79,7 +73,7 @@ class Run:
 
     def __init__(self, values: Iterable[Mapping[str, Any]]) -> None:
         """Take what `Record.to_dict` gave; of rows for the same thing, as after a rerun, the last counts."""
-        records = [Record.from_dict(each) for each in values]
+        records = map(Record.from_dict, values)
         self._records = list({(record.section, _order(record.row)): record for record in records}.values())
 
     @property
@@ -149,17 +143,14 @@ def update_baselines(run: Run, path: Path) -> list[str]:
     changes, kept = [], {}
     for (policy, track), new in sorted(run.measured(before).items()):
         old = before.entry(policy, track).baseline
-        if old is None:
-            said = f"new, {_described(new)}"
-        elif old == new:
-            said = f"unchanged, {_described(new)}"
-        elif len(new.success) < len(old.success):
-            few = f"{len(new.success)} of {len(old.success)} episodes"
-            changes.append(f"{policy} ({track}): kept as it is, the run has only {few}")
-            continue
+        if old is not None and old != new and len(new.success) < len(old.success):
+            said = f"kept as it is, the run has only {len(new.success)} of {len(old.success)} episodes"
         else:
-            said = f"{_described(new)}; it was {_described(old)}"
-        kept[policy, track] = new
+            kept[policy, track], said = new, _described(new)
+            if old is None or old == new:
+                said = f"{'new' if old is None else 'unchanged'}, {said}"
+            else:
+                said += f"; it was {_described(old)}"
         changes.append(f"{policy} ({track}): {said}")
     if kept:
         baselines.update(path, kept)

@@ -1,7 +1,5 @@
 """The `il-bench report` commands that need a report.json and nothing else."""
 
-import shutil
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,15 +23,13 @@ def show(
         from il_bench.report import schema, views
 
         report = schema.load(path)
-        is_terminal = sys.stdout.isatty()
-        width = shutil.get_terminal_size().columns if is_terminal else None
-        typer.echo(views.terminal(report, width=width, color=is_terminal))
+        typer.echo(views.on_stdout(report))
         made = views.write(report, path.parent)
     except IlBenchError as error:
         fail(error)
     except OSError as error:
         fail(IlBenchError(f"{path.parent}: cannot be written ({error.strerror}); copy {path.name} elsewhere"))
-    typer.echo(f"made: {', '.join(str(file) for file in made[1:])}")
+    typer.echo(f"made: {', '.join(map(str, made[1:]))}")
 
 
 @app.command()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from il_bench.protocol import CONTROL_PERIOD_MS, FRESH_PROCESS, Mode, TimedCall
 from il_bench.report.schema import Latency
-from il_bench.report.tables import Published, Section, Table, published
+from il_bench.report.tables import Section, Table, published
 
 COLUMNS = (
     "policy",
@@ -55,7 +55,7 @@ def call_rows(rows: Sequence[Latency]) -> list[tuple[str, ...]]:
         if row.what in TimedCall:
             key = (label(row), row.batch, "with" if row.processed else "without")
             found.setdefault(key, {})[row.what] = row
-    ordered = sorted(found, key=lambda key: (key[1], key[2] == "without"))  # by policy as the rows are
+    ordered = sorted(found, key=lambda key: key[1:])  # by policy as the rows are
     return [(*map(str, key), *_cells(found[key])) for key in ordered]
 
 
@@ -69,7 +69,7 @@ def floor_rows(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
     for (name, batch), calls in sorted(found.items(), key=lambda item: item[0][1]):  # by policy as rows are
         chunk, bare = calls.get((TimedCall.NEW_CHUNK, True)), calls.get((TimedCall.PREDICT, False))
         if chunk is not None and chunk.flops is not None:
-            ratios = (chunk.ratio_to_floor, None if bare is None else bare.ratio_to_floor)
+            ratios = (chunk.ratio_to_floor, bare.ratio_to_floor if bare else None)
             shown.append((name, str(batch), *map(_ms, (chunk.flops / 1e6, chunk.floor_ms, *ratios))))
     return shown
 
@@ -108,7 +108,11 @@ def notes(rows: Sequence[Latency]) -> list[str]:
             names = ", ".join(dict.fromkeys(disturbed))
             found.append(f"{len(disturbed)} of {len(rows)} rows {text}: {names}")
     policies = {row.policy for row in rows}
-    known = [_published(each) for each in published("latency_ms") if each.policy in policies]
+    known = [
+        f"{each.label} {_ms(each.values['value'])} on {each.device} ({each.source}, {each.trust})"
+        for each in published("latency_ms")
+        if each.policy in policies
+    ]
     if known:
         found.append(f"published, other networks (camera images), other devices: {'; '.join(known)}")
     return found
@@ -125,17 +129,13 @@ def _cells(calls: dict[str, Latency]) -> tuple[str, ...]:
     chunk, step = calls.get(TimedCall.NEW_CHUNK), calls.get(TimedCall.CONTROL_STEP)
     held = [row.peak_memory_mb for row in calls.values() if row.peak_memory_mb is not None]
     return (
-        "-" if chunk is None else ", ".join(map(_ms, (chunk.p50_ms, chunk.p90_ms, chunk.p99_ms))),
-        _percent(None if chunk is None else chunk.jitter),
-        _percent(None if chunk is None else chunk.share_of_period),
+        ", ".join(map(_ms, (chunk.p50_ms, chunk.p90_ms, chunk.p99_ms))) if chunk else "-",
+        _percent(chunk.jitter if chunk else None),
+        _percent(chunk.share_of_period if chunk else None),
         *(_ms(row.p50_ms if row else None) for row in map(calls.get, list(TimedCall)[1:])),
-        _percent(None if step is None else step.share_of_period),
-        _mb(max(held) if held else None),
+        _percent(step.share_of_period if step else None),
+        _mb(max(held, default=None)),
     )
-
-
-def _published(known: Published) -> str:
-    return f"{known.label} {_ms(known.values['value'])} on {known.device} ({known.source}, {known.trust})"
 
 
 def _ms(value: float | None) -> str:

@@ -21,13 +21,10 @@ def render(report: Report) -> bytes:
     for axis, metric in zip(axes, METRICS.values(), strict=True):
         _draw(axis, rows, metric)
     axes[0].set_yticks(range(len(rows)), [f"{success.label(row)}\n{row.n_episodes} episodes" for row in rows])
-    handles = {
-        label: handle
-        for axis in axes
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
+    labelled = [axis.get_legend_handles_labels() for axis in axes]
+    handles = {label: handle for pair in labelled for handle, label in zip(*pair, strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def render_tokenizers(rows: Sequence[TokenizerRow]) -> bytes:
@@ -48,7 +45,7 @@ def render_tokenizers(rows: Sequence[TokenizerRow]) -> bytes:
         axis.grid(color="0.9")
         axis.set_axisbelow(True)
         axis.legend(fontsize=8, title="circles: fitted here, squares: a policy's own", title_fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def render_latency(rows: Sequence[Latency]) -> bytes:
@@ -74,12 +71,13 @@ def render_latency(rows: Sequence[Latency]) -> bytes:
     axis.grid(axis="x", color="0.9")
     axis.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure, dpi: float = 100) -> bytes:
+    """Return the figure as a PNG; without pyplot Agg draws it: no display, no global state."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")  # without pyplot it draws with Agg: no display, no global state
+    figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 
@@ -104,5 +102,4 @@ def _draw(axis: Axes, rows: list[Success], metric: Metric) -> None:
             if (entry.policy, entry.track) == (row.policy, row.track) and metric.name in entry.values
         ]
         if known:
-            places = [y] * len(known)
-            axis.plot(known, places, marker="x", color="0.4", ls="none", label="published, same track")
+            axis.plot(known, [y] * len(known), "x", color="0.4", label="published, same track")

@@ -3,14 +3,15 @@
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from il_bench.errors import IlBenchError, wrong_field
 from il_bench.files import write_whole
 from il_bench.gate import Decision
-from il_bench.gate.baselines import GatedMetric
+from il_bench.gate.baselines import GatedMetric, Track
+from il_bench.rollout.metrics import METRICS
 from il_bench.rollout.outcomes import Episode
 
 SCHEMA: Final[Literal[1]] = 1
@@ -70,7 +71,7 @@ class Success(ReportPart):
     """
 
     policy: str
-    track: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    track: Track
     data: str
     checkpoint: str
     sha256: str | None
@@ -86,6 +87,19 @@ class Success(ReportPart):
     share_outside: Share
     seconds: Annotated[float, Field(ge=0.0)]
     episodes: tuple[Episode, ...]
+
+    @model_validator(mode="after")
+    def _intervals_within_the_metrics_range(self) -> Self:
+        for name, metric in METRICS.items():
+            low, high = metric.low, float("inf") if metric.high is None else metric.high
+            for place, interval in (
+                (name, getattr(self, name, None)),
+                (f"metrics.{name}", self.metrics.get(name)),
+            ):
+                for field, value in interval or ():
+                    if not low <= value <= high:
+                        raise ValueError(f"{place}.{field} = {value}: need a number in [{low:g}, {high:g}]")
+        return self
 
     def measured(self, metric: str) -> Interval | None:
         """Return a metric by its name, None where it has no value; also of a report without `metrics`."""

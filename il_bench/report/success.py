@@ -1,17 +1,15 @@
 """The success section: one policy's row out of its verdict, and the table of all rows."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any
 
 from il_bench.gate import Decision
-from il_bench.gate.baselines import Target
-from il_bench.gate.sequential import GateResult
 from il_bench.gate.verdict import Verdict
 from il_bench.protocol import CONTEXT, TRACKS
-from il_bench.report.schema import BaselineResult, Interval, Report, Success, TargetResult
+from il_bench.report.schema import Report, Success, TargetResult
 from il_bench.report.tables import Cell, Column, Section, Table, published
 from il_bench.rollout.metrics import DEFAULT_METRIC, METRICS
-from il_bench.rollout.outcomes import Episode, Outcomes
+from il_bench.rollout.outcomes import Outcomes
 
 _TONES = {
     Decision.PASS: "green",
@@ -23,70 +21,45 @@ _TONES = {
 }
 
 
-class Described(Protocol):
-    """What a row says about a policy beside its episodes; `il_bench.policies` has it for every checkpoint."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def track(self) -> str: ...  # noqa: D102
-    @property
-    def checkpoint(self) -> str: ...  # noqa: D102
-    @property
-    def sha256(self) -> str | None: ...  # noqa: D102
-    @property
-    def parameters(self) -> int: ...  # noqa: D102
-    @property
-    def data(self) -> str: ...  # noqa: D102
-
-
-def row_of(policy: Described, outcomes: Outcomes, verdict: Verdict) -> Success:
-    """Return one policy's row."""
-    intervals = {name: Interval(**found._asdict()) for name, found in verdict.estimates.items()}
-    baseline = verdict.against_baseline
-    return Success.model_validate(
-        {
-            "policy": policy.name,
-            "track": policy.track,
-            "data": policy.data,
-            "checkpoint": policy.checkpoint,
-            "sha256": policy.sha256,
-            "parameters": policy.parameters,
-            "decision": verdict.decision,
-            "target": _target_result(verdict.target, verdict.against_target),
-            "baseline": None
-            if baseline is None
-            else BaselineResult(decision=baseline.decision, n=baseline.n, evidence=baseline.evidence),
-            "n_episodes": outcomes.n,
-            "success_rate": verdict.estimates["success_rate"]._asdict(),
-            "mean_max_reward": verdict.estimates["mean_max_reward"]._asdict(),
-            "metrics": intervals,
-            "interval": "confidence sequence" if verdict.sequential else "Clopper-Pearson",
-            "share_outside": outcomes.share_outside,
-            "seconds": outcomes.seconds,
-            "episodes": tuple(Episode(**record) for record in outcomes.to_records()),
-        }
-    )
-
-
-def _target_result(target: Target | None, result: GateResult | None) -> TargetResult | None:
-    if target is None or result is None:
-        return None
-    declared = target.model_dump(include={"metric", "value", "margin", "required"})
-    return TargetResult(**declared, decision=result.decision, evidence=result.evidence)
+def row_of(policy: Any, outcomes: Outcomes, verdict: Verdict) -> Success:
+    """Return the row of a policy, which has the attributes of `il_bench.policies.checkpoint.LoadedPolicy`."""
+    facts = ("track", "data", "checkpoint", "sha256", "parameters")
+    target, against_target, baseline = verdict.target, verdict.against_target, verdict.against_baseline
+    intervals = {name: found._asdict() for name, found in verdict.estimates.items()}
+    row = {
+        "policy": policy.name,
+        **{name: getattr(policy, name) for name in facts},
+        "decision": verdict.decision,
+        "target": None,
+        "baseline": None,
+        "n_episodes": outcomes.n,
+        "success_rate": intervals["success_rate"],
+        "mean_max_reward": intervals["mean_max_reward"],
+        "metrics": intervals,
+        "interval": "confidence sequence" if verdict.sequential else "Clopper-Pearson",
+        "share_outside": outcomes.share_outside,
+        "seconds": outcomes.seconds,
+        "episodes": outcomes.to_records(),
+    }
+    if target is not None and against_target is not None:
+        declared = target.model_dump(include={"metric", "value", "margin", "required"})
+        said = {"decision": against_target.decision, "evidence": against_target.evidence}
+        row["target"] = declared | said
+    if baseline is not None:
+        row["baseline"] = {name: getattr(baseline, name) for name in ("decision", "n", "evidence")}
+    return Success.model_validate(row)
 
 
 def ranked(rows: Iterable[Success]) -> list[Success]:
     """Return the best row first: by the first metric, where that is equal by the next, and so on."""
 
     def rank(row: Success) -> tuple[float | str, ...]:
-        found = [
-            (-1 if metric.higher_is_better else 1, row.measured(name)) for name, metric in METRICS.items()
-        ]
-        return (
-            *(float("inf") if value is None else sign * value.estimate for sign, value in found),
-            row.policy,
-        )
+        places: list[float] = []
+        for name, metric in METRICS.items():
+            found = row.measured(name)
+            sign = -1 if metric.higher_is_better else 1
+            places.append(float("inf") if found is None else sign * found.estimate)
+        return *places, row.policy
 
     return sorted(rows, key=rank)
 
@@ -119,7 +92,15 @@ def section(report: Report) -> Section:
         if row.share_outside > 0
     ]
     notes = _intervals(report.success) + outside + [f"[{number}] {said}" for said, number in sources.items()]
-    return Section("success", [Table(_columns(), asked, context)] if rows else [], notes)
+    about = {name: f"{metric.about}; published by {metric.publishers}" for name, metric in METRICS.items()}
+    columns = (
+        Column("policy", is_whole=True),
+        Column("parameters", is_number=True, is_whole=True),
+        *(Column(name, about[name], is_whole=True, is_spare=not METRICS[name].gated) for name in METRICS),
+        *(Column("against target"), Column("against baseline")),
+        *(Column("episodes", is_number=True), Column("seconds", is_number=True)),
+    )
+    return Section("success", [Table(columns, asked, context)] if rows else [], notes)
 
 
 def target_text(target: TargetResult | None) -> str:
@@ -133,17 +114,6 @@ def target_text(target: TargetResult | None) -> str:
     else:
         found = f"target {target.value:.2f}"
     return f"{target.decision} ({found}{'' if target.metric == DEFAULT_METRIC else f', {target.metric}'})"
-
-
-def _columns() -> tuple[Column, ...]:
-    said = {name: f"{metric.about}; published by {metric.publishers}" for name, metric in METRICS.items()}
-    return (
-        Column("policy", is_whole=True),
-        Column("parameters", is_number=True, is_whole=True),
-        *(Column(name, said[name], is_whole=True, is_spare=not METRICS[name].gated) for name in METRICS),
-        *(Column("against target"), Column("against baseline")),
-        *(Column("episodes", is_number=True), Column("seconds", is_number=True)),
-    )
 
 
 def _cells(row: Success) -> tuple[str, ...]:

@@ -2,7 +2,10 @@
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
+import shutil
+import sys
+from collections.abc import Mapping
+from itertools import compress
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -28,6 +31,13 @@ def sections(report: Report) -> list[tables.Section]:
         tables.section("comparisons", report.comparisons),
         latency.section(report.latency),
     ]
+
+
+def on_stdout(report: Report) -> str:
+    """Return the tables of a report as text for standard output, be it a terminal or a file."""
+    is_terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if is_terminal else None
+    return terminal(report, width=width, color=is_terminal)
 
 
 def terminal(report: Report, *, width: int | None = None, color: bool = False) -> str:
@@ -56,20 +66,18 @@ def terminal(report: Report, *, width: int | None = None, color: bool = False) -
 
 def _rich(table: tables.Table, *, has_room: bool) -> RichTable:
     drawn = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    kept = [at for at, column in enumerate(table.columns) if has_room or not column.is_spare]
-    for column in (table.columns[at] for at in kept):
+    kept = [has_room or not column.is_spare for column in table.columns]
+    for column in compress(table.columns, kept):
         side = "right" if column.is_number else "left"
         drawn.add_column(column.name, justify=side, overflow="fold", no_wrap=column.is_whole)  # type: ignore[arg-type]
-
-    def add(rows: Iterable[tuple[str, ...]], style: str | None = None) -> None:
+    for rows, style in ((table.rows, None), (table.context, "dim")):
+        if rows is table.context and rows:
+            drawn.add_section()
+            drawn.add_row(Text("for context", style="dim italic"))
         for row in rows:
-            drawn.add_row(*(Text(row[at], getattr(row[at], "tone", "")) for at in kept), style=style)
-
-    add(table.rows)
-    if table.context:
-        drawn.add_section()
-        drawn.add_row(Text("for context", style="dim italic"))
-        add(table.context, "dim")
+            drawn.add_row(
+                *(Text(cell, getattr(cell, "tone", "")) for cell in compress(row, kept)), style=style
+            )
     return drawn
 
 
@@ -80,18 +88,13 @@ def page(
 
     pictures: PNGs by the title of their section; vocabularies: of single tokenizers, by their title.
     """
+    files = FileSystemLoader(Path(__file__).parent)
     jinja = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    jinja.filters["embedded"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return jinja.get_template("page.html.j2").render(
-        report=report,
-        sections=sections(report),
-        pictures={title: _embedded(png) for title, png in pictures.items()},
-        vocabularies={title: _embedded(png) for title, png in (vocabularies or {}).items()},
+        report=report, sections=sections(report), pictures=pictures, vocabularies=vocabularies or {}
     )
 
 
@@ -107,13 +110,10 @@ def write(report: Report, folder: Path) -> list[Path]:
         pictures["tokenizers"] = plot.render_tokenizers(report.tokenizers)
     if report.latency:
         pictures["latency"] = plot.render_latency(report.latency)
+    files = {f"{title}.png".replace("success", "report"): png for title, png in pictures.items()}
     with_vocabulary = [row for row in report.tokenizers if row.vocabulary is not None]
-    html = page(report, pictures, {vocabulary.title(row): vocabulary.render(row) for row in with_vocabulary})
-    files = {f"{'report' if title == 'success' else title}.png": png for title, png in pictures.items()}
-    for name, content in (files | {"report.html": html.encode()}).items():
+    vocabularies = {vocabulary.title(row): vocabulary.render(row) for row in with_vocabulary}
+    files["report.html"] = page(report, pictures, vocabularies).encode()
+    for name, content in files.items():
         write_whole(folder / name, content)
-    return [folder / name for name in ("report.json", *files, "report.html")]
-
-
-def _embedded(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return [folder / name for name in ("report.json", *files)]

@@ -1,6 +1,5 @@
 """A tokenizer's vocabulary as a picture: its moves as paths, how often each is used, a demonstration."""
 
-import io
 import textwrap
 from collections.abc import Sequence
 
@@ -10,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from il_bench.pusht.geometry import GOAL_POSE, OUTLINE
-from il_bench.report.schema import MOST_COUNTS, Move, TokenizerRow, Vocabulary
+from il_bench.report import plot
+from il_bench.report.schema import MOST_COUNTS, Demonstration, Move, TokenizerRow, Vocabulary
 
 COLUMNS = 8
 FIRST_COLUMNS = 16  # for what first tokens decode to alone
@@ -28,9 +27,7 @@ _LINE, _MOST_LINES = 88, 3  # characters and lines of the episode in tokens
 
 def render(row: TokenizerRow) -> bytes:
     """Return the picture of a row that has a vocabulary, as a PNG."""
-    buffer = io.BytesIO()
-    draw(row).savefig(buffer, format="png", dpi=90)
-    return buffer.getvalue()
+    return plot.png(draw(row), dpi=90)
 
 
 def draw(row: TokenizerRow) -> Figure:
@@ -48,17 +45,18 @@ def draw(row: TokenizerRow) -> Figure:
     found = occur if possible <= MOST_POSSIBLE else f"{vocabulary.n_moves:,} different moves"
     figure.suptitle(f"{title(row)}: {found}, {lost}", fontsize=13)
     halves = figure.subfigures(1, 2, width_ratios=(1.12, 1.0), squeeze=False)[0]
-    names = {"moves": float(COLUMNS), "first": n_first * COLUMNS / FIRST_COLUMNS}
-    shown = {name: height for name, height in names.items() if height}
-    left = halves[0].subplot_mosaic([[name] for name in shown], height_ratios=list(shown.values()))
+    rows = [["moves"], ["first"]] if n_first else [["moves"]]
+    heights = [COLUMNS, n_first * COLUMNS / FIRST_COLUMNS][: len(rows)]
+    left = halves[0].subplot_mosaic(rows, height_ratios=heights)
     _draw_moves(left["moves"], row, vocabulary)
     if n_first:
-        _draw_first(left["first"], vocabulary, n_first)
+        cell_px = _draw_cells(left["first"], vocabulary.first, vocabulary.relative, (n_first, FIRST_COLUMNS))
+        shown = f"What a first token alone decodes to, the {len(vocabulary.first)} most used"
+        left["first"].set_title(f"{shown}. Cell: {cell_px:.0f} px", fontsize=10)
     axes = halves[1].subplot_mosaic(
         [["real", "decoded"], ["words", "words"], ["use", "use"]], height_ratios=(1.0, 0.16, 0.72)
     )
-    _draw_demonstration(axes["real"], axes["decoded"], vocabulary)
-    _write_words(axes["words"], vocabulary)
+    _draw_demonstration(axes["real"], axes["decoded"], axes["words"], vocabulary.demonstration)
     _draw_use(axes["use"], vocabulary, possible)
     return figure
 
@@ -69,56 +67,54 @@ def title(row: TokenizerRow) -> str:
 
 
 def _draw_moves(axes: Axes, row: TokenizerRow, vocabulary: Vocabulary) -> None:
-    """Draw cells in reading order, the most used move first, all to one scale; colour: the first token."""
-    corners, cell_px = _draw_cells(axes, vocabulary.moves, vocabulary.relative, COLUMNS)
+    """Draw cells, the most used move first, and write its share into each."""
+    cell_px = _draw_cells(axes, vocabulary.moves, vocabulary.relative, (COLUMNS, COLUMNS))
     total = row.n_chunks or sum(vocabulary.counts)
-    for corner, move, count in zip(corners.tolist(), vocabulary.moves, vocabulary.counts, strict=False):
+    for number, count in enumerate(vocabulary.counts[: len(vocabulary.moves)]):
         share = f"{count / total:.1%}" if count / total >= 0.001 else "<0.1%"
-        _write(axes, corner, _tokens(move), 0.05, "left")
-        _write(axes, corner, share, 0.95, "right")
-    axes.set(xlim=(0, COLUMNS), ylim=(COLUMNS, 0), aspect="equal")
+        _write(axes, divmod(number, COLUMNS), share, 0.95, "right")
     where = "from the agent (black)" if vocabulary.relative else "in the arena,"
-    above = f"The {len(corners)} most used moves, {where} to the large dot"
+    above = f"The {len(vocabulary.moves)} most used moves, {where} to the large dot"
     cell = f"Left its tokens, right its share of all chunks. Colour: the first token. Cell: {cell_px:.0f} px"
     axes.set_title(f"{above}\n{cell}", fontsize=10)
 
 
-def _draw_first(axes: Axes, vocabulary: Vocabulary, n_rows: int) -> None:
-    """Draw smaller cells, without shares."""
-    corners, cell_px = _draw_cells(axes, vocabulary.first, vocabulary.relative, FIRST_COLUMNS)
-    for corner, move in zip(corners.tolist(), vocabulary.first, strict=True):
-        _write(axes, corner, _tokens(move), 0.08, "left")
-    axes.set(xlim=(0, FIRST_COLUMNS), ylim=(n_rows, 0), aspect="equal")
-    shown = f"the {len(vocabulary.first)} most used"
-    axes.set_title(f"What a first token alone decodes to, {shown}. Cell: {cell_px:.0f} px", fontsize=10)
+def _draw_cells(axes: Axes, moves: Sequence[Move], relative: bool, size: tuple[int, int]) -> float:
+    """Draw each move with its tokens in a cell of size 1, all to one scale, colour: the first token.
 
-
-def _draw_cells(
-    axes: Axes, moves: Sequence[Move], relative: bool, columns: int
-) -> tuple[NDArray[np.float64], float]:
-    """Draw each move in a cell of size 1. Return the cells' corners, (M, 2), and how many px a cell is."""
-    paths = [np.array(move.path) for move in moves]
-    scale, origin = _scale(paths, relative)
+    size: rows and columns of cells, in reading order. Nine of ten moves fit into their cells; the longest may
+    reach into a neighbour's, since they would make all others small. Returns how many px a cell is.
+    """
+    n_rows, n_columns = size
+    paths = np.array([move.path for move in moves])  # (M, steps, 2), px
+    points = paths.reshape(-1, 2)
+    origin = np.zeros(2) if relative else (points.min(axis=0) + points.max(axis=0)) / 2
+    reach = max(float(np.quantile(np.abs(paths - origin).max(axis=(1, 2)), 0.9)), 1.0)
+    scale = _INNER / 2 / reach  # cells per px
     places = np.arange(len(paths))
-    corners = np.stack([places % columns, places // columns], axis=1).astype(float)  # (M, 2)
-    centres = corners + 0.5
-    starts = centres[:, None] if relative else np.empty((len(paths), 0, 2))
-    drawn = np.concatenate([starts, centres[:, None] + (np.array(paths) - origin) * scale], axis=1)
+    corners = np.stack([places % n_columns, places // n_columns], axis=1).astype(float)  # (M, 2)
+    centres = corners[:, None] + 0.5
+    starts = centres if relative else centres[:, :0]
+    drawn = np.concatenate([starts, centres + (paths - origin) * scale], axis=1)
     colors = _colors(moves)
     axes.add_collection(PolyCollection(corners[:, None] + _SQUARE, color=_FAINT))
     axes.add_collection(LineCollection(list(drawn), colors=colors, linewidths=1.6))
     axes.scatter(drawn[..., 0], drawn[..., 1], s=5, c=np.repeat(colors, drawn.shape[1]), zorder=2)
     axes.scatter(drawn[:, -1, 0], drawn[:, -1, 1], s=24, c=colors, zorder=2)
     if relative:
-        axes.scatter(centres[:, 0], centres[:, 1], s=10, c="black", zorder=3)
+        axes.scatter(centres[..., 0], centres[..., 1], s=10, c="black", zorder=3)
+    for number, move in enumerate(moves):
+        text = "·".join(map(str, move.indices))
+        text = text if len(text) <= 9 else f"{text[:8]}…"
+        _write(axes, divmod(number, n_columns), text, 0.06, "left")
     axes.axis("off")
-    return corners, 1.0 / scale
+    axes.set(xlim=(0, n_columns), ylim=(n_rows, 0), aspect="equal")
+    return 1.0 / scale
 
 
-def _write(axes: Axes, corner: Sequence[float], text: str, place: float, side: str) -> None:
-    """Write into the cell with this corner, `place` from its left edge."""
-    x, y = corner
-    label = axes.text(x + place, y + 0.08, text, fontsize=6.5, va="top", ha=side, color="0.3")
+def _write(axes: Axes, cell: tuple[int, int], text: str, place: float, side: str) -> None:
+    """Write into the cell in this row and column, `place` from its left edge."""
+    label = axes.text(cell[1] + place, cell[0] + 0.08, text, fontsize=6.5, va="top", ha=side, color="0.3")
     label.set_in_layout(False)  # inside the axes anyway, and measuring them takes long
 
 
@@ -126,25 +122,8 @@ def _colors(moves: Sequence[Move]) -> list[str]:
     return [_COLORS[move.indices[0] % len(_COLORS)] for move in moves]
 
 
-def _scale(paths: Sequence[NDArray[np.float64]], relative: bool) -> tuple[float, NDArray[np.float64]]:
-    """Return cells per px, such that nine of ten moves fit, and the point in px at the middle of a cell.
-
-    The longest may reach into a neighbour's cell: they would make all others small.
-    """
-    points = np.vstack(paths)
-    origin = np.zeros(2) if relative else (points.min(axis=0) + points.max(axis=0)) / 2
-    reach = float(np.quantile([np.abs(path - origin).max() for path in paths], 0.9))
-    return _INNER / 2 / max(reach, 1.0), origin
-
-
-def _tokens(move: Move) -> str:
-    text = "·".join(str(token) for token in move.indices)
-    return text if len(text) <= 9 else f"{text[:8]}…"
-
-
-def _draw_demonstration(real: Axes, decoded: Axes, vocabulary: Vocabulary) -> None:
-    """Draw an episode as it was, and each chunk as its tokens decode it, from where the agent was."""
-    shown = vocabulary.demonstration
+def _draw_demonstration(real: Axes, decoded: Axes, words: Axes, shown: Demonstration) -> None:
+    """Draw an episode as it was and as its tokens decode it, and write the tokens as far as there is room."""
     n_chunks = len(shown.indices)
     points = np.array(shown.path + shown.decoded)
     centre = (points.min(axis=0) + points.max(axis=0)) / 2
@@ -164,14 +143,11 @@ def _draw_demonstration(real: Axes, decoded: Axes, vocabulary: Vocabulary) -> No
         axes.tick_params(labelsize=7)
     real.set_title(f"Held-out episode {shown.episode}: {n_chunks} chunks", fontsize=10)
     decoded.set_title("Out of its tokens (grey: real)", fontsize=10)
-
-
-def _write_words(axes: Axes, vocabulary: Vocabulary) -> None:
-    """Write the episode in tokens, each chunk a word, as far as there is room."""
-    words = ["·".join(map(str, tokens)) for tokens in vocabulary.demonstration.indices]
-    lines = textwrap.wrap("   ".join(words), _LINE, max_lines=_MOST_LINES, placeholder="  …")
-    axes.text(0.5, 1.0, "in tokens:  " + "\n".join(lines), fontsize=8, va="top", ha="center", color="0.25")
-    axes.axis("off")
+    text = "   ".join("·".join(map(str, tokens)) for tokens in shown.indices)
+    lines = textwrap.wrap(text, _LINE, max_lines=_MOST_LINES, placeholder="  …")
+    said = "in tokens:  " + "\n".join(lines)
+    words.text(0.5, 1.0, said, fontsize=8, va="top", ha="center", color="0.25")
+    words.axis("off")
 
 
 def _draw_use(axes: Axes, vocabulary: Vocabulary, possible: int) -> None:

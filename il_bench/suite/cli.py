@@ -2,10 +2,9 @@
 
 import json
 import re
-import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -27,9 +26,6 @@ from il_bench.protocol import (
 
 if TYPE_CHECKING:
     from il_bench.report.schema import TokenizerRow
-    from il_bench.rollout.progress import OnBlock
-
-ON_IMAGES = f"On images, {BLOCK_SIZE} episodes, the least that is rolled out, take minutes on a CPU."
 
 
 class SeedRange(StrEnum):
@@ -54,15 +50,18 @@ def evaluate(
         from il_bench.gate.verdict import PolicyGates
         from il_bench.policies.checkpoint import load_policy
         from il_bench.report.success import row_of
-        from il_bench.rollout import rollout
+        from il_bench.rollout import progress, rollout
         from il_bench.rollout.metrics import METRICS
 
         loader = partial(load_policy, policy, device=device)
         loaded = loader()
         start = SEED_STARTS[seeds]
         if loaded.track == PIXELS:
-            typer.echo(ON_IMAGES, err=True)
-        with _progress(loaded.name, episodes) as on_block:
+            least = f"{BLOCK_SIZE} episodes, the least that is rolled out"
+            typer.echo(f"On images, {least}, take minutes on a CPU.", err=True)
+        is_terminal = sys.stderr.isatty()  # a bar there, nothing in a log
+        bar = progress.bar(loaded.name, episodes, sys.stderr, nullcontext) if is_terminal else nullcontext()
+        with bar as on_block:
             outcomes = rollout(loader, range(start, start + episodes), workers=workers, on_block=on_block)
         verdict = PolicyGates(loaded.name).verdict(outcomes)
         for name, found in verdict.estimates.items():
@@ -105,19 +104,8 @@ def vocabulary(
     except IlBenchError as error:
         fail(error)
     report = schema.Report(created=datetime.now(UTC), environment={}, tokenizers=(row,))
-    is_terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if is_terminal else None
-    typer.echo(views.terminal(report, width=width, color=is_terminal))
+    typer.echo(views.on_stdout(report))
     typer.echo(f"picture: {file}")
-
-
-def _progress(name: str, episodes: int) -> "AbstractContextManager[OnBlock | None]":
-    """Show a bar on a terminal, nothing in a log."""
-    if not sys.stderr.isatty():
-        return nullcontext()
-    from il_bench.rollout import progress
-
-    return progress.bar(name, episodes, sys.stderr, nullcontext)
 
 
 def _measured(policy: str, name: str, data: str) -> "TokenizerRow":

@@ -95,9 +95,9 @@ def measure(fitted: FittedTokenizer, seen: Chunks, data: str) -> tuple[schema.To
 def use_of_codes(indices: Tensor, codebook_size: int) -> tuple[float, float]:
     """Share of the codes that occur in the tokens (N, G) and perplexity, each the mean over the codebooks."""
     shares = [column.bincount(minlength=codebook_size) / len(column) for column in indices.T]
-    entropies = [torch.special.entr(share.double()).sum() for share in shares]
-    usage = sum(float((share > 0).float().mean()) for share in shares) / len(shares)
-    return usage, sum(float(entropy.exp()) for entropy in entropies) / len(entropies)
+    usage = sum(float((share > 0).float().mean()) for share in shares)
+    perplexity = sum(float(torch.special.entr(share.double()).sum().exp()) for share in shares)
+    return usage / len(shares), perplexity / len(shares)
 
 
 def stages(tokenizer: Tokenizer, indices: Tensor) -> list[Tensor]:

@@ -41,8 +41,7 @@ def test_success(policy: "LoadedPolicy", measure: "Measure", il_bench_record: Re
 def test_untrained(measure: "Measure", il_bench_record: Record) -> None:
     """Roll out fresh weights: the floor that the table shows every policy against."""
     with in_one_line():
-        record = measure.context(UNTRAINED)
-    il_bench_record(record.to_dict())
+        il_bench_record(measure.context(UNTRAINED).to_dict())
 
 
 @pytest.mark.success
@@ -50,5 +49,4 @@ def test_untrained(measure: "Measure", il_bench_record: Record) -> None:
 def test_expert(measure: "Measure", il_bench_record: Record) -> None:
     """Roll out the planner that knows the simulator: the ceiling of the table."""
     with in_one_line():
-        record = measure.context(EXPERT)
-    il_bench_record(record.to_dict())
+        il_bench_record(measure.context(EXPERT).to_dict())

@@ -65,10 +65,8 @@ def _relative_stats(windows: Windows) -> dict[str, Tensor]:
 
 def delta_timestamps(config: PreTrainedConfig, fps: int) -> dict[str, list[float]]:
     """LeRobot's ``delta_timestamps`` of the policy's windows, in seconds."""
-    actions = config.action_delta_indices
-    result = {ACTION: [i / fps for i in actions or [0]]}
-    observations = config.observation_delta_indices
-    if observations is not None:
+    result = {ACTION: [i / fps for i in config.action_delta_indices or [0]]}
+    if (observations := config.observation_delta_indices) is not None:
         result |= {key: [i / fps for i in observations] for key in (OBS_STATE, OBS_ENV_STATE)}
     return result
 
@@ -76,8 +74,6 @@ def delta_timestamps(config: PreTrainedConfig, fps: int) -> dict[str, list[float
 def usable_frames(windows: Windows, drop_n_last_frames: int) -> Tensor:
     """Frames a window may be centred on: all but the last few of each episode."""
     everything = torch.arange(len(windows))
-    if drop_n_last_frames == 0:
-        return everything
     episodes = windows.batch(everything)["episode_index"]
     _, lengths = torch.unique_consecutive(episodes, return_counts=True)
     last = (lengths.cumsum(0) - 1).repeat_interleave(lengths)
@@ -101,8 +97,7 @@ def describe_data(dataset: LeRobotDataset, name: str, windows: Windows) -> dict[
     """What a policy was trained on: name, size, and a hash of its states and actions."""
     columns = windows.batch(torch.arange(len(windows)))
     digest = hashlib.sha256()
-    for key in (OBS_STATE, OBS_ENV_STATE, ACTION):
-        column = columns[key]
+    for column in (columns[key] for key in (OBS_STATE, OBS_ENV_STATE, ACTION)):
         of_frame = column if column.ndim == 2 else column[:, 0]
         digest.update(of_frame.contiguous().numpy().tobytes())
     return {

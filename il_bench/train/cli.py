@@ -109,14 +109,15 @@ def _train(words: list[str], track: str, options: TrainOptions) -> bool:
 
 
 def _train_on_keypoints(policy: str, track: str, options: TrainOptions) -> bool:
+    from il_bench.policies.checkpoint import wrap
+    from il_bench.rollout import rollout
     from il_bench.train.log import Display, Progress, TrainingLog
 
-    trainer, n_episodes = _trainer(policy, track, options), options.eval_episodes or 50
-    steps, residual_vq_steps = trainer.settings.steps, trainer.residual_vq_steps
-    with Display(steps) as display:
-        log = TrainingLog(
-            trainer.output, trainer.step, display.say, residual_vq_steps=residual_vq_steps, steps=steps
-        )
+    trainer, start = _trainer(policy, track, options), SEED_STARTS["validation"]
+    seeds = range(start, start + (options.eval_episodes or 50))
+    steps = {"steps": trainer.settings.steps, "residual_vq_steps": trainer.residual_vq_steps}
+    with Display(trainer.settings.steps) as display:
+        log = TrainingLog(trainer.output, trainer.step, display.say, **steps)
 
         def on_progress(at: Progress) -> None:
             display.show(at)
@@ -124,7 +125,9 @@ def _train_on_keypoints(policy: str, track: str, options: TrainOptions) -> bool:
 
         def on_evaluate() -> None:
             if log.has_policy(trainer.step):
-                log.evaluation(trainer.step, *_validate(trainer, n_episodes))
+                parts = trainer.average.policy, trainer.preprocessor, trainer.postprocessor
+                found = rollout(wrap(*parts, name="in training"), seeds)
+                log.evaluation(trainer.step, found.success_rate, found.mean_max_reward)
 
         finished = trainer.run(
             save_every=options.save_every or 500,
@@ -143,13 +146,13 @@ def _train_on_keypoints(policy: str, track: str, options: TrainOptions) -> bool:
 
 def _trainer(policy: str, track: str, options: TrainOptions) -> "Trainer":
     """A new run, or with --resume the one in the output folder."""
-    from il_bench.train import checkpoint, recipes
-    from il_bench.train.loop import Trainer
+    from il_bench.train import recipes
+    from il_bench.train.loop import Trainer, has_checkpoint
 
     source, output = options.data_and_output()
-    if checkpoint.exists(output) and not options.resume:
+    if has_checkpoint(output) and not options.resume:
         raise IlBenchError(f"{output}: holds a run already. Add --resume to go on, or give another --output.")
-    if options.resume and not checkpoint.exists(output):
+    if options.resume and not has_checkpoint(output):
         raise IlBenchError(f"{output}: holds no checkpoint to resume; leave --resume out to start.")
     recipe = recipes.load(policy, track, options.given_as({"steps": "steps", "batch_size": "batch_size"}))
     trainer = Trainer(
@@ -161,16 +164,5 @@ def _trainer(policy: str, track: str, options: TrainOptions) -> "Trainer":
         data_name=options.data_name,
     )
     if options.resume:
-        checkpoint.restore(trainer)
+        trainer.restore()
     return trainer
-
-
-def _validate(trainer: "Trainer", n_episodes: int) -> tuple[float, float]:
-    """success_rate and mean_max_reward of the averaged policy on the first validation seeds."""
-    from il_bench.policies.checkpoint import wrap
-    from il_bench.rollout import rollout
-
-    policy = wrap(trainer.average.policy, trainer.preprocessor, trainer.postprocessor, name="in training")
-    start = SEED_STARTS["validation"]
-    outcomes = rollout(policy, range(start, start + n_episodes))
-    return outcomes.success_rate, outcomes.mean_max_reward

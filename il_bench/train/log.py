@@ -95,11 +95,16 @@ class TrainingLog:
     def _write(self, step: int, **columns: Any) -> None:
         if self._path is None:
             return
-        row = {
-            name: format(value, FORMATS.get(name, ".4f")) if isinstance(value, float) else str(value)
-            for name, value in {"step": step, **columns}.items()
-        }
-        rows = [row] if self._is_begun else [*self._earlier_rows(), row]
+        rows: list[dict[str, str]] = []
+        if not self._is_begun and self._start_step and self._path.exists():
+            with self._path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self._start_step]
+        rows.append(
+            {
+                name: format(value, FORMATS.get(name, ".4f")) if isinstance(value, float) else str(value)
+                for name, value in {"step": step, **columns}.items()
+            }
+        )
         # The folder is not made earlier: lerobot-train refuses one that is there already.
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a" if self._is_begun else "w", newline="") as file:
@@ -109,31 +114,20 @@ class TrainingLog:
             writer.writerows(rows)
         self._is_begun = True
 
-    def _earlier_rows(self) -> list[dict[str, str]]:
-        if self._start_step == 0 or self._path is None or not self._path.exists():
-            return []
-        with self._path.open(newline="") as file:
-            return [row for row in csv.DictReader(file) if int(row["step"]) <= self._start_step]
-
 
 class Display:
     """Shows il_bench's own loop at work: a bar in a terminal, a line every 500 steps elsewhere."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
-        self._bar: Bar | None = None
+        texts = (TextColumn("{task.completed:.0f}/{task.total:.0f}"), TextColumn("{task.description}"))
+        columns = (BarColumn(), *texts, TimeElapsedColumn(), TimeRemainingColumn())
+        is_terminal = sys.stderr.isatty()
+        self._bar = Bar(*columns, console=Console(stderr=True)) if is_terminal else None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            self._bar = Bar(
-                BarColumn(),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-                TextColumn("{task.description}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self._bar_task = self._bar.add_task("starting", total=self._steps)
+        if self._bar:
+            self._task = self._bar.add_task("starting", total=self._steps)
             self._bar.start()
         return self
 
@@ -145,7 +139,7 @@ class Display:
         """Move the bar, or print a line when one is due."""
         text = f"{at.phase}: loss {at.loss:.4g}, {at.steps_per_second:.3g} steps/s"
         if self._bar:
-            self._bar.update(self._bar_task, completed=at.step, description=text)
+            self._bar.update(self._task, completed=at.step, description=text)
         elif at.step % 500 == 0 or at.step == self._steps:
             minutes = (self._steps - at.step) / at.steps_per_second / 60
             self.say(f"step {at.step}/{self._steps}  {text}, {minutes:.0f} min left")

@@ -1,28 +1,71 @@
-"""One training loop for every policy on keypoints, out of windows held in memory."""
+"""One training loop for every policy on keypoints, out of windows held in memory.
 
+A run's folder has LeRobot's layout: ``checkpoints/last`` holds ``pretrained_model``, the averaged policy with
+``training.json``, which says what made it, and ``training_state``, enough to go on exactly.
+"""
+
+import copy
 import io
+import json
+import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import torch
+from draccus.utils import flatten
+from lerobot.optim.optimizers import load_optimizer_state, save_optimizer_state
 from lerobot.policies.factory import make_policy
 from lerobot.policies.pretrained import PreTrainedPolicy
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from il_bench import protocol
 from il_bench.data import Windows, open_dataset
 from il_bench.errors import IlBenchError
-from il_bench.machine import one_thread
-from il_bench.train import batches, checkpoint
+from il_bench.machine import differences, one_thread
+from il_bench.train import batches
 from il_bench.train.batches import BATCH_KEYS
 from il_bench.train.log import Progress
-from il_bench.train.optimization import AveragedPolicy, lr_factor
 from il_bench.train.recipes import Recipe
 
 LOG_EVERY = 50
+PRETRAINED, STATE = "pretrained_model", "training_state"
+PROGRESS_FILE, RAW_WEIGHTS = "progress.json", "raw.safetensors"
+
+
+class AveragedPolicy:
+    """A second policy whose parameters are the exponential moving average of the trained one's.
+
+    Parameters are averaged; buffers (codebooks, cluster centres, counters) are copied, since an average of
+    two codebooks is no codebook. The decay rises as (1 + t) / (10 + t) up to ``decay``, so that the first
+    weights are soon forgotten.
+    """
+
+    def __init__(self, policy: PreTrainedPolicy, decay: float) -> None:
+        self.decay = decay
+        self.policy = copy.deepcopy(policy).eval().requires_grad_(False)
+        self.n_updates = 0
+
+    def restart(self, policy: PreTrainedPolicy) -> None:
+        """Forget the average: take the weights as they are."""
+        self.policy.load_state_dict(policy.state_dict())
+        self.n_updates = 0
+
+    @torch.no_grad()
+    def update(self, policy: PreTrainedPolicy) -> None:
+        """Move the average one step towards ``policy``."""
+        decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
+        averaged, current = list(self.policy.parameters()), list(policy.parameters())
+        torch._foreach_lerp_(averaged, [p.detach() for p in current], 1 - decay)
+        for mine, theirs in zip(self.policy.buffers(), policy.buffers(), strict=True):
+            mine.copy_(theirs)
+        self.n_updates += 1
 
 
 class Trainer:
@@ -35,7 +78,7 @@ class Trainer:
         recipe: what to train and how.
         source: demonstrations, as ``open_dataset`` takes them.
         seed: of initialisation, order and noise.
-        output: folder of the run; ``checkpoints/last`` in it is LeRobot's layout.
+        output: folder of the run.
         device: where to train.
         data_name: what reports call the data; default is the source's name.
 
@@ -68,12 +111,8 @@ class Trainer:
         self.data = batches.describe_data(dataset, data_name or protocol.data_name(source), self.windows)
         if hasattr(self.policy, "fit_tokenizer"):
             self.policy.fit_tokenizer(self._batch(self.frames), seed=seed)
-        self.optimizer = torch.optim.AdamW(
-            self.policy.get_optim_params(),
-            lr=self.settings.lr,
-            betas=self.settings.betas,
-            weight_decay=self.settings.weight_decay,
-        )
+        options = self.settings.model_dump(include={"lr", "betas", "weight_decay"})
+        self.optimizer = torch.optim.AdamW(self.policy.get_optim_params(), **options)
         self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.average = AveragedPolicy(self.policy, self.settings.ema_decay)
         self.step, self.seconds, self.data_seconds, self.core_seconds = 0, 0.0, 0.0, 0.0
@@ -95,10 +134,10 @@ class Trainer:
                     on_progress(self._progress(losses))
                     losses = []
                 if self.step % save_every == 0:
-                    checkpoint.save(self)
+                    self.save()
                 if on_evaluate and eval_every and self.step % eval_every == 0:
                     on_evaluate()
-        checkpoint.save(self)
+        self.save()
         return self.step == self.settings.steps
 
     def train_step(self) -> Tensor:
@@ -109,7 +148,7 @@ class Trainer:
         torch.manual_seed(_mix(self.seed, self.step))
         self.policy.train()
         was_residual_vq = self._trains_residual_vq()
-        factor = lr_factor(self.settings, self.step, self.residual_vq_steps)
+        factor = self.settings.lr_factor(self.step, self.residual_vq_steps)
         for group, lr in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
             group["lr"] = lr * factor
         bf16 = self.settings.autocast == "bfloat16"
@@ -133,6 +172,72 @@ class Trainer:
         self.core_seconds += time.process_time() - core_started
         detached: Tensor = loss.detach()
         return detached
+
+    def save(self) -> Path:
+        """Write ``checkpoints/<step>``, whole, and point ``last`` at it; only the last one is kept."""
+        checkpoints = self.output / "checkpoints"
+        final = checkpoints / f"{self.step:06d}"
+        partial = checkpoints / f".{final.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        self.save_pretrained(partial / PRETRAINED)
+        state = partial / STATE
+        state.mkdir()
+        save_model(self.policy, str(state / RAW_WEIGHTS))
+        save_optimizer_state(self.optimizer, state)
+        seconds = {name: getattr(self, name) for name in ("seconds", "core_seconds", "data_seconds")}
+        at = {"step": self.step, **seconds, "ema_updates": self.average.n_updates}
+        (state / PROGRESS_FILE).write_text(json.dumps({**self._made_by(), **at}, indent=2) + "\n")
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        link = checkpoints / ".last"
+        link.unlink(missing_ok=True)
+        link.symlink_to(final.name)
+        os.replace(link, checkpoints / "last")
+        for old in checkpoints.iterdir():
+            if old.is_dir() and not old.is_symlink() and old != final:
+                shutil.rmtree(old)
+        return final
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the averaged policy as a LeRobot ``pretrained_model`` folder, with ``training.json``."""
+        for part in (self.average.policy, self.preprocessor, self.postprocessor):
+            part.save_pretrained(folder)
+        facts = {**self._made_by(), "step": self.step, "core_seconds": round(self.core_seconds, 1)}
+        (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+    def restore(self) -> None:
+        """Go to where the output folder's last checkpoint left off.
+
+        Raises:
+            IlBenchError: when that run had another recipe, seed or data, or its files are damaged.
+        """
+        last = self.output / "checkpoints" / "last"
+        file = last / STATE / PROGRESS_FILE
+        try:
+            progress = json.loads(file.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise IlBenchError(f"{file}: cannot go on from here ({error}).") from None
+        now = self._made_by()
+        if changed := differences(flatten({name: progress[name] for name in now}), flatten(now)):
+            raise IlBenchError(
+                f"{self.output}: was trained with other settings ({'; '.join(changed)}). "
+                "Give another --output, or the same settings again."
+            )
+        try:
+            load_model(self.policy, str(last / STATE / RAW_WEIGHTS))
+            load_model(self.average.policy, str(last / PRETRAINED / "model.safetensors"))
+            load_optimizer_state(self.optimizer, last / STATE)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise IlBenchError(
+                f"{last}: the checkpoint is damaged ({error}); delete it and train again."
+            ) from None
+        for name in ("step", "seconds", "core_seconds", "data_seconds"):
+            setattr(self, name, progress[name])
+        self.average.n_updates = progress["ema_updates"]
+
+    def _made_by(self) -> dict[str, Any]:
+        return {"recipe": self.recipe.model_dump(mode="json"), "data": self.data, "seed": self.seed}
 
     def _batch(self, frames: Tensor) -> dict[str, Tensor]:
         raw = self.windows.batch(frames)
@@ -171,6 +276,11 @@ class Trainer:
             data_share=self.data_seconds / self.seconds,
             steps_per_second=self.step / self.seconds,
         )
+
+
+def has_checkpoint(output: Path) -> bool:
+    """Whether ``output`` holds a run of this loop to go on with."""
+    return (output / "checkpoints" / "last" / STATE / PROGRESS_FILE).exists()
 
 
 def _mix(seed: int, number: int) -> int:

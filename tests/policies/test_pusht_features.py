@@ -15,7 +15,7 @@ from lerobot.policies.factory import make_pre_post_processors
 from il_bench.policies import pusht_features
 from il_bench.policies.checkpoint import load_policy
 from il_bench.pusht.geometry import GOAL_POSE, block_keypoints, into_frame
-from il_bench.train import checkpoint, recipes
+from il_bench.train import recipes
 from il_bench.train.loop import Trainer
 
 from .conftest import edited, refuses
@@ -102,7 +102,7 @@ def test_what_is_executed_is_relative_to_the_last_observation(trainer: Trainer) 
 @pytest.fixture
 def saved(trainer: Trainer, tmp_path: Path) -> Path:
     folder = tmp_path / "pretrained_model"
-    checkpoint.save_pretrained(trainer, folder)
+    trainer.save_pretrained(folder)
     return folder
 
 

@@ -1,6 +1,7 @@
 """One policy's row, report.json with it, and the success table."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,29 @@ def test_a_wrong_report_names_the_field(tmp_path: Path, change: dict[str, Any], 
     path.write_text("{")
     with pytest.raises(IlBenchError, match="not a readable report"):
         schema.load(path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "change", "said"),
+    [
+        ("success_rate", {"high": 1.5}, "high = 1.5: need a number in [0, 1]"),
+        ("mean_max_reward", {"low": -0.1}, "low = -0.1: need a number in [0, 1]"),
+        ("success_rate", {"estimate": float("nan")}, "estimate = nan: need a number in [0, 1]"),
+        ("mean_steps_to_success", {"low": 0.5}, "low = 0.5: need a number in [1, inf]"),
+    ],
+)
+def test_an_interval_outside_its_metrics_range_is_refused(
+    tmp_path: Path, metric: str, change: dict[str, float], said: str
+) -> None:
+    values = json.loads(report(success=[success(spread(0.5))]).model_dump_json())
+    row, path = values["success"][0], tmp_path / "report.json"
+    for place, intervals in (("metrics.", row["metrics"]), ("", row)):
+        if metric in intervals:
+            kept, intervals[metric] = intervals[metric], intervals[metric] | change
+            path.write_text(json.dumps(values))
+            with pytest.raises(IlBenchError, match=re.escape(f"success.0: {place}{metric}.{said}")):
+                schema.load(path)
+            intervals[metric] = kept
 
 
 def test_a_report_from_before_all_metrics_were_in_it_is_still_read(tmp_path: Path) -> None:

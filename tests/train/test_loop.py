@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from il_bench.cli import app
 from il_bench.errors import IlBenchError
-from il_bench.train import checkpoint, recipes
+from il_bench.train import recipes
 from il_bench.train.batches import policy_config
 from il_bench.train.log import Progress
-from il_bench.train.loop import Trainer
-from il_bench.train.recipes import Recipe
+from il_bench.train.loop import AveragedPolicy, Trainer
+from il_bench.train.recipes import Recipe, Training
 
 SMALL_GPT = {f"gpt_{name}_dim": 16 for name in ("input", "hidden", "output")}
 SMALL_GPT |= {"gpt_n_layer": 1, "gpt_n_head": 2}
@@ -37,24 +37,18 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A replay buffer of three short episodes; its conversion is kept in the same folder."""
     folder = tmp_path_factory.mktemp("demos")
     rng = np.random.default_rng(0)
-    ends = np.array([40, 70, 120])
-    state = np.column_stack([rng.uniform(100, 400, (120, 4)), rng.uniform(0, 6, 120)])
-    action = rng.uniform(100, 400, (120, 2))
-    np.savez(
-        folder / "demos.npz",
-        action=action.astype(np.float32),
-        state=state.astype(np.float32),
-        episode_ends=ends,
-    )
+    state = np.column_stack([rng.uniform(100, 400, (120, 4)), rng.uniform(0, 6, 120)]).astype(np.float32)
+    action = rng.uniform(100, 400, (120, 2)).astype(np.float32)
+    np.savez(folder / "demos.npz", action=action, state=state, episode_ends=np.array([40, 70, 120]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IL_BENCH_CACHE", str(folder / "cache"))
         yield folder / "demos.npz"
 
 
-def small_recipe(name: str, steps: int = STEPS) -> Recipe:
+def small_recipe(name: str, steps: int = STEPS, **policy: Any) -> Recipe:
     """The recipe of ``name`` with a tiny network and a short run."""
     recipe = recipes.load(name, "keypoints", {"steps": steps, "batch_size": 16, "warmup_steps": 2})
-    return recipe.model_copy(update={"policy": {**recipe.policy, **SMALL[name]}})
+    return recipe.model_copy(update={"policy": {**recipe.policy, **SMALL[name], **policy}})
 
 
 def make(name: str, demos: Path, output: Path, seed: int = 1, steps: int = STEPS) -> Trainer:
@@ -75,7 +69,7 @@ def saved(name: str, demos: Path, output: Path, step: int = 1) -> tuple[Trainer,
     """A run at ``step``, and the folder of its checkpoint."""
     trainer = make(name, demos, output)
     run_to(trainer, step)
-    return trainer, checkpoint.save(trainer)
+    return trainer, trainer.save()
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
@@ -88,7 +82,7 @@ def test_resumed_equals_uninterrupted(name: str, demos: Path, tmp_path: Path) ->
         first, _ = saved(name, demos, output, stop)
         torch.manual_seed(12345)  # another process starts with another generator
         second = make(name, demos, output)
-        checkpoint.restore(second)
+        second.restore()
         assert (second.step, second.core_seconds) == (stop, first.core_seconds)
         assert first.core_seconds > 0.0
         run_to(second, STEPS)
@@ -104,8 +98,7 @@ def test_another_seed_gives_another_policy(demos: Path, tmp_path: Path) -> None:
 
 
 def test_each_epoch_visits_every_batch_once(demos: Path, tmp_path: Path) -> None:
-    trainer = make("bc", demos, tmp_path)
-    rows = []
+    trainer, rows = make("bc", demos, tmp_path), []
     for step in range(len(trainer.frames) // 16):
         trainer.step = step
         rows += trainer._batch_rows().tolist()
@@ -113,8 +106,7 @@ def test_each_epoch_visits_every_batch_once(demos: Path, tmp_path: Path) -> None
 
 
 def test_drop_n_last_frames_leaves_out_the_last_frames_of_each_episode(demos: Path, tmp_path: Path) -> None:
-    recipe = small_recipe("diffusion")
-    recipe = recipe.model_copy(update={"policy": {**recipe.policy, "drop_n_last_frames": 7}})
+    recipe = small_recipe("diffusion", drop_n_last_frames=7)
     frames = set(Trainer(recipe, str(demos), seed=1, output=tmp_path).frames.tolist())
     assert frames == set(range(120)) - set(range(33, 40)) - set(range(63, 70)) - set(range(113, 120))
 
@@ -131,7 +123,37 @@ def test_average_starts_again_when_the_first_phase_ends(demos: Path, tmp_path: P
     assert books and all(torch.equal(raw[key], averaged[key]) for key in books)
 
 
-def test_the_folder_holds_the_average_and_the_state_the_raw_weights(demos: Path, tmp_path: Path) -> None:
+def test_the_average_is_worked_out_by_hand() -> None:
+    policy: Any = torch.nn.Module()
+    policy.weight = torch.nn.Parameter(torch.tensor([0.0]))
+    policy.register_buffer("codes", torch.tensor([0.0]))
+    average = AveragedPolicy(policy, decay=0.15)
+    for value in (1.0, 3.0):
+        policy.weight.data.fill_(value)
+        policy.codes.fill_(value)
+        average.update(policy)
+    # decay min(0.15, 1/10) and then min(0.15, 2/11): 0.9 * 1, and 0.15 * 0.9 + 0.85 * 3
+    assert average.policy.weight.item() == pytest.approx(0.15 * 0.9 + 0.85 * 3.0)
+    assert average.policy.codes.item() == 3.0
+
+
+def test_the_learning_rate_rises_and_falls_after_the_first_phase() -> None:
+    settings = Training(steps=24, batch_size=16, lr=0.1, warmup_steps=2)
+    factors = [settings.lr_factor(step, residual_vq_steps=4) for step in range(24)]
+    assert factors[:4] == [1.0] * 4  # residual VQ, at its own constant rate
+    assert factors[4] == 0.5 and factors[5] > 0.9  # two steps of warm-up
+    assert factors[14] == pytest.approx(0.5)  # half-way down the cosine
+    assert factors[23] < 0.02
+
+
+def test_a_cooldown_ends_a_longer_cosine() -> None:
+    settings = Training(steps=20, batch_size=16, lr=0.1, warmup_steps=0, cosine_steps=40, cooldown_steps=10)
+    cosine = [0.5 * (1 + np.cos(np.pi * step / 40)) for step in (10, 15)]
+    factors = [settings.lr_factor(step) for step in (0, 10, 15, 20)]
+    assert factors == pytest.approx([1.0, cosine[0], cosine[1] / 2, 0.0])
+
+
+def test_the_folder_holds_the_average_the_raw_weights_and_what_made_them(demos: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     trainer, folder = saved("bc", demos, tmp_path, 3)
@@ -140,31 +162,25 @@ def test_the_folder_holds_the_average_and_the_state_the_raw_weights(demos: Path,
     assert torch.equal(averaged["net.0.weight"], trainer.average.policy.net[0].weight)
     assert torch.equal(raw["net.0.weight"], trainer.policy.net[0].weight)
     assert not torch.equal(averaged["net.0.weight"], raw["net.0.weight"])
-
-
-def test_a_checkpoint_says_what_made_it(demos: Path, tmp_path: Path) -> None:
-    _, folder = saved("act", demos, tmp_path)
     facts = json.loads((folder / "pretrained_model" / "training.json").read_text())
-    assert facts["seed"] == 1 and facts["step"] == 1
-    assert facts["recipe"]["policy"]["chunk_size"] == 8
+    assert facts["seed"] == 1 and facts["step"] == 3
+    assert facts["recipe"] == trainer.recipe.model_dump(mode="json")
     assert facts["data"]["name"] == "demos" and facts["data"]["frames"] == 120
     assert len(facts["data"]["sha256"]) == 64
 
 
-def test_a_run_with_other_settings_is_not_resumed(demos: Path, tmp_path: Path) -> None:
-    saved("bc", demos, tmp_path)
-    with pytest.raises(IlBenchError, match=r"other settings \(seed was 1, is 2\)"):
-        checkpoint.restore(make("bc", demos, tmp_path, seed=2))
-    with pytest.raises(IlBenchError, match=r"recipe\.training\.steps was 10, is 20"):
-        checkpoint.restore(make("bc", demos, tmp_path, steps=20))
-
-
-def test_a_damaged_checkpoint_is_named(demos: Path, tmp_path: Path) -> None:
+def test_a_run_with_other_settings_or_a_damaged_checkpoint_is_not_resumed(
+    demos: Path, tmp_path: Path
+) -> None:
     _, folder = saved("bc", demos, tmp_path)
+    with pytest.raises(IlBenchError, match=r"other settings \(seed was 1, is 2\)"):
+        make("bc", demos, tmp_path, seed=2).restore()
+    with pytest.raises(IlBenchError, match=r"recipe\.training\.steps was 10, is 20"):
+        make("bc", demos, tmp_path, steps=20).restore()
     raw = folder / "training_state" / "raw.safetensors"
     raw.write_bytes(raw.read_bytes()[:100])
     with pytest.raises(IlBenchError, match="the checkpoint is damaged"):
-        checkpoint.restore(make("bc", demos, tmp_path))
+        make("bc", demos, tmp_path).restore()
 
 
 def test_images_in_the_place_of_keypoints_are_refused_with_the_way_out(pixels: Path, tmp_path: Path) -> None:
@@ -173,8 +189,7 @@ def test_images_in_the_place_of_keypoints_are_refused_with_the_way_out(pixels: P
 
 
 def test_only_the_last_checkpoint_is_kept(demos: Path, tmp_path: Path) -> None:
-    trainer = make("bc", demos, tmp_path)
-    trainer.run(save_every=4, on_progress=lambda _: None)
+    make("bc", demos, tmp_path).run(save_every=4, on_progress=lambda _: None)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000010", "last"]
     assert (tmp_path / "checkpoints" / "last").resolve().name == "000010"
 
@@ -194,7 +209,7 @@ def test_a_signal_finishes_the_step_saves_and_returns(
     assert signal.getsignal(number) is before
     assert ticks[0].step == trainer.step == 50
     again = make("bc", demos, tmp_path, steps=2000)
-    checkpoint.restore(again)
+    again.restore()
     assert again.step == 50
 
 
@@ -288,10 +303,8 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
 
 
 def test_an_unknown_field_of_a_policy_is_named(demos: Path, tmp_path: Path) -> None:
-    recipe = small_recipe("bc")
-    recipe = recipe.model_copy(update={"policy": {**recipe.policy, "hiden_dim": 5}})
     with pytest.raises(IlBenchError, match="hiden_dim"):
-        Trainer(recipe, str(demos), seed=1, output=tmp_path)
+        Trainer(small_recipe("bc", hiden_dim=5), str(demos), seed=1, output=tmp_path)
 
 
 @pytest.mark.parametrize("name", recipes.names("keypoints"))

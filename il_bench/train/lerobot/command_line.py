@@ -1,10 +1,9 @@
 """Command lines of the installed ``lerobot-train``: of a recipe, of an older line, or to resume a run."""
 
-import dataclasses
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import draccus
@@ -69,19 +68,17 @@ class CommandLine:
 def from_recipe(recipe: PixelRecipe, run: Mapping[str, str], extra: list[str]) -> CommandLine:
     """The command line of a recipe.
 
-    Args:
-        recipe: which policy, and every hyperparameter of its training.
-        run: flags that the recipe leaves open: data, output, seed, device.
-        extra: words that win over the recipe.
+    ``run`` holds the flags that the recipe leaves open: data, output, seed, device. ``extra`` are words that
+    win over the recipe.
 
     Raises:
         IlBenchError: LeRobot does not take a flag or a value, or makes another optimizer of them than the
             recipe says.
     """
     policy_type = str(recipe.policy.get("type"))
+    fields = lerobot_flags.policy_fields(policy_type)
     discover = {lerobot_flags.DISCOVER: "il_bench.policies"} if policy_type.startswith("il_") else {}
     flags = {**discover, **recipe.flags(), "policy.push_to_hub": "false", **run}
-    fields = lerobot_flags.policy_fields(policy_type)
     lerobot_flags.check_known(flags)
     _check_preset(lerobot_flags.read(flags).policy, recipe)
     flags |= lerobot_flags.split(extra)
@@ -131,7 +128,7 @@ def _check_preset(policy: PreTrainedConfig, recipe: PixelRecipe) -> None:
         ("optimizer", policy.get_optimizer_preset(), recipe.preset.optimizer),
         ("scheduler", policy.get_scheduler_preset(), recipe.preset.scheduler),
     ):
-        found = {} if made is None else {"type": made.type, **dataclasses.asdict(made)}
+        found = {} if made is None else {"type": made.type, **asdict(made)}
         as_in_toml = json.loads(json.dumps(found))  # lists, not tuples
         if changed := differences(expected or {}, as_in_toml):
             raise IlBenchError(
@@ -170,8 +167,9 @@ def to_resume(line: CommandLine, output: Path) -> CommandLine:
         raise IlBenchError(f"{path}: cannot go on from here ({error}).") from None
     # A run that was interrupted in its first phase has saved the steps that were left there.
     saved["policy.n_vqvae_training_steps"] = saved.get("scheduler.num_vqvae_training_steps")
-    config = json.loads(json.dumps(draccus.encode(lerobot_flags.read(line.flags))))
-    now = {name: value for name, value in flatten(config).items() if _has_to_be_the_same(name)}
+    config = flatten(json.loads(json.dumps(draccus.encode(lerobot_flags.read(line.flags)))))
+    is_pinned = {name: name.split(".")[1] not in NOT_PINNED for name in config if name.startswith("policy.")}
+    now = {name: value for name, value in config.items() if is_pinned.get(name, name in SAME)}
     if changed := differences({name: saved.get(name) for name in now}, now):
         raise IlBenchError(
             f"{output}: was trained with other settings ({'; '.join(changed)}). Give another --output, or "
@@ -183,8 +181,3 @@ def to_resume(line: CommandLine, output: Path) -> CommandLine:
         left = line.residual_vq_steps - saved_step(output)
         flags["policy.n_vqvae_training_steps"] = str(left if left > 0 else line.residual_vq_steps)
     return CommandLine(flags, line.notes)
-
-
-def _has_to_be_the_same(name: str) -> bool:
-    top, _, field = name.partition(".")
-    return name in SAME or (top == "policy" and field.split(".")[0] not in NOT_PINNED)

@@ -5,10 +5,11 @@ LeRobot's trainer, with the optimizer and learning rate that LeRobot is expected
 """
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from draccus.utils import flatten
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,10 +20,14 @@ from il_bench.protocol import PIXELS, TRACKS
 HERE = Path(__file__).parent
 
 
-class Training(BaseModel):
-    """How a policy is trained, whatever it is."""
+class RecipePart(BaseModel):
+    """A table of a recipe; a field it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Training(RecipePart):
+    """How a policy is trained, whatever it is."""
 
     steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
@@ -42,27 +47,34 @@ class Training(BaseModel):
     autocast: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
-    def _cosine_covers_the_run(self) -> "Training":
+    def _cosine_covers_the_run(self) -> Self:
         if self.cosine_steps is not None and self.cosine_steps < self.steps:
             raise ValueError(
                 f"cosine_steps {self.cosine_steps} is less than steps {self.steps}: lr would rise again"
             )
         return self
 
+    def lr_factor(self, step: int, residual_vq_steps: int = 0) -> float:
+        """Share of lr at ``step``: 1 while only VQ-BeT's residual VQ trains, then rise, cosine, cooldown."""
+        if step < residual_vq_steps:
+            return 1.0
+        done, length = step - residual_vq_steps, (self.cosine_steps or self.steps) - residual_vq_steps
+        warmup = min(1.0, (done + 1) / max(1, self.warmup_steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * done / length))
+        final = self.final_lr_fraction
+        cooldown = min(1.0, (self.steps - step) / max(1, self.cooldown_steps))
+        return warmup * cooldown * (final + (1 - final) * cosine)
 
-class Processing(BaseModel):
+
+class Processing(RecipePart):
     """What stands between PushT and the policy besides LeRobot's normalisation: pusht_features.py."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     pusht_features: bool = Field(default=False, description="show what the keypoints say besides their px")
     relative_actions: bool = Field(default=False, description="actions relative to the agent's last place")
 
 
-class Recipe(BaseModel):
+class Recipe(RecipePart):
     """One policy on one track. ``policy`` holds LeRobot's configuration, ``type`` among its fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     SCHEDULE: ClassVar = "training"
     policy: dict[str, Any]
@@ -70,7 +82,7 @@ class Recipe(BaseModel):
     processing: Processing = Processing()
 
     @model_validator(mode="after")
-    def _predicts_at_every_step(self) -> "Recipe":
+    def _predicts_at_every_step(self) -> Self:
         n_action_steps = self.policy.get("n_action_steps")
         if self.processing.relative_actions and n_action_steps != 1:
             raise ValueError(
@@ -80,19 +92,15 @@ class Recipe(BaseModel):
         return self
 
 
-class Preset(BaseModel):
+class Preset(RecipePart):
     """The optimizer and scheduler that LeRobot's policy configuration is expected to return."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     optimizer: dict[str, Any]
     scheduler: dict[str, Any] | None = None
 
 
-class PixelTraining(BaseModel):
+class PixelTraining(RecipePart, extra="allow"):
     """Flags of ``lerobot-train`` besides the policy's; il_bench's options replace those named here."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
@@ -100,10 +108,8 @@ class PixelTraining(BaseModel):
     env_eval_freq: int = Field(ge=0)
 
 
-class PixelRecipe(BaseModel):
+class PixelRecipe(RecipePart):
     """One policy on images. ``policy`` holds LeRobot's configuration, ``type`` among its fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     SCHEDULE: ClassVar = "train"
     policy: dict[str, Any]
@@ -155,21 +161,18 @@ def parse[Kind: (Recipe, PixelRecipe)](
 
 def _find(policy: str, track: str) -> tuple[dict[str, Any], str]:
     """What the recipe of ``policy`` says, and what errors call it."""
-    if policy.endswith(".toml"):
-        return _read(Path(policy)), policy
-    known = names(track)
-    if policy not in known:
+    path, source, known = Path(policy), policy, names(track)
+    if policy in known:
+        source = f"{track}/{policy}.toml"
+        path, source = HERE / source, f"recipes/{source}"
+    elif not policy.endswith(".toml"):
         others = f"there is one for {', '.join(known)}; your own is a file that ends in .toml"
         raise IlBenchError(
             f"There is no recipe for policy {policy!r} on track {track!r}; "
             + (f"{others}." if known else f"the tracks with recipes are: {', '.join(TRACKS)}.")
         )
-    return _read(HERE / track / f"{policy}.toml"), f"recipes/{track}/{policy}.toml"
-
-
-def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8")), source
     except OSError as error:
         raise IlBenchError(f"{path}: cannot be read ({error.strerror}); give a recipe's path.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
