@@ -4,10 +4,9 @@ Two e-processes run over the episodes in seed order, one against each hypothesis
 decides. Later episodes change nothing, so it makes no difference how often one looks.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -57,10 +56,6 @@ class GateResult:
     def __str__(self) -> str:
         """Return for example 'PASS (> 0.80 shown, 123 episodes)'."""
         return f"{self.decision} ({self.shown}, {self.n} episode{'' if self.n == 1 else 's'})"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values: decision, shown, n, evidence, passed."""
-        return {**asdict(self), "decision": str(self.decision), "passed": self.passed}
 
 
 def check_target(

@@ -80,7 +80,7 @@ def confidence_sequence(x: ArrayLike, confidence: float = 0.95) -> tuple[float, 
     order of the episodes makes no difference.
     """
     values, counts = np.unique(_sample(x), return_counts=True)
-    _tail(confidence)
+    _tail(confidence)  # checks it
     theta, log_weights = _mixture()
     level = float(np.log(1.0 - confidence))
 

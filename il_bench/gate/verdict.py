@@ -34,9 +34,8 @@ class Verdict:
 
     against_target, against_baseline: None where there is no such gate; `target`: the one it was tested on.
     estimates: by the metric's name; a metric that no episode has a value of is left out.
-    sequential: whether the episodes ended when the gates were decided. The intervals are then confidence
-        sequences, which hold whenever one stops. Else their number was fixed before, and the intervals are
-        Clopper & Pearson's for a rate and a bootstrap's for a mean.
+    sequential: whether the episodes ended when the gates were decided. Intervals are then confidence
+        sequences, which hold whenever one stops; else Clopper & Pearson's of a rate, a bootstrap's of a mean.
     problems: a sentence for each gate that fails the run.
     """
 
@@ -151,7 +150,7 @@ def exit_status(rows: Iterable[Mapping[str, Any]]) -> int:
 
     Each row has `target` ({"decision", "required", ..} or None) and `baseline` ({"decision", ..} or None).
     1: a baseline FAIL, or FAIL of a required target. Otherwise 6: a required target is INCONCLUSIVE.
-    Otherwise 0: a comparison with a baseline that more episodes would decide is shown, and stops nothing.
+    Otherwise 0, also where more episodes would decide a comparison with a baseline.
     Raises IlBenchError for a word that is no decision.
     """
     is_failed = is_undecided = False

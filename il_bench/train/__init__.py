@@ -12,8 +12,7 @@ from il_bench.errors import IlBenchError
 class TrainOptions:
     """The options of ``il-bench train``, for both trainers; None where the command line gives none.
 
-    Attributes:
-        data: the source that ``--data`` means; ``data_name`` is what reports call it.
+    ``data`` is the source that ``--data`` means, ``data_name`` what reports call it.
     """
 
     data: str | None = None
@@ -30,11 +29,7 @@ class TrainOptions:
     print_command: bool = False
 
     def data_and_output(self) -> tuple[str, Path]:
-        """Source of the data and folder of the run.
-
-        Raises:
-            IlBenchError: one of them was not given.
-        """
+        """Source of the data and folder of the run. Raises IlBenchError if one of them was not given."""
         if self.data is None or self.output is None:
             missing = "--data" if self.data is None else "--output"
             raise IlBenchError(f"{missing} is missing; `il-bench train --help` says what it takes.")

@@ -34,9 +34,7 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.  [default: cpu]", show_default=False)
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.  [default: cpu]")] = None,
     save_every: Annotated[
         int | None, typer.Option(min=1, help="Steps between checkpoints.  [default: 500; the pixel recipe's]")
     ] = None,
@@ -90,14 +88,11 @@ def train(
 
 def _train(words: list[str], track: str, options: TrainOptions) -> bool:
     """Train by the trainer that ``words`` and ``track`` ask for; False if it was interrupted."""
-    if words[0].startswith("--") or words[0] == "lerobot-train":
-        from il_bench.train.lerobot.command import train_line
+    is_line = words[0].startswith("--") or words[0] == "lerobot-train"
+    if is_line or track == PIXELS:
+        from il_bench.train.lerobot import command
 
-        return train_line(words, options)
-    if track == PIXELS:
-        from il_bench.train.lerobot.command import train_recipe
-
-        return train_recipe(words[0], options, words[1:])
+        return command.train_line(words, options) if is_line else command.train_recipe(words, options)
     if words[1:]:
         raise IlBenchError(f"{words[1]!r}: flags of lerobot-train go with --track pixels.")
     if options.print_command:
@@ -135,12 +130,9 @@ def _train_on_keypoints(policy: str, track: str, options: TrainOptions) -> bool:
             eval_every=2000 if options.eval_every is None else options.eval_every,
             on_evaluate=on_evaluate,
         )
-    if finished:
-        typer.echo(
-            f"Done. Evaluate it: pytest --benchmark --pyargs il_bench.suite --il-policy {trainer.output}"
-        )
-    else:
-        typer.echo(f"Stopped and saved at step {trainer.step}. To go on: the same command with --resume")
+    evaluate = f"pytest --benchmark --pyargs il_bench.suite --il-policy {trainer.output}"
+    stopped = f"Stopped and saved at step {trainer.step}. To go on: the same command with --resume"
+    typer.echo(f"Done. Evaluate it: {evaluate}" if finished else stopped)
     return finished
 
 

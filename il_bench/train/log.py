@@ -36,8 +36,7 @@ FORMATS = {"loss": ".6g", "lr": ".4g", "steps_per_second": ".4g", "seconds": ".1
 class TrainingLog:
     """Writes ``train_log.csv`` and says what VQ-BeT's two phases mean for its success rates.
 
-    VQ-BeT trains only its residual VQ in its first steps. Until then the policy itself is as it was drawn,
-    so its rates are neither said nor kept.
+    VQ-BeT trains only its residual VQ in its first steps; the rates of the untrained policy are not kept.
 
     Args:
         output: folder of the run; None keeps no file.

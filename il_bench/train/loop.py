@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from draccus.utils import flatten
 from lerobot.optim.optimizers import load_optimizer_state, save_optimizer_state
 from lerobot.policies.factory import make_policy
 from lerobot.policies.pretrained import PreTrainedPolicy
@@ -219,7 +218,7 @@ class Trainer:
         except (OSError, json.JSONDecodeError) as error:
             raise IlBenchError(f"{file}: cannot go on from here ({error}).") from None
         now = self._made_by()
-        if changed := differences(flatten({name: progress[name] for name in now}), flatten(now)):
+        if changed := differences({name: progress[name] for name in now}, now):
             raise IlBenchError(
                 f"{self.output}: was trained with other settings ({'; '.join(changed)}). "
                 "Give another --output, or the same settings again."

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from il_bench.errors import IlBenchError
 from il_bench.gate import Decision, exit_status, stats
 from il_bench.gate.baselines import Baselines, Entry, MeasuredBaseline, Target
-from il_bench.gate.verdict import PolicyGates, Verdict
+from il_bench.gate.verdict import PolicyGates
 from il_bench.rollout.outcomes import Outcomes
 from tests.gate.made import FINGERPRINT, OTHER_SHA, SHA, declared, episodes, measured, spread
 
@@ -99,27 +99,21 @@ def test_looking_by_blocks_decides_what_all_episodes_at_once_decide(
     success = np.random.default_rng(seed).random(1000) < rate
     both = gates(Target(value=0.85, metric=metric), measured(outcomes(EVEN | (ANYTHING < 0.8))))
     n, _ = looks(both, success)
-    early, whole = (
-        (found.against_target, found.against_baseline)
-        for found in (both.verdict(outcomes(success[:n])), both.verdict(outcomes(success)))
-    )
-    assert early == whole
-    assert n == 1000 or all(result.decision is not Decision.INCONCLUSIVE for result in early)
+    early, whole = both.verdict(outcomes(success[:n])), both.verdict(outcomes(success))
+    assert early.against_target == whole.against_target
+    assert early.against_baseline == whole.against_baseline
+    undecided = {early.against_target.decision, early.against_baseline.decision} & {Decision.INCONCLUSIVE}
+    assert n == 1000 or not undecided
 
 
 # ---- the gates of a policy
 
 
-def alphas(of: PolicyGates) -> tuple[float, float]:
-    assert of.target is not None and of.baseline is not None
-    return of.target.alpha, of.baseline.alpha
-
-
 def test_an_asked_for_target_replaces_the_declared_one_and_has_an_alpha_of_its_own() -> None:
     both = Target(value=0.85), measured(outcomes(EVEN))
-    assert alphas(gates(*both)) == (0.025, 0.025)
+    assert gates(*both).target.alpha == gates(*both).baseline.alpha == 0.025
     asked = gates(*both, asked=Target(metric="mean_max_reward", value=0.99, required=True))
-    assert alphas(asked) == (0.05, 0.025)
+    assert (asked.target.alpha, asked.baseline.alpha) == (0.05, 0.025)
     (problem,) = replace(asked, baseline=None).verdict(spread(0.5)).problems
     assert problem.startswith("act: required mean_max_reward of 0.99: FAIL (< 0.99 shown, ")
 
@@ -175,28 +169,20 @@ def test_a_policy_without_gates_is_not_gated() -> None:
     assert (found.decision, found.against_target, found.against_baseline) == (Decision.NOT_GATED, None, None)
 
 
-def against_baseline(now: Outcomes, was: Outcomes, sha256: str = SHA) -> tuple[Decision, int, Verdict]:
-    found = gates(baseline=measured(was), sha256=sha256).verdict(now)
-    assert found.against_baseline is not None and found.decision is Decision.NOT_GATED
-    return found.against_baseline.decision, found.against_baseline.n, found
-
-
-def test_the_same_weights_and_episodes_are_unchanged() -> None:
-    assert against_baseline(spread(0.5), spread(0.5))[0] is Decision.UNCHANGED
-
-
-def test_the_same_weights_with_other_episodes_fail_and_name_the_seed() -> None:
+def test_the_same_weights_reproduce_their_episodes_or_fail_and_name_the_seed() -> None:
     was = spread(0.5)
-    now = replace(was, n_steps=was.n_steps + (was.seeds == 200_007))
-    (problem,) = against_baseline(now, was)[2].problems
+    same = gates(baseline=measured(was), sha256=SHA)
+    found = same.verdict(was)
+    assert (found.against_baseline.decision, found.decision) == (Decision.UNCHANGED, Decision.NOT_GATED)
+    (problem,) = same.verdict(replace(was, n_steps=was.n_steps + (was.seeds == 200_007))).problems
     assert "act: worse than its measured baseline: FAIL" in problem
     assert "seed 200007" in problem
 
 
 def test_a_worse_checkpoint_fails_on_the_seeds_both_have() -> None:
-    decision, n, found = against_baseline(spread(0.2, n=300), spread(0.9, n=200), OTHER_SHA)
-    assert decision is Decision.FAIL
-    assert n <= 200 and len(found.problems) == 1
+    found = gates(baseline=measured(spread(0.9, n=200))).verdict(spread(0.2, n=300))
+    assert found.against_baseline.decision is Decision.FAIL
+    assert found.against_baseline.n <= 200 and len(found.problems) == 1
 
 
 # ---- intervals

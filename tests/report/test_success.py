@@ -35,14 +35,9 @@ def success(
     found: Outcomes, gates: Baselines | None = None, *, sequential: bool = False, **changes: Any
 ) -> schema.Success:
     policy = Described(**changes)
-    met = PolicyGates.of(
-        policy.name,
-        policy.track,
-        policy.sha256,
-        baselines=gates or declared(),
-        fingerprint=FINGERPRINT,
-        seeds=[int(found.seeds[0])],
-    )
+    conditions = {"fingerprint": FINGERPRINT, "seeds": found.seeds.tolist()}
+    of = (policy.name, policy.track, policy.sha256)
+    met = PolicyGates.of(*of, baselines=gates or declared(), **conditions)
     return row_of(policy, found, met.verdict(found, sequential=sequential))
 
 
@@ -76,12 +71,10 @@ def test_a_report_reads_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_report_json_has_the_fields_tools_read() -> None:
-    row = json.loads(report(success=[success(spread(0.9), declared(Target(value=0.8)))]).model_dump_json())[
-        "success"
-    ][0]
-    assert {"policy", "track", "data", "checkpoint", "sha256", "parameters", "decision", "seconds"} <= set(
-        row
-    )
+    written = report(success=[success(spread(0.9), declared(Target(value=0.8)))]).model_dump_json()
+    (row,) = json.loads(written)["success"]
+    assert {"policy", "track", "data", "checkpoint", "sha256", "decision", "seconds"} <= row.keys()
+    assert row["parameters"] == Described.parameters
     assert set(row["target"]) == {"metric", "value", "margin", "required", "decision", "evidence"}
     assert set(row["success_rate"]) == {"estimate", "low", "high"}
     assert {"seed", "success", "max_reward", "n_steps"} <= set(row["episodes"][0])
@@ -137,6 +130,7 @@ def test_a_report_from_before_all_metrics_were_in_it_is_still_read(tmp_path: Pat
     assert found.success[0].measured("mean_steps_to_success") is None
     assert "0.500 [0.43, 0.57]" in views.terminal(found)
     assert plot.render(found).startswith(b"\x89PNG")
+    assert plot.render(report()).startswith(b"\x89PNG"), "an empty report has a picture too"
 
 
 # ---- what people see
@@ -165,10 +159,8 @@ def test_every_decision_is_told_apart_in_the_table() -> None:
 
 
 def test_the_best_policy_is_on_top_and_ceiling_and_floor_below_them_all() -> None:
-    rows = [
-        success(spread(rate), name=name)
-        for name, rate in (("bc", 0.1), (EXPERT, 1.0), (UNTRAINED, 0.9), ("bet", 0.5))
-    ]
+    rates = {"bc": 0.1, EXPERT: 1.0, UNTRAINED: 0.9, "bet": 0.5}
+    rows = [success(spread(rate), name=name) for name, rate in rates.items()]
     names = [line.split()[0] for line in shown(*rows).splitlines()]
     order = [names.index(name) for name in ("bet", "bc", "expert", "untrained")]
     assert order == sorted(order)
@@ -225,7 +217,3 @@ def test_the_page_holds_everything_and_escapes_it() -> None:
     assert "&lt;b&gt;mine&lt;/b&gt;" in text and "<b>mine" not in text
     assert "BELOW TARGET" in text and "&lt;x&gt;" in text
     assert 'src="data:image/png;base64,' in text and "http" not in text
-
-
-def test_an_empty_report_has_a_picture_too() -> None:
-    assert plot.render(report()).startswith(b"\x89PNG")

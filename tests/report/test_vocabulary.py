@@ -1,6 +1,6 @@
 """Where in the picture of a vocabulary its moves are drawn: places on the page, y downwards as in PushT."""
 
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -30,22 +30,20 @@ def paths(relative: bool) -> list[tuple[tuple[float, float], ...]]:
 
 
 def row_of(relative: bool = True, **changes: Any) -> schema.TokenizerRow:
-    found = zip(TOKENS, paths(relative), strict=True)
-    vocabulary = schema.Vocabulary(
-        relative=relative,
-        moves=tuple(schema.Move(indices=tokens, path=path) for tokens, path in found),
-        **{"n_moves": len(COUNTS), "counts": COUNTS, **changes},
-        demonstration=schema.Demonstration(
-            episode=7,
-            indices=((1, 0), (0, 2), (5, 1)),
-            path=tuple(point for chunk in EPISODE for point in chunk),
-            decoded=tuple(point for chunk in DECODED for point in chunk),
-        ),
-    )
-    sizes = {"codebook_size": 9, "num_quantizers": 2, "bits_per_chunk": 6.3, "l1_px": 3.0, "usage": 1.0}
-    return schema.TokenizerRow(
-        tokenizer="mine", data="expert", perplexity=8.0, n_chunks=500, vocabulary=vocabulary, **sizes
-    )
+    moves = [{"indices": tokens, "path": path} for tokens, path in zip(TOKENS, paths(relative), strict=True)]
+    vocabulary = {
+        **{"relative": relative, "moves": moves, "n_moves": len(COUNTS), "counts": COUNTS},
+        "demonstration": {
+            **{"episode": 7, "indices": ((1, 0), (0, 2), (5, 1))},
+            **{"path": [*chain(*EPISODE)], "decoded": [*chain(*DECODED)]},
+        },
+    }
+    row = {
+        **{"tokenizer": "mine", "data": "expert", "n_chunks": 500, "vocabulary": vocabulary | changes},
+        **{"codebook_size": 9, "num_quantizers": 2, "bits_per_chunk": 6.3},
+        **{"l1_px": 3.0, "usage": 1.0, "perplexity": 8.0},
+    }
+    return schema.TokenizerRow.model_validate(row)
 
 
 def drawn_of(row: schema.TokenizerRow) -> Figure:
@@ -54,14 +52,23 @@ def drawn_of(row: schema.TokenizerRow) -> Figure:
     return figure
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["relative", "absolute"])
-def drawn(request: pytest.FixtureRequest) -> tuple[Figure, bool]:
-    return drawn_of(row_of(request.param)), request.param
-
-
 @pytest.fixture(scope="module")
 def figure() -> Figure:
     return drawn_of(row_of())
+
+
+class Moves:
+    """The axes of the moves, its cells and lines."""
+
+    def __init__(self, relative: bool) -> None:
+        self.relative = relative
+        self.axes = axes_of(drawn_of(row_of(relative)), "moves")
+        self.cells, self.lines = cells_of(self.axes), lines_of(self.axes)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["relative", "absolute"])
+def moves(request: pytest.FixtureRequest) -> Moves:
+    return Moves(request.param)
 
 
 def axes_of(figure: Figure, label: str) -> Axes:
@@ -98,8 +105,8 @@ def middle(cell: Any) -> Any:
 # The vocabulary
 
 
-def test_cells_stand_in_reading_order_and_do_not_touch(drawn: tuple[Figure, bool]) -> None:
-    cells = cells_of(axes_of(drawn[0], "moves"))
+def test_cells_stand_in_reading_order_and_do_not_touch(moves: Moves) -> None:
+    cells = moves.cells
     assert len(cells) == len(STEPS)
     first_row, second_row = cells[: pictures.COLUMNS], cells[pictures.COLUMNS :]
     assert all(one[2] < other[0] for one, other in pairwise(first_row)), "to the right"
@@ -108,16 +115,12 @@ def test_cells_stand_in_reading_order_and_do_not_touch(drawn: tuple[Figure, bool
     assert all(cell[2] - cell[0] == pytest.approx(cell[3] - cell[1]) for cell in cells), "square"
 
 
-def test_each_move_is_drawn_in_its_own_cell_by_one_scale_and_the_right_way_round(
-    drawn: tuple[Figure, bool],
-) -> None:
+def test_each_move_is_drawn_in_its_own_cell_by_one_scale_and_the_right_way_round(moves: Moves) -> None:
     """The same number of px of the page for each px of the arena, to the right and down alike."""
-    figure, relative = drawn
-    axes = axes_of(figure, "moves")
-    cells, lines = cells_of(axes), lines_of(axes)
+    lines = moves.lines
     assert len(lines) == len(STEPS)
-    real = [np.array(path) for path in paths(relative)]
-    if relative:  # from the agent, in the middle of the cell
+    real = [np.array(path) for path in paths(moves.relative)]
+    if moves.relative:  # from the agent, in the middle of the cell
         real = [np.vstack([[0.0, 0.0], path]) for path in real]
         origin = np.zeros(2)
     else:  # the arena's part that moves end in is the same in each cell, its centre the cell's
@@ -125,45 +128,37 @@ def test_each_move_is_drawn_in_its_own_cell_by_one_scale_and_the_right_way_round
         origin = (points.min(axis=0) + points.max(axis=0)) / 2
     (scale,) = {round(float(np.ptp(lines[0][:, 0]) / np.ptp(real[0][:, 0])), 6)}
     assert scale > 0
-    for cell, line, path in zip(cells, lines, real, strict=True):
+    for cell, line, path in zip(moves.cells, lines, real, strict=True):
         np.testing.assert_allclose(line, middle(cell) + scale * (path - origin), atol=0.01)
 
 
-def test_nine_of_ten_moves_stay_within_their_cells(drawn: tuple[Figure, bool]) -> None:
-    axes = axes_of(drawn[0], "moves")
-    pairs = list(zip(cells_of(axes), lines_of(axes), strict=True))
+def test_nine_of_ten_moves_stay_within_their_cells(moves: Moves) -> None:
+    pairs = list(zip(moves.cells, moves.lines, strict=True))
     inside = [(line >= cell[:2]).all() and (line <= cell[2:]).all() for cell, line in pairs]
     assert sum(inside) >= 0.9 * len(STEPS) - 1
     longest = max(np.abs(line - middle(cell)).max() for cell, line in pairs)
-    assert longest > 0.3 * (cells_of(axes)[0][2] - cells_of(axes)[0][0]), "and are not dots"
+    assert longest > 0.3 * (moves.cells[0][2] - moves.cells[0][0]), "and are not dots"
 
 
-def test_the_title_says_how_many_px_a_cell_is(drawn: tuple[Figure, bool]) -> None:
+def test_the_title_says_how_many_px_a_cell_is(moves: Moves) -> None:
     """What is not drawn of the cell, its border, counts: from a cell to the next."""
-    figure, relative = drawn
-    axes = axes_of(figure, "moves")
-    cells, lines = cells_of(axes), lines_of(axes)
-    start = (0.0, 0.0) if relative else paths(relative)[0][0]
-    length = np.ptp([start[0], paths(relative)[0][-1][0]])
-    pitch = cells[1][0] - cells[0][0]
-    assert f"Cell: {pitch * length / np.ptp(lines[0][:, 0]):.0f} px" in axes.get_title()
-    assert ("from the agent" in axes.get_title()) is relative
+    path, said = paths(moves.relative)[0], moves.axes.get_title()
+    start = (0.0, 0.0) if moves.relative else path[0]
+    pitch, length = moves.cells[1][0] - moves.cells[0][0], abs(path[-1][0] - start[0])
+    assert f"Cell: {pitch * length / np.ptp(moves.lines[0][:, 0]):.0f} px" in said
+    assert ("from the agent" in said) is moves.relative
 
 
-def test_dots_are_on_the_line_a_large_one_at_its_end_a_black_one_at_the_agent(
-    drawn: tuple[Figure, bool],
-) -> None:
-    figure, relative = drawn
-    axes = axes_of(figure, "moves")
-    lines = lines_of(axes)
+def test_dots_are_on_the_line_a_large_one_at_its_end_a_black_one_at_the_agent(moves: Moves) -> None:
+    axes, lines = moves.axes, moves.lines
     dots = [each for each in axes.collections if isinstance(each, PathCollection)]
     steps, ends, *agents = [on_page(axes, each.get_offsets()) for each in dots]
     np.testing.assert_allclose(steps, np.concatenate(lines), atol=0.01)
     np.testing.assert_allclose(ends, [line[-1] for line in lines], atol=0.01)
     assert dots[1].get_sizes().min() > dots[0].get_sizes().max()
-    assert len(agents) == relative
-    if relative:
-        np.testing.assert_allclose(agents[0], [middle(cell) for cell in cells_of(axes)], atol=0.01)
+    assert len(agents) == moves.relative
+    if moves.relative:
+        np.testing.assert_allclose(agents[0], [middle(cell) for cell in moves.cells], atol=0.01)
         assert {to_hex(color) for color in dots[2].get_facecolors()} == {"#000000"}
     expected = [to_hex(color) for color in only(axes, LineCollection).get_colors()]
     assert [to_hex(color) for color in dots[1].get_facecolors()] == expected
@@ -178,9 +173,7 @@ def test_tokens_and_shares_stand_in_the_cell_of_their_move(figure: Figure) -> No
     shares = ["18.0%", "16.0%", "14.0%", "12.0%", "10.0%", "8.0%", "6.0%", "4.0%", "2.0%"]  # of 500 chunks
     texts = [(label.get_text(), on_page(axes, [label.get_position()])[0]) for label in axes.texts]
     for number, cell in enumerate(cells):
-        here = [
-            (text, place) for text, place in texts if (cell[:2] <= place).all() and (place <= cell[2:]).all()
-        ]
+        here = [each for each in texts if (cell[:2] <= each[1]).all() and (each[1] <= cell[2:]).all()]
         (left, at_left), (right, at_right) = sorted(here, key=lambda each: each[1][0])
         assert (left, right) == (expected[number], shares[number])
         assert max(at_left[1], at_right[1]) < middle(cell)[1], "above the middle"
@@ -196,10 +189,9 @@ def test_a_first_token_has_one_colour_everywhere(figure: Figure) -> None:
     bars = axes_of(figure, "use").patches[1:]
     assert [to_hex(bar.get_facecolor()) for bar in bars] == colors
     for label in ("real", "decoded"):
-        shown = [
-            to_hex(line.get_color()) for line in axes_of(figure, label).lines if line.get_marker() == "."
-        ]
-        assert shown == [of_token[tokens[0]] for tokens in vocabulary.demonstration.indices]
+        parts = [line for line in axes_of(figure, label).lines if line.get_marker() == "."]
+        expected = [of_token[tokens[0]] for tokens in vocabulary.demonstration.indices]
+        assert [to_hex(line.get_color()) for line in parts] == expected
 
 
 # The demonstration, the histogram
@@ -209,26 +201,22 @@ def test_a_first_token_has_one_colour_everywhere(figure: Figure) -> None:
 def test_the_episode_is_drawn_where_it_was(figure: Figure, label: str, chunks: Any) -> None:
     """In the arena's px, its y downwards, chunk by chunk, from the same start and in the same window."""
     axes = axes_of(figure, label)
-    parts = [line for line in axes.lines if line.get_marker() == "."]
-    assert [line.get_xydata().tolist() for line in parts] == [
-        [list(point) for point in part] for part in chunks
-    ]
+    parts = [line.get_xydata() for line in axes.lines if line.get_marker() == "."]
+    np.testing.assert_array_equal(parts, chunks)
     (start,) = (line for line in axes.lines if line.get_marker() == "o")
     assert start.get_xydata().tolist() == [list(EPISODE[0][0])]
     right, down = on_page(axes, [(101, 50), (100, 51)]) - on_page(axes, [(100, 50)])
     assert right[0] > 0 and right[1] == pytest.approx(0)
     assert down[1] == pytest.approx(right[0]) and down[0] == pytest.approx(0)
-    every = np.array([point for part in EPISODE + DECODED for point in part])
-    low, high = (np.sort(limit) for limit in (axes.get_xlim(), axes.get_ylim()))
-    assert (every[:, 0] > low[0]).all() and (every[:, 0] < low[1]).all()
-    assert (every[:, 1] > high[0]).all() and (every[:, 1] < high[1]).all()
+    every, limits = np.array([*chain(*EPISODE, *DECODED)]), np.sort([axes.get_xlim(), axes.get_ylim()])
+    assert (every > limits[:, 0]).all() and (every < limits[:, 1]).all()
     other = axes_of(figure, "decoded" if label == "real" else "real")
     assert (axes.get_xlim(), axes.get_ylim()) == (other.get_xlim(), other.get_ylim())
 
 
 def test_the_real_path_lies_under_the_decoded_one(figure: Figure) -> None:
     (grey,) = (line for line in axes_of(figure, "decoded").lines if line.get_marker() == "None")
-    assert grey.get_xydata().tolist() == [list(point) for part in EPISODE for point in part]
+    np.testing.assert_array_equal(grey.get_xydata(), [*chain(*EPISODE)])
 
 
 def test_the_goal_is_drawn_where_pusht_has_it(figure: Figure) -> None:
@@ -245,9 +233,8 @@ def test_each_bar_stands_at_its_moves_rank_and_is_as_high_as_it_is_used(figure: 
     assert steps.get_data().values.tolist() == list(COUNTS)
     np.testing.assert_allclose(steps.get_data().edges, np.arange(len(COUNTS) + 1) - 0.5)
     bars: list[Any] = [each for each in axes.patches if each is not steps]
-    assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in bars] == list(
-        enumerate(COUNTS[: len(STEPS)])
-    )
+    places = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in bars]
+    assert places == list(enumerate(COUNTS[: len(STEPS)]))
 
 
 def changed(
@@ -287,10 +274,8 @@ def test_it_says_how_many_codes_never_occur_and_leaves_room_for_them(
 
 
 def test_what_first_tokens_decode_to_stands_in_small_cells_below_the_moves() -> None:
-    first = tuple(
-        schema.Move(indices=tokens[:1], path=path)
-        for tokens, path in zip(TOKENS[::-1] * 2, paths(True)[::-1] * 2, strict=True)
-    )
+    pairs = zip(TOKENS[::-1] * 2, paths(True)[::-1] * 2, strict=True)
+    first = tuple(schema.Move(indices=tokens[:1], path=path) for tokens, path in pairs)
     figure = drawn_of(row_of(first=first))
     above, axes = cells_of(axes_of(figure, "moves")), axes_of(figure, "first")
     cells, lines = cells_of(axes), lines_of(axes)

@@ -14,11 +14,6 @@ def at(step: int) -> Progress:
     return Progress(step, "policy", loss=1.0, lr=1e-3, seconds=1.0, data_share=0.1, steps_per_second=1.0)
 
 
-def rows(output: Path) -> list[dict[str, str]]:
-    with (output / "train_log.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.parametrize(
     ("start", "residual_vq_steps", "is_told"),
     [
@@ -46,10 +41,7 @@ def test_a_rate_measured_in_the_first_phase_is_void(tmp_path: Path) -> None:
     assert "120 steps end in it, and train no policy at all" in notes[0]
     # At the end of the phase the policy is still as it was drawn.
     assert [log.has_policy(step) for step in (60, 120, 121)] == [False, False, True]
-    assert [note.partition(",")[0] for note in notes[1:]] == [
-        "step 60: no policy yet",
-        "step 120: no policy yet",
-    ]
+    assert [note.partition(",")[0] for note in notes[1:]] == [f"step {n}: no policy yet" for n in (60, 120)]
     assert TrainingLog(tmp_path, 0, notes.append).has_policy(0)
 
 
@@ -60,8 +52,9 @@ def test_the_file_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None
     second = TrainingLog(tmp_path, 100, print)
     second.training(**asdict(at(150)))
     second.evaluation(150, 0.5, 0.75)
-    assert [row["step"] for row in rows(tmp_path)] == ["50", "100", "150", "150"]
-    assert (rows(tmp_path)[-1]["success_rate"], rows(tmp_path)[-1]["loss"]) == ("0.5000", "")
+    rows = list(csv.DictReader((tmp_path / "train_log.csv").read_text().splitlines()))
+    assert [row["step"] for row in rows] == ["50", "100", "150", "150"]
+    assert (rows[-1]["success_rate"], rows[-1]["loss"]) == ("0.5000", "")
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])

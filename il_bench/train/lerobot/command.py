@@ -32,16 +32,16 @@ OF_RUN = {
 }
 
 
-def train_recipe(policy: str, options: TrainOptions, extra: list[str]) -> bool:
-    """Train ``policy``, a name or the path of a recipe, on images; False if it was interrupted.
+def train_recipe(words: list[str], options: TrainOptions) -> bool:
+    """Train a policy, a name or the path of a recipe, on images; False if it was interrupted.
 
-    ``extra`` are words of ``lerobot-train``'s command line that win over the recipe.
+    It is the first of ``words``; the others are of ``lerobot-train``'s command line and win over the recipe.
     """
     source, _ = options.data_and_output()
-    recipe = recipes.load_pixels(policy, options.given_as(IN_RECIPE))
+    recipe = recipes.load_pixels(words[0], options.given_as(IN_RECIPE))
     given = {"policy.device": "cpu", "seed": 1, **_dataset_flags(source), **options.given_as(OF_RUN)}
     flags = {name: str(value) for name, value in given.items()}
-    return _train(command_line.from_recipe(recipe, flags, extra), options)
+    return _train(command_line.from_recipe(recipe, flags, words[1:]), options)
 
 
 def train_line(words: list[str], options: TrainOptions) -> bool:
@@ -57,9 +57,11 @@ def train_line(words: list[str], options: TrainOptions) -> bool:
 
 
 def _train(line: CommandLine, options: TrainOptions) -> bool:
-    given, start, residual_vq_steps = line.flags.get("output_dir"), 0, line.residual_vq_steps
+    given, start = line.flags.get("output_dir"), 0
     output = Path(given) if given else None
-    steps = int(line.flags.get("steps", 0)) if residual_vq_steps else 0
+    known = {"residual_vq_steps": line.residual_vq_steps}
+    if line.residual_vq_steps:
+        known["steps"] = int(line.flags.get("steps", 0))
     if options.resume:
         if output is None or not (output / CONFIG).exists():
             raise IlBenchError(f"{output}: holds no checkpoint to resume; leave --resume out to start.")
@@ -72,14 +74,10 @@ def _train(line: CommandLine, options: TrainOptions) -> bool:
     if output is not None and output.exists() and "config_path" not in line.flags:
         raise IlBenchError(f"{output}: is there already. Add --resume to go on, or give another --output.")
     _check_device(line.flags.get("policy.device"))
-    finished = run.run(
-        line, TrainingLog(output, start, _say, residual_vq_steps=residual_vq_steps, steps=steps)
-    )
+    finished = run.run(line, TrainingLog(output, start, _say, **known))
     if not finished:
-        step = 0 if output is None else saved_step(output)
-        typer.echo(
-            f"Stopped. The last checkpoint is of step {step}. To go on: the same command with --resume"
-        )
+        last = f"The last checkpoint is of step {saved_step(output) if output else 0}"
+        typer.echo(f"Stopped. {last}. To go on: the same command with --resume")
     elif output is not None:
         typer.echo(f"Done. Evaluate it: il-bench evaluate {output}")
     return finished

@@ -122,9 +122,7 @@ def _walk(config: Any, prefix: str, flags: Mapping[str, str]) -> Iterator[tuple[
         name = prefix + field.name
         yield name, _default(field)
         inner = _dataclass_in(hints[field.name])
-        if inner is None:
-            continue
-        if issubclass(inner, draccus.ChoiceRegistry):
+        if inner is not None and issubclass(inner, draccus.ChoiceRegistry):
             yield f"{name}.type", ...
             inner = inner.get_known_choices().get(flags.get(f"{name}.type"))
         if inner is not None:
@@ -135,10 +133,7 @@ def _dataclass_in(hint: Any) -> Any:
     """The dataclass of a hint such as ``X``, ``X | None``."""
     is_union = typing.get_origin(hint) in (typing.Union, UnionType)
     options = typing.get_args(hint) if is_union else (hint,)
-    for option in options:
-        if isinstance(option, type) and dataclasses.is_dataclass(option):
-            return option
-    return None
+    return next((each for each in options if isinstance(each, type) and dataclasses.is_dataclass(each)), None)
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:

@@ -1,9 +1,8 @@
 """Flags of LeRobot 0.4.4, which the course's command lines are for, spelled for the installed LeRobot.
 
-The tables below are also the README's. Sources for 0.4.4 (tag v0.4.4, commit
-8fff0fde7c79f23a93d845d1a50e985de01f8b8a) and the changes since, all in huggingface/lerobot: the configuration
-of VQ-BeT at 1d6bc9ddfda85be1bd041ecbc58798bcd1c81f1b, lerobot#2685, #2918, #3046 and #3202, and the
-breaking changes that the release of 0.6.0 names; for 0.6.1 the package itself.
+The tables below are also the README's. Sources, all in huggingface/lerobot: for 0.4.4 the tag v0.4.4 (commit
+8fff0fde7c79f23a93d845d1a50e985de01f8b8a), for the changes since the configuration of VQ-BeT at
+1d6bc9ddfda85be1bd041ecbc58798bcd1c81f1b, lerobot#2685, #2918, #3046, #3202 and the notes of release 0.6.0.
 """
 
 from collections.abc import Mapping
@@ -81,7 +80,7 @@ CHANGED_DEFAULTS = (
     ChangedDefault("eval.use_async_envs", None, False, True, "a process for each environment"),
 )
 
-OURS = {"bc": "il_bc", "bet": "il_bet"}
+OURS = {"bc": "il_bc", "bet": "il_bet"}  # policies of these names LeRobot does not have
 
 
 def translate(flags: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -1,7 +1,4 @@
-"""Run ``lerobot-train`` and read what it logs: losses and rates for ``train_log.csv``, notes for people.
-
-LeRobot's own ``main`` reads the words that ``--print-command`` prints, so that they are what happens.
-"""
+"""Run ``lerobot-train`` and read what it logs: losses and rates for ``train_log.csv``, notes for people."""
 
 import logging
 import re
@@ -60,7 +57,7 @@ def run(line: CommandLine, log: TrainingLog) -> bool:
     reader = LogReader(log)
     logging.getLogger().addFilter(reader)
     argv, on_sigterm = sys.argv, signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.argv = ["lerobot-train", *line.words()]
+    sys.argv = ["lerobot-train", *line.words()]  # what --print-command prints is what happens
     try:
         lerobot_train.main()
     except KeyboardInterrupt:

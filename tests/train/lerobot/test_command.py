@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import draccus
 import pytest
 from lerobot.scripts import lerobot_eval, lerobot_train
 from lerobot.utils.logging_utils import AverageMeter, MetricsTracker
@@ -19,6 +20,9 @@ from typer.testing import CliRunner, Result
 
 from il_bench.cli import app
 from il_bench.train.lerobot import flags as lerobot_flags
+from il_bench.train.lerobot.command_line import CONFIG, STEP
+
+Train = Callable[..., Result]
 
 COURSE = (
     "--policy.type=vqbet --dataset.repo_id=lerobot/pusht --env.type=pusht --env.task=PushT-v0 "
@@ -85,13 +89,20 @@ def rows(output: Path) -> list[list[str]]:
     return [[cell for cell in line.split(",") if cell] for line in lines]
 
 
-def train(policy: str, pixels: Path, tmp_path: Path, *more: object) -> Result:
-    words = ("--track", "pixels", "--data", pixels, "--output", tmp_path / "run")
-    return il_bench("train", policy, *words, *more)
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def train(lerobot: StandIn, pixels: Path, output: Path) -> Train:
+    """Train a policy on images into `output`, with the stand-in."""
+    words = ("--track", "pixels", "--data", pixels, "--output", output)
+    return lambda policy, *more: il_bench("train", policy, *words, *more)
 
 
 def test_a_recipe_is_run_with_every_flag_and_its_rates_are_kept(
-    lerobot: StandIn, pixels: Path, tmp_path: Path
+    lerobot: StandIn, train: Train, pixels: Path, output: Path
 ) -> None:
     def does() -> None:
         trained(1_400)  # LeRobot's text rounds it to 1K
@@ -101,8 +112,7 @@ def test_a_recipe_is_run_with_every_flag_and_its_rates_are_kept(
         evaluated(30_000)
 
     lerobot.does = does
-    output = tmp_path / "run"
-    result = train("vqbet", pixels, tmp_path, "--seed", 3)
+    result = train("vqbet", "--seed", 3)
     assert result.exit_code == 0, result.output
     flags = lerobot.flags
     assert flags["dataset.root"] == str(pixels) and flags["output_dir"] == str(output)
@@ -116,22 +126,19 @@ def test_a_recipe_is_run_with_every_flag_and_its_rates_are_kept(
     assert rows(output) == [*losses, ["30000", "0.6200", "0.9100"]]
 
 
-def test_rates_of_a_policy_without_a_first_phase_count_from_the_start(
-    lerobot: StandIn, pixels: Path, tmp_path: Path
+def test_without_a_first_phase_rates_count_from_the_start(
+    lerobot: StandIn, train: Train, output: Path
 ) -> None:
     lerobot.does = lambda: evaluated(200)
-    assert train("act", pixels, tmp_path).exit_code == 0
-    assert rows(tmp_path / "run") == [["200", "0.6200", "0.9100"]]
+    assert train("act").exit_code == 0
+    assert rows(output) == [["200", "0.6200", "0.9100"]]
 
 
-def test_print_command_prints_a_line_for_a_shell_and_runs_nothing(
-    lerobot: StandIn, pixels: Path, tmp_path: Path
-) -> None:
-    result = train("diffusion", pixels, tmp_path, "--print-command")
-    printed = shlex.split(result.stdout.replace("\\\n", " "))
+def test_print_command_prints_a_line_for_a_shell_and_runs_nothing(lerobot: StandIn, train: Train) -> None:
+    printed = shlex.split(train("diffusion", "--print-command").stdout.replace("\\\n", " "))
     assert printed[0] == "lerobot-train" and "--policy.crop_shape=[84, 84]" in printed
     assert not lerobot.flags
-    assert train("diffusion", pixels, tmp_path).exit_code == 0
+    assert train("diffusion").exit_code == 0
     assert lerobot.flags == dict(word.removeprefix("--").split("=", 1) for word in printed[1:])
 
 
@@ -154,9 +161,8 @@ def test_data_that_are_not_to_be_had_are_one_line(
 
     monkeypatch.setattr(dataset_metadata.LeRobotDatasetMetadata, "__init__", offline)
     error = last_error(il_bench("train", "--", *shlex.split(COURSE)))
-    assert (
-        "lerobot/pusht" in error and "no network" in error and "il-bench demos build --track pixels" in error
-    )
+    for said in ("lerobot/pusht", "no network", "il-bench demos build --track pixels"):
+        assert said in error
     assert not lerobot.flags
 
 
@@ -180,9 +186,9 @@ def test_data_that_are_not_to_be_had_are_one_line(
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_trained(
-    words: str, message: str, lerobot: StandIn, pixels: Path, tmp_path: Path
+    words: str, message: str, lerobot: StandIn, pixels: Path, output: Path
 ) -> None:
-    places = {"RUN": str(tmp_path / "run"), "DATA": str(pixels)}
+    places = {"RUN": str(output), "DATA": str(pixels)}
     assert message in last_error(il_bench("train", *(places.get(word, word) for word in words.split())))
     assert not lerobot.flags
 
@@ -197,31 +203,28 @@ def test_what_does_not_fit_is_said_before_anything_is_trained(
     ],
 )
 def test_what_ends_lerobot_is_one_line(
-    error: BaseException, said: str, lerobot: StandIn, pixels: Path, tmp_path: Path
+    error: BaseException, said: str, lerobot: StandIn, train: Train
 ) -> None:
-
     def does() -> None:
         raise error
 
     lerobot.does = does
-    result = train("act", pixels, tmp_path)
+    result = train("act")
     assert said in last_error(result)
     assert "Traceback" not in result.output and "begin" in result.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_lerobot_and_says_how_to_go_on(
-    number: signal.Signals, lerobot: StandIn, pixels: Path, tmp_path: Path
+    number: signal.Signals, lerobot: StandIn, train: Train
 ) -> None:
     before, lerobot.does = signal.getsignal(number), lambda: os.kill(os.getpid(), number)
-    result = train("act", pixels, tmp_path)
+    result = train("act")
     assert result.exit_code == 130 and "The last checkpoint is of step 0. To go on" in result.output
     assert signal.getsignal(number) is before
 
 
-def test_what_is_said_of_a_decoder_that_nobody_asked_for_is_left_out(
-    lerobot: StandIn, pixels: Path, tmp_path: Path
-) -> None:
+def test_what_is_said_of_a_decoder_that_nobody_asked_for_is_left_out(lerobot: StandIn, train: Train) -> None:
     """LeRobot does not find FFmpeg: a hundred lines before the first that matters."""
 
     def does() -> None:
@@ -229,36 +232,24 @@ def test_what_is_said_of_a_decoder_that_nobody_asked_for_is_left_out(
         logging.info("going on")
 
     lerobot.does = does
-    result = train("act", pixels, tmp_path)
+    result = train("act")
     assert "FFmpeg" not in result.output and "going on" in result.output
 
 
-def checkpoint(output: Path, step: int, flags: dict[str, str]) -> None:
-    """What lerobot-train leaves of a run with ``flags`` at ``step``, as far as it is read."""
-    import draccus
-
-    config = lerobot_flags.read(flags)
-    config.scheduler = config.policy.get_scheduler_preset()
-    folder = output / "checkpoints" / "last"
-    (folder / "pretrained_model").mkdir(parents=True)
-    (folder / "training_state").mkdir()
-    (folder / "training_state" / "training_step.json").write_text(json.dumps({"step": step}))
-    text = json.dumps(draccus.encode(config), default=str)
-    (folder / "pretrained_model" / "train_config.json").write_text(text)
-
-
 def test_resume_goes_on_in_the_first_phase_where_lerobot_would_begin_it_again(
-    lerobot: StandIn, pixels: Path, tmp_path: Path
+    lerobot: StandIn, train: Train, output: Path
 ) -> None:
-    output = tmp_path / "run"
-    train("vqbet", pixels, tmp_path)
+    train("vqbet")
     shutil.rmtree(output, ignore_errors=True)
-    checkpoint(output, 5_000, lerobot.flags)
-    assert train("vqbet", pixels, tmp_path, "--resume").exit_code == 0
+    # What lerobot-train leaves of a run, as far as it is read.
+    config = lerobot_flags.read(lerobot.flags)
+    config.scheduler = config.policy.get_scheduler_preset()
+    for file, content in ((CONFIG, draccus.encode(config)), (STEP, {"step": 5_000})):
+        (output / file).parent.mkdir(parents=True)
+        (output / file).write_text(json.dumps(content, default=str))
+    assert train("vqbet", "--resume").exit_code == 0
     flags = lerobot.flags
     assert flags["resume"] == "true" and flags["config_path"].endswith("train_config.json")
     assert flags["policy.n_vqvae_training_steps"] == "15000"
-    assert "(seed was 1, is 2)" in last_error(train("vqbet", pixels, tmp_path, "--resume", "--seed", 2))
-    assert "(batch_size was 64, is 8)" in last_error(
-        train("vqbet", pixels, tmp_path, "--resume", "--batch-size", 8)
-    )
+    assert "(seed was 1, is 2)" in last_error(train("vqbet", "--resume", "--seed", 2))
+    assert "(batch_size was 64, is 8)" in last_error(train("vqbet", "--resume", "--batch-size", 8))

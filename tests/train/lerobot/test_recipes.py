@@ -47,19 +47,14 @@ def with_other_defaults(config: type) -> type:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_every_field_of_the_policys_configuration_is_pinned(policy: str) -> None:
+def test_every_field_is_pinned_so_another_default_of_lerobots_does_not_change_the_recipe(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     line = from_recipe(recipes.load_pixels(policy), RUN, [])
     assert tuple(recipes.names("pixels")) == POLICIES
     assert line.notes == []  # a field that the recipe does not know would be named
     fields = lerobot_flags.policy_fields(line.flags["policy.type"])
     assert {f"policy.{name}" for name in fields if name not in NOT_PINNED} <= line.flags.keys()
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-def test_another_default_of_lerobots_does_not_change_the_recipe(
-    policy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    line = from_recipe(recipes.load_pixels(policy), RUN, [])
     before = draccus.encode(lerobot_flags.read(line.flags).policy)
     policy_type = line.flags["policy.type"]
     changed = with_other_defaults(PreTrainedConfig.get_choice_class(policy_type))
