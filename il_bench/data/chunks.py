@@ -1,7 +1,6 @@
 """Demonstrations as action tokenizers see them: whole chunks, some episodes held out, and back to px."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -32,20 +31,6 @@ class Chunks:
     frames: Tensor
 
 
-class Coordinates(Protocol):
-    """Between px and the numbers that a tokenizer codes."""
-
-    @property
-    def relative(self) -> bool:
-        """Whether chunks are relative to the agent where each begins."""
-
-    def chunks(self, seen: Chunks) -> Tensor:
-        """What the tokenizer codes, (N, W, 2)."""
-
-    def pixels(self, chunks: Tensor, agents: Tensor) -> Tensor:
-        """Actions (N, W, 2) in px, on the CPU, out of a tokenizer's `chunks` and `agents` (N, 2) px."""
-
-
 @dataclass(frozen=True)
 class FromTheAgent:
     """Chunks relative to the agent in halves of the arena: what tokenizers without a policy are fitted on."""
@@ -53,11 +38,11 @@ class FromTheAgent:
     relative: bool = True
 
     def chunks(self, seen: Chunks) -> Tensor:
-        """As `Coordinates.chunks`."""
+        """What the tokenizer codes, (N, W, 2)."""
         return (seen.actions - seen.agents[:, None]) / UNIT_PX
 
     def pixels(self, chunks: Tensor, agents: Tensor) -> Tensor:
-        """As `Coordinates.pixels`."""
+        """Actions (N, W, 2) in px, on the CPU, out of a tokenizer's `chunks` and `agents` (N, 2) px."""
         return chunks.cpu() * UNIT_PX + agents[:, None]
 
 

@@ -28,7 +28,7 @@ from rich.progress import track
 from il_bench.data.lerobot_folder import open_folder
 from il_bench.data.replay_buffer import ReplayBuffer
 from il_bench.errors import IlBenchError
-from il_bench.files import write_whole
+from il_bench.files import write_whole, writing
 from il_bench.pusht import CONTROL_HZ, SUCCESS_COVERAGE
 from il_bench.pusht.geometry import block_keypoints, coverage
 
@@ -52,12 +52,8 @@ def convert_cached(buffer: ReplayBuffer, cache_dir: Path | None = None) -> LeRob
     """Give `buffer` as a LeRobotDataset, converting it unless the cache holds it already.
 
     Two processes never convert the same source at once, and an interrupted conversion leaves nothing that a
-    later call would take for a dataset.
-
-    cache_dir: default is $IL_BENCH_CACHE, or il_bench in $XDG_CACHE_HOME or ~/.cache.
-
-    Raises:
-        IlBenchError: the cache folder cannot be written.
+    later call would take for a dataset. cache_dir: default is $IL_BENCH_CACHE, or il_bench in $XDG_CACHE_HOME
+    or ~/.cache. Raises IlBenchError if it cannot be written.
     """
     if cache_dir is None:
         default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "il_bench"
@@ -67,7 +63,7 @@ def convert_cached(buffer: ReplayBuffer, cache_dir: Path | None = None) -> LeRob
     final, partial = folder / name, folder / f"{name}.partial"
     if (dataset := _open_if_sound(final)) is not None:
         return dataset
-    try:
+    with writing(folder, "set IL_BENCH_CACHE or cache_dir to a folder that can be written and has room"):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{name}.lock"):
             if (dataset := _open_if_sound(final)) is not None:  # another process was faster
@@ -79,11 +75,6 @@ def convert_cached(buffer: ReplayBuffer, cache_dir: Path | None = None) -> LeRob
                 partial.rename(final)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise IlBenchError(
-            f"{folder}: cannot keep the converted dataset here ({error});"
-            " set IL_BENCH_CACHE or cache_dir to a folder that can be written and has room"
-        ) from error
     return open_folder(final)
 
 

@@ -45,19 +45,24 @@ def check_dataset(where: str, dataset: LeRobotDataset) -> None:
         IlBenchError: naming ``where`` (folder or Hub id), the feature and the value.
     """
     _check_features(where, dataset)
-    columns = dataset.hf_dataset.with_format("numpy")
     places, actions = (checks.POSITION_LOW, checks.POSITION_HIGH), (ACTION_LOW, ACTION_HIGH)
     for key, width in (COLUMNS | {OBSERVATIONS[0]: KEYPOINTS}).items():
         if key in dataset.features:
-            values = read_column(columns, key)
+            values = read_column(dataset, key)
             checks.check_numbers(f"{where}: {key}", values, width)
             checks.check_pixels(f"{where}: {key}", values, *(actions if key == "action" else places))
-    _check_episodes(where, dataset, columns)
+    _check_episodes(where, dataset)
 
 
-def read_column(columns: Any, key: str) -> NDArray[Any]:
-    """Read one whole column of a `datasets.Dataset` in numpy format, as (N,) or (N, ...)."""
-    return np.asarray(columns.select_columns([key])[:][key])
+def read_column(dataset: LeRobotDataset, key: str, dtype: Any = None) -> NDArray[Any]:
+    """Read one whole column of a dataset that holds numbers, (N,) or (N, ...)."""
+    table = dataset.hf_dataset.with_format("numpy").select_columns([key])
+    return np.asarray(table[:][key], dtype)
+
+
+def episode_ends(dataset: LeRobotDataset) -> NDArray[np.int64]:
+    """Return one past the last frame of each episode, (E,)."""
+    return np.asarray(dataset.meta.episodes["dataset_to_index"], np.int64)
 
 
 def _read_info(root: Path) -> dict[str, Any]:
@@ -129,12 +134,12 @@ def _check_features(where: str, dataset: LeRobotDataset) -> None:
         )
 
 
-def _check_episodes(where: str, dataset: LeRobotDataset, columns: Any) -> None:
-    ends = np.asarray(dataset.meta.episodes["dataset_to_index"])
-    checks.check_episode_ends(f"{where}: dataset_to_index of meta/episodes", ends, len(columns))
+def _check_episodes(where: str, dataset: LeRobotDataset) -> None:
+    ends = episode_ends(dataset)
+    checks.check_episode_ends(f"{where}: dataset_to_index of meta/episodes", ends, len(dataset.hf_dataset))
     expected = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
     for key, values in (("episode_index", expected), ("index", np.arange(len(expected)))):
-        wrong = np.flatnonzero(read_column(columns, key) != values)
+        wrong = np.flatnonzero(read_column(dataset, key) != values)
         if len(wrong):
             raise IlBenchError(
                 f"{where}: {key} at row {wrong[0]} is not {values[wrong[0]]}, as meta/episodes says;"

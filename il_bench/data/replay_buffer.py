@@ -21,17 +21,11 @@ ZARR_PATHS = {"action": "data/action", "state": "data/state", "episode_ends": "m
 
 @dataclass(frozen=True)
 class ReplayBuffer:
-    """The low-dimensional arrays of a replay buffer, checked.
+    """The low-dimensional arrays of a replay buffer, checked."""
 
-    action:       (N, 2) float32, target of the agent in px, x then y
-    state:        (N, 5) float32, agent x, agent y, block x, block y in px, block angle in rad, seen before
-                  the action
-    episode_ends: (E,) int64, one past the last frame of each episode
-    """
-
-    action: NDArray[np.float32]
-    state: NDArray[np.float32]
-    episode_ends: NDArray[np.int64]
+    action: NDArray[np.float32]  # (N, 2) target of the agent in px, x then y
+    state: NDArray[np.float32]  # (N, 5) before the action: agent x, y, block x, y in px, block angle in rad
+    episode_ends: NDArray[np.int64]  # (E,) one past the last frame of each episode
 
     def content_hash(self) -> str:
         """Sha256 of what the buffer holds, the same for every file format."""

@@ -17,15 +17,14 @@ NOT_NUMBERS = ("image", "video", "string", "language")
 class Windows:
     """Every frame of a dataset with the frames around it, held as tensors.
 
-    `batch(indices)` equals `default_collate([lerobot_dataset[i] for i in indices])` on every key, where
-    `lerobot_dataset` is the LeRobotDataset opened with the same delta_timestamps and episodes. A window that
-    leaves its episode repeats the episode's first or last frame; `<key>_is_pad` marks these places.
+    `batch(indices)` equals LeRobot's `default_collate([dataset[i] for i in indices])` on every key, for the
+    dataset opened with the same delta_timestamps and episodes. A window that leaves its episode repeats the
+    episode's first or last frame; `<key>_is_pad` marks these places.
 
     Args:
         dataset: an opened LeRobotDataset whose features are all numbers (no images, no text).
         delta_timestamps: for each key the offsets of its window in seconds, multiples of 1 / fps.
-        episodes: take only these; the frames keep the dataset's order, whatever order is given here, as in
-            LeRobot.
+        episodes: take only these; the frames keep the dataset's order, as in LeRobot.
 
     Attributes:
         stats: ``dataset.meta.stats`` as tensors, over all episodes of the dataset whatever ``episodes`` says.
@@ -99,19 +98,16 @@ class Windows:
 
 
 def _load_columns(dataset: LeRobotDataset, episodes: Sequence[int] | None) -> dict[str, torch.Tensor]:
-    other = [key for key, feature in dataset.features.items() if feature["dtype"] in NOT_NUMBERS]
-    if other:
+    if other := [key for key, feature in dataset.features.items() if feature["dtype"] in NOT_NUMBERS]:
         raise IlBenchError(
             f"{dataset.repo_id}: windows hold numbers, which {', '.join(other)} are not;"
             " use a dataset of keypoints such as lerobot/pusht_keypoints"
         )
-    table = dataset.hf_dataset.with_format("numpy")
-    columns = {key: _as_torch(read_column(table, key)) for key in table.column_names}
+    columns = {key: _as_torch(read_column(dataset, key)) for key in dataset.hf_dataset.column_names}
     if episodes is None:
         return columns
     present = set(columns["episode_index"].tolist())
-    absent = sorted(set(episodes) - present)
-    if absent or len(episodes) == 0:
+    if (absent := sorted(set(episodes) - present)) or len(episodes) == 0:
         raise IlBenchError(
             f"{dataset.repo_id}: episodes {absent or list(episodes)} cannot be taken;"
             f" it has {len(present)} episodes, {min(present)} to {max(present)}"

@@ -44,14 +44,10 @@ _TIMESTAMP_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Originals:
-    """Camera frames of a data set as they were recorded.
+    """Camera frames of a data set as they were recorded, and which frame of it each is."""
 
-    index: (F,) int64, the frame of the data set that each is of
-    image: (F, 96, 96, 3) uint8 RGB
-    """
-
-    index: NDArray[np.int64]
-    image: NDArray[np.uint8]
+    index: NDArray[np.int64]  # (F,)
+    image: NDArray[np.uint8]  # (F, 96, 96, 3) RGB
 
 
 def read_originals(path: Path, n_frames: int) -> Originals:
@@ -95,10 +91,7 @@ def check_dataset(
     """Check the data set in the folder `root`, a LeRobotDataset v3 of PushT.
 
     originals: camera frames to compare its images with. states: what it was drawn from; for a video, which is
-    lossy: what went into it is compared too.
-
-    Raises:
-        IlBenchError: it is no such folder, or damaged.
+    lossy: what went into it is compared too. Raises IlBenchError if it is no such folder, or damaged.
     """
     dataset = open_folder(Path(root))
     findings = [
@@ -152,14 +145,13 @@ def _statistics(dataset: LeRobotDataset) -> str:
     aggregate_stats([stats])
     if missing := sorted(set(dataset.features) - set(stats)):
         raise ValueError(f"no statistics of {', '.join(missing)}")
-    columns = dataset.hf_dataset.with_format("numpy")
     for key, feature in dataset.features.items():
         if feature["dtype"] in ("image", "video"):
             low, high = stats[key]["min"], stats[key]["max"]
             if low.shape != (3, 1, 1) or low.min() < 0 or high.max() > 1 or not stats[key]["std"].all():
                 raise ValueError(f"{key}: statistics of images are of each colour, between 0 and 1")
             continue
-        values = read_column(columns, key).reshape(dataset.num_frames, -1).astype(np.float64)
+        values = read_column(dataset, key, np.float64).reshape(dataset.num_frames, -1)
         for name, found in (("min", values.min(axis=0)), ("max", values.max(axis=0))):
             if not np.allclose(stats[key][name], found, rtol=1e-6, atol=1e-6):
                 raise ValueError(
@@ -169,9 +161,8 @@ def _statistics(dataset: LeRobotDataset) -> str:
 
 
 def _timestamps(dataset: LeRobotDataset) -> str:
-    columns = dataset.hf_dataset.with_format("numpy")
-    expected = read_column(columns, "frame_index") / dataset.fps
-    off = float(np.abs(read_column(columns, "timestamp") - expected).max())
+    expected = read_column(dataset, "frame_index") / dataset.fps
+    off = float(np.abs(read_column(dataset, "timestamp") - expected).max())
     if off > _TIMESTAMP_TOLERANCE:
         raise ValueError(f"up to {off:g} s off frame_index / {dataset.fps}")
     return f"a frame every {1 / dataset.fps:g} s"

@@ -244,25 +244,20 @@ def _print_table(title: str, numbers: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    def said(value: float | None, how: str) -> str:
-        return "unknown" if value is None else format(value, how)
-
-    length, covered, change = (numbers[key] for key in ("length", "coverage_at_end", "action_change"))
-    low, high = numbers["action_range"]
     table = Table("", title, title="Demonstrations")
-    for label, value in (
-        ("episodes", f"{numbers['episodes']}"),
-        ("left out, not solved", f"{numbers['left_out']}"),
-        ("frames", f"{numbers['frames']}"),
-        ("steps: mean, median", f"{length['mean']:.0f}, {length['median']:.0f}"),
-        ("steps: 95 %, max", f"{length['p95']:.0f}, {length['max']}"),
-        ("coverage at the end: 5 %", said(covered["p5"], ".3f")),
-        ("coverage at the end: median", said(covered["median"], ".3f")),
-        ("coverage at the end: 95 %", said(covered["p95"], ".3f")),
-        ("share above 0.95", f"{numbers['share_above_0.95']:.3f}"),
-        ("change of action, px a step: mean", said(change["mean"], ".1f")),
-        ("change of action, px a step: 99 %", said(change["p99"], ".1f")),
-        ("actions, px: lowest, highest", f"{low:.0f}, {high:.0f}"),
+    for label, key, names, how in (
+        ("episodes", "episodes", (), "d"),
+        ("left out, not solved", "left_out", (), "d"),
+        ("frames", "frames", (), "d"),
+        ("steps: mean, median", "length", ("mean", "median"), ".0f"),
+        ("steps: 95 %, max", "length", ("p95", "max"), ".0f"),
+        ("coverage at the end: 5 %, median, 95 %", "coverage_at_end", ("p5", "median", "p95"), ".3f"),
+        ("share above 0.95", "share_above_0.95", (), ".3f"),
+        ("change of action, px a step: mean, 99 %", "action_change", ("mean", "p99"), ".1f"),
+        ("actions, px: lowest, highest", "action_range", (0, 1), ".0f"),
     ):
-        table.add_row(label, value)
+        values = [numbers[key][name] for name in names] or [numbers[key]]
+        table.add_row(
+            label, ", ".join("unknown" if value is None else format(value, how) for value in values)
+        )
     Console().print(table)

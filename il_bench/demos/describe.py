@@ -9,7 +9,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from numpy.typing import NDArray
 
-from il_bench.data.lerobot_folder import read_column
+from il_bench.data.lerobot_folder import episode_ends, read_column
 from il_bench.demos import provenance
 from il_bench.demos.replay import coverage_at_ends
 from il_bench.pusht import SUCCESS_COVERAGE
@@ -24,20 +24,13 @@ _BLUE, _GOAL = "#3b6ea5", "#a8d5a2"
 
 @dataclass(frozen=True)
 class Description:
-    """E episodes, one entry each.
+    """E episodes, one entry each."""
 
-    length:   (E,) int64, steps
-    coverage: (E,) float64, after the last action; NaN where neither keypoints nor reward are known
-    solved:   (E,) bool, whether it is above 0.95
-    paths:    for each episode its actions (T, 2) float64, px
-    left_out: episodes that were made and are not in the data
-    """
-
-    length: NDArray[np.int64]
-    coverage: NDArray[np.float64]
-    solved: NDArray[np.bool_]
-    paths: list[NDArray[np.float64]]
-    left_out: int
+    length: NDArray[np.int64]  # (E,) steps
+    coverage: NDArray[np.float64]  # (E,) after the last action; NaN if neither keypoints nor reward are known
+    solved: NDArray[np.bool_]  # (E,) whether it is above 0.95
+    paths: list[NDArray[np.float64]]  # for each episode its actions (T, 2) px
+    left_out: int  # episodes that were made and are not in the data
 
     @property
     def change(self) -> NDArray[np.float64]:
@@ -74,33 +67,30 @@ def measure(dataset: LeRobotDataset) -> Description:
     The coverage at the end is in the provenance of data that `il-bench demos make` made. For others it is
     computed from the last state and action, or, without keypoints, from the last reward.
     """
-    columns = dataset.hf_dataset.with_format("numpy")
-    ends = np.asarray(dataset.meta.episodes["dataset_to_index"], np.int64)
+    ends = episode_ends(dataset)
     found = provenance.read(Path(dataset.root), len(ends))
     known = np.array([np.nan if episode is None else episode.max_coverage for episode in found.episodes])
-    unknown = np.isnan(known)
-    covered = np.where(unknown, _computed(dataset, columns, ends), known) if unknown.any() else known
+    covered = np.where(np.isnan(known), _computed(dataset, ends), known) if np.isnan(known).any() else known
     solved = covered > SUCCESS_COVERAGE
     if "next.success" in dataset.features:
-        solved |= read_column(columns, "next.success").reshape(-1)[ends - 1].astype(np.bool_)
+        solved |= read_column(dataset, "next.success", np.bool_).reshape(-1)[ends - 1]
     return Description(
         length=np.diff(ends, prepend=0),
         coverage=covered,
         solved=solved,
-        paths=np.split(read_column(columns, "action").astype(np.float64), ends[:-1]),
+        paths=np.split(read_column(dataset, ACTION, np.float64), ends[:-1]),
         left_out=len(found.left_out),
     )
 
 
-def _computed(dataset: LeRobotDataset, columns: Any, ends: NDArray[np.int64]) -> NDArray[np.float64]:
+def _computed(dataset: LeRobotDataset, ends: NDArray[np.int64]) -> NDArray[np.float64]:
     computed: NDArray[np.float64] = np.full(len(ends), np.nan)
     if OBS_ENV_STATE in dataset.features:
-        agent, keypoints, action = (
-            read_column(columns, key).astype(np.float64) for key in (OBS_STATE, OBS_ENV_STATE, ACTION)
-        )
+        keys = (OBS_STATE, OBS_ENV_STATE, ACTION)
+        agent, keypoints, action = (read_column(dataset, key, np.float64) for key in keys)
         computed = coverage_at_ends(agent, keypoints, action, ends)
     if "next.reward" in dataset.features:  # clipped at 1
-        reward = read_column(columns, "next.reward").astype(np.float64).reshape(-1)[ends - 1]
+        reward = read_column(dataset, "next.reward", np.float64).reshape(-1)[ends - 1]
         computed = np.fmax(computed, SUCCESS_COVERAGE * reward)
     return computed
 

@@ -1,9 +1,11 @@
 """Join demonstrations into one LeRobotDataset, where each episode came from kept."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lerobot.datasets.aggregate import aggregate_datasets
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -15,6 +17,7 @@ from il_bench.demos import provenance
 from il_bench.demos.provenance import Provenance
 from il_bench.errors import IlBenchError
 from il_bench.files import writing
+from il_bench.machine import differences
 
 
 def merge_demos(
@@ -63,23 +66,15 @@ def _check(datasets: Sequence[LeRobotDataset], names: Sequence[str]) -> None:
     for index, (name, root, dataset) in enumerate(zip(names, roots, datasets, strict=True)):
         if root in roots[:index]:
             raise IlBenchError(f"{name}: given twice ({root}); name each source once")
-        if difference := _difference(datasets[0], dataset):
-            raise IlBenchError(f"{name}: {difference} as {names[0]} has; only like data can be merged")
+        if differing := differences(_kind(datasets[0]), _kind(dataset)):
+            raise IlBenchError(f"{name}: not as {names[0]} ({differing[0]}); only like data can be merged")
 
 
-def _difference(first: LeRobotDataset, other: LeRobotDataset) -> str | None:
-    """The first thing about `other` that keeps LeRobot from merging it."""
-
-    def plain(value: object) -> object:
-        return list(value) if isinstance(value, tuple) else value
-
-    if first.meta.robot_type != other.meta.robot_type:
-        return f"robot_type {other.meta.robot_type!r}, not {first.meta.robot_type!r}"
-    for key in {**first.features, **other.features}:
-        ours, theirs = first.features.get(key), other.features.get(key)
-        if ours is None or theirs is None:
-            return f"{'has a' if ours is None else 'lacks the'} feature {key}, not"
-        for aspect in ("dtype", "shape", "names"):
-            if plain(ours.get(aspect)) != plain(theirs.get(aspect)):
-                return f"feature {key} has {aspect} {theirs.get(aspect)!r}, not {ours.get(aspect)!r}"
-    return None
+def _kind(dataset: LeRobotDataset) -> dict[str, Any]:
+    """What LeRobot wants equal of datasets that it merges."""
+    features = {
+        key: {aspect: feature.get(aspect) for aspect in ("dtype", "shape", "names")}
+        for key, feature in dataset.features.items()
+    }
+    kind = {"robot_type": dataset.meta.robot_type, "features": features}
+    return dict(json.loads(json.dumps(kind)))  # lists and tuples are equal to LeRobot

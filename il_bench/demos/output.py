@@ -46,7 +46,7 @@ def make_once(output: Path, inputs: Inputs, write: Callable[[Path, Path], None])
     """Make `output` unless it is made; a call that was interrupted goes on with what `write` finished.
 
     write: called as `write(partial, whole)`. It writes the dataset into the new folder `whole`, and keeps
-        finished episodes in the folder `partial`, where the next call finds them.
+    finished episodes in the folder `partial`, where the next call finds them.
 
     Raises:
         IlBenchError: as `is_made`; `DIR.partial` is of other inputs or in use by another process; or a folder
@@ -105,16 +105,10 @@ def run_missing[L](
     on_progress: OnProgress | None,
     name: str,
 ) -> None:
-    """Run the tasks that an earlier call has not finished.
+    """Run the tasks that an earlier call has not finished; each is some episodes or seeds, called `name`.
 
-    Args:
-        load: gives what `write` needs, once in every process.
-        write: writes the episodes of a task to the disk, and returns how many they are.
-        tasks: the episodes or seeds of each.
-        is_whole: whether a task's episodes are on the disk already.
-        workers: number of processes.
-        on_progress: called before the first task and after every one.
-        name: what an error calls a task, before its first and its last number.
+    load: gives what `write` needs, once in every process. write: writes a task's episodes to the disk, and
+    returns how many they are. is_whole: whether they are there. on_progress: called before and after tasks.
     """
     missing = [task for task in tasks if not is_whole(task)]
     n_episodes, n_missing = (sum(len(task) for task in some) for some in (tasks, missing))

@@ -1,8 +1,8 @@
 """Datasets with a camera, drawn from states: first a dataset for each episode, then all of them in one.
 
-Each episode has its own, so that an interrupted run can go on and workers can share the work. No image is
-encoded again to join them. LeRobot's `aggregate_datasets` would read and write all that it has joined for
-every dataset that it adds, and keep a copy in its cache each time; `join_episodes` writes every frame once.
+Each episode has its own, so that an interrupted run can go on and workers can share the work. `join_episodes`
+writes every frame once and encodes no image again; LeRobot's `aggregate_datasets` would read and write all
+that it has joined for every dataset that it adds, and keep a copy in its cache each time.
 """
 
 import os

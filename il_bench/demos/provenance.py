@@ -123,11 +123,7 @@ def read(root: Path, n_episodes: int | None = None) -> Provenance:
 
 
 def write(root: Path, facts: BaseModel, file: Path = FILE) -> None:
-    """Write a dataset's provenance, or other facts about it, into a file of its folder.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write a dataset's provenance, or other facts about it, into a file of its folder."""
     write_whole(root / file, (facts.model_dump_json(indent=1) + "\n").encode())
 
 

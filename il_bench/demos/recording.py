@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,18 +32,12 @@ _ORIGINS = TypeAdapter(list[EpisodeOrigin])
 
 @dataclass(frozen=True)
 class Recording:
-    """The T steps of one demonstration, or of several, one after the other.
+    """The T steps of one demonstration, or of several, one after the other."""
 
-    agent:    (T, 2) float64 px, before each action
-    pose:     (T, 3) float64, the block's `[x, y, angle]` before each action
-    action:   (T, 2) float32 px, what the expert said
-    coverage: (T,) float64, after each action
-    """
-
-    agent: NDArray[np.float64]
-    pose: NDArray[np.float64]
-    action: NDArray[np.float32]
-    coverage: NDArray[np.float64]
+    agent: NDArray[np.float64]  # (T, 2) px, before each action
+    pose: NDArray[np.float64]  # (T, 3), the block's `[x, y, angle]` before each action
+    action: NDArray[np.float32]  # (T, 2) px, what the expert said
+    coverage: NDArray[np.float64]  # (T,), after each action
 
     @property
     def success(self) -> bool:
@@ -62,17 +55,13 @@ class Recording:
 class Noise:
     """Disturbs what is executed.
 
-    The way from the agent to the target is turned by an angle and stretched by exp(scale), two AR(1)
-    processes with the stationary standard deviation `size`; both start in their stationary distribution.
-
-    Args:
-        size: radians for the angle, natural logarithm for the scale; at 0 targets pass unchanged to the bit.
-        seed: of the episode.
+    The way from the agent to the target is turned by an angle (radians) and stretched by exp(scale), two
+    AR(1) processes with the stationary standard deviation `size`, in which they start. At 0 targets pass
+    unchanged to the bit. seed: of the episode.
     """
 
     def __init__(self, size: float, seed: int) -> None:
-        self._size = size
-        self._rng = stream(seed, NOISE_STREAM)
+        self._size, self._rng = size, stream(seed, NOISE_STREAM)
         self._state = size * self._rng.standard_normal(2)
 
     def __call__(self, agent: NDArray[np.float64], action: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -99,7 +88,7 @@ def record(simulator: Simulator, expert: Expert, noise: Noise) -> Recording:
     Actions are rounded to float32 before they are executed: without noise, replaying the recorded ones gives
     the recorded frames to the bit.
     """
-    agents, poses, actions, coverage = [], [], [], []
+    frames = []
     expert.reset()
     for _ in range(MAX_STEPS):
         agent = np.array([simulator.agent_x, simulator.agent_y])
@@ -107,13 +96,10 @@ def record(simulator: Simulator, expert: Expert, noise: Noise) -> Recording:
         action = expert.act(agent.copy(), pose.copy()).astype(np.float32)
         x, y = noise(agent, action.astype(np.float64)).tolist()
         simulator.step(x, y)
-        agents.append(agent)
-        poses.append(pose)
-        actions.append(action)
-        coverage.append(simulator.coverage())
-        if coverage[-1] > SUCCESS_COVERAGE:
+        frames.append((agent, pose, action, simulator.coverage()))
+        if frames[-1][-1] > SUCCESS_COVERAGE:
             break
-    return Recording(np.array(agents), np.array(poses), np.array(actions), np.array(coverage))
+    return Recording(*(np.array(column) for column in zip(*frames, strict=True)))
 
 
 class _ActionRecorder:
@@ -170,20 +156,15 @@ def draw_takeover(seed: int, takeover_max: int, solved_at: int | None) -> int:
 
 @dataclass(frozen=True)
 class RecordedBlock:
-    """The episodes of some seeds, in seed order.
-
-    episodes: all of them. frames: of those that succeeded, one after the other.
-    """
+    """The episodes of some seeds, in seed order, and the frames of those that succeeded."""
 
     episodes: list[EpisodeOrigin]
     frames: Recording
 
     def save(self, path: Path) -> None:
         """Write it to a .npz file, whole. Raises OSError if it cannot be written."""
-        arrays: dict[str, NDArray[Any]] = dict(vars(self.frames))
-        arrays["episodes"] = np.array(_ORIGINS.dump_json(self.episodes).decode())
-        content = io.BytesIO()
-        np.savez(content, allow_pickle=False, **arrays)
+        content, episodes = io.BytesIO(), _ORIGINS.dump_json(self.episodes).decode()
+        np.savez(content, allow_pickle=False, **vars(self.frames), episodes=np.array(episodes))
         write_whole(path, content.getvalue())
 
     @staticmethod
@@ -197,10 +178,9 @@ class RecordedBlock:
     def is_whole(path: Path) -> bool:
         """Whether `load` can read the file: it is there, and not damaged."""
         try:
-            RecordedBlock.load(path)
+            return bool(RecordedBlock.load(path))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # pydantic's is a ValueError
             return False
-        return True
 
 
 def block_path(folder: Path, seeds: Sequence[int]) -> Path:

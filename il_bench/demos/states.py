@@ -11,7 +11,7 @@ from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from numpy.typing import NDArray
 
 from il_bench.data.convert import coverage_after, frame_columns, outcome_columns
-from il_bench.data.lerobot_folder import read_column
+from il_bench.data.lerobot_folder import episode_ends, read_column
 from il_bench.data.replay_buffer import ReplayBuffer, arrays_sha256, read_replay_buffer
 from il_bench.data.sources import find_replay_buffer, open_dataset
 from il_bench.demos import provenance
@@ -28,27 +28,16 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class States:
-    """N frames of E episodes.
+    """N frames of E episodes."""
 
-    name:         what reports call the source
-    agent:        (N, 2) float32 px, before each action
-    pose:         (N, 3) float64, the block's `[x, y, angle]` before each action
-    action:       (N, 2) float32 px
-    reward:       (N,) float32, after each action
-    success:      (N,) bool, after each action
-    episode_ends: (E,) int64, one past the last frame of each episode
-    reward_from:  where reward and success come from, OF_THE_SOURCE or COMPUTED
-    made_by:      where each episode comes from
-    """
-
-    name: str
-    agent: NDArray[np.float32]
-    pose: NDArray[np.float64]
-    action: NDArray[np.float32]
-    reward: NDArray[np.float32]
-    success: NDArray[np.bool_]
-    episode_ends: NDArray[np.int64]
-    reward_from: str
+    name: str  # what reports call the source
+    agent: NDArray[np.float32]  # (N, 2) px, before each action
+    pose: NDArray[np.float64]  # (N, 3), the block's `[x, y, angle]` before each action
+    action: NDArray[np.float32]  # (N, 2) px
+    reward: NDArray[np.float32]  # (N,), after each action
+    success: NDArray[np.bool_]  # (N,), after each action
+    episode_ends: NDArray[np.int64]  # (E,) one past the last frame of each episode
+    reward_from: str  # where reward and success come from, OF_THE_SOURCE or COMPUTED
     made_by: Provenance
 
     @property
@@ -97,15 +86,14 @@ def _of_dataset(dataset: LeRobotDataset, where: str, name: str) -> States:
             f"{where}: no feature {OBS_ENV_STATE}, and only the keypoints say where the block is; give the "
             "low-dimensional data, such as lerobot/pusht_keypoints"
         )
-    table = dataset.hf_dataset.with_format("numpy")
-    ends = np.asarray(dataset.meta.episodes["dataset_to_index"], np.int64)
-    pose = poses_of(read_column(table, OBS_ENV_STATE).astype(np.float64))
-    reward, success, reward_from = _outcomes(dataset, table, pose, ends, where)
+    ends = episode_ends(dataset)
+    pose = poses_of(read_column(dataset, OBS_ENV_STATE, np.float64))
+    reward, success, reward_from = _outcomes(dataset, pose, ends, where)
     return States(
         name=name,
-        agent=read_column(table, OBS_STATE).astype(np.float32),
+        agent=read_column(dataset, OBS_STATE, np.float32),
         pose=pose,
-        action=read_column(table, ACTION).astype(np.float32),
+        action=read_column(dataset, ACTION, np.float32),
         reward=reward,
         success=success,
         episode_ends=ends,
@@ -115,18 +103,17 @@ def _of_dataset(dataset: LeRobotDataset, where: str, name: str) -> States:
 
 
 def _outcomes(
-    dataset: LeRobotDataset, table: Any, pose: NDArray[np.float64], ends: NDArray[np.int64], where: str
+    dataset: LeRobotDataset, pose: NDArray[np.float64], ends: NDArray[np.int64], where: str
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], str]:
     """Reward and success of the source where it has both, computed as lerobot/pusht has them where not."""
     computed = outcome_columns(coverage_after(pose, ends), ends)
     if not {REWARD, SUCCESS} <= set(dataset.features):
         return computed[REWARD], computed[SUCCESS], COMPUTED
-    reward = read_column(table, REWARD).reshape(-1).astype(np.float32)
-    success = read_column(table, SUCCESS).reshape(-1).astype(np.bool_)
-    known = np.ones(len(pose), bool)
-    known[ends - 1] = False
-    close = np.abs(reward - computed[REWARD]) <= _TOLERANCE  # and what is not a number is not close
-    _check(f"{where}: {REWARD}", reward, computed[REWARD], known & ~close, "the block's pose after it")
+    reward = read_column(dataset, REWARD, np.float32).reshape(-1)
+    success = read_column(dataset, SUCCESS, np.bool_).reshape(-1)
+    wrong = ~(np.abs(reward - computed[REWARD]) <= _TOLERANCE)  # what is not a number is wrong too
+    wrong[ends - 1] = False  # only the source knows the state after an episode's last action
+    _check(f"{where}: {REWARD}", reward, computed[REWARD], wrong, "the block's pose after it")
     _check(f"{where}: {SUCCESS}", success, reward >= 1.0, success != (reward >= 1.0), "its reward")
     return reward, success, OF_THE_SOURCE
 
@@ -134,10 +121,9 @@ def _outcomes(
 def _check(
     where: str, found: NDArray[Any], expected: NDArray[Any], wrong: NDArray[np.bool_], by: str
 ) -> None:
-    frames = np.flatnonzero(wrong)
-    if len(frames):
-        first = frames[0]
+    if wrong.any():
+        first = int(np.argmax(wrong))
         raise IlBenchError(
-            f"{where} is {found[first]} at frame {first}, but {by} makes it {expected[first]} ({len(frames)} "
+            f"{where} is {found[first]} at frame {first}, but {by} makes it {expected[first]} ({wrong.sum()} "
             f"such frames); remove {REWARD} and {SUCCESS}, and they are computed"
         )

@@ -107,13 +107,13 @@ class PolicyCoordinates:
         self.relative = bool(getattr(config, "relative_actions", False))
 
     def chunks(self, seen: Chunks) -> Tensor:
-        """As `Coordinates.chunks`, on the policy's device."""
+        """As `FromTheAgent.chunks`, on the policy's device."""
         batch = self._preprocessor({ACTION: seen.actions, OBS_STATE: seen.agents})
         chunks: Tensor = batch[ACTION]
         return chunks - batch[OBS_STATE][:, None] if self.relative else chunks
 
     def pixels(self, chunks: Tensor, agents: Tensor) -> Tensor:
-        """As `Coordinates.pixels`."""
+        """As `FromTheAgent.pixels`."""
         if self.relative:
             batch = self._preprocessor({ACTION: torch.zeros(len(agents), 1, 2), OBS_STATE: agents})
             chunks = chunks + batch[OBS_STATE][:, None]

@@ -1,13 +1,12 @@
 """Policy x seeds -> episodes, in fixed blocks: the same result whatever the workers, order or selection.
 
-Seeds with the same `seed // BLOCK_SIZE` are one block. A block always runs as one batch of all its seeds,
-wanted or not: so the policy sees the same shapes and draws the same random numbers whichever episodes were
-asked for. Episodes that nobody wanted are dropped. Worlds that are done leave the physics and keep their last
-observation.
+Seeds with the same `seed // BLOCK_SIZE` are one block. A block always runs as one batch of all its seeds, so
+that the policy sees the same shapes and draws the same random numbers whichever episodes were asked for; the
+others are dropped. Worlds that are done leave the physics and keep their last observation.
 
 Blocks finish in any order and are consumed in seed order, a policy's errors too. So a rollout that stops
-early stops at the same block whatever the number of workers, and blocks that others finished beyond it are
-dropped. Only a block that kills its worker three times ends a rollout at once.
+early stops at the same block whatever the number of workers. Only a block that kills its worker three times
+ends a rollout at once.
 """
 
 import time
@@ -68,16 +67,14 @@ def rollout(
             one, picklable if `workers` > 1: each worker process (spawned) calls it once.
         seeds: distinct integers >= 0, in any order.
         workers: number of processes; 1 is this process itself. The outcomes do not depend on it.
-        on_block: called as `on_block(n_done_blocks, n_blocks)` after each block, for progress bars; with
-            `stop`, blocks that are done ahead of their turn do not count yet.
+        on_block: called as `on_block(n_done_blocks, n_blocks)` after each block; with `stop`, blocks that are
+            done ahead of their turn do not count yet.
         journal: open, and of this policy: blocks it holds are not run, and blocks that finish are added to
             it, also when a later one fails. The outcomes do not depend on it.
         stop: asked after every block, the blocks taken in seed order; once it says yes the rest is not run.
         block: runs a block, picklable if `workers` > 1; None: `run_block`, PushT.
 
-    Returns:
-        The outcomes in seed order. `seconds` is the time of this call, plus the time that the blocks from the
-        journal took when they ran.
+    Returns the outcomes in seed order; their `seconds` include those that blocks from the journal once took.
 
     Raises:
         IlBenchError: bad seeds or workers; a policy that raises, or returns the wrong shape or a value that
@@ -123,8 +120,7 @@ class _Queue:
     """
 
     def __init__(self, order: list[int], stop: Stop | None) -> None:
-        self._order = order
-        self._stop = stop
+        self._order, self._stop = order, stop
         self._waiting: dict[int, Outcomes | IlBenchError] = {}
         self.consumed: list[Outcomes] = []
         self.n_finished = 0
@@ -187,18 +183,16 @@ def _blocks(seeds: ArrayLike) -> list[NDArray[np.int64]]:
     if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "iu" or given.min() < 0:
         raise IlBenchError(f"seeds must be a non-empty list of integers >= 0, got {seeds!r}")
     unique, counts = np.unique(given.astype(np.int64), return_counts=True)
-    if len(unique) != len(given):
+    if (counts > 1).any():
         raise IlBenchError(f"seeds must be distinct: seed {unique[counts > 1][0]} is there more than once")
-    edges = np.flatnonzero(np.diff(unique // BLOCK_SIZE)) + 1
-    return np.split(unique, edges)
+    return np.split(unique, np.flatnonzero(np.diff(unique // BLOCK_SIZE)) + 1)
 
 
 def run_block(policy: Policy, wanted: NDArray[np.int64]) -> Outcomes:
     """Run one block in this process, torch on one thread, and return the wanted episodes of it.
 
-    Args:
-        policy: the policy; torch's global generators are seeded with the block's first seed, and restored.
-        wanted: (n,) distinct seeds in rising order, all of one block.
+    Torch's global generators are seeded with the block's first seed, and restored. wanted: (n,) distinct
+    seeds in rising order, all of one block.
     """
     start = time.perf_counter()
     first = int(wanted[0]) // BLOCK_SIZE * BLOCK_SIZE

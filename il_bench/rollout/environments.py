@@ -45,18 +45,17 @@ class EnvironmentRollout:
         observe: Callable[[Any], dict[str, torch.Tensor]] | None,
     ) -> None:
         self._name, self._max_steps, self._observe = name, max_steps, observe or _as_lerobot
-        made = make()
-        if not isinstance(made, gymnasium.Env):
+        self._env = make()
+        if not isinstance(self._env, gymnasium.Env):
             raise IlBenchError(
-                f"environment {name!r}: {made!r} is no gymnasium.Env; register a function that makes one"
+                f"environment {name!r}: {self._env!r} is no gymnasium.Env; register a function that makes one"
             )
-        if not isinstance(made.action_space, gymnasium.spaces.Box):
+        if not isinstance(self._env.action_space, gymnasium.spaces.Box):
             raise IlBenchError(
-                f"environment {name!r}: its actions are {made.action_space}; a policy's actions are numbers, "
-                "so they have to be a Box"
+                f"environment {name!r}: its actions are {self._env.action_space}; a policy's actions are "
+                "numbers, so they have to be a Box"
             )
-        self._env: gymnasium.Env[Any, Any] = made
-        self._actions: gymnasium.spaces.Box = made.action_space
+        self._actions = self._env.action_space
 
     def __enter__(self) -> "EnvironmentRollout":
         return self
@@ -82,9 +81,8 @@ class EnvironmentRollout:
     def run_block(self, policy: Policy, wanted: NDArray[np.int64]) -> Outcomes:
         """Run the wanted seeds (n,), torch on one thread; `max_reward` is 1 for a success, else 0.
 
-        Raises:
-            IlBenchError: the policy or the environment fails, or no info says whether the episode is a
-                success; the error names seed and step.
+        Raises IlBenchError, with seed and step, if the policy or the environment fails, or if no info says
+        whether the episode is a success.
         """
         start = time.perf_counter()
         with one_thread(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):

@@ -1,7 +1,7 @@
 """Finished blocks of a rollout on disk, so that an interrupted run goes on where it stopped.
 
-One file of JSON lines for each policy and track, below the report folder. The first line says what the
-episodes depend on. Every other line is a finished block; it is on the disk before the rollout goes on:
+One file of JSON lines for each policy and track. The first line says what the episodes depend on. Every
+other line is a finished block; it is on the disk before the rollout goes on:
 
     {"schema": 1, "policy": "act", "track": "keypoints", "sha256": "..", "first_seed": 200000,
      "fingerprint": {"task": "PushT", .., "block_size": 50, .., "torch": "2.11.0", .., "device": "cpu"}}
@@ -81,26 +81,20 @@ class Journal:
     """An open journal, see `opened`: the blocks it held, and a place for more."""
 
     def __init__(self, path: Path, file: FileIO, known: list[Outcomes]) -> None:
-        self._path = path
-        self._file = file
+        self._path, self._file = path, file
         self._known: dict[int, tuple[dict[str, Any], float]] = {}  # by seed: its record, its block's seconds
         for block in known:
             self._remember(block)
 
     def recall(self, wanted: NDArray[np.int64]) -> Outcomes | None:
         """Return the episodes of these seeds, (n,) of one block, or None unless all are there."""
-        found = [self._known.get(seed) for seed in wanted.tolist()]
-        known = [each for each in found if each is not None]
-        if len(known) < len(found):
+        if not self._known.keys() >= set(wanted.tolist()):
             return None
-        return Outcomes.from_records([record for record, _ in known], seconds=known[0][1])
+        records, seconds = zip(*(self._known[seed] for seed in wanted.tolist()), strict=True)
+        return Outcomes.from_records(records, seconds[0])
 
     def append(self, block: Outcomes) -> None:
-        """Add a finished block; it is on the disk when this returns.
-
-        Raises:
-            IlBenchError: it cannot be written.
-        """
+        """Add a finished block; it is on the disk when this returns. Raises IlBenchError if it cannot be."""
         self._write({"seconds": block.seconds, "episodes": block.to_records()})
         self._remember(block)
 

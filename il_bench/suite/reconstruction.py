@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from il_bench.data.chunks import CENTRE_PX, Chunks, Coordinates
+from il_bench.data.chunks import CENTRE_PX, Chunks, FromTheAgent
 from il_bench.policies.checkpoint import Checkpoint, LoadedPolicy
 from il_bench.policies.tokenizers import PolicyCoordinates
 from il_bench.protocol import EXPERT
@@ -32,7 +32,7 @@ class FittedTokenizer:
 
     name: str
     tokenizer: Tokenizer
-    coordinates: Coordinates
+    coordinates: FromTheAgent | PolicyCoordinates
     fitted_on: str
     fit_seconds: float | None = None
     data: tuple[str, ...] = ()

@@ -9,10 +9,10 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from il_bench.data import chunks, open_dataset
 from il_bench.data.convert import write_dataset
-from il_bench.data.replay_buffer import ReplayBuffer
 from il_bench.errors import IlBenchError
 from il_bench.policies.checkpoint import Checkpoint, load_policy
 from il_bench.policies.tokenizers import PolicyCoordinates
+from tests.data.conftest import make_buffer
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +83,6 @@ def test_a_policy_that_codes_places_is_not_relative(checkpoint: Path, expert: Le
     [(4, 9, "4 episodes; one in 5 is held out"), (5, 3, "no episode is 5 steps long, as a chunk is")],
 )
 def test_too_little_is_refused(tmp_path: Path, n_episodes: int, length: int, said: str) -> None:
-    n = n_episodes * length
-    place = np.linspace(100.0, 400.0, n, dtype=np.float32)[:, None]
-    buffer = ReplayBuffer(
-        action=np.repeat(place, 2, axis=1),
-        state=np.concatenate([np.repeat(place, 4, axis=1), np.ones((n, 1), np.float32)], axis=1),
-        episode_ends=np.arange(1, n_episodes + 1) * length,
-    )
-    write_dataset(buffer, tmp_path / "few")
+    write_dataset(make_buffer([length] * n_episodes), tmp_path / "few")
     with pytest.raises(IlBenchError, match=said):
         chunks.cut(open_dataset(tmp_path / "few"), 5, held_out=True)

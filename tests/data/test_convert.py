@@ -118,5 +118,5 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, monkeypatch: p
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file, not a folder")
-    with pytest.raises(IlBenchError, match=r"cache.*cannot keep.*IL_BENCH_CACHE"):
+    with pytest.raises(IlBenchError, match=r"cache.*cannot be written.*IL_BENCH_CACHE"):
         open_dataset(save_npz(tmp_path), cache_dir=tmp_path / "cache")

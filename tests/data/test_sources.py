@@ -66,21 +66,15 @@ def test_a_bad_array_is_named(tmp_path: Path, case: str) -> None:
     assert_named(save_npz(tmp_path, **arrays), message)
 
 
-def test_a_truncated_npz_is_named(tmp_path: Path) -> None:
+def test_a_truncated_npz_is_named_and_one_with_flipped_bytes(tmp_path: Path) -> None:
     source = save_npz(tmp_path)
     whole = source.read_bytes()
+    with zipfile.ZipFile(source) as archive:
+        start = archive.getinfo("state.npy").header_offset
     for size in (0, 1, 100, len(whole) // 2, len(whole) - 1):
         source.write_bytes(whole[:size])
         assert_named(source, r"not a readable \.npz|damaged")
-
-
-def test_an_npz_with_flipped_bytes_is_named(tmp_path: Path) -> None:
-    source = save_npz(tmp_path)
-    with zipfile.ZipFile(source) as archive:
-        start = archive.getinfo("state.npy").header_offset
-    damaged = bytearray(source.read_bytes())
-    damaged[start + 60 : start + 90] = bytes(30)
-    source.write_bytes(damaged)
+    source.write_bytes(whole[: start + 60] + bytes(30) + whole[start + 90 :])
     assert_named(source, r"damaged, copy it again|plain number arrays")
 
 
@@ -164,9 +158,7 @@ def set_action(root: Path, frame: int, *values: float) -> None:
 
 
 def set_episodes(root: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    edit_data(
-        root, lambda frames: frames.update({"episode_index": change(frames["episode_index"].to_numpy())})
-    )
+    edit_data(root, lambda frames: frames.update({"episode_index": change(frames["episode_index"].values)}))
 
 
 def truncate(path: Path) -> None:
@@ -185,10 +177,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "info shape": (lambda root: edit_info(root, features=3), r"info\.json: not a LeRobot info file"),
     "version": (lambda root: edit_info(root, codebase_version="v2.1"), r"v2\.1, expected v3\.0; convert it"),
     "truncated": (lambda root: truncate(next(root.glob("data/*/*"))), r"file-000\.parquet: damaged parquet"),
-    "no data": (
-        lambda root: shutil.rmtree(root / "data"),
-        r"no data/\*/\*\.parquet; the dataset is empty or",
-    ),
+    "no data": (lambda root: shutil.rmtree(root / "data"), r"no data/\*/\*\.parquet; the dataset is empty"),
     "no tasks": (lambda root: (root / "meta/tasks.parquet").unlink(), r"no meta/tasks\.parquet"),
     "no episodes": (lambda root: shutil.rmtree(root / "meta/episodes"), r"no meta/episodes"),
     "frames": (lambda root: edit_info(root, total_frames=19), r"hold 18 rows but .* total_frames = 19"),
@@ -196,10 +185,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no action": (lambda root: without(root, "action"), r"no feature action"),
     "blind": (lambda root: without(root, "observation.environment_state"), r"the block would be unseen"),
     "nan": (lambda root: set_action(root, 7, 1, np.nan), r"action: nan at frame 7, column 1"),
-    "range": (
-        lambda root: set_action(root, 3, 1, 700),
-        r"action: 700 at frame 3, column 1, outside \[0, 512\]",
-    ),
+    "range": (lambda root: set_action(root, 3, 1, 700), r"700 at frame 3, column 1, outside \[0, 512\]"),
     "lacking": (lambda root: set_episodes(root, np.zeros_like), r"lack episodes \[1, 2, 3\] of the 4"),
     "episodes": (lambda root: set_episodes(root, np.flip), r"episode_index at row 0 is not 0"),
 }

@@ -1,10 +1,9 @@
 """Demonstrations that several files need, and what they look at."""
 
-from collections.abc import Iterator
+import json
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -18,17 +17,9 @@ from il_bench.demos.states import read_states
 from il_bench.pusht.geometry import block_keypoints
 from il_bench.pusht.renderer import Renderer
 from il_bench.pusht.simulator import Simulator
+from tests.data.conftest import _on_its_own  # noqa: F401 (no files outside the temporary folder)
 
 LENGTHS = (14, 9)
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _on_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No files outside the temporary folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("huggingface"))
-        patch.setenv("IL_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 class Played:
@@ -94,6 +85,11 @@ def invoke(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["demos", *map(str, arguments)])
 
 
+def facts_of(root: Path) -> dict[str, Any]:
+    """What a data set says of where it comes from."""
+    return json.loads((root / "meta" / "il_bench.json").read_text())
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -103,4 +99,4 @@ def opened(root: Path) -> LeRobotDataset:
 
 
 def column(dataset: LeRobotDataset, key: str) -> np.ndarray:
-    return read_column(dataset.hf_dataset.with_format("numpy"), key)
+    return read_column(dataset, key)

@@ -1,5 +1,6 @@
 """`il-bench demos check`, and LeRobot's own checks and tools on data sets that were made here."""
 
+import copy
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from il_bench.data import open_dataset
 from il_bench.demos.check import check_dataset
 from il_bench.demos.replay import Drawer
 from tests.demos.conftest import Played, invoke, opened
+from tests.small_policies import SMALL
 
 HUMAN_DATA = os.environ.get("IL_BENCH_HUMAN_DATA")
 
@@ -42,13 +44,6 @@ def test_a_check_notices_other_frames(built: Path, played: Played, tmp_path: Pat
         assert result.exit_code == 2 and message in result.output
 
 
-def _edit_stats(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = root / "meta" / "stats.json"
-    stats = json.loads(path.read_text())
-    change(stats)
-    path.write_text(json.dumps(stats))
-
-
 def _edit_timestamps(root: Path) -> None:
     (path,) = root.glob("data/*/*.parquet")
     table = pq.read_table(path)
@@ -58,26 +53,26 @@ def _edit_timestamps(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("edit_stats", "message"),
     [
-        (
-            lambda root: _edit_stats(root, lambda s: s.pop("action")),
-            "statistics: ValueError: no statistics of action",
-        ),
-        (lambda root: _edit_stats(root, lambda s: s["action"].update(max=[1.0, 2.0])), "action: max is"),
-        (
-            lambda root: _edit_stats(root, lambda s: s["observation.image"].update(mean=[0.5])),
-            "must be (3,1,1)",
-        ),
-        (_edit_timestamps, "timestamps: ValueError: up to"),
+        (lambda stats: stats.pop("action"), "statistics: ValueError: no statistics of action"),
+        (lambda stats: stats["action"].update(max=[1.0, 2.0]), "action: max is"),
+        (lambda stats: stats["observation.image"].update(mean=[0.5]), "must be (3,1,1)"),
+        (None, "timestamps: ValueError: up to"),
     ],
 )
 def test_a_check_notices_damage(
-    damage: Callable[[Path], object], message: str, built: Path, tmp_path: Path
+    edit_stats: Callable[[dict[str, Any]], object] | None, message: str, built: Path, tmp_path: Path
 ) -> None:
     root = shutil.copytree(built, tmp_path / "copy")
     assert all(finding.passed for finding in check_dataset(root))
-    damage(root)
+    if edit_stats is None:
+        _edit_timestamps(root)
+    else:
+        path = root / "meta" / "stats.json"
+        stats = json.loads(path.read_text())
+        edit_stats(stats)
+        path.write_text(json.dumps(stats))
     result = invoke("check", root)
     assert result.exit_code == 1
     assert "NOT OK" in result.output and message in result.output
@@ -86,7 +81,7 @@ def test_a_check_notices_damage(
 # --- LeRobot's own ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", ["images", "video", "keypoints", "expert"])
+@pytest.mark.parametrize("which", ["built", "filmed", "source", "two_solved"])
 def test_data_sets_made_here_pass_lerobots_own_validation(
     which: str,
     request: pytest.FixtureRequest,
@@ -97,20 +92,12 @@ def test_data_sets_made_here_pass_lerobots_own_validation(
     """LeRobot 0.6 checks frames where they are recorded and statistics where data sets are joined; the rest
     of its validation is that its tools take a data set.
     """
-    roots = {
-        "images": lambda: request.getfixturevalue("built"),
-        "video": lambda: request.getfixturevalue("filmed"),
-        "keypoints": lambda: Path(open_dataset(source).root),
-        "expert": lambda: request.getfixturevalue("two_solved"),
-    }
-    root = shutil.copytree(roots[which](), tmp_path / "copy")
+    found = open_dataset(source).root if which == "source" else request.getfixturevalue(which)
+    root = shutil.copytree(found, tmp_path / "copy")
     findings = check_dataset(root)
     assert [finding.what for finding in findings if not finding.passed] == [], findings
     dataset = opened(root)
-    before = {
-        key: {name: value.copy() for name, value in stats.items()}
-        for key, stats in dataset.meta.stats.items()
-    }
+    before = copy.deepcopy(dataset.meta.stats)
     recomputed = recompute_stats(dataset).meta.stats
     for key in ("observation.state", "action", "next.reward"):
         for name in ("min", "max", "mean", "std", "count"):
@@ -127,23 +114,11 @@ def test_data_sets_made_here_pass_lerobots_own_validation(
 @pytest.mark.parametrize("which", ["built", "filmed"])
 def test_lerobot_train_takes_it(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     root = request.getfixturevalue(which)
+    policy = {"type": "act", "device": "cpu", "push_to_hub": False, **SMALL["act"]}
     arguments = [
-        "--policy.type=act",
-        "--policy.device=cpu",
-        "--policy.push_to_hub=false",
-        "--policy.pretrained_backbone_weights=null",
-        "--policy.chunk_size=4",
-        "--policy.n_action_steps=4",
-        "--policy.dim_model=16",
-        "--policy.n_heads=2",
-        "--policy.dim_feedforward=16",
-        "--dataset.repo_id=local/pixels",
-        f"--dataset.root={root}",
-        "--dataset.video_backend=pyav",
-        "--batch_size=2",
-        "--steps=2",
-        "--num_workers=0",
-        "--wandb.enable=false",
+        *(f"--policy.{key}={json.dumps(value).strip('"')}" for key, value in policy.items()),
+        *("--dataset.repo_id=local/pixels", f"--dataset.root={root}", "--dataset.video_backend=pyav"),
+        *("--batch_size=2", "--steps=2", "--num_workers=0", "--wandb.enable=false"),
         f"--output_dir={tmp_path / 'run'}",
     ]
     program = Path(sys.executable).with_name("lerobot-train")
@@ -172,21 +147,11 @@ def test_a_human_episode_looks_as_it_was_recorded(human: Path, tmp_path: Path) -
     episode = int(np.diff(ends, prepend=0).argmin())
     start, end = int(ends[episode - 1]), int(ends[episode])
     (which,) = np.flatnonzero((frames["index"] >= start) & (frames["index"] < end))
-    np.savez(
-        tmp_path / "one.npz",
-        state=arrays["state"][start:end],
-        action=arrays["action"][start:end],
-        episode_ends=[end - start],
-    )
-    np.savez(
-        tmp_path / "frames.npz",
-        index=frames["index"][which : which + 1] - start,
-        image=frames["image"][which : which + 1],
-    )
-    result = invoke(
-        *("build", "--from", tmp_path / "one.npz", "--frames", tmp_path / "frames.npz"),
-        *("--output", tmp_path / "pixels"),
-    )
+    one, frame = tmp_path / "one.npz", tmp_path / "frames.npz"
+    episode = {key: arrays[key][start:end] for key in ("state", "action")}
+    np.savez(one, **episode, episode_ends=[end - start])
+    np.savez(frame, index=frames["index"][[which]] - start, image=frames["image"][[which]])
+    result = invoke("build", "--from", one, "--frames", frame, "--output", tmp_path / "pixels")
     assert result.exit_code == 0, result.output
     assert "ok      frames as stored" in result.output
 

@@ -1,6 +1,5 @@
 """`il-bench demos make`: the same data whatever the workers, and nothing left out silently."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from il_bench.policies.checkpoint import load_policy
 from il_bench.pusht.batch import PushTBatch
 from il_bench.pusht.simulator import Simulator
 from il_bench.rollout import executors, run_block
-from tests.demos.conftest import column, contents, invoke
+from tests.demos.conftest import column, contents, facts_of, invoke
 from tests.rollout.policies import LastFirst
 
 # Two tasks of two episodes: seeds of the same ten are made by one worker.
@@ -112,7 +111,7 @@ def test_it_opens_as_lerobot_dataset_and_in_windows(made: Path) -> None:
 
 def test_frames_and_provenance_tell_the_same_story(made: Path) -> None:
     dataset = open_dataset(made)
-    facts = json.loads((made / "meta" / "il_bench.json").read_text())
+    facts = facts_of(made)
     ends = np.array(dataset.meta.episodes["dataset_to_index"])
     episodes = facts["episodes"]
     assert [episode["seed"] for episode in episodes] == list(range(SEED, SEED + EPISODES))
@@ -187,7 +186,7 @@ def test_unsolved_episodes_are_left_out_listed_and_said(
     assert result.exit_code == 0, result.output
     assert f"not solved within 300 steps: 1 (seeds {SEED + 1})" in result.output
     assert open_dataset(tmp_path / "demos").num_episodes == 1
-    facts = json.loads((tmp_path / "demos" / "meta" / "il_bench.json").read_text())
+    facts = facts_of(tmp_path / "demos")
     (left_out,) = facts["parts"][0]["left_out"]
     assert (left_out["seed"], left_out["steps"], left_out["success"]) == (SEED + 1, 300, False)
     result = invoke("make", "--episodes", 1, "--seed", SEED + 1, "--output", tmp_path / "none")
@@ -213,18 +212,14 @@ class Watched:
     """A policy, and what it saw and did."""
 
     def __init__(self, policy: Any) -> None:
-        self.policy = policy
+        self.policy, self.reset = policy, policy.reset
         self.seen: list[dict[str, np.ndarray]] = []
         self.said: list[np.ndarray] = []
 
-    def reset(self) -> None:
-        self.policy.reset()
-
     def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         self.seen.append({key: value.numpy().copy() for key, value in batch.items()})
-        action = self.policy.select_action(batch)
-        self.said.append(action.numpy().copy())
-        return action
+        self.said.append(self.policy.select_action(batch).numpy().copy())
+        return torch.from_numpy(self.said[-1])
 
 
 def test_the_expert_goes_on_where_the_policy_left_off(checkpoint: Path, tmp_path: Path) -> None:
@@ -232,7 +227,7 @@ def test_the_expert_goes_on_where_the_policy_left_off(checkpoint: Path, tmp_path
     output = tmp_path / "dagger"
     make_demos(output, episodes=3, seed=seeds[0], from_policy=str(checkpoint), takeover_max=30)
     dataset = open_dataset(output)
-    facts = json.loads((output / "meta" / "il_bench.json").read_text())
+    facts = facts_of(output)
     starts = np.array(dataset.meta.episodes["dataset_from_index"])
     assert facts["parts"][0]["made"]["policy"]["sha256"] == load_policy(checkpoint).sha256
     assert max(episode["takeover"] for episode in facts["episodes"]) > 5  # and not the start states
@@ -262,7 +257,7 @@ def test_what_the_policy_solves_can_be_left_out(tmp_path: Path) -> None:
     output = tmp_path / "unsolved"
     settings = {"from_policy": "bet", "takeover_max": 100, "only_unsolved": True}
     make_demos(output, episodes=len(seeds), seed=2_000, **settings)
-    facts = json.loads((output / "meta" / "il_bench.json").read_text())
+    facts = facts_of(output)
     assert [episode["seed"] for episode in facts["episodes"]] == unsolved
     assert facts["parts"][0]["command"].endswith("--takeover-max 100 --only-unsolved")
 
@@ -286,7 +281,7 @@ def test_takeovers_are_uniform_and_before_the_policy_has_solved_it() -> None:
 def test_the_embedded_set_opens_and_is_small() -> None:
     dataset = open_dataset("expert")
     root = Path(dataset.root)
-    facts = json.loads((root / "meta" / "il_bench.json").read_text())
+    facts = facts_of(root)
     assert facts["parts"][0]["command"] == "il-bench demos make --episodes 200 --seed 0"
     seeds = {episode["seed"] for episode in facts["episodes"] + facts["parts"][0]["left_out"]}
     assert seeds == set(range(200))

@@ -13,7 +13,7 @@ from il_bench.data.convert import write_columns
 from il_bench.demos.describe import measure
 from il_bench.demos.merge import merge_demos
 from il_bench.errors import IlBenchError
-from tests.demos.conftest import column, invoke
+from tests.demos.conftest import column, facts_of, invoke
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_frames_and_provenance_follow_one_another(two_solved: Path, people: Path
     for key in ("observation.state", "observation.environment_state", "action", "next.reward", "frame_index"):
         parts = np.concatenate([column(part, key) for part in (first, second)])
         np.testing.assert_array_equal(column(both, key), parts, err_msg=key)
-    facts = json.loads((output / "meta" / "il_bench.json").read_text())
+    facts = facts_of(output)
     assert [(part["source"], part["n_episodes"]) for part in facts["parts"]] == [
         ("expert-demos", 2),
         ("people.npz", 3),
@@ -58,7 +58,7 @@ def test_frames_and_provenance_follow_one_another(two_solved: Path, people: Path
     np.testing.assert_array_equal(both.meta.stats["action"]["max"], high)
     again = merge_demos([output, tmp_path / "other"], tmp_path / "three")
     assert again.num_episodes == both.num_episodes + 1
-    facts = json.loads((tmp_path / "three" / "meta" / "il_bench.json").read_text())
+    facts = facts_of(tmp_path / "three")
     assert [part["source"] for part in facts["parts"]] == ["expert-demos", "people.npz", "other"]
     windows = Windows(both, {"action": [0.0, 0.1]})
     assert windows.batch(torch.tensor([len(windows) - 1]))["action_is_pad"].tolist() == [[False, True]]
@@ -73,7 +73,9 @@ def test_what_cannot_be_merged_is_named(two_solved: Path, people: Path, tmp_path
     with pytest.raises(IlBenchError, match="expert-demos: is there already"):
         merge_demos([two_solved, people], two_solved)
     copy_of(two_solved, tmp_path / "other", "arm")
-    with pytest.raises(IlBenchError, match="other: robot_type 'arm', not '2d pointer' as expert-demos"):
+    with pytest.raises(
+        IlBenchError, match=r"other: not as expert-demos \(robot_type was '2d pointer', is 'arm'\)"
+    ):
         merge_demos([two_solved, tmp_path / "other"], output)
     assert not output.exists()
 

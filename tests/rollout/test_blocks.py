@@ -138,10 +138,7 @@ def breaks(batch: Batch, step: int, *, at: int, how: str) -> Any:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (
-            "raise",
-            r"at seeds 200000-200049, step 3: RuntimeError: out of ideas \(test_blocks.py, line \d+\)",
-        ),
+        ("raise", r"at seeds 200000-200049, step 3: RuntimeError: out of ideas \(test_blocks.py, line \d+\)"),
         ("parse", r"step 3: JSONDecodeError: .*\(test_blocks.py, line \d+\)"),
         ("nan", r"action \[\d+\.\d+, nan\] at seed 200012, step 3; expected finite"),
         ("inf", r"action \[inf, inf\] at seed 200000, step 3; expected finite"),
@@ -159,9 +156,7 @@ def test_a_policy_whose_reset_fails_is_named() -> None:
         def reset(self) -> None:
             raise KeyError("codebook")
 
-    with pytest.raises(
-        IlBenchError, match=r"reset\(\), seeds 200000-200049: KeyError: 'codebook' \(test_blocks"
-    ):
+    with pytest.raises(IlBenchError, match=r"reset\(\), seeds 200000-200049: KeyError: 'codebook' \(test_b"):
         rollout(Broken(), [FIRST])
 
 

@@ -18,10 +18,6 @@ from il_bench.rollout.executors import InlineExecutor, ProcessExecutor
 TASKS = list(range(6))
 
 
-def name(task: Any) -> str:
-    return f"task {task}"
-
-
 def load() -> int:
     return 100
 
@@ -41,7 +37,7 @@ def wait_until(condition: Any, seconds: float = 60.0) -> None:
 def test_every_task_is_run_once_whatever_the_number_of_workers(workers: int) -> None:
     expected = list(InlineExecutor().run(load, add, TASKS))
     assert expected == [100, 101, 102, 103, 104, 105]
-    assert sorted(ProcessExecutor(workers).run(load, add, TASKS, name=name)) == expected
+    assert sorted(ProcessExecutor(workers).run(load, add, TASKS)) == expected
 
 
 def noted(folder: Path, policy: int, task: int) -> tuple[int, int]:
@@ -55,7 +51,7 @@ def noted(folder: Path, policy: int, task: int) -> tuple[int, int]:
 
 
 def test_a_killed_worker_costs_its_own_task_and_nothing_else(tmp_path: Path) -> None:
-    found = dict(ProcessExecutor(3).run(load, partial(noted, tmp_path), TASKS, name=name))
+    found = dict(ProcessExecutor(3).run(load, partial(noted, tmp_path), TASKS))
     assert sorted(found) == TASKS
     # The others were not disturbed: nothing else was started twice.
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -77,9 +73,8 @@ def dies(how: str, policy: int, task: int) -> int:
 @pytest.mark.parametrize(("how", "said"), [("exit", "exit code 7"), ("kill", "signal 9: too little memory")])
 def test_a_task_that_kills_every_worker_is_named_after_three(how: str, said: str) -> None:
     done = []
-    with pytest.raises(IlBenchError, match=f"^task 1: 3 worker processes died running it .{said}"):
-        for result in ProcessExecutor(2).run(load, partial(dies, how), TASKS, name=name):
-            done.append(result)
+    with pytest.raises(IlBenchError, match=f"^1: 3 worker processes died running it .{said}"):
+        done.extend(ProcessExecutor(2).run(load, partial(dies, how), TASKS))
     assert 0 in done
     assert not multiprocessing.active_children()
 
@@ -109,7 +104,7 @@ def fails_oddly(*_: Any) -> Any:
 )
 def test_what_a_worker_raises_is_raised_here(load: Any, run: Any, kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said) as caught:
-        list(ProcessExecutor(2).run(load, run, TASKS, name=name))
+        list(ProcessExecutor(2).run(load, run, TASKS))
     if kind is not IlBenchError:  # which is the user's to mend: one sentence
         assert "in fails" in "".join(caught.value.__notes__), "where in the worker it was raised"
 
@@ -118,7 +113,7 @@ def test_what_cannot_be_sent_to_a_worker_is_named() -> None:
     with pytest.raises(
         IlBenchError, match=r"workers=2: .*<lambda>.* cannot be sent .* top level of a module"
     ):
-        list(ProcessExecutor(2).run(lambda: 1, add, TASKS, name=name))
+        list(ProcessExecutor(2).run(lambda: 1, add, TASKS))
 
 
 def slow(policy: int, task: int) -> int:
@@ -127,7 +122,7 @@ def slow(policy: int, task: int) -> int:
 
 
 def test_a_caller_that_stops_does_not_wait_for_busy_workers() -> None:
-    results = ProcessExecutor(2).run(load, slow, TASKS, name=name)
+    results = ProcessExecutor(2).run(load, slow, TASKS)
     assert next(results) == 0
     start = time.monotonic()
     results.close()
@@ -142,7 +137,7 @@ def pid_then_nap(folder: Path, policy: int, task: int) -> int:
 
 
 def run_long(folder: str) -> None:
-    list(ProcessExecutor(2).run(load, partial(pid_then_nap, Path(folder)), list(range(10_000)), name=name))
+    list(ProcessExecutor(2).run(load, partial(pid_then_nap, Path(folder)), list(range(10_000))))
 
 
 def alive(pid: int) -> bool:

@@ -54,17 +54,16 @@ def journal_in(folder: Path, *, resume: bool) -> AbstractContextManager[Journal]
     return opened(folder / "mixed.jsonl", Conditions("mixed", "keypoints", "", FIRST, {}), resume=resume)
 
 
-def test_finished_blocks_are_not_run_again(
-    wandered: Outcomes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The first wanted seed of every block that is run."""
     run: list[int] = []
     run_block = module.run_block
+    monkeypatch.setattr(module, "run_block", lambda p, w: run.append(int(w[0])) or run_block(p, w))
+    return run
 
-    def counted(policy: Policy, wanted: np.ndarray) -> Outcomes:
-        run.append(int(wanted[0]))
-        return run_block(policy, wanted)
 
-    monkeypatch.setattr(module, "run_block", counted)
+def test_finished_blocks_are_not_run_again(wandered: Outcomes, tmp_path: Path, run: list[int]) -> None:
     seen: list[tuple[int, int]] = []
     with journal_in(tmp_path, resume=False) as mine:
         rollout(Wander, range(FIRST + BLOCK_SIZE, FIRST + 2 * BLOCK_SIZE), journal=mine)
@@ -147,14 +146,12 @@ def test_the_first_block_that_fails_is_the_one_that_is_named(monkeypatch: pytest
 
 
 def test_a_resumed_rollout_stops_where_it_would_have_stopped(
-    wandered: Outcomes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wandered: Outcomes, tmp_path: Path, run: list[int]
 ) -> None:
     """The journal has a block too many, which another worker had finished, and lacks one."""
     with journal_in(tmp_path, resume=False) as mine:
         rollout(Wander, [*range(FIRST, FIRST + 50), *range(FIRST + 100, FIRST + 150)], journal=mine)
-    run: list[int] = []
-    run_block = module.run_block
-    monkeypatch.setattr(module, "run_block", lambda p, w: run.append(int(w[0])) or run_block(p, w))
+    run.clear()
     with journal_in(tmp_path, resume=True) as mine:
         found = rollout(Wander, SEEDS, journal=mine, stop=hundred)
     assert found.to_records() == wandered.to_records()[:100]

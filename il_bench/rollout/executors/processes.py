@@ -1,8 +1,7 @@
 """Tasks in several processes of this machine.
 
-A worker process that dies costs only the task it had: another takes its place and runs the task again, while
-the others go on undisturbed. (A `ProcessPoolExecutor` gives up all its workers and their tasks when one dies,
-and cannot say whose task it was.)
+A worker process that dies costs only the task it had: another takes its place and runs the task again. (A
+`ProcessPoolExecutor` gives up all its workers and their tasks, and cannot say whose task it was.)
 """
 
 import pickle
@@ -45,7 +44,13 @@ class ProcessExecutor:
             IlBenchError: `load` or `function` cannot be pickled; a task killed its worker MAX_DEATHS times.
             Exception: whatever `load` or `function` raised in a worker.
         """
-        payload = self._pickled(load, function)
+        try:
+            payload = pickle.dumps((load, function))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise IlBenchError(
+                f"workers={self._workers}: {load!r} cannot be sent to a worker process ({error}); give a "
+                "function or an object of a class that stands at the top level of a module, or use workers=1"
+            ) from error
         waiting, deaths = deque(range(len(tasks))), Counter[int]()
         team: list[_Worker] = []
         try:
@@ -75,15 +80,6 @@ class ProcessExecutor:
                 worker.stop()
             for worker in team:
                 worker.end()
-
-    def _pickled(self, load: object, function: object) -> bytes:
-        try:
-            return pickle.dumps((load, function))
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise IlBenchError(
-                f"workers={self._workers}: {load!r} cannot be sent to a worker process ({error}); give a "
-                "function or an object of a class that stands at the top level of a module, or use workers=1"
-            ) from error
 
 
 class _Worker:
@@ -175,11 +171,10 @@ def _work(connection: Connection, payload: bytes) -> None:
 
 def _sendable(error: Exception) -> Exception:
     """Return the error with its traceback as a note, as something that certainly survives pickling."""
-    note = "in a worker process:\n" + "".join(traceback.format_exception(error))
     try:
         sent: Exception = pickle.loads(pickle.dumps(error))
     except Exception:  # an error of somebody's own class, whose arguments are not those of its __init__
         sent = IlBenchError(f"{type(error).__name__}: {error}")
     if not isinstance(sent, IlBenchError):
-        sent.add_note(note)
+        sent.add_note("in a worker process:\n" + "".join(traceback.format_exception(error)))
     return sent
