@@ -19,16 +19,12 @@ CENTRE_PX = 256.0
 
 @dataclass(frozen=True, eq=False)
 class Chunks:
-    """N chunks of W actions that lie within their episodes.
+    """N chunks of W actions that lie within their episodes."""
 
-    actions: (N, W, 2) px. agents: (N, 2) px, where the agent is when each chunk begins. episodes, frames:
-    (N,) int64, the episode of each and the frame of it where each begins.
-    """
-
-    actions: Tensor
-    agents: Tensor
-    episodes: Tensor
-    frames: Tensor
+    actions: Tensor  # (N, W, 2) px
+    agents: Tensor  # (N, 2) px, where the agent is when each chunk begins
+    episodes: Tensor  # (N,) int64, the episode of each
+    frames: Tensor  # (N,) int64, the frame of the episode where each begins
 
 
 @dataclass(frozen=True)
@@ -49,8 +45,7 @@ class FromTheAgent:
 def cut(dataset: LeRobotDataset, chunk_size: int, *, held_out: bool) -> Chunks:
     """Every whole chunk of `chunk_size` actions in the held-out episodes, or in all the others.
 
-    Raises:
-        IlBenchError: the dataset has too few episodes to hold one out, or none is as long as a chunk.
+    Raises IlBenchError if there are too few episodes to hold one out, or if none is as long as a chunk.
     """
     n_episodes = dataset.meta.total_episodes
     if n_episodes < HELD_OUT_EVERY:

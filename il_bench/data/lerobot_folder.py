@@ -25,8 +25,7 @@ VIDEO_BACKEND = "pyav"
 def open_folder(root: Path) -> LeRobotDataset:
     """Open the LeRobotDataset v3 in the folder ``root``.
 
-    Raises:
-        IlBenchError: a file is missing or damaged, the format is not v3, or the data are not PushT's.
+    Raises IlBenchError if a file is missing or damaged, the format is not v3, or the data are not PushT's.
     """
     info = _read_info(root)
     _check_files(root, info)
@@ -41,8 +40,7 @@ def open_folder(root: Path) -> LeRobotDataset:
 def check_dataset(where: str, dataset: LeRobotDataset) -> None:
     """Check that an opened LeRobotDataset holds PushT demonstrations.
 
-    Raises:
-        IlBenchError: naming ``where`` (folder or Hub id), the feature and the value.
+    Raises IlBenchError, naming ``where`` (folder or Hub id), the feature and the value.
     """
     _check_features(where, dataset)
     places, actions = (checks.POSITION_LOW, checks.POSITION_HIGH), (ACTION_LOW, ACTION_HIGH)
@@ -120,8 +118,7 @@ def _episode_indices(root: Path, pattern: str, total: str, info: dict[str, Any])
 
 
 def _check_features(where: str, dataset: LeRobotDataset) -> None:
-    missing = [key for key in COLUMNS if key not in dataset.features]
-    if missing:
+    if missing := [key for key in COLUMNS if key not in dataset.features]:
         raise IlBenchError(
             f"{where}: no feature {', '.join(missing)} (found: {', '.join(sorted(dataset.features))});"
             f" PushT data have {' and '.join(COLUMNS)}"

@@ -44,8 +44,7 @@ def arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
 def read_replay_buffer(path: Path) -> ReplayBuffer:
     """Read and check a replay buffer: a ``.npz`` file, or a zarr folder (format 2 or 3) with ZARR_PATHS.
 
-    Raises:
-        IlBenchError: the file is of another type, truncated, or an array of it is missing or wrong.
+    Raises IlBenchError if it is of another type, truncated, or if an array of it is missing or wrong.
     """
     raw = _read_zarr(path) if path.is_dir() else _read_npz(path)
     action, state, ends = (raw[name] for name in ARRAYS)
@@ -108,8 +107,7 @@ def _read_zarr_array(path: Path, name: str, array: Any) -> NDArray[Any]:
 
 
 def _check_names(path: Path, expected: tuple[str, ...], found: list[str]) -> None:
-    missing = [name for name in expected if name not in found]
-    if missing:
+    if missing := [name for name in expected if name not in found]:
         raise IlBenchError(
             f"{path}: no array {', '.join(missing)} (found: {', '.join(sorted(found)) or 'none'});"
             f" a replay buffer has {', '.join(expected)}"

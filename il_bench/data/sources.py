@@ -24,19 +24,17 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 def open_dataset(source: str | Path, *, cache_dir: str | Path | None = None) -> LeRobotDataset:
     """Open PushT demonstrations, checked, as a LeRobotDataset v3.
 
-    Args:
-        source: one of
-            - `expert`: the demonstrations by PushT's expert that il_bench carries (a folder of that name is
-              `./expert`);
-            - a Hub id such as `lerobot/pusht_keypoints` (a local path of that name comes first);
-            - a folder with a LeRobotDataset v3 (it holds `meta/info.json`);
-            - a replay buffer of Diffusion Policy: a `.npz` file with the arrays action, state and
-              episode_ends, a `.zarr` folder, or a folder that holds `human_demos.npz` or one of the two. It
-              is converted to the features of `lerobot/pusht_keypoints`.
-        cache_dir: where converted replay buffers are kept; by default $IL_BENCH_CACHE or ~/.cache/il_bench.
+    source: one of
+        - `expert`: the demonstrations by PushT's expert that il_bench carries (a folder of that name is
+          `./expert`);
+        - a Hub id such as `lerobot/pusht_keypoints` (a local path of that name comes first);
+        - a folder with a LeRobotDataset v3 (it holds `meta/info.json`);
+        - a replay buffer of Diffusion Policy: a `.npz` file with the arrays action, state and episode_ends, a
+          `.zarr` folder, or a folder that holds `human_demos.npz` or one of the two. It is converted to the
+          features of `lerobot/pusht_keypoints`.
+    cache_dir: where converted replay buffers are kept; by default $IL_BENCH_CACHE or ~/.cache/il_bench.
 
-    Raises:
-        IlBenchError: one line that names the file, array and value at fault, and the way out.
+    Raises IlBenchError: one line that names the file, array and value at fault, and the way out.
     """
     if source == EXPERT:
         return open_folder(EXPERT_FOLDER)
@@ -55,8 +53,7 @@ def open_dataset(source: str | Path, *, cache_dir: str | Path | None = None) -> 
 def find_replay_buffer(path: Path) -> Path:
     """The replay buffer that `path` means: itself, or the one in the folder `path`.
 
-    Raises:
-        IlBenchError: there is none, or more than one.
+    Raises IlBenchError if there is none, or more than one.
     """
     if path.is_file():
         if path.suffix == ".npz":

@@ -73,12 +73,9 @@ def make(
     with _one_line(kept="blocks of episodes"):
         from il_bench.demos.make import TAKEOVER_MAX, make_demos
 
-        for option, given in (
-            ("--takeover-max", takeover_max is not None),
-            ("--only-unsolved", only_unsolved),
-        ):
-            if given and from_policy is None:
-                raise IlBenchError(f"{option}: nobody drives before the expert; add --from-policy")
+        if from_policy is None and (only_unsolved or takeover_max is not None):
+            option = "--only-unsolved" if only_unsolved else "--takeover-max"
+            raise IlBenchError(f"{option}: nobody drives before the expert; add --from-policy")
         with _progress(episodes) as on_block:
             made = make_demos(
                 output,
@@ -257,7 +254,6 @@ def _print_table(title: str, numbers: dict[str, Any]) -> None:
         ("actions, px: lowest, highest", "action_range", (0, 1), ".0f"),
     ):
         values = [numbers[key][name] for name in names] or [numbers[key]]
-        table.add_row(
-            label, ", ".join("unknown" if value is None else format(value, how) for value in values)
-        )
+        said = ("unknown" if value is None else format(value, how) for value in values)
+        table.add_row(label, ", ".join(said))
     Console().print(table)

@@ -49,8 +49,7 @@ def make_demos(
         from_policy: a policy as `load_policy` takes it, which drives first; recorded is what the expert does
             after it has taken over (DAgger).
         takeover_max: the takeover comes after 0 .. takeover_max steps, drawn for each episode.
-        only_unsolved: leave out the episodes that the policy solves within takeover_max steps, so that the
-            data hold what it cannot do.
+        only_unsolved: leave out the episodes that the policy solves within takeover_max steps.
         workers: number of processes.
 
     Raises:

@@ -27,8 +27,7 @@ _REPEAT = "make room and repeat the command, finished episodes are kept"
 def is_made(output: Path, inputs: Inputs) -> bool:
     """Whether `output` is there, made from the same inputs; False if the folder is free.
 
-    Raises:
-        IlBenchError: `output` is something else, or made from other inputs (names those that differ).
+    Raises IlBenchError if it is something else, or made from other inputs; names those that differ.
     """
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False
@@ -46,11 +45,8 @@ def make_once(output: Path, inputs: Inputs, write: Callable[[Path, Path], None])
     """Make `output` unless it is made; a call that was interrupted goes on with what `write` finished.
 
     write: called as `write(partial, whole)`. It writes the dataset into the new folder `whole`, and keeps
-    finished episodes in the folder `partial`, where the next call finds them.
-
-    Raises:
-        IlBenchError: as `is_made`; `DIR.partial` is of other inputs or in use by another process; or a folder
-            cannot be written.
+    finished episodes in the folder `partial`, where the next call finds them. Raises IlBenchError as
+    `is_made`; if `DIR.partial` is of other inputs or in use; or if a folder cannot be written.
     """
     if is_made(output, inputs):
         return
@@ -73,12 +69,12 @@ def _claim(partial: Path, inputs: Inputs) -> None:
     """Check that the folder is of these inputs; if it is new, say so in it."""
     path = partial / "made.json"
     if not path.exists():
-        names = [child.name for child in partial.iterdir()]
-        if foreign := [name for name in names if name != "lock" and not name.startswith(".")]:
-            raise IlBenchError(
-                f"{partial}: holds {foreign[0]}, which no `il-bench demos` command left there; move it away, "
-                f"or {_ELSEWHERE}"
-            )
+        for child in partial.iterdir():
+            if child.name != "lock" and not child.name.startswith("."):
+                raise IlBenchError(
+                    f"{partial}: holds {child.name}, which no `il-bench demos` command left there; move it "
+                    f"away, or {_ELSEWHERE}"
+                )
         with writing(partial, _ELSEWHERE):
             write_whole(path, inputs.model_dump_json(indent=1).encode())
         return

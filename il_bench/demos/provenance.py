@@ -103,10 +103,8 @@ class Provenance(_Facts):
 def read(root: Path, n_episodes: int | None = None) -> Provenance:
     """Read a dataset's provenance, which is unknown if it has none.
 
-    n_episodes: how many the dataset has, where that is known.
-
-    Raises:
-        IlBenchError: naming the file and the field that is wrong.
+    n_episodes: how many the dataset has, where that is known. Raises IlBenchError, naming the file and the
+    field that is wrong.
     """
     path = root / FILE
     if not path.exists():

@@ -107,11 +107,8 @@ class _ActionRecorder:
 
     def __init__(self, policy: Policy, limit: int) -> None:
         self._policy, self._limit = policy, limit
-        self.camera = getattr(policy, "camera", None)
+        self.reset, self.camera = policy.reset, getattr(policy, "camera", None)
         self.actions: list[torch.Tensor] = []
-
-    def reset(self) -> None:
-        self._policy.reset()
 
     def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         if len(self.actions) == self._limit:
@@ -129,19 +126,15 @@ def drive(
     `only_unsolved`, the episode is left out wherever the policy solves it within takeover_max steps.
 
     seeds: (n,) rising, all of one block of BLOCK_SIZE. Returns each one's actions, (takeover, 2) px.
-
-    Raises:
-        IlBenchError: the policy misbehaves (names seed, step and value).
     """
     recorder = _ActionRecorder(policy, takeover_max)
     outcomes = run_block(recorder, seeds)
     actions = [action.to("cpu", torch.float32).numpy() for action in recorder.actions]
     driven = np.stack(actions) if actions else np.zeros((0, BLOCK_SIZE, 2), np.float32)  # (T, block, 2)
     drives = {}
-    for seed, success, n_steps in zip(
-        seeds.tolist(), outcomes.success, outcomes.n_steps.tolist(), strict=True
-    ):
-        solved_at = n_steps if success and n_steps <= takeover_max else None
+    for episode in outcomes.to_records():
+        seed, n_steps = episode["seed"], episode["n_steps"]
+        solved_at = n_steps if episode["success"] and n_steps <= takeover_max else None
         if solved_at is None or not only_unsolved:
             drives[seed] = driven[: draw_takeover(seed, takeover_max, solved_at), seed % BLOCK_SIZE]
     return drives

@@ -28,11 +28,7 @@ class Drawer:
         self._renderer, self._world = Renderer(), Simulator()
 
     def __call__(self, agent: NDArray[np.floating], pose: NDArray[np.floating]) -> Image:
-        """Draw the agent at (2,) px and the block at `[x, y, angle]`: (96, 96, 3) uint8 RGB.
-
-        Raises:
-            IlBenchError: a number is not finite.
-        """
+        """Draw the agent at (2,) px and the block at `[x, y, angle]`, all finite: (96, 96, 3) uint8 RGB."""
         _put(self._world, np.asarray(agent, np.float64), np.zeros(2), np.asarray(pose, np.float64))
         self._world.space.step(_INSTANT)
         marks = self._renderer.contact_marks(self._world.space)
@@ -52,9 +48,8 @@ def coverage_at_ends(
     recorded, because others were executed, the coverage is that of the last recorded state. Not exact,
     because Chipmunk starts a step from the contact forces of the one before, which no frame holds either.
 
-    Args:
-        agent, keypoints, action: (N, 2), (N, 16), (N, 2) px, the frames of all episodes.
-        ends: (E,) one past the last frame of each.
+    agent, keypoints, action: (N, 2), (N, 16), (N, 2) px, the frames of all episodes.
+    ends: (E,) one past the last frame of each.
     """
     simulator = Simulator()
     covered = []

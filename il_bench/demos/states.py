@@ -10,9 +10,9 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from numpy.typing import NDArray
 
-from il_bench.data.convert import coverage_after, frame_columns, outcome_columns
+from il_bench.data.convert import coverage_after, outcome_columns
 from il_bench.data.lerobot_folder import episode_ends, read_column
-from il_bench.data.replay_buffer import ReplayBuffer, arrays_sha256, read_replay_buffer
+from il_bench.data.replay_buffer import arrays_sha256, read_replay_buffer
 from il_bench.data.sources import find_replay_buffer, open_dataset
 from il_bench.demos import provenance
 from il_bench.demos.provenance import Provenance
@@ -55,28 +55,24 @@ def read_states(source: str | Path, name: str | None = None) -> States:
     """Read demonstrations: a replay buffer in its own numbers, any other source by its keypoints.
 
     source: as `open_dataset` takes it. name: what reports call it; default is the last part of its path.
-
-    Raises:
-        IlBenchError: it cannot be read, holds no keypoints, or its rewards are not those of its poses.
+    Raises IlBenchError if it cannot be read, holds no keypoints, or its rewards are not those of its poses.
     """
     path, name = Path(source).expanduser(), name or Path(source).name
-    if path.exists() and not (path / "meta" / "info.json").exists():
-        return _of_buffer(read_replay_buffer(find_replay_buffer(path)), name)
-    return _of_dataset(open_dataset(source), str(source), name)
-
-
-def _of_buffer(buffer: ReplayBuffer, name: str) -> States:
-    columns = frame_columns(buffer)
+    if not path.exists() or (path / "meta" / "info.json").exists():
+        return _of_dataset(open_dataset(source), str(source), name)
+    buffer = read_replay_buffer(find_replay_buffer(path))
+    pose, ends = buffer.state[:, 2:5].astype(np.float64), buffer.episode_ends
+    outcomes = outcome_columns(coverage_after(pose, ends), ends)
     return States(
         name=name,
         agent=buffer.state[:, :2],
-        pose=buffer.state[:, 2:5].astype(np.float64),
+        pose=pose,
         action=buffer.action,
-        reward=columns[REWARD],
-        success=columns[SUCCESS],
-        episode_ends=buffer.episode_ends,
+        reward=outcomes[REWARD],
+        success=outcomes[SUCCESS],
+        episode_ends=ends,
         reward_from=COMPUTED,
-        made_by=Provenance.unknown(len(buffer.episode_ends)).named(name),
+        made_by=Provenance.unknown(len(ends)).named(name),
     )
 
 

@@ -27,14 +27,8 @@ SUCCESS = "is_success"
 class EnvironmentRollout:
     """Makes an environment and rolls policies out in it; a context that closes the environment.
 
-    Args:
-        name: of the environment.
-        make: gives the environment.
-        max_steps: the most steps of an episode.
-        observe: makes of an observation what `select_action` is given, a batch of one; None: LeRobot's way.
-
-    Raises:
-        IlBenchError: `make` gives no gymnasium environment, or the environment's actions are no box.
+    observe: makes of an observation what `select_action` is given, a batch of one; None: LeRobot's way.
+    Raises IlBenchError if `make` gives no gymnasium environment, or if the environment's actions are no box.
     """
 
     def __init__(

@@ -43,17 +43,13 @@ _ELSEWHERE = "use another folder with --il-report"
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the episodes of a journal depend on.
-
-    policy, track: whose they are. sha256: of the weights. first_seed: where the run's seeds start; their
-    number may change. fingerprint: `machine.fingerprint()`, which includes the block size.
-    """
+    """What the episodes of a journal depend on."""
 
     policy: str
     track: str
-    sha256: str
-    first_seed: int
-    fingerprint: Mapping[str, Scalar]
+    sha256: str  # of the weights
+    first_seed: int  # where the run's seeds start; their number may change
+    fingerprint: Mapping[str, Scalar]  # `machine.fingerprint()`, which includes the block size
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, the version of the file first."""

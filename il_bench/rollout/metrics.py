@@ -23,21 +23,17 @@ if TYPE_CHECKING:
 class Metric:
     """The mean of one value an episode, over the episodes that have one.
 
-    name: what report.json, tables and options call it.
-    about: what it is, in words; `publishers`: who publishes it, and under which name.
     values: takes N episodes, gives (M,) float64 in the order of the seeds, M <= N.
-    low, high: the range of a value; `high` None: the most steps that an episode may have.
-    is_binary: values are 0 or 1.
     gated: whether it can have a target and a baseline. Then every episode has a value, and more is better.
     """
 
-    name: str
-    about: str
-    publishers: str
+    name: str  # what report.json, tables and options call it
+    about: str  # what it is, in words
+    publishers: str  # who publishes it, and under which name
     values: "Callable[[Outcomes], NDArray[np.float64]]"
-    low: float = 0.0
-    high: float | None = 1.0
-    is_binary: bool = False
+    low: float = 0.0  # of a value
+    high: float | None = 1.0  # None: the most steps that an episode may have
+    is_binary: bool = False  # values are 0 or 1
     higher_is_better: bool = True
     gated: bool = False
     unit: str = ""

@@ -35,19 +35,14 @@ class Episode(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """The results of N episodes, one row an episode, in seed order.
-
-    `seeds` (N,) int64; `success` (N,) bool; `max_reward` (N,) float64, the best reward of the episode, in
-    [0, 1]; `n_steps` (N,) int64; `outside` (N,) int64, steps whose action lay outside [0, 512] px; `seconds`,
-    wall time.
-    """
+    """The results of N episodes, one row an episode, in seed order: all columns are (N,)."""
 
     seeds: NDArray[np.int64]
     success: NDArray[np.bool_]
-    max_reward: NDArray[np.float64]
+    max_reward: NDArray[np.float64]  # the best reward of the episode, in [0, 1]
     n_steps: NDArray[np.int64]
-    outside: NDArray[np.int64]
-    seconds: float = 0.0
+    outside: NDArray[np.int64]  # steps whose action lay outside [0, 512] px
+    seconds: float = 0.0  # wall time
 
     def __post_init__(self) -> None:
         """Give every column its dtype, and raise IlBenchError when one has another length than `seeds`."""
@@ -108,11 +103,7 @@ class Outcomes:
 
     @staticmethod
     def from_records(records: Sequence[Mapping[str, Any]], seconds: float = 0.0) -> "Outcomes":
-        """Read what `to_records` wrote.
-
-        Raises:
-            IlBenchError: a record lacks a field.
-        """
+        """Read what `to_records` wrote. Raises IlBenchError if a record lacks a field."""
         keys = {name: _RECORD_KEYS.get(name, name) for name in DTYPES}
         try:
             columns = {name: np.array([record[key] for record in records]) for name, key in keys.items()}

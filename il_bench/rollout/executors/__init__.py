@@ -21,16 +21,9 @@ class Executor(Protocol):
     ) -> Generator[R, None, None]:
         """Yield `function(load(), task)` for every task, in whatever order the tasks finish.
 
-        Every process loads once, and only if it has a task. Closing the generator ends all work at once.
-
-        Args:
-            load: gives what every task needs, such as a policy.
-            function: runs one task.
-            tasks: any number of them, also none.
-            name: what an error calls a task.
-
-        Raises:
-            Exception: whatever `load` or `function` raises.
+        Every process loads once, and only if it has a task: what every task needs, such as a policy. Closing
+        the generator ends all work at once. name: what an error calls a task. Raises whatever `load` or
+        `function` raises.
         """
 
 

@@ -38,11 +38,10 @@ class ProcessExecutor:
         *,
         name: Callable[[T], str] = str,
     ) -> Generator[R, None, None]:
-        """See `Executor.run`; `load` and `function` have to be picklable.
+        """See `Executor.run`.
 
-        Raises:
-            IlBenchError: `load` or `function` cannot be pickled; a task killed its worker MAX_DEATHS times.
-            Exception: whatever `load` or `function` raised in a worker.
+        Raises IlBenchError too if `load` or `function` cannot be pickled, or if a task killed its worker
+        MAX_DEATHS times.
         """
         try:
             payload = pickle.dumps((load, function))
