@@ -39,12 +39,8 @@ def make_buffer(lengths: Sequence[int] = LENGTHS, seed: int = 0) -> ReplayBuffer
     return ReplayBuffer(action.astype(np.float32), state.astype(np.float32), np.cumsum(lengths))
 
 
-def arrays_of(buffer: ReplayBuffer) -> dict[str, np.ndarray]:
-    return {"action": buffer.action, "state": buffer.state, "episode_ends": buffer.episode_ends}
-
-
 def save_npz(folder: Path, **changed: np.ndarray | None) -> Path:
-    arrays = {**arrays_of(make_buffer()), **changed}
+    arrays = {**vars(make_buffer()), **changed}
     np.savez_compressed(folder / "demos.npz", **{k: v for k, v in arrays.items() if v is not None})
     return folder / "demos.npz"
 
@@ -53,7 +49,7 @@ def save_zarr(folder: Path, buffer: ReplayBuffer, zarr_format: int = 2) -> Path:
     zarr = pytest.importorskip("zarr")
     root = zarr.open_group(folder / "demos.zarr", mode="w", zarr_format=zarr_format)
     for name, place in (("action", "data"), ("state", "data"), ("episode_ends", "meta")):
-        array = arrays_of(buffer)[name]
+        array = vars(buffer)[name]
         root.create_array(f"{place}/{name}", data=array, chunks=(7, *array.shape[1:]))
     return folder / "demos.zarr"
 

@@ -16,18 +16,18 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from il_bench.data import convert, open_dataset
 from il_bench.data.lerobot_folder import open_folder
 from il_bench.errors import IlBenchError
-from tests.data.conftest import LENGTHS, arrays_of, make_buffer, save_npz, save_zarr
+from tests.data.conftest import LENGTHS, make_buffer, save_npz, save_zarr
 
 # --- bad replay buffers ---------------------------------------------------------------------------------
 
 
 def changed(name: str, place: Any, value: float) -> dict[str, np.ndarray]:
-    array = arrays_of(make_buffer())[name].copy()
+    array = vars(make_buffer())[name].copy()
     array[place] = value
     return {name: array}
 
 
-GOOD = arrays_of(make_buffer())
+GOOD = vars(make_buffer())
 BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "missing": ({"state": None}, r"no array state \(found: action, episode_ends\)"),
     "nan": (changed("action", (7, 1), np.nan), r"action: nan at frame 7, column 1"),

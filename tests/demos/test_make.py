@@ -9,9 +9,9 @@ import filelock
 import numpy as np
 import pytest
 import torch
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from il_bench.data import Windows, open_dataset
+from il_bench.data import open_dataset
+from il_bench.data.lerobot_folder import episode_ends
 from il_bench.demos import recording
 from il_bench.demos.make import make_demos
 from il_bench.demos.provenance import EpisodeOrigin
@@ -98,22 +98,10 @@ def test_the_same_command_again_changes_nothing_and_makes_nothing(
     assert contents(made) == before
 
 
-def test_it_opens_as_lerobot_dataset_and_in_windows(made: Path) -> None:
-    dataset = LeRobotDataset("local/demos", root=made, video_backend="pyav")
-    assert dataset.num_episodes == EPISODES
-    assert set(dataset[0]) >= {"observation.state", "observation.environment_state", "action", "next.reward"}
-    windows = Windows(open_dataset(made), {"action": [0.0, 0.1, 0.2]})
-    batch = windows.batch(torch.arange(len(windows)))
-    assert batch["action"].shape == (dataset.num_frames, 3, 2)
-    assert batch["action"].min() >= 0.0
-    assert batch["action"].max() <= 512.0
-
-
 def test_frames_and_provenance_tell_the_same_story(made: Path) -> None:
-    dataset = open_dataset(made)
-    facts = facts_of(made)
-    ends = np.array(dataset.meta.episodes["dataset_to_index"])
-    episodes = facts["episodes"]
+    dataset, facts = open_dataset(made), facts_of(made)
+    ends, episodes = episode_ends(dataset), facts["episodes"]
+    assert set(dataset[0]) >= {"observation.state", "observation.environment_state", "action", "next.reward"}
     assert [episode["seed"] for episode in episodes] == list(range(SEED, SEED + EPISODES))
     assert np.cumsum([episode["steps"] for episode in episodes]).tolist() == ends.tolist()
     assert all(episode["success"] and episode["max_coverage"] > 0.95 for episode in episodes)
@@ -286,8 +274,7 @@ def test_the_embedded_set_opens_and_is_small() -> None:
     seeds = {episode["seed"] for episode in facts["episodes"] + facts["parts"][0]["left_out"]}
     assert seeds == set(range(200))
     assert sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) < 2_000_000
-    ends = np.array(dataset.meta.episodes["dataset_to_index"])
-    assert column(dataset, "next.success").reshape(-1)[ends - 1].all()
+    assert column(dataset, "next.success").reshape(-1)[episode_ends(dataset) - 1].all()
 
 
 def test_a_folder_of_the_embedded_name_is_reached_by_its_path(

@@ -12,7 +12,7 @@ from gym_pusht.envs.pusht import PushTEnv as Reference
 
 from il_bench.errors import IlBenchError
 from il_bench.protocol import BLOCK_SIZE
-from il_bench.rollout import Outcomes, Policy, executors, rollout
+from il_bench.rollout import Outcomes, executors, rollout
 from il_bench.rollout import blocks as module
 from tests.rollout.conftest import FIRST
 from tests.rollout.policies import Batch, Scripted, Wander, load_nothing, towards_block
@@ -30,8 +30,7 @@ class ScriptedWorlds:
         return np.where(reached, np.where(np.arange(len(active)) == 7, 0.95, 0.96), 0.5)
 
     def observations(self, camera: object) -> dict[str, np.ndarray]:
-        n = len(self.n_steps)
-        return {"observation.state": np.repeat(self.n_steps[:, None], 2, 1).astype(np.float32)[:n]}
+        return {"observation.state": np.repeat(self.n_steps[:, None], 2, 1).astype(np.float32)}
 
 
 def test_outcomes_do_not_depend_on_which_other_seeds_were_asked_for(wandered: Outcomes) -> None:
@@ -50,9 +49,9 @@ def test_episodes_are_those_of_gym_pusht() -> None:
         observation, _ = env.reset(seed=record["seed"])
         rewards = []
         for step in range(300):
-            batch = {"observation.environment_state": torch.from_numpy(observation["environment_state"])}
-            batch = {key: value.float()[None] for key, value in batch.items()}
-            observation, reward, terminated, _, _ = env.step(act(batch, step)[0].numpy())
+            keypoints = torch.from_numpy(observation["environment_state"]).float()[None]
+            action = act({"observation.environment_state": keypoints}, step)[0].numpy()
+            observation, reward, terminated, _, _ = env.step(action)
             rewards.append(reward)
             if terminated:
                 break
@@ -164,10 +163,6 @@ def vanish(batch: Batch, step: int) -> torch.Tensor:
     os._exit(9)
 
 
-def load_vanishing() -> Policy:
-    return Scripted(vanish)
-
-
 def test_a_policy_that_cannot_be_loaded_in_a_worker_is_one_error() -> None:
     with pytest.raises(IlBenchError, match=r"^checkpoint runs/mine has no model\.safetensors$"):
         rollout(load_nothing, range(FIRST, FIRST + 100), workers=2)
@@ -176,7 +171,7 @@ def test_a_policy_that_cannot_be_loaded_in_a_worker_is_one_error() -> None:
 def test_a_block_that_kills_its_workers_is_named_by_its_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executors.processes, "MAX_DEATHS", 1)
     with pytest.raises(IlBenchError, match=r"^seeds 2000(00-200049|50-200099): 1 worker .*exit code 9"):
-        rollout(load_vanishing, range(FIRST, FIRST + 100), workers=2)
+        rollout(partial(Scripted, vanish), range(FIRST, FIRST + 100), workers=2)
 
 
 @pytest.mark.parametrize(

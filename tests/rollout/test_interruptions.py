@@ -79,31 +79,6 @@ def test_finished_blocks_are_not_run_again(wandered: Outcomes, tmp_path: Path, r
     assert again.seconds > found.seconds / 2, "the time that blocks took is not forgotten"
 
 
-class FailsLater(Wander):
-    """Returns nan in its second block."""
-
-    n_blocks = 0
-
-    def reset(self) -> None:
-        super().reset()
-        self.n_blocks += 1
-
-    def select_action(self, batch: Batch) -> torch.Tensor:
-        return super().select_action(batch) + (torch.nan if self.n_blocks == 2 else 0.0)
-
-
-def test_blocks_that_finished_before_a_policy_failed_are_kept(wandered: Outcomes, tmp_path: Path) -> None:
-    with journal_in(tmp_path, resume=False) as mine:
-        with pytest.raises(IlBenchError, match="at seed 200050, step 0; expected finite"):
-            rollout(FailsLater(), wandered.seeds, journal=mine)
-        kept = mine.recall(np.arange(FIRST, FIRST + BLOCK_SIZE))
-    assert kept is not None
-    assert kept.to_records() == wandered.to_records()[:BLOCK_SIZE]
-
-
-# ---- stopping early
-
-
 class FailsFrom(Wander):
     """Wanders, but returns nan in every block from this seed on."""
 
@@ -112,6 +87,17 @@ class FailsFrom(Wander):
 
     def select_action(self, batch: Batch) -> torch.Tensor:
         return super().select_action(batch) + (torch.nan if torch.initial_seed() >= self.seed else 0.0)
+
+
+def test_blocks_that_finished_before_a_policy_failed_are_kept(wandered: Outcomes, tmp_path: Path) -> None:
+    with journal_in(tmp_path, resume=False) as mine:
+        with pytest.raises(IlBenchError, match="at seed 200050, step 0; expected finite"):
+            rollout(FailsFrom(FIRST + BLOCK_SIZE), wandered.seeds, journal=mine)
+        kept = mine.recall(np.arange(FIRST, FIRST + BLOCK_SIZE))
+    assert kept.to_records() == wandered.to_records()[:BLOCK_SIZE]
+
+
+# ---- stopping early
 
 
 def hundred(so_far: Outcomes) -> bool:

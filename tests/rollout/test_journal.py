@@ -55,17 +55,14 @@ def test_blocks_come_back_to_the_bit(path: Path) -> None:
     assert recalled(path, FIRST, SECOND, THIRD) == [True, True, False]
     with opened(path, CONDITIONS, resume=True) as mine:
         again = mine.recall(SECOND)
-        assert again is not None
-        assert again.seconds == 2.5
-        assert again.max_reward.tobytes() == episodes(SECOND).max_reward.tobytes()
+    assert again.seconds == 2.5
+    assert again.max_reward.tobytes() == episodes(SECOND).max_reward.tobytes()
 
 
 def test_a_part_of_a_block_is_there_and_more_of_it_is_not(path: Path) -> None:
     """More episodes than last time: blocks that are whole are kept, the one that is not is run again."""
     with opened(path, CONDITIONS, resume=True) as mine:
-        part = mine.recall(FIRST[1:])
-        assert part is not None
-        assert part.to_records() == episodes(FIRST).to_records()[1:]
+        assert mine.recall(FIRST[1:]).to_records() == episodes(FIRST).to_records()[1:]
         longer = np.arange(200_050, 200_060)
         assert mine.recall(longer) is None
         mine.append(episodes(longer))
@@ -79,12 +76,6 @@ def test_without_resume_a_new_journal_replaces_the_old_one(path: Path) -> None:
         assert mine.recall(FIRST) is None
         mine.append(episodes(THIRD))
     assert recalled(path, FIRST, THIRD, conditions=other) == [False, True]
-
-
-def test_resuming_without_a_journal_starts_one(tmp_path: Path) -> None:
-    path = path_of(tmp_path, "bc", "keypoints")
-    assert recalled(path, FIRST) == [False]
-    assert len(path.read_bytes().splitlines()) == 1
 
 
 def test_a_block_is_there_and_on_the_disk_when_append_returns(
@@ -118,10 +109,12 @@ def test_a_last_line_of_nonsense_is_torn_too(path: Path, end: bytes) -> None:
     assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("length", [0, 1, 60])
-def test_a_journal_interrupted_in_its_first_line_is_empty(path: Path, length: int) -> None:
+@pytest.mark.parametrize("length", [None, 0, 1, 60])
+def test_a_journal_missing_or_interrupted_in_its_first_line_is_empty(path: Path, length: int | None) -> None:
     header = path.read_bytes().splitlines(keepends=True)[0]
     path.write_bytes(header[:length])
+    if length is None:
+        path.unlink()
     assert recalled(path, FIRST) == [False]
     assert path.read_bytes() == header
 
