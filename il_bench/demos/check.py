@@ -94,22 +94,23 @@ def check_dataset(
     lossy: what went into it is compared too. Raises IlBenchError if it is no such folder, or damaged.
     """
     dataset = open_folder(Path(root))
-    findings = [
-        _ask("LeRobot opens it", lambda: _opened(dataset)),
-        _ask("LeRobot's check of frames", lambda: _frames(dataset)),
-        _ask("LeRobot's check of statistics", lambda: _statistics(dataset)),
-        _ask("timestamps", lambda: _timestamps(dataset)),
-    ]
+    questions = {
+        "LeRobot opens it": _opened,
+        "LeRobot's check of frames": _frames,
+        "LeRobot's check of statistics": _statistics,
+        "timestamps": _timestamps,
+    }
     if (dataset.num_episodes, dataset.num_frames) == (EPISODES, FRAMES):
-        findings.append(_ask("numbers of lerobot/pusht", lambda: _published(dataset)))
+        questions["numbers of lerobot/pusht"] = _published
+    findings = [_ask(what, question, dataset) for what, question in questions.items()]
     if originals is not None and OBS_IMAGE in dataset.features:
         findings += _original_frames(dataset, originals, states)
     return findings
 
 
-def _ask(what: str, question: Callable[[], str]) -> Finding:
+def _ask(what: str, question: Callable[[LeRobotDataset], str], dataset: LeRobotDataset) -> Finding:
     try:
-        return Finding(what, question(), True)
+        return Finding(what, question(dataset), True)
     except Exception as error:  # LeRobot's checks raise whatever they like, and so do its decoders
         return Finding(what, first_line(error), False)
 
