@@ -62,24 +62,23 @@ def test_a_target_alone_ends_when_it_is_decided_or_at_its_cap() -> None:
     assert looks(gates(Target(value=0.85, cap=120)), undecided) == (120, "target INCONCLUSIVE")
 
 
-def test_the_same_weights_alone_leave_nothing_to_decide() -> None:
+def test_the_same_weights_leave_only_their_target_to_decide() -> None:
     """They are reproduced or not: how many episodes to run is then for the table's rate to say."""
     same = gates(baseline=measured(outcomes(EVEN)), sha256=SHA)
     assert same.most_episodes() == 0
     assert same.look(outcomes(EVEN[:BLOCK])) == (True, "baseline UNCHANGED")
 
 
-def test_the_same_weights_have_to_meet_their_target_all_the_same() -> None:
-    n, said = looks(gates(Target(value=0.45), measured(outcomes(EVEN)), SHA), EVEN)
-    assert said == "target PASS, baseline UNCHANGED"
-    assert n > 50
-
-
-def test_both_gates_are_waited_for() -> None:
-    worse = EVEN & (ANYTHING < 0.42)
-    n, said = looks(gates(Target(value=0.9), measured(outcomes(EVEN))), worse)
-    assert said == "target BELOW TARGET, baseline FAIL"
-    assert n > 50
+@pytest.mark.parametrize(
+    ("target", "sha256", "now", "expected"),
+    [
+        (0.45, SHA, EVEN, "target PASS, baseline UNCHANGED"),
+        (0.9, OTHER_SHA, EVEN & (ANYTHING < 0.42), "target BELOW TARGET, baseline FAIL"),
+    ],
+)
+def test_both_gates_are_waited_for(target: float, sha256: str, now: np.ndarray, expected: str) -> None:
+    n, said = looks(gates(Target(value=target), measured(outcomes(EVEN)), sha256), now)
+    assert said == expected and n > 50
 
 
 def test_a_baseline_that_has_no_more_episodes_is_not_waited_for() -> None:
@@ -160,8 +159,7 @@ def test_declared_risks_are_divided_over_all_gates() -> None:
 def test_a_declared_target_decides(rate: float, required: bool, decision: Decision, n_problems: int) -> None:
     target = Target(value=0.8, required=required)
     found = gates(target).verdict(spread(rate))
-    assert found.decision is decision
-    assert (found.target, len(found.problems)) == (target, n_problems)
+    assert (found.decision, found.target, len(found.problems)) == (decision, target, n_problems)
 
 
 def test_a_policy_without_gates_is_not_gated() -> None:

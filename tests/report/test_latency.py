@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from il_bench.report import cli, latency, plot, schema, views
+from il_bench.cli import app
+from il_bench.report import latency, plot, schema, views
 from il_bench.report.schema import Latency
 from tests.report.made import report
 
@@ -108,11 +109,11 @@ def test_every_view_shows_the_latencies(tmp_path: Path) -> None:
 def test_a_readme_table_is_made_from_a_report(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     schema.save(path, report(latency=[row(), fresh()]))
-    done = CliRunner().invoke(cli.app, ["latency", str(path)])
+    done = CliRunner().invoke(app, ["report", "latency", str(path)])
     assert done.exit_code == 0 and done.output.startswith("| policy | batch | processing |")
     assert "| act | 1 | with | 3.21, 4, 5 | 5 % |" in done.output and "\n- published" in done.output
     schema.save(path, report())
-    done = CliRunner().invoke(cli.app, ["latency", str(path)])
+    done = CliRunner().invoke(app, ["report", "latency", str(path)])
     assert done.exit_code != 0 and "holds no latency" in done.output
 
 

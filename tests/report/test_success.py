@@ -2,8 +2,9 @@
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,21 +21,13 @@ from il_bench.rollout.metrics import GATED_METRICS, METRICS
 from tests.gate.made import FINGERPRINT, SHA, declared, measured, spread
 from tests.report.made import report
 
-
-@dataclass
-class Described:
-    name: str = "act"
-    track: str = "keypoints"
-    checkpoint: str = "zoo/act"
-    sha256: str | None = SHA
-    parameters: int = 2_100_000
-    data: str = "human"
+ACT = {"name": "act", "track": "keypoints", "checkpoint": "zoo/act", "sha256": SHA, "data": "human"}
 
 
 def success(
     found: Outcomes, gates: Baselines | None = None, *, sequential: bool = False, **changes: Any
 ) -> schema.Success:
-    policy = Described(**changes)
+    policy = SimpleNamespace(**ACT | {"parameters": 2_100_000} | changes)
     conditions = {"fingerprint": FINGERPRINT, "seeds": found.seeds.tolist()}
     of = (policy.name, policy.track, policy.sha256)
     met = PolicyGates.of(*of, baselines=gates or declared(), **conditions)
@@ -74,7 +67,7 @@ def test_report_json_has_the_fields_tools_read() -> None:
     written = report(success=[success(spread(0.9), declared(Target(value=0.8)))]).model_dump_json()
     (row,) = json.loads(written)["success"]
     assert {"policy", "track", "data", "checkpoint", "sha256", "decision", "seconds"} <= row.keys()
-    assert row["parameters"] == Described.parameters
+    assert row["parameters"] == 2_100_000
     assert set(row["target"]) == {"metric", "value", "margin", "required", "decision", "evidence"}
     assert set(row["success_rate"]) == {"estimate", "low", "high"}
     assert {"seed", "success", "max_reward", "n_steps"} <= set(row["episodes"][0])

@@ -183,7 +183,9 @@ def test_a_run_with_other_settings_or_a_damaged_checkpoint_is_not_resumed(
         make("bc", demos, tmp_path).restore()
 
 
-def test_images_in_the_place_of_keypoints_are_refused_with_the_way_out(pixels: Path, tmp_path: Path) -> None:
+def test_a_field_and_images_that_do_not_fit_are_named(demos: Path, pixels: Path, tmp_path: Path) -> None:
+    with pytest.raises(IlBenchError, match="hiden_dim"):
+        Trainer(small_recipe("bc", hiden_dim=5), str(demos), seed=1, output=tmp_path)
     with pytest.raises(IlBenchError, match=r"no keypoints .*, but .*observation\.image.*add --track pixels"):
         Trainer(small_recipe("act"), str(pixels), seed=1, output=tmp_path)
 
@@ -227,8 +229,8 @@ def test_training_lowers_the_loss(demos: Path, tmp_path: Path) -> None:
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
 
 
-def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["train", *arguments])
+def il_bench(*words: object) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def test_the_command_trains_logs_and_resumes(
@@ -236,34 +238,34 @@ def test_the_command_trains_logs_and_resumes(
 ) -> None:
     recipe = small_recipe("bc", 60)
     monkeypatch.setattr(recipes, "load", lambda *_: recipe)
-    output = str(tmp_path / "run")
-    common = ("bc", "--data", str(demos), "--output", output, "--eval-every", "50", "--eval-episodes", "1")
-    result = invoke(*common)
+    train = ["train", "bc", "--data", demos, "--output", tmp_path / "run"]
+    train += ["--eval-every", 50, "--eval-episodes", 1]
+    result = il_bench(*train)
     assert result.exit_code == 0, result.output
     rows = list(csv.DictReader((tmp_path / "run" / "train_log.csv").open()))
     assert [int(row["step"]) for row in rows] == [50, 50, 60]
     assert [row["success_rate"] for row in rows] == ["", "0.0000", ""]
-    again = invoke(*common)
+    again = il_bench(*train)
     assert again.exit_code == 2 and "holds a run already. Add --resume" in again.output
-    resumed = invoke(*common, "--resume")
+    resumed = il_bench(*train, "--resume")
     assert resumed.exit_code == 0, resumed.output
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing", "--data", "x"], "There is no recipe for policy 'nothing'"),
-        (["bc", "--data", "x", "--track", "sound"], "on track 'sound'"),
-        (["bc", "--data", "no/such/folder"], "no such file or folder"),
-        (["bc", "--data", "x", "--resume"], "holds no checkpoint to resume"),
-        (["bc", "--data", "human"], "IL_BENCH_HUMAN_DATA is not set"),
+        ("nothing --data x", "There is no recipe for policy 'nothing'"),
+        ("bc --data x --track sound", "on track 'sound'"),
+        ("bc --data no/such/folder", "no such file or folder"),
+        ("bc --data x --resume", "holds no checkpoint to resume"),
+        ("bc --data human", "IL_BENCH_HUMAN_DATA is not set"),
     ],
 )
 def test_bad_arguments_get_one_clear_line(
-    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("IL_BENCH_HUMAN_DATA", raising=False)
-    result = invoke(*arguments, "--output", str(tmp_path / "run"))
+    result = il_bench("train", *arguments.split(), "--output", tmp_path / "run")
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
@@ -294,17 +296,10 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
     assert recipes.load(str(path), "keypoints", {"steps": 9}).training.steps == 9
     with pytest.raises(IlBenchError, match=r"none.toml: cannot be read \(No such file"):
         recipes.load(str(tmp_path / "none.toml"), "keypoints")
-    path.write_text("[policy\n")
-    with pytest.raises(IlBenchError, match=r"mine.toml: is no TOML"):
-        recipes.load(str(path), "keypoints")
-    path.write_text("[policy]\n")
-    with pytest.raises(IlBenchError, match=r"mine.toml: training.steps: Field required"):
-        recipes.load(str(path), "keypoints")
-
-
-def test_an_unknown_field_of_a_policy_is_named(demos: Path, tmp_path: Path) -> None:
-    with pytest.raises(IlBenchError, match="hiden_dim"):
-        Trainer(small_recipe("bc", hiden_dim=5), str(demos), seed=1, output=tmp_path)
+    for text, said in (("[policy\n", "is no TOML"), ("[policy]\n", "training.steps: Field required")):
+        path.write_text(text)
+        with pytest.raises(IlBenchError, match=f"mine.toml: {said}"):
+            recipes.load(str(path), "keypoints")
 
 
 @pytest.mark.parametrize("name", recipes.names("keypoints"))
@@ -318,11 +313,11 @@ def test_every_recipe_normalises_the_keypoints(name: str) -> None:
 
 def test_evaluate_prints_and_writes_the_rates(demos: Path, tmp_path: Path) -> None:
     saved("bc", demos, tmp_path / "run")
-    output, evaluate = tmp_path / "measured.json", ["evaluate", str(tmp_path / "run"), "--episodes", "3"]
-    result = CliRunner().invoke(app, [*evaluate, "--output", str(output)])
+    output, evaluate = tmp_path / "measured.json", ["evaluate", tmp_path / "run", "--episodes", 3, "--output"]
+    result = il_bench(*evaluate, output)
     assert result.exit_code == 0, result.output
     assert result.output.startswith("success_rate 0.000 [0.000, 0.708]")  # Clopper-Pearson, 0 of 3
-    refused = CliRunner().invoke(app, [*evaluate, "--output", f"{output}/x.json"])
+    refused = il_bench(*evaluate, output / "x.json")
     assert refused.exit_code == 2
     assert "x.json: cannot be written (File exists); give another --output" in refused.output
     facts = json.loads(output.read_text())

@@ -1,5 +1,10 @@
 """``il-bench train`` where LeRobot's own trainer does the work: recipes for images, lines of LeRobot's."""
 
+import logging
+import re
+import signal
+import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,14 +13,16 @@ import typer
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from lerobot.utils.device_utils import is_torch_device_available
+from lerobot.utils.logging_utils import MetricsTracker
 
 from il_bench.data import open_dataset
 from il_bench.errors import IlBenchError
 from il_bench.train import TrainOptions, recipes
-from il_bench.train.lerobot import command_line, run
+from il_bench.train.lerobot import command_line
 from il_bench.train.lerobot.command_line import CONFIG, CommandLine, saved_step, to_resume
 from il_bench.train.log import TrainingLog
 
+EVALUATION = "Eval policy at step "  # LeRobot logs it
 BUILD = "il-bench demos build --track pixels"
 # Options of il-bench and the flags of lerobot-train that they stand for: those in a recipe, and the others.
 IN_RECIPE = {
@@ -74,13 +81,77 @@ def _train(line: CommandLine, options: TrainOptions) -> bool:
     if output is not None and output.exists() and "config_path" not in line.flags:
         raise IlBenchError(f"{output}: is there already. Add --resume to go on, or give another --output.")
     _check_device(line.flags.get("policy.device"))
-    finished = run.run(line, TrainingLog(output, start, _say, **known))
+    finished = _run_lerobot(line, TrainingLog(output, start, _say, **known))
     if not finished:
         last = f"The last checkpoint is of step {saved_step(output) if output else 0}"
         typer.echo(f"Stopped. {last}. To go on: the same command with --resume")
     elif output is not None:
         typer.echo(f"Done. Evaluate it: il-bench evaluate {output}")
     return finished
+
+
+class LogReader(logging.Filter):
+    """Reads the objects in LeRobot's log records, and lets every record pass.
+
+    It filters the root logger and handles nothing, because LeRobot removes all handlers when it begins.
+    """
+
+    def __init__(self, log: TrainingLog) -> None:
+        super().__init__()
+        self._log, self._evaluated_at = log, 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Write a row for a record with losses or rates in it."""
+        if isinstance(record.msg, MetricsTracker):
+            tracker = record.msg
+            self._log.training(tracker.steps, loss=tracker.loss.avg, lr=tracker.lr.avg)
+        elif str(record.msg).startswith(EVALUATION):
+            self._evaluated_at = int(record.msg.removeprefix(EVALUATION))
+        elif isinstance(record.args, tuple) and record.args[:1] == ("overall",):
+            rates = record.args[1]
+            if isinstance(rates, dict) and self._log.has_policy(self._evaluated_at):
+                success_rate = float(rates["pc_success"]) / 100
+                self._log.evaluation(self._evaluated_at, success_rate, float(rates["avg_max_reward"]))
+        return True
+
+
+def _run_lerobot(line: CommandLine, log: TrainingLog) -> bool:
+    """Train to the end; False if Ctrl-C or SIGTERM ended it.
+
+    Raises:
+        IlBenchError: LeRobot stopped by itself, with what its exception says.
+    """
+    from lerobot.scripts import lerobot_eval, lerobot_train
+
+    if not sys.stderr.isatty():  # no progress bars in a file
+        for module in (lerobot_eval, lerobot_train):
+            module.inside_slurm = lambda: True
+    # LeRobot warns in a hundred lines of a video decoder that no recipe uses.
+    logging.getLogger("lerobot.utils.import_utils").setLevel(logging.ERROR)
+    reader = LogReader(log)
+    logging.getLogger().addFilter(reader)
+    argv, on_sigterm = sys.argv, signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.argv = ["lerobot-train", *line.words()]  # what --print-command prints is what happens
+    try:
+        lerobot_train.main()
+    except KeyboardInterrupt:
+        return False
+    except (Exception, SystemExit) as error:
+        raise IlBenchError(
+            f"lerobot-train stopped: {_last_exception(error)}. Run the line of --print-command by itself to "
+            "see all it says."
+        ) from None
+    finally:
+        sys.argv = argv
+        signal.signal(signal.SIGTERM, on_sigterm)
+        logging.getLogger().removeFilter(reader)
+    return True
+
+
+def _last_exception(error: BaseException) -> str:
+    """The exception in one line. Some messages hold tracebacks of their own: then the last one there."""
+    lines = "".join(traceback.format_exception_only(error)).splitlines()
+    return ([line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)] or lines)[-1].strip()
 
 
 def _say(text: str, err: bool = False) -> None:
