@@ -69,15 +69,16 @@ class Evaluate:
             look: asked after every block, in seed order. The rollout ends when it has seen enough.
             block: runs one block in another environment than PushT, in this process.
         """
-        device, workers, chosen = self._settings.device, self._settings.workers, np.asarray(seeds)
-        loaded = load_policy(policy, device=device) if isinstance(policy, str | Path) else policy
+        settings, chosen = self._settings, np.asarray(seeds)
+        loaded = load_policy(policy, device=settings.device) if isinstance(policy, str | Path) else policy
         if not isinstance(loaded, Policy):
             raise IlBenchError(
                 f"evaluate: {policy!r} is no policy; give a name, a path, a Hub id, or an object with "
                 "reset() and select_action(batch)"
             )
         title = loaded.name if isinstance(loaded, LoadedPolicy) else type(loaded).__name__
-        copies = _copies(loaded) if workers > 1 and block is None else None
+        may_leave = block is None and (settings.workers > 1 or settings.executor is not None)
+        copies = _copies(loaded) if may_leave else None
         said = ""
 
         def stop(so_far: Outcomes) -> bool:
@@ -90,7 +91,8 @@ class Evaluate:
             return rollout(
                 loaded if copies is None else copies,
                 chosen,
-                workers=1 if copies is None else workers,
+                workers=1 if copies is None else settings.workers,
+                executor=None if copies is None else settings.executor,
                 on_block=None if show is None else lambda done, total: show(done, total, said),
                 journal=journal,
                 stop=None if look is None else stop,

@@ -12,6 +12,7 @@ from il_bench.errors import IlBenchError
 from il_bench.plugin import options
 from il_bench.plugin.options import Invocation, Option, PolicyChoice, option
 from il_bench.protocol import CONTEXT, DEFAULT_EPISODES, EXPERT, MAX_EPISODES, SEED_STARTS, TRACKS
+from il_bench.rollout.executors import EXECUTORS
 
 SUITE = Path(__file__).parents[1] / "suite"
 
@@ -113,6 +114,12 @@ class Settings:
         options.check_workers,
         type=int,
         metavar="N",
+    )
+    executor: str | None = option(
+        "--il-executor",
+        """Where episodes are rolled out: inline, in the process of the tests, or in processes of their own.
+        The results do not depend on it. Default: processes if there are two workers or more.""",
+        choices=tuple(EXECUTORS),
     )
     baselines: Path | None = option(
         "--il-baselines",

@@ -55,6 +55,7 @@ def rollout(
     seeds: ArrayLike,
     *,
     workers: int = 1,
+    executor: str | None = None,
     on_block: Callable[[int, int], None] | None = None,
     journal: Journal | None = None,
     stop: Stop | None = None,
@@ -67,6 +68,7 @@ def rollout(
             one, picklable if `workers` > 1: each worker process (spawned) calls it once.
         seeds: distinct integers >= 0, in any order.
         workers: number of processes; 1 is this process itself. The outcomes do not depend on it.
+        executor: one of `executors.EXECUTORS`; None: the one that `workers` implies.
         on_block: called as `on_block(n_done_blocks, n_blocks)` after each block; with `stop`, blocks that are
             done ahead of their turn do not count yet.
         journal: open, and of this policy: blocks it holds are not run, and blocks that finish are added to
@@ -99,10 +101,10 @@ def rollout(
             recalled.add(int(wanted[0]))
             done(int(wanted[0]), known)
     if not queue.stopped:
-        executor = executors.choose(workers, len(missing))
+        runner = executors.choose(workers, len(missing), executor)
         attempt = partial(_attempt, block=block)
         # Closing ends the workers at once, also when an error or Ctrl-C gets in between two blocks.
-        with closing(executor.run(load, attempt, missing, name=_name)) as results:
+        with closing(runner.run(load, attempt, missing, name=_name)) as results:
             for first, result in results:
                 if journal is not None and isinstance(result, Outcomes):
                     journal.append(result)

@@ -13,7 +13,7 @@ from lerobot.processor import AbsoluteActionsProcessorStep
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Tensor
 
-import il_bench.policies  # noqa: F401  (registers il_bc, il_bet and il_vqbet)
+import il_bench.policies  # noqa: F401  (registers its types of policies)
 from il_bench.data import Windows
 from il_bench.errors import IlBenchError
 from il_bench.policies import pusht_features

@@ -166,7 +166,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(
 def test_an_executor_that_is_added_makes_the_same_files(
     built: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "choose", lambda workers, n_tasks: LastFirst())
+    monkeypatch.setattr(executors, "choose", lambda *_: LastFirst())
     assert contents(build_pixels(read_states(source), tmp_path / "pixels")) == contents(built)
 
 

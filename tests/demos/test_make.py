@@ -59,7 +59,7 @@ def test_workers_and_interruptions_do_not_change_a_byte(made: Path, tmp_path: Pa
 def test_an_executor_that_is_added_makes_the_same_files(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "choose", lambda workers, n_tasks: LastFirst())
+    monkeypatch.setattr(executors, "choose", lambda *_: LastFirst())
     make_demos(tmp_path / "demos", **ARGUMENTS)
     assert contents(tmp_path / "demos") == contents(made)
 

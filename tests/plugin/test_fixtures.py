@@ -19,6 +19,7 @@ from il_bench.policies.checkpoint import load_policy
 from il_bench.protocol import BLOCK_SIZE, HUMAN_DATA
 from il_bench.pusht.env import PushTEnv
 from il_bench.rollout import Outcomes, blocks, progress
+from il_bench.rollout.executors import EXECUTORS, InlineExecutor
 
 Batch = dict[str, torch.Tensor]
 Gate = Callable[..., GateResult]
@@ -98,6 +99,27 @@ def test_evaluate_sends_workers_the_weights_as_they_are_now(
     assert copied is not loaded
     changed, same = (dict(each.policy.named_parameters()) for each in (loaded, copied))
     assert all(torch.equal(value, same[name]) for name, value in changed.items())
+
+
+class Late(InlineExecutor):
+    """Somebody's executor: it waits before it runs the tasks."""
+
+    waited = 0
+
+    def run(self, *arguments: Any, **options: Any) -> Any:
+        Late.waited += 1
+        return super().run(*arguments, **options)
+
+
+def test_an_executor_that_is_added_runs_the_episodes_where_it_is_asked_for(
+    pytestconfig: pytest.Config, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXECUTORS, "late", lambda workers: Late())
+    settings = replace(pytestconfig.stash[SETTINGS], workers=1)
+    late, usual = (
+        Evaluate(replace(settings, executor=name))(checkpoint, seeds=range(3)) for name in ("late", None)
+    )
+    assert Late.waited == 1 and late.to_records() == usual.to_records()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from il_bench.errors import IlBenchError
-from il_bench.rollout.executors import InlineExecutor, ProcessExecutor
+from il_bench.rollout.executors import InlineExecutor, ProcessExecutor, choose
 
 TASKS = list(range(6))
 
@@ -38,6 +38,29 @@ def test_every_task_is_run_once_whatever_the_number_of_workers(workers: int) -> 
     expected = list(InlineExecutor().run(load, add, TASKS))
     assert expected == [100, 101, 102, 103, 104, 105]
     assert sorted(ProcessExecutor(workers).run(load, add, TASKS)) == expected
+
+
+@pytest.mark.parametrize(
+    ("workers", "n_tasks", "name", "expected"),
+    [
+        (1, 6, None, InlineExecutor),
+        (2, 1, None, InlineExecutor),
+        (2, 6, None, ProcessExecutor),
+        (2, 6, "inline", InlineExecutor),
+        (1, 0, "processes", ProcessExecutor),
+    ],
+)
+def test_the_executor_is_the_named_one_or_what_the_work_asks_for(
+    workers: int, n_tasks: int, name: str | None, expected: type
+) -> None:
+    executor = choose(workers, n_tasks, name)
+    assert type(executor) is expected
+    assert sorted(executor.run(load, add, TASKS[:n_tasks])) == [100 + task for task in TASKS[:n_tasks]]
+
+
+def test_an_executor_that_there_is_not_is_named() -> None:
+    with pytest.raises(IlBenchError, match="executor 'ray' is unknown; use inline or processes"):
+        choose(1, 6, "ray")
 
 
 def noted(folder: Path, policy: int, task: int) -> tuple[int, int]:

@@ -112,7 +112,7 @@ def test_a_rollout_stops_at_the_same_block_whoever_finishes_first(
 ) -> None:
     """Also where a block beyond it had failed already: with one worker it would not have been run."""
     if confused:
-        monkeypatch.setattr(executors, "choose", lambda workers, n_tasks: LastFirst())
+        monkeypatch.setattr(executors, "choose", lambda *_: LastFirst())
     seen: list[tuple[int, int]] = []
     found = rollout(
         partial(FailsFrom, FIRST + 100),
@@ -126,7 +126,7 @@ def test_a_rollout_stops_at_the_same_block_whoever_finishes_first(
 
 
 def test_the_first_block_that_fails_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "choose", lambda workers, n_tasks: LastFirst())
+    monkeypatch.setattr(executors, "choose", lambda *_: LastFirst())
     with pytest.raises(IlBenchError, match="at seed 200050, step 0; expected finite"):
         rollout(partial(FailsFrom, FIRST + 50), SEEDS, workers=2, stop=hundred)
 

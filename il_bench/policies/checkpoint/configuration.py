@@ -15,7 +15,7 @@ import lerobot
 from lerobot.configs import PreTrainedConfig
 from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 
-import il_bench.policies  # noqa: F401  (registers il_bc, il_bet and il_vqbet)
+import il_bench.policies  # noqa: F401  (registers its types of policies)
 from il_bench.errors import IlBenchError
 from il_bench.policies import pusht_features
 from il_bench.policies.checkpoint import old_format

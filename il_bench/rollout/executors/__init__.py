@@ -1,15 +1,16 @@
-"""Where independent tasks run: strategies behind `Executor`, and `choose` picks one."""
+"""Where independent tasks run: strategies behind `Executor`, by name in EXECUTORS, and `choose` picks one."""
 
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
+from il_bench.errors import IlBenchError
 from il_bench.rollout.executors.processes import ProcessExecutor
 
-__all__ = ["Executor", "InlineExecutor", "ProcessExecutor", "choose"]
+__all__ = ["EXECUTORS", "Executor", "InlineExecutor", "ProcessExecutor", "choose"]
 
 
 class Executor(Protocol):
-    """Runs independent tasks. To add one: a module beside this one, and a line in `choose`."""
+    """Runs independent tasks. To add one: a module beside this one, and a line in EXECUTORS."""
 
     def run[L, T, R](
         self,
@@ -46,6 +47,17 @@ class InlineExecutor:
             yield function(loaded, task)
 
 
-def choose(workers: int, n_tasks: int) -> Executor:
-    """Return the executor for so many workers (1: this process itself) and tasks."""
-    return InlineExecutor() if min(workers, n_tasks) <= 1 else ProcessExecutor(min(workers, n_tasks))
+#: By the name that `--il-executor` takes: makes one for so many workers.
+EXECUTORS: dict[str, Callable[[int], Executor]] = {
+    "inline": lambda workers: InlineExecutor(),
+    "processes": ProcessExecutor,
+}
+
+
+def choose(workers: int, n_tasks: int, name: str | None = None) -> Executor:
+    """Return the executor called `name` for so many workers and tasks; None: processes, if two can work."""
+    workers = max(min(workers, n_tasks), 1)
+    name = name or ("inline" if workers == 1 else "processes")
+    if name not in EXECUTORS:
+        raise IlBenchError(f"executor {name!r} is unknown; use {' or '.join(EXECUTORS)}")
+    return EXECUTORS[name](workers)

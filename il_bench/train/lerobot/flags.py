@@ -16,7 +16,7 @@ from lerobot.configs.parser import PluginLoadError, load_plugin
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.utils.import_utils import register_third_party_plugins
 
-import il_bench.policies  # noqa: F401  (registers il_bc, il_bet and il_vqbet)
+import il_bench.policies  # noqa: F401  (registers its types of policies)
 from il_bench.errors import IlBenchError
 
 VERSION = version("lerobot")
