@@ -12,7 +12,7 @@ from gym_pusht.envs.pusht import PushTEnv as Reference
 
 from il_bench.errors import IlBenchError
 from il_bench.protocol import BLOCK_SIZE
-from il_bench.rollout import Outcomes, executors, rollout
+from il_bench.rollout import Outcomes, rollout
 from il_bench.rollout import blocks as module
 from tests.rollout.conftest import FIRST
 from tests.rollout.policies import Batch, Scripted, Wander, load_nothing, towards_block
@@ -169,7 +169,7 @@ def test_a_policy_that_cannot_be_loaded_in_a_worker_is_one_error() -> None:
 
 
 def test_a_block_that_kills_its_workers_is_named_by_its_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors.processes, "MAX_DEATHS", 1)
+    monkeypatch.setattr("il_bench.rollout.executors.processes.MAX_DEATHS", 1)
     with pytest.raises(IlBenchError, match=r"^seeds 2000(00-200049|50-200099): 1 worker .*exit code 9"):
         rollout(partial(Scripted, vanish), range(FIRST, FIRST + 100), workers=2)
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from il_bench.errors import IlBenchError
-from il_bench.rollout.executors import InlineExecutor, ProcessExecutor, choose
+from il_bench.rollout.executors import InlineExecutor, choose
+from il_bench.rollout.executors.processes import ProcessExecutor
 
 TASKS = list(range(6))
 

@@ -4,9 +4,6 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 from il_bench.errors import IlBenchError
-from il_bench.rollout.executors.processes import ProcessExecutor
-
-__all__ = ["EXECUTORS", "Executor", "InlineExecutor", "ProcessExecutor", "choose"]
 
 
 class Executor(Protocol):
@@ -47,10 +44,16 @@ class InlineExecutor:
             yield function(loaded, task)
 
 
+def _processes(workers: int) -> Executor:
+    from il_bench.rollout.executors.processes import ProcessExecutor  # every pytest run reads the names below
+
+    return ProcessExecutor(workers)
+
+
 #: By the name that `--il-executor` takes: makes one for so many workers.
 EXECUTORS: dict[str, Callable[[int], Executor]] = {
     "inline": lambda workers: InlineExecutor(),
-    "processes": ProcessExecutor,
+    "processes": _processes,
 }
 
 
