@@ -81,8 +81,7 @@ def load(
 ) -> list[Message]:
     """Let each worker load its contender, all at once, and call it `key`: the facts that each tells.
 
-    Raises:
-        IlBenchError: a policy, device or environment is not what it should be.
+    An IlBenchError where a policy, device or environment is not what it should be.
     """
     for worker, contender in zip(workers, contenders, strict=True):
         worker.send({"load": contender.request, "key": key})

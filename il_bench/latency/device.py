@@ -5,6 +5,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, override
 
@@ -89,8 +90,7 @@ class Device(ABC):
     def capture(self, work: Callable[[], object]) -> tuple[object, Replay]:
         """Record `work` once: what it returned, and a call that does the same again in the same memory.
 
-        Raises:
-            IlBenchError: `work` does something that cannot be recorded.
+        An IlBenchError where `work` does something that cannot be recorded.
         """
         raise NotImplementedError(self.name)
 
@@ -111,12 +111,10 @@ class CpuDevice(Device):
         # acc_events: without it torch warns that it forgets the events of earlier cycles; there are none.
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
             call()
-        held = most = 0
-        for event in profiled.profiler.kineto_results.events():
-            if event.name() == "[memory]":  # one each time torch takes memory, or gives it back
-                held += event.nbytes()
-                most = max(most, held)
-        return most / 1e6
+        events = profiled.profiler.kineto_results.events()
+        # One event each time torch takes memory, or gives it back.
+        changes: Iterator[int] = (event.nbytes() for event in events if event.name() == "[memory]")
+        return max(accumulate(changes, initial=0)) / 1e6
 
 
 class MpsDevice(Device):
@@ -211,11 +209,7 @@ class CudaDevice(Device):
 
 
 def device_for(name: str) -> Device:
-    """The device that torch calls `name`.
-
-    Raises:
-        IlBenchError: torch knows no such device.
-    """
+    """The device that torch calls `name`; an IlBenchError where it calls none so."""
     try:
         kind = torch.device(name).type
     except RuntimeError:

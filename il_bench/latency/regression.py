@@ -80,11 +80,7 @@ def time_beside_yardstick(
 
 
 def find(path: Path, now: schema.Stored) -> schema.Stored:
-    """The row of a stored run that is about the same call as `now`.
-
-    Raises:
-        IlBenchError: the file is no report.json, or its run kept no such row.
-    """
+    """The row of a stored run that is about the same call as `now`; an IlBenchError where there is none."""
     rows, same_call = schema.load(path).comparisons, attrgetter("policy", "what", "batch", "device")
     for row in rows:
         if same_call(row) == same_call(now):

@@ -104,8 +104,7 @@ def once(loaded: LoadedCall, clock: Callable[[], float], stretch: float = 1.0) -
 def load(request: Message) -> LoadedCall:
     """The call of a policy, as `contenders.Contender` describes it; the yardstick where there is no policy.
 
-    Raises:
-        IlBenchError: there is no such policy, call, mode or sampler.
+    An IlBenchError where there is no such policy, call, mode or sampler.
     """
     if request.get("policy") is None:
         return yardstick()
@@ -158,10 +157,8 @@ def yardstick() -> LoadedCall:
 def first_calls_in_a_fork(spec: str, device: str) -> Message:
     """`first_calls` in a process that has imported everything and computed nothing, as this one has.
 
-    The figures leave importing out: it takes some seconds that depend on the disk.
-
-    Raises:
-        IlBenchError: the policy cannot be loaded, or the process dies.
+    The figures leave importing out: it takes some seconds that depend on the disk. An IlBenchError where the
+    policy cannot be loaded, or the process dies.
     """
     import il_bench.latency.calls  # noqa: F401  (and with it torch and LeRobot)
 

@@ -17,7 +17,7 @@ from il_bench.policies.checkpoint import LoadedPolicy
 from il_bench.protocol import CONTROL_PERIOD_MS, FRESH_PROCESS, Mode, TimedCall
 from il_bench.report.schema import Latency
 
-#: Seconds of timed calls: of what a robot waits for, and of everything else.
+#: Seconds of timed calls: of what one robot waits for, a new chunk with processing, and of everything else.
 SECONDS = {"short": (1.0, 0.2), "full": (15.0, 5.0)}
 WARM_CALLS = 2  # before memory is watched: what is kept from then on is no call's own
 
@@ -30,11 +30,6 @@ class CallSpec:
     batch: int
     processed: bool = True
     mode: str = Mode.EAGER
-
-    @property
-    def is_what_a_robot_waits_for(self) -> bool:
-        """Whether a robot alone waits for it: a new chunk, with processing."""
-        return (self.what, self.batch, self.processed) == (TimedCall.NEW_CHUNK, 1, True)
 
 
 def time_call(
@@ -65,14 +60,9 @@ def time_call(
             benchmark.pedantic(timed.timed, setup=setup, rounds=n)
             return list(benchmark.stats.stats.data)
 
-        samples = measure(
-            call.call,
-            device,
-            prepare=call.prepare,
-            clock=clock,
-            seconds=SECONDS[effort][0 if spec.is_what_a_robot_waits_for else 1],
-            take=take,
-        )
+        is_waited_for = (spec.what, spec.batch, spec.processed) == (TimedCall.NEW_CHUNK, 1, True)
+        seconds = SECONDS[effort][0 if is_waited_for else 1]
+        samples = measure(call.call, device, prepare=call.prepare, clock=clock, seconds=seconds, take=take)
         is_prediction = spec.what in (TimedCall.NEW_CHUNK, TimedCall.PREDICT)
         held_mb = _held_mb(policy, spec, device) if is_prediction else None
         floor_s = flops / products.flops_per_second if flops and products else None
@@ -84,8 +74,7 @@ def time_call(
 def _held_mb(policy: LoadedPolicy, spec: CallSpec, device: Device) -> float | None:
     """The most memory that one call holds of its own.
 
-    Of a diffusion policy's denoising two steps are watched. Each holds what the one before gave back, and
-    watching a hundred takes ten seconds.
+    Of denoising only two steps are watched: a hundred would take ten seconds, and hold no more.
     """
     is_watched_short = spec.mode == Mode.EAGER and inference.sampler_of(policy) is not None
     watched = inference.with_sampler(policy, "DDIM-2") if is_watched_short else policy

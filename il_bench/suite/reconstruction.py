@@ -1,6 +1,7 @@
 """What a tokenizer loses of chunks of held-out episodes: its row of the report."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,8 +27,8 @@ HELD_BY = {"dagger": (EXPERT,)}
 class FittedTokenizer:
     """A tokenizer, and what it was fitted on.
 
-    fitted_on: in words. data: the names of the demonstrations that it saw whole, held-out episodes too.
-    among: what to say where it is measured on those. fit_seconds: None if it came fitted.
+    fitted_on: in words. fit_seconds: None if it came fitted. seen_whole: of which demonstrations it saw, or
+    perhaps saw, the held-out episodes too: by their names, what to say where it is measured on them.
     """
 
     name: str
@@ -35,25 +36,22 @@ class FittedTokenizer:
     coordinates: FromTheAgent | PolicyCoordinates
     fitted_on: str
     fit_seconds: float | None = None
-    data: tuple[str, ...] = ()
-    among: str = AMONG
+    seen_whole: Mapping[str, str] = field(default_factory=dict)
 
 
 def of_policy(policy: LoadedPolicy | Checkpoint, tokenizer: Tokenizer, name: str) -> FittedTokenizer:
     """The tokenizer inside a policy called `name`, which learned from whatever the policy was trained on.
 
-    Raises:
-        IlBenchError: the policy's checkpoint does not say how it normalises.
+    An IlBenchError where its checkpoint does not say how it normalises.
     """
     is_shipped = policy.is_shipped if isinstance(policy, Checkpoint) else policy.checkpoint.startswith("zoo/")
-    data = policy.data
+    data, among = policy.data, AMONG if is_shipped or policy.data in KNOWN else PERHAPS_AMONG
     return FittedTokenizer(
         f"{name}: {type(tokenizer).__name__.removesuffix('Tokenizer')}",
         tokenizer,
         PolicyCoordinates(policy),
         fitted_on=f"{name}'s own data: {data}",
-        data=(data, *HELD_BY.get(data, ())) if is_shipped else (data,),
-        among=AMONG if is_shipped or data in KNOWN else PERHAPS_AMONG,
+        seen_whole=dict.fromkeys((data, *(HELD_BY.get(data, ()) if is_shipped else ())), among),
     )
 
 
@@ -85,7 +83,7 @@ def measure(fitted: FittedTokenizer, seen: Chunks, data: str) -> tuple[schema.To
         perplexity=perplexity,
         round_trip=float(again.all(dim=1).float().mean()),
         n_chunks=len(indices),
-        fitted_on=fitted.fitted_on + (fitted.among if data in fitted.data else ""),
+        fitted_on=fitted.fitted_on + fitted.seen_whole.get(data, ""),
         fit_seconds=fitted.fit_seconds,
         vocabulary=vocabulary(fitted, seen, indices),
     )

@@ -32,8 +32,7 @@ class Measure:
     def policy(self, policy: LoadedPolicy) -> tuple[collect.Record, tuple[str, ...]]:
         """Roll a policy out: its row, and a sentence for each gate that fails the run.
 
-        Raises:
-            IlBenchError: the policy misbehaves, or its baseline is of another task.
+        An IlBenchError where the policy misbehaves, or its baseline is of another task.
         """
         registered = self._environments.get(policy.track)
         if registered is None:

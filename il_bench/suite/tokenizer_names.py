@@ -19,16 +19,12 @@ TRAINED = (
     *("residual VQ 16+16, as LeRobot trains it", "residual VQ 16+16"),
     *("VQ-VAE 256", "VQ-VAE 512", "FSQ 8x6x5", "FSQ 8x8x8"),
 )
-#: Timed too. Each of the others is like one of these, or like an embedded policy's own, with as many codes or
-#: about half as many.
+#: Timed too. Each of the others is like one of these, or like an embedded policy's own.
 TIMED = ("uniform bins 256", "k-means 512", "VQ-VAE 512", "FSQ 8x8x8")
 
 
 def demonstrations(config: pytest.Config) -> dict[str, str]:
-    """Where each set of demonstrations comes from, by the name that the report gives it.
-
-    The expert's, and yours where the ini option il_bench_data or IL_BENCH_HUMAN_DATA names some.
-    """
+    """The source of each set of demonstrations, by its name in the report: the expert's, and yours if any."""
     found = {EXPERT: EXPERT}
     if own := config.getini(DATA_INI):
         path = config.rootpath / own
@@ -44,11 +40,7 @@ def preferred(config: pytest.Config) -> tuple[str, str]:
 
 
 def registered(config: pytest.Config) -> tuple[str, ...]:
-    """Names of the project's own tokenizers, which may take long to fit too.
-
-    Raises:
-        UsageError: one has the name of one of il_bench's.
-    """
+    """Names of the project's own tokenizers; a UsageError where one is the name of one of il_bench's."""
     names = tuple(config.stash[REGISTRY].tokenizers)
     for name in names:
         if name in (*QUICK, *TRAINED):

@@ -1,7 +1,6 @@
-"""The tokenizers that test_tokenizers.py and test_throughput.py measure: the policies' own, and fitted ones.
+"""The tokenizers that test_tokenizers.py and test_throughput.py fit.
 
-Fitted ones learn from the demonstrations that are not held out (see `il_bench.data.chunks`), the same for
-all, and know nothing of a policy. A policy's own tokenizer learned from whatever that policy was trained on.
+All learn from the same demonstrations, those that are not held out (see `il_bench.data.chunks`).
 """
 
 import time
