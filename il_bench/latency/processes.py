@@ -3,13 +3,13 @@
 import contextlib
 import json
 import os
-import selectors
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Self
 
@@ -115,18 +115,16 @@ class Worker:
     def _line(self, seconds: float) -> bytes:
         assert self._process.stdout is not None
         handle, deadline = self._process.stdout.fileno(), time.monotonic() + seconds
-        with selectors.DefaultSelector() as selector:
-            selector.register(handle, selectors.EVENT_READ)
-            while b"\n" not in self._rest:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise IlBenchError(
-                        f"{self._python}: its process has not answered for {seconds:.0f} s; is the machine "
-                        "out of memory, or busy with much else?"
-                    )
-                part = os.read(handle, 1 << 16)
-                if not part:
-                    raise IlBenchError(f"{self._python}: {self._why_it_ended()}")
-                self._rest += part
+        while b"\n" not in self._rest:
+            if not wait([handle], max(0.0, deadline - time.monotonic())):
+                raise IlBenchError(
+                    f"{self._python}: its process has not answered for {seconds:.0f} s; is the machine out "
+                    "of memory, or busy with much else?"
+                )
+            part = os.read(handle, 1 << 16)
+            if not part:
+                raise IlBenchError(f"{self._python}: {self._why_it_ended()}")
+            self._rest += part
         line, _, self._rest = self._rest.partition(b"\n")
         return line
 
