@@ -14,10 +14,10 @@ from il_bench.errors import IlBenchError
 from il_bench.protocol import ACTION_HIGH, ACTION_LOW
 from il_bench.pusht import CONTROL_HZ
 
-# What a PushT dataset holds. `observation.environment_state` is asked for by the policies that read it.
+# What a PushT dataset holds, and how wide it is; keypoints or an image, as the policies ask for.
 COLUMNS = {"observation.state": 2, "action": 2}
-OBSERVATIONS = ("observation.environment_state", "observation.image")
-KEYPOINTS = 16
+KEYPOINTS = {"observation.environment_state": 16}
+OBSERVATIONS = (*KEYPOINTS, "observation.image")
 # Keypoints need no video, and LeRobot's first choice complains at length where FFmpeg is not installed.
 VIDEO_BACKEND = "pyav"
 
@@ -44,7 +44,7 @@ def check_dataset(where: str, dataset: LeRobotDataset) -> None:
     """
     _check_features(where, dataset)
     places, actions = (checks.POSITION_LOW, checks.POSITION_HIGH), (ACTION_LOW, ACTION_HIGH)
-    for key, width in (COLUMNS | {OBSERVATIONS[0]: KEYPOINTS}).items():
+    for key, width in (COLUMNS | KEYPOINTS).items():
         if key in dataset.features:
             values = read_column(dataset, key)
             checks.check_numbers(f"{where}: {key}", values, width)

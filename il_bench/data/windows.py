@@ -58,11 +58,6 @@ class Windows:
         """Number of frames; each is the centre of one window."""
         return len(self._first)
 
-    @property
-    def keys(self) -> list[str]:
-        """The features a batch holds, besides ``<key>_is_pad`` and ``task``."""
-        return list(self._columns)
-
     def batch(self, indices: torch.Tensor) -> dict[str, Any]:
         """Gather the windows of the frames `indices`, (B,) int64.
 

@@ -84,8 +84,7 @@ def build_pixels(
     The files depend on the states, on `video` and on the versions, which are all in `FILE` beside them; not
     on the number of workers or on an interruption: the same call goes on.
 
-    video: AV1, as lerobot/pusht has it, which is lossy; else PNG, every pixel as it was drawn. workers:
-    number of processes.
+    video: AV1, as lerobot/pusht has it, which is lossy; else PNG, every pixel as it was drawn.
 
     Raises:
         IlBenchError: `output` is something else's or cannot be written, there is too little room, or the
@@ -93,7 +92,7 @@ def build_pixels(
     """
     output, inputs = Path(output).expanduser().resolve(), inputs_of(states, video)
     if not is_made(output, inputs):
-        _check_room(states, output, video)
+        _check_room(output, bytes_needed(states, video)[0])
 
     def write(folder: Path, whole: Path) -> None:
         run_missing(
@@ -113,11 +112,9 @@ def build_pixels(
     return output
 
 
-def _check_room(states: States, output: Path, video: bool) -> None:
+def _check_room(output: Path, most: int) -> None:
     there = next(parent for parent in output.parents if parent.exists())
-    most, _ = bytes_needed(states, video)
-    free = shutil.disk_usage(there).free
-    if free < most:
+    if (free := shutil.disk_usage(there).free) < most:
         raise IlBenchError(
             f"{there}: {free / 1e6:.0f} MB are free and this takes about {most / 1e6:.0f} MB while it runs; "
             "make room, give another --output, or use --video"

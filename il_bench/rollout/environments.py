@@ -6,6 +6,7 @@ does not depend on which others run. Success is `info["is_success"]`, as in LeRo
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from importlib import metadata
 from typing import Any
 
@@ -24,7 +25,7 @@ from il_bench.rollout.outcomes import Outcomes
 SUCCESS = "is_success"
 
 
-class EnvironmentRollout:
+class EnvironmentRollout(AbstractContextManager["EnvironmentRollout"]):
     """Makes an environment and rolls policies out in it; a context that closes the environment.
 
     observe: makes of an observation what `select_action` is given, a batch of one; None: LeRobot's way.
@@ -50,9 +51,6 @@ class EnvironmentRollout:
                 "numbers, so they have to be a Box"
             )
         self._actions = self._env.action_space
-
-    def __enter__(self) -> "EnvironmentRollout":
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._env.close()
@@ -82,8 +80,7 @@ class EnvironmentRollout:
         with one_thread(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             rows = [self._episode(policy, int(seed)) for seed in wanted]
         success, n_steps, outside = (np.array(column) for column in zip(*rows, strict=True))
-        seconds = time.perf_counter() - start
-        return Outcomes(wanted, success, success.astype(np.float64), n_steps, outside, seconds=seconds)
+        return Outcomes(wanted, success, success, n_steps, outside, time.perf_counter() - start)
 
     def _episode(self, policy: Policy, seed: int) -> tuple[bool, int, int]:
         """Return whether it was a success, its steps, and how many actions lay outside the box."""

@@ -34,9 +34,8 @@ def test_a_chunk_is_what_was_done_from_its_frame_on(expert: LeRobotDataset) -> N
     actions, states = table["action"], table["observation.state"]
     episodes, frames = table["episode_index"], table["frame_index"]
     for row in (0, 100, len(held.frames) - 1):
-        (start,) = np.flatnonzero(
-            (episodes == held.episodes[row].item()) & (frames == held.frames[row].item())
-        )
+        episode, frame = held.episodes[row].item(), held.frames[row].item()
+        (start,) = np.flatnonzero((episodes == episode) & (frames == frame))
         assert (episodes[start : start + 5] == episodes[start]).all()
         np.testing.assert_array_equal(held.actions[row], actions[start : start + 5])
         np.testing.assert_array_equal(held.agents[row], states[start])
@@ -59,8 +58,7 @@ def test_a_policys_tokenizer_is_measured_on_what_its_training_saw(expert: LeRobo
     policy = load_policy("bet")
     held = chunks.cut(expert, 5, held_out=True)
     where = PolicyCoordinates(policy)
-    raw = {"action": held.actions, "observation.state": held.agents}
-    batch = policy.preprocessor(raw)
+    batch = policy.preprocessor({"action": held.actions, "observation.state": held.agents})
     in_training = policy.policy.chunks({**batch, "observation.state": batch["observation.state"][:, None]})
     assert where.relative
     assert torch.equal(where.chunks(held), in_training)
@@ -72,9 +70,8 @@ def test_a_policy_that_codes_places_is_not_relative(checkpoint: Path, expert: Le
     where = PolicyCoordinates(Checkpoint.find(checkpoint))
     held = chunks.cut(expert, 5, held_out=True)
     assert not where.relative
-    torch.testing.assert_close(
-        where.chunks(held), (held.actions - 256) / 100
-    )  # mean and std of the checkpoint
+    normalised = (held.actions - 256) / 100  # by the checkpoint's mean and std
+    torch.testing.assert_close(where.chunks(held), normalised)
     torch.testing.assert_close(where.pixels(where.chunks(held), held.agents), held.actions)
 
 

@@ -10,7 +10,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from typer.testing import CliRunner
 
 from il_bench.cli import app
-from il_bench.data.lerobot_folder import read_column
+from il_bench.data.lerobot_folder import read_column as column  # noqa: F401
 from il_bench.demos.build import build_pixels
 from il_bench.demos.make import make_demos
 from il_bench.demos.states import read_states
@@ -96,7 +96,3 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def opened(root: Path) -> LeRobotDataset:
     return LeRobotDataset("local/pixels", root=root, video_backend="pyav")
-
-
-def column(dataset: LeRobotDataset, key: str) -> np.ndarray:
-    return read_column(dataset, key)
