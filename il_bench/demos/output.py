@@ -107,14 +107,12 @@ def run_missing[L](
     returns how many they are. is_whole: whether they are there. on_progress: called before and after tasks.
     """
     missing = [task for task in tasks if not is_whole(task)]
-    n_episodes, n_missing = (sum(len(task) for task in some) for some in (tasks, missing))
-    n_done = n_episodes - n_missing
+    n_episodes = sum(map(len, tasks))
+    n_done = n_episodes - sum(map(len, missing))
     report = on_progress or (lambda n_done, n_episodes: None)
     report(n_done, n_episodes)
-    executor = executors.choose(workers, len(missing))
-    with closing(
-        executor.run(load, write, missing, name=lambda task: f"{name} {task[0]}-{task[-1]}")
-    ) as results:
+    run = executors.choose(workers, len(missing)).run
+    with closing(run(load, write, missing, name=lambda task: f"{name} {task[0]}-{task[-1]}")) as results:
         for n in results:
             n_done += n
             report(n_done, n_episodes)
