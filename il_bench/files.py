@@ -15,10 +15,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file by renaming a finished one into place, making its folder first.
 
     A failure or a crash leaves the old file, whose permissions the new one keeps. A link is replaced, not
-    what it leads to.
-
-    Raises:
-        OSError: it cannot be written; `writing` makes a sentence of it.
+    what it leads to. `writing` makes a sentence of an OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -62,12 +62,8 @@ class Evaluate:
     ) -> Outcomes:
         """Roll `policy` out on these seeds; blocks that the journal holds are taken from there.
 
-        Args:
-            policy: as above.
-            seeds: which start states.
-            journal: remembers finished blocks.
-            look: asked after every block, in seed order. The rollout ends when it has seen enough.
-            block: runs one block in another environment than PushT, in this process.
+        look: asked after every block, in seed order. The rollout ends when it has seen enough.
+        block: runs one block in another environment than PushT, in this process.
         """
         settings, chosen = self._settings, np.asarray(seeds)
         loaded = load_policy(policy, device=settings.device) if isinstance(policy, str | Path) else policy

@@ -120,9 +120,9 @@ class Registry:
     ) -> None:
         """Add an environment for the policies that name it.
 
-        Each seed, the same ones as everywhere, is one episode: ``reset(seed=seed)``, then ``step`` until it
-        ends, `max_steps` at most. It is a success if ``info["is_success"]`` is true at some step. Rewards are
-        not read, so mean_max_reward is the success_rate.
+        Each seed is one episode: ``reset(seed=seed)``, then ``step`` until it ends, `max_steps` at most. It
+        is a success if ``info["is_success"]`` is true at some step. Rewards are not read: mean_max_reward is
+        the success_rate.
 
         Args:
             name: of the environment, the `track` of its rows in the report and in a baselines file.

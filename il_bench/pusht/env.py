@@ -31,8 +31,7 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             `environment_state_agent_pos`, dict of `environment_state` (16,) keypoints and `agent_pos` (2,);
             `pixels`, (height, width, 3) uint8; `pixels_agent_pos`, dict of `pixels` and `agent_pos`.
         render_mode: `rgb_array`, or `human` for a window, where gym-pusht observes no `pixels`.
-        block_cog: the block's centre of gravity in its own frame, if not (0, 45).
-        damping: share of velocity the block keeps per second, if not 0.
+        block_cog, damping: as of a `Simulator`.
         observation_width, observation_height: of `pixels`.
         visualization_width, visualization_height: of `render()`'s image.
         count_contacts: fill `info["n_contacts"]`; without it the entry is 0 and steps in contact are faster.

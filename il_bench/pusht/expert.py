@@ -40,23 +40,17 @@ class Expert:
         self._patience = 0
 
     def act(self, agent: Array, pose: Array) -> Array:
-        """Where to pull the agent now.
+        """The action (2,), px in [0, 512], for an agent (2,) at this place and a block at `pose` (3,).
 
         Any state is answered, whether this expert led there or not; after `reset` the answer depends on the
         state alone.
-
-        Args:
-            agent: (2,) the agent's position, px.
-            pose: (3,) the block's `[x, y, angle]`.
-
-        Returns:
-            (2,) the action, px in [0, 512].
         """
         self._patience -= 1
         if self._must_plan(agent, pose):
             self._plan(agent, pose)
-        if not len(self._way):
-            return _retreat(agent, pose)
+        if not len(self._way):  # the agent lies on or in a corner of the block: away from it
+            around = np.clip(agent + _RETREAT * _AROUND, ACTION_LOW, ACTION_HIGH)
+            return np.asarray(around[signed_distance(into_frame(around, pose)).argmax()])
         if self._push_to is not None and np.linalg.norm(self._way[-1] - agent) < _AT_GATE:
             self._way = np.stack([self._way[-1], self._push_to])
             self._push_to = None
@@ -88,12 +82,6 @@ class Expert:
         # Half the nominal speed, and time to come to rest.
         travelled = float(np.linalg.norm(np.diff(self._way, axis=0), axis=1).sum())
         self._patience = round(travelled / 8.0 + length / 5.0) + 20
-
-
-def _retreat(agent: Array, pose: Array) -> Array:
-    """Away from the block, for an agent that finds no way: it lies on or in a corner of the block."""
-    around = np.clip(agent + _RETREAT * _AROUND, ACTION_LOW, ACTION_HIGH)
-    return np.asarray(around[signed_distance(into_frame(around, pose)).argmax()])
 
 
 def point_ahead(way: Array, agent: Array, most: float) -> Array:

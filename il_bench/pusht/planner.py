@@ -54,15 +54,10 @@ class _Leaves:
 
 
 def plan(agent: Array, pose: Array) -> int | None:
-    """Search for the pushes that solve the task soonest, up to `DEPTH` of them.
+    """Search for the pushes that solve the task soonest from an agent (2,) and a block at `pose` (3,).
 
-    Args:
-        agent: (2,) the agent's position, px.
-        pose: (3,) the block's `[x, y, angle]`.
-
-    Returns:
-        The first push, by its index in the table of pushes, of the cheapest of the plans that reach the goal
-        and of those of `DEPTH` pushes that do not; None if the agent can reach no gate.
+    The first push, by its index in the table of pushes, of the cheapest of the plans that reach the goal and
+    of those of `DEPTH` pushes that do not; None if the agent can reach no gate.
     """
     ways = travel.to_gates(into_frame(agent, pose), reachable(out_of_frame(travel.TURNS, pose)))
     leaves = _after_pushes(pose[None], ways[None], np.zeros(1), None)

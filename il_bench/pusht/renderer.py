@@ -1,10 +1,8 @@
 """PushT's frames, pixel for pixel as gym-pusht 0.1.8 draws them.
 
-For every frame gym-pusht paints goal, block, agent, walls and contacts on a new 512 x 512 pygame surface,
-through pymunk's debug drawing, copies the surface into an array and resizes that. The same calls of pygame
-and OpenCV are made here, in the same order, but only for what moves: the goal, and the walls while nothing is
-near them, are painted once, no corner is painted twice, pygame paints right into an array that OpenCV can
-read, and only where something moved is it painted over. No screen is needed, except by `Window`.
+For every frame gym-pusht paints goal, block, agent, walls and contacts on a new 512 x 512 pygame surface and
+resizes a copy of it. The same calls of pygame and OpenCV are made here, in the same order, but only for what
+moves, and pygame paints right into an array that OpenCV can read. No screen is needed, except by `Window`.
 """
 
 import math

@@ -1,12 +1,9 @@
 """PushT's physics: gym-pusht's bodies, shapes and constants, stepped without its overhead.
 
-Equal to gym-pusht 0.1.8 in every bit. Two things make that cheap. The agent is a kinematic body, which
-nothing can push: its PD control is integrated here in plain floats and each substep only hands the velocity
-to Chipmunk. And Chipmunk is called through pymunk's cffi library (`_body`, `_space`: private names, the same
-in all of pymunk 6), which saves the wrapper's checks.
-
-Plain floats round every operation, as Chipmunk built for x86-64 does. A build that fuses multiply and add may
-differ from this in the last bit of the agent's position.
+Equal to gym-pusht 0.1.8 in every bit. The agent is a kinematic body, which nothing can push: its PD control
+is integrated here in plain floats, which round every operation as Chipmunk built for x86-64 does, and each
+substep only hands the velocity to Chipmunk. That is called through pymunk's cffi library (`_body`, `_space`:
+private names, the same in all of pymunk 6), which saves the wrapper's checks.
 """
 
 import math
@@ -37,10 +34,9 @@ _contact_count = lib.cpArbiterGetCount
 
 def start_state(rng: np.random.Generator) -> tuple[float, float, float, float, float]:
     """Draw a start state: agent x, y in [50, 450), block x, y in [100, 400), angle in [-pi, pi)."""
-    agent_x, agent_y = rng.integers(50, 450), rng.integers(50, 450)
-    block_x, block_y = rng.integers(100, 400), rng.integers(100, 400)
-    angle = rng.uniform(-np.pi, np.pi)
-    return float(agent_x), float(agent_y), float(block_x), float(block_y), float(angle)
+    agent_x, agent_y = float(rng.integers(50, 450)), float(rng.integers(50, 450))
+    block_x, block_y = float(rng.integers(100, 400)), float(rng.integers(100, 400))
+    return agent_x, agent_y, block_x, block_y, float(rng.uniform(-np.pi, np.pi))
 
 
 def chipmunk_vectors(velocities: NDArray[np.float64]) -> list[Any]:

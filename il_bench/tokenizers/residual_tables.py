@@ -36,10 +36,9 @@ with suppress(OSError, TypeError, AttributeError):  # Windows has no such librar
 #: the sum of the sizes of all that was added up for them, ...
 MARGIN = 8.0
 #: ... and this many times the most that the hidden layers could add up. The two are measured, no bounds:
-#: those that hold for every rounding (Higham 2002, chapter 3) grow with the layers' widths, and would send
-#: many more rows to float64 than these do, of the shipped policy's demonstrations fewer than one in a
-#: thousand. A wide last layer whose products have one sign can round by more: there a row may get the second
-#: best code.
+#: those (Higham 2002, chapter 3) grow with the layers' widths, and would send many more rows to float64 than
+#: these do, of the shipped policy's demonstrations fewer than one in a thousand. A wide last layer whose
+#: products have one sign can round by more: there a row may get the second best code.
 HIDDEN_MARGIN = 0.05
 #: The most combinations of codes that are decoded beforehand.
 MOST_COMBINATIONS = 4096

@@ -21,6 +21,7 @@ from il_bench.tokenizers import (
     UniformBinsTokenizer,
     VQVAETokenizer,
 )
+from il_bench.tokenizers.autoencoder import AutoencoderTokenizer
 
 CHUNK = (3, 2)
 LEVELS = (5, 4, 3)
@@ -120,6 +121,14 @@ def frozen_vqvae(codebooks: Tensor, kind: type[VqVae] = ResumableVqVae) -> VqVae
     return vqvae.eval()
 
 
+def passing_through[T: AutoencoderTokenizer](tokenizer: T) -> T:
+    """The tokenizer as if fitted, its networks passing everything through."""
+    pass_through(tokenizer.encoder)
+    pass_through(tokenizer.decoder)
+    tokenizer.fitted.fill_(True)
+    return tokenizer.eval()
+
+
 def plain_residual_vq(codebooks: Tensor) -> ResidualVQTokenizer:
     """Residual VQ of the chunks (N, 1, D) themselves by codebooks (2, C, D)."""
     return ResidualVQTokenizer(frozen_vqvae(codebooks)).eval()
@@ -129,21 +138,14 @@ def plain_vqvae(codebook: Tensor) -> VQVAETokenizer:
     """VQ-VAE of the chunks (N, 1, D) themselves by ``codebook`` (C, D)."""
     n_codes, dim = codebook.shape
     tokenizer = VQVAETokenizer(n_codes, (1, dim), embedding_dim=dim, hidden_dim=2 * dim)
-    pass_through(tokenizer.encoder)
-    pass_through(tokenizer.decoder)
     tokenizer.quantizer.codebook = codebook
     tokenizer.quantizer._codebook.initted.fill_(True)
-    tokenizer.fitted.fill_(True)
-    return tokenizer.eval()
+    return passing_through(tokenizer)
 
 
 def plain_fsq(levels: tuple[int, ...]) -> FSQTokenizer:
     """FSQ of the chunks (N, 1, D) themselves, D = len(levels)."""
-    tokenizer = FSQTokenizer(levels, (1, len(levels)), hidden_dim=2 * len(levels))
-    pass_through(tokenizer.encoder)
-    pass_through(tokenizer.decoder)
-    tokenizer.fitted.fill_(True)
-    return tokenizer.eval()
+    return passing_through(FSQTokenizer(levels, (1, len(levels)), hidden_dim=2 * len(levels)))
 
 
 def plain_kmeans(centers: Tensor) -> KMeansTokenizer:

@@ -32,7 +32,6 @@ from il_bench.tokenizers import FSQTokenizer, KMeansTokenizer, ResidualVQTokeniz
 from il_bench.tokenizers import fsq as fsq_module
 from il_bench.tokenizers import nearest as nearest_module
 from il_bench.tokenizers import residual_vq as residual_vq_module
-from il_bench.tokenizers import vqvae as vqvae_module
 from il_bench.tokenizers.training import dead_below
 from tests.small_policies import small_policy
 
@@ -184,6 +183,14 @@ def test_large_codes_that_rounding_cannot_tell_apart_are_decided_by_differences(
     assert wrong_in_float32 > 100
 
 
+def assert_as_new(tokenizer: Any, chunks: torch.Tensor) -> torch.Tensor:
+    """Check the answers against those of a new tokenizer of the same weights; return the tokens."""
+    tokens, new = tokenizer.encode(chunks), ResidualVQTokenizer(tokenizer.vqvae)
+    assert torch.equal(tokens, new.encode(chunks))
+    assert torch.equal(tokenizer.decode(tokens), new.decode(tokens))
+    return tokens  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize("first_contiguous", [True, False])
 def test_a_transposed_weight_is_another_weight(first_contiguous: bool) -> None:
     """Its bytes are the same, in the same order."""
@@ -198,9 +205,7 @@ def test_a_transposed_weight_is_another_weight(first_contiguous: bool) -> None:
     for view in views:
         for each in layer:
             each.weight.data = view
-        tokens, fresh = tokenizer.encode(chunks), ResidualVQTokenizer(tokenizer.vqvae)
-        assert torch.equal(tokens, fresh.encode(chunks))
-        assert torch.equal(tokenizer.decode(tokens), fresh.decode(tokens))
+        tokens = assert_as_new(tokenizer, chunks)
         answers.append(tokenizer.decode(tokens))
     assert not torch.allclose(*answers)
 
@@ -214,7 +219,7 @@ def test_the_last_layer_may_be_transposed_too() -> None:
     square = torch.randn(5, 5, generator=torch.Generator().manual_seed(1))
     for view in (square, square.t(), square):
         vqvae.encoder[4].weight.data = view
-        assert torch.equal(tokenizer.encode(chunks), ResidualVQTokenizer(vqvae).encode(chunks))
+        assert_as_new(tokenizer, chunks)
 
 
 # The fast path is one
@@ -285,7 +290,7 @@ def test_what_the_library_is_told_of_a_vqvae() -> None:
     """Its own defaults are others, or may become so."""
     quantizer = VQVAETokenizer(64, CHUNK).quantizer
     codes = quantizer._codebook
-    assert (quantizer.commitment_weight, codes.decay) == (vqvae_module.COMMITMENT, vqvae_module.DECAY)
+    assert (quantizer.commitment_weight, codes.decay) == (0.25, 0.9)  # van den Oord et al. 2017, section 3.2
     assert codes.threshold_ema_dead_code == dead_below(64)
     assert not codes.initted  # by k-means, of the first batch
 

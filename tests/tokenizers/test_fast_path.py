@@ -80,14 +80,12 @@ def test_near_ties_are_decided_in_float64(problem: Any, shift: float, repeat: in
     Here nothing is exempt: that is where arithmetic in float32 has no idea and the fallback decides.
     """
     points, codebook = (part + np.float32(shift) for part in problem)
-    twice = np.concatenate([codebook, codebook])
-    second = np.zeros_like(twice)
-    tokenizer = plain_residual_vq(torch.from_numpy(np.stack([twice, second])))
-    tokens = tokenizer.encode(torch.from_numpy(np.resize(points, (repeat, 3)))[:, None])
+    points, twice = np.resize(points, (repeat, 3)), np.concatenate([codebook, codebook])
+    tokenizer = plain_residual_vq(torch.from_numpy(np.stack([twice, np.zeros_like(twice)])))
+    tokens = tokenizer.encode(torch.from_numpy(points)[:, None])
     chosen = tokens[:, 0].numpy()
-    distances = oracles.squared_distances(np.resize(points, (repeat, 3)), twice)
-    error = oracles.direct_error(distances, 3, 1e-14)
-    oracles.check_nearest(np.resize(points, (repeat, 3)), twice, chosen, error)
+    error = oracles.direct_error(oracles.squared_distances(points, twice), 3, 1e-14)
+    oracles.check_nearest(points, twice, chosen, error)
     assert (chosen < len(codebook)).all()
     assert (tokens[:, 1] == 0).all()
 
@@ -96,11 +94,10 @@ def test_a_tie_in_the_second_stage_is_decided_too() -> None:
     """The residual 1000.5 - 1000 is half way between two codes that float32 cannot tell apart beside 1000."""
     codebooks = torch.tensor([[[1000.0, 0.0], [-1000.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
     codebooks[1, 0, 0], codebooks[1, 1, 0] = 0.5 + 2e-5, 0.5 - 1e-5
-    tokenizer = plain_residual_vq(codebooks)
-    assert tokenizer.encode(torch.tensor([[[1000.5, 0.0]], [[-999.5, 0.0]]])).tolist() == [[0, 1], [1, 1]]
+    chunks = torch.tensor([[[1000.5, 0.0]], [[-999.5, 0.0]]])
+    assert plain_residual_vq(codebooks).encode(chunks).tolist() == [[0, 1], [1, 1]]
     codebooks[1, 1, 0] = 0.5 + 3e-5
-    tokenizer = plain_residual_vq(codebooks)
-    assert tokenizer.encode(torch.tensor([[[1000.5, 0.0]], [[-999.5, 0.0]]])).tolist() == [[0, 0], [1, 0]]
+    assert plain_residual_vq(codebooks).encode(chunks).tolist() == [[0, 0], [1, 0]]
 
 
 # What was worked out beforehand follows the weights
@@ -191,9 +188,9 @@ def test_a_change_of_any_single_weight_is_noticed(data: st.DataObject) -> None:
     ]
     tensor = data.draw(st.sampled_from(tensors)).data.view(-1)
     tensor[data.draw(st.integers(0, len(tensor) - 1))] += data.draw(st.sampled_from([100.0, -100.0]))
-    fresh = ResidualVQTokenizer(tokenizer.vqvae)
-    assert torch.equal(tokenizer.encode(chunks), fresh.encode(chunks))
-    assert torch.equal(tokenizer.decode(every), fresh.decode(every))
+    new = ResidualVQTokenizer(tokenizer.vqvae)
+    assert torch.equal(tokenizer.encode(chunks), new.encode(chunks))
+    assert torch.equal(tokenizer.decode(every), new.decode(every))
 
 
 def test_a_copy_follows_its_own_weights() -> None:
@@ -210,12 +207,10 @@ def test_what_is_worked_out_beforehand_is_neither_saved_nor_shared() -> None:
     tokenizer.decode(tokenizer.encode(demonstrations(20)))
     assert set(tokenizer.state_dict()) == {f"vqvae.{key}" for key in tokenizer.vqvae.state_dict()}
     assert tokenizer.encode(demonstrations(20)) is not tokenizer.encode(demonstrations(20))
-    first = tokenizer.decode(torch.zeros(3, 2, dtype=torch.int64))
-    first.fill_(7.0)
-    tokens = tokenizer.encode(demonstrations(20))
-    tokens.fill_(0)
-    again = tokenizer.decode(torch.zeros(3, 2, dtype=torch.int64))
-    torch.testing.assert_close(again, tokenizer.reference_decode(torch.zeros(3, 2, dtype=torch.int64)))
+    zeros = torch.zeros(3, 2, dtype=torch.int64)
+    tokenizer.decode(zeros).fill_(7.0)
+    tokenizer.encode(demonstrations(20)).fill_(0)
+    torch.testing.assert_close(tokenizer.decode(zeros), tokenizer.reference_decode(zeros))
 
 
 @pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad, torch.enable_grad])

@@ -67,6 +67,14 @@ def second_phase(head: Any, optimizer: torch.optim.Optimizer, steps: int) -> Non
         optimizer.step()
 
 
+def reloaded(saved: Any) -> Any:
+    """The same after a way through a file."""
+    file = io.BytesIO()
+    torch.save(saved, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
 # Eval mode
 
 
@@ -141,11 +149,8 @@ def test_the_first_phase_moves_codes_encoder_and_decoder() -> None:
     before = state(head.vqvae_model)
     first_phase(head, torch.optim.SGD(head.parameters(), lr=0.1), range(3), total=9)
     after = state(head.vqvae_model)
-    parts = (
-        "encoder.0.weight",
-        "decoder.0.weight",
-        *[f"vq_layer.layers.{g}._codebook.embed" for g in (0, 1)],
-    )
+    codebooks = [f"vq_layer.layers.{g}._codebook.embed" for g in (0, 1)]
+    parts = ("encoder.0.weight", "decoder.0.weight", *codebooks)
     assert not any(torch.equal(before[part], after[part]) for part in parts)
     assert not bool(head.vqvae_model.discretized)
 
@@ -158,10 +163,7 @@ def resumed(kind: type[VqVae], *, stop: int, total: int) -> Any:
     head = head_of(kind)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
     first_phase(head, optimizer, range(stop), total)
-    saved = io.BytesIO()
-    torch.save([head.state_dict(), optimizer.state_dict()], saved)
-    saved.seek(0)
-    weights, moments = torch.load(saved, weights_only=True)
+    weights, moments = reloaded([head.state_dict(), optimizer.state_dict()])
     again = head_of(kind)
     again.load_state_dict(weights)
     optimizer = torch.optim.AdamW(again.parameters(), lr=1e-2)
@@ -182,10 +184,8 @@ def test_a_resumed_first_phase_goes_on_where_it_stopped() -> None:
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="lerobot 0.6.1, modeling_vqbet.py:777: VqVae.optimized_steps is a plain attribute and not in "
-    "state_dict. A first phase that is resumed after k steps counts from 0: it runs k steps too "
-    "long, and a job that is always stopped before n_vqvae_training_steps (20,000) never leaves it, "
-    "so never trains a policy.",
+    reason="lerobot 0.6.1, modeling_vqbet.py:777: VqVae.optimized_steps is not in state_dict. A first phase "
+    "that is resumed counts from 0; a job always stopped before 20,000 steps never trains a policy.",
 )
 def test_lerobots_resumed_first_phase_goes_on_where_it_stopped() -> None:
     assert bool(resumed(VqVae, stop=4, total=6).vqvae_model.discretized)
@@ -196,12 +196,9 @@ def test_lerobots_resumed_first_phase_goes_on_where_it_stopped() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_everything_learned_is_in_state_dict(kind: str) -> None:
-    saved = io.BytesIO()
-    torch.save(fitted(kind).state_dict(), saved)
-    saved.seek(0)
     again = MAKERS[kind]()
     assert not bool(again.fitted)
-    again.load_state_dict(torch.load(saved, weights_only=True))
+    again.load_state_dict(reloaded(fitted(kind).state_dict()))
     chunks = demonstrations(300, seed=7)
     tokens = fitted(kind).encode(chunks)
     assert bool(again.fitted)
@@ -259,9 +256,4 @@ def test_modules_of_tokenizers_hold_no_state_outside_state_dict() -> None:
         tokenizer: nn.Module = fitted(kind)
         kept = set(tokenizer.state_dict())
         lost = {name for name, _ in tokenizer.named_buffers()} - kept
-        assert lost <= {
-            "quantizer._levels",
-            "quantizer._basis",
-            "quantizer.implicit_codebook",
-            "quantizer.zero",
-        }
+        assert lost <= {f"quantizer.{name}" for name in ("_levels", "_basis", "implicit_codebook", "zero")}

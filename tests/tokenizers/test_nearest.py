@@ -34,17 +34,12 @@ F32 = EPS[torch.float32]
 SAME = 1e-13
 
 
-def lerobot_tokens(points: Any, codebook: Any) -> np.ndarray:
-    quantizer = VectorQuantize(dim=codebook.shape[1], codebook_size=len(codebook)).eval()
-    quantizer.codebook = torch.from_numpy(codebook)
-    return quantizer(torch.from_numpy(points)[None])[1][0].numpy()
-
-
 def plain_tokens(kind: str, points: Any, codebook: Any, dtype: torch.dtype = torch.float32) -> np.ndarray:
-    make = {"kmeans": plain_kmeans, "vqvae": plain_vqvae, "lerobot": None}[kind]
-    if make is None:
-        return lerobot_tokens(points, codebook)
-    tokenizer = make(torch.from_numpy(codebook)).to(dtype)
+    if kind == "lerobot":
+        quantizer = VectorQuantize(dim=codebook.shape[1], codebook_size=len(codebook)).eval()
+        quantizer.codebook = torch.from_numpy(codebook)
+        return quantizer(torch.from_numpy(points)[None])[1][0].numpy()
+    tokenizer = {"kmeans": plain_kmeans, "vqvae": plain_vqvae}[kind](torch.from_numpy(codebook)).to(dtype)
     return tokenizer.encode(torch.from_numpy(points)[:, None].to(dtype))[:, 0].numpy()
 
 
@@ -61,7 +56,7 @@ def test_on_a_grid_the_nearest_code_and_of_equals_the_lowest(kind: str, problem:
 def test_lerobots_code_is_nearest_within_its_margin(problem: Any) -> None:
     points, codebook = problem
     error = oracles.expanded_error(points, codebook, F32)
-    oracles.check_nearest(points, codebook, lerobot_tokens(points, codebook), error)
+    oracles.check_nearest(points, codebook, plain_tokens("lerobot", points, codebook), error)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -57,6 +57,25 @@ def buffers(made: Any) -> tuple[Any, Any, Any]:
     return tuple(oracles.array(each[0]) for each in (book.embed, book.cluster_size, book.embed_avg))
 
 
+def assert_moved(made: Any, before: Any, points: Any, chosen: Any, rtol: float = 1e-4, **how: float) -> Any:
+    """The buffers are one step by the formula after those ``before``, which is returned."""
+    expected = oracles.ema_step(*before, points, np.asarray(chosen), **{"decay": 0.8, "eps": 1e-5, **how})
+    for moved, by_formula in zip(buffers(made), expected, strict=True):
+        np.testing.assert_allclose(moved, by_formula, rtol=rtol, atol=rtol / 10)
+    return expected
+
+
+def landed_on_the_batch(vqvae: Any, stage: int) -> list[bool]:
+    """Which of a stage's codes lie on a latent that it saw, after one step of the first phase."""
+    seen: list[torch.Tensor] = []
+    layer = vqvae.vq_layer.layers[stage]
+    hook = layer.register_forward_hook(lambda _, x, __: seen.append(x[0].detach()))
+    vqvae.vqvae_forward(demonstrations(16))
+    hook.remove()
+    latents = seen[0].reshape(-1, 5)
+    return [bool((latents == code).all(dim=1).any()) for code in layer._codebook.embed[0]]
+
+
 # Gradients
 
 
@@ -147,16 +166,6 @@ def test_in_eval_mode_nothing_is_lost(maker: str) -> None:
     assert made(torch.ones(1, 3, 2))[2].item() == 0.0
 
 
-def test_commitment_by_hand() -> None:
-    """Points (1, 0) and (5, 4), codes (0, 0) and (4, 4): (1 + 0 + 1 + 0) / 4."""
-    x = torch.tensor([[[1.0, 0.0], [5.0, 4.0]]])
-    for maker in QUANTIZERS:
-        made = quantizer(maker, torch.tensor([[0.0, 0.0], [4.0, 4.0]]))
-        assert made(x, freeze_codebook=True)[2].item() == 0.5
-    ours = own_copy("vqvae").quantizer
-    assert ours.commitment_weight == 0.25  # van den Oord et al. 2017, section 3.2
-
-
 # Moving averages
 
 
@@ -175,9 +184,7 @@ def test_the_codes_move_by_the_formula(
     before = buffers(made)
     for _ in range(2):
         _, index, _ = made(torch.from_numpy(points)[None])
-        before = oracles.ema_step(*before, points, index[0].numpy(), decay=decay, eps=eps)
-        for moved, expected in zip(buffers(made), before, strict=True):
-            np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-5)
+        before = assert_moved(made, before, points, index[0], decay=decay, eps=eps)
 
 
 @both
@@ -208,9 +215,7 @@ def test_vqbets_first_phase_moves_both_stages_by_the_formula() -> None:
         before = [buffers(stage) for stage in vqvae.vq_layer.layers]
         _, (_, _, tokens, _) = vqvae.vqvae_forward(chunks)
         for stage, chosen in enumerate(tokens.T.numpy()):
-            expected = oracles.ema_step(*before[stage], latent, chosen, decay=0.8, eps=1e-5)
-            for moved, by_formula in zip(buffers(vqvae.vq_layer.layers[stage]), expected, strict=True):
-                np.testing.assert_allclose(moved, by_formula, rtol=2e-3, atol=1e-4)
+            assert_moved(vqvae.vq_layer.layers[stage], before[stage], latent, chosen, rtol=2e-3)
             latent = latent - before[stage][0][chosen]
 
 
@@ -221,9 +226,7 @@ def test_our_vqvaes_codes_move_by_the_formula() -> None:
     made._codebook.cluster_size.fill_(1e6)  # far from dying
     before = buffers(made)
     _, index, _ = made(points)
-    expected = oracles.ema_step(*before, points, index.numpy(), decay=0.9, eps=1e-5)
-    for moved, by_formula in zip(buffers(made), expected, strict=True):
-        np.testing.assert_allclose(moved, by_formula, rtol=1e-4, atol=1e-5)
+    assert_moved(made, before, points, index, decay=0.9)
 
 
 def test_our_vqvae_learns_from_reconstruction_first_and_then_from_commitment_too(
@@ -267,14 +270,6 @@ def test_one_step_of_a_fit_by_formula() -> None:
 # Revival of dead codes
 
 
-def revived(made: Any, points: torch.Tensor) -> tuple[list[bool], Any]:
-    """Which codes should have died with this batch, by the formula; and the state the others should have."""
-    before = buffers(made)
-    _, index, _ = made(points[None])
-    expected = oracles.ema_step(*before, points, index[0].numpy(), decay=0.8, eps=1e-5)
-    return (expected[1] < 2).tolist(), expected
-
-
 @both
 def test_dead_codes_are_revived_on_the_batch_and_no_others(maker: str) -> None:
     """A code whose average size falls below the threshold moves onto one of the batch, with that weight."""
@@ -283,8 +278,10 @@ def test_dead_codes_are_revived_on_the_batch_and_no_others(maker: str) -> None:
     made = quantizer(maker, codebook, threshold_ema_dead_code=2)
     made._codebook.cluster_size.copy_(torch.tensor([[9.0, 2.4, 9.0, 2.6]]))
     made._codebook.embed_avg.copy_(made._codebook.cluster_size[0, :, None] * codebook)
-    points = torch.rand(20, 2)
-    died, expected = revived(made, points)
+    points, before = torch.rand(20, 2), buffers(made)
+    _, index, _ = made(points[None])
+    expected = oracles.ema_step(*before, points, index[0].numpy(), decay=0.8, eps=1e-5)
+    died = (expected[1] < 2).tolist()
     assert died == [False, True, False, False]  # 2.4 and 2.6 times 0.8: one on either side of 2
     embed, size, average = buffers(made)
     for code, dead in enumerate(died):
@@ -308,9 +305,7 @@ def test_nothing_is_revived_where_it_must_not_be(maker: str, how: str) -> None:
     points = torch.rand(1, 20, 1)
     _, index, _ = made(points, freeze_codebook=how == "frozen")
     if how == "threshold 0":
-        before = oracles.ema_step(*before, points[0], index[0].numpy(), decay=0.8, eps=1e-5)
-        for moved, expected in zip(buffers(made), before, strict=True):
-            np.testing.assert_allclose(moved, expected, rtol=1e-3, atol=1e-5)
+        assert_moved(made, before, points[0], index[0], rtol=1e-3)
     else:
         assert all(np.array_equal(*pair) for pair in zip(buffers(made), before, strict=True))
 
@@ -339,11 +334,7 @@ def test_our_residual_vq_revives_a_code_that_owns_less_than_a_tenth_of_its_share
     book.cluster_size.fill_(50.0)
     book.cluster_size[0, 1], book.cluster_size[0, 2] = threshold, 1.3 * threshold  # 0.8 of it are left
     book.embed[0, 1:3] = book.embed_avg[0, 1:3] = 1e3  # so that they own nothing
-    seen: list[torch.Tensor] = []
-    vqvae.vq_layer.layers[stage].register_forward_hook(lambda _, x, __: seen.append(x[0].detach()))
-    vqvae.vqvae_forward(demonstrations(16))
-    on_the_batch = [(seen[0].reshape(-1, 5) == code).all(dim=1).any().item() for code in book.embed[0]]
-    assert on_the_batch[1:3] == [True, False]
+    assert landed_on_the_batch(vqvae, stage)[1:3] == [True, False]
     assert book.cluster_size[0, 1].item() == pytest.approx(threshold)
 
 
@@ -356,9 +347,4 @@ def test_our_vqbet_revives_codes_in_its_first_phase_where_asked(stage: int) -> N
         book.cluster_size.fill_(50.0)
         book.cluster_size[0, 1] = 1.0
         book.embed[0, 1], book.embed_avg[0, 1] = 1e3, 1e3
-        seen: list[torch.Tensor] = []
-        hook = vqvae.vq_layer.layers[stage].register_forward_hook(lambda _, x, __: seen.append(x[0].detach()))  # noqa: B023
-        vqvae.vqvae_forward(demonstrations(16))
-        hook.remove()
-        on_the_batch = (seen[0].reshape(-1, 5) == book.embed[0, 1]).all(dim=1).any()
-        assert bool(on_the_batch) is (revive_below > 0)
+        assert landed_on_the_batch(vqvae, stage)[1] is (revive_below > 0)
