@@ -45,11 +45,8 @@ def test_every_argued_mutant_is_of_the_source_as_it_is(mutant: Mutant) -> None:
     assert [line for line in mutant.old.splitlines() if line not in lines] == []
 
 
-def test_every_argument_says_why() -> None:
+def test_every_argument_says_why_and_functions_are_found_in_mutmuts_names() -> None:
     assert [mutant for mutant, argument in ARGUED.items() if len(argument.why.split()) < 3] == []
-
-
-def test_functions_are_found_in_mutmuts_names() -> None:
     assert {name: mutants.function_of(name) for name in NAMES} == NAMES
 
 

@@ -324,6 +324,13 @@ RECORDS = """
 """
 
 
+def row_tests(pytester: pytest.Pytester, *rows: dict[str, Any], more: str = "") -> tuple[str, ...]:
+    """Arguments that run tests which report these rows."""
+    (pytester.path / "policy").mkdir()
+    path = pytester.makepyfile(RECORDS.format(rows=list(rows)) + more)
+    return ("--benchmark", *CHOICE, path.name)
+
+
 def test_one_of_several_processes_writes_the_report_and_says_what_is_undecided(
     pytester: pytest.Pytester, light: Run
 ) -> None:
@@ -332,20 +339,13 @@ def test_one_of_several_processes_writes_the_report_and_says_what_is_undecided(
         row("good", "PASS", required=True),
         row("not-yet", "BELOW TARGET", required=False),
     ]
-    path = pytester.makepyfile(RECORDS.format(rows=rows))
-    arguments = ("--benchmark", *CHOICE, "--il-report", "out", path.name)
-    (pytester.path / "policy").mkdir()
-    result = light("-p", "xdist", "-p", "xdist.looponfail", "-n", "2", *arguments)
+    workers = ("-p", "xdist", "-p", "xdist.looponfail", "-n", "2")
+    result = light(*workers, "--il-report", "out", *row_tests(pytester, *rows))
     result.assert_outcomes(passed=3)
     assert result.ret == 6
     result.stdout.fnmatch_lines(["il_bench *: device cpu, track keypoints, test seeds 200000-200999, *"])
-    result.stdout.fnmatch_lines_random(
-        [
-            "good * PASS (> 0.80 shown) *",
-            "not-yet * BELOW TARGET (< 0.85 shown) *",
-            "undecided * INCONCLUSIVE (target 0.85) *",
-        ]
-    )
+    shown = ("good * PASS (> 0.80", "not-yet * BELOW TARGET (< 0.85", "undecided * INCONCLUSIVE (target 0.85")
+    result.stdout.fnmatch_lines_random([f"{line}*" for line in shown])
     assert result.stdout.str().count("report: ") == 1
     report = json.loads((pytester.path / "out" / "report.json").read_text())
     assert [each["policy"] for each in report["success"]] == ["good", "not-yet", "undecided"]
@@ -355,10 +355,8 @@ def test_one_of_several_processes_writes_the_report_and_says_what_is_undecided(
 
 
 def test_an_undecided_gate_hides_no_failure(pytester: pytest.Pytester, light: Run) -> None:
-    text = RECORDS.format(rows=[row("undecided", "INCONCLUSIVE", required=True)])
-    path = pytester.makepyfile(text + "\n    def test_wrong(): assert False\n")
-    (pytester.path / "policy").mkdir()
-    assert light("--benchmark", *CHOICE, path.name).ret == 1
+    undecided = row("undecided", "INCONCLUSIVE", required=True)
+    assert light(*row_tests(pytester, undecided, more="\n    def test_wrong(): assert False\n")).ret == 1
 
 
 def test_the_suite_from_first_baseline_to_missed_target(

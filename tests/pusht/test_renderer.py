@@ -63,11 +63,12 @@ def reference() -> Reference:
     return env
 
 
-def put(env: Reference, state: State) -> None:
-    """Have gym-pusht draw agent and block at these poses, without physics."""
+def put(env: Reference, state: State, action: Any) -> None:
+    """Have gym-pusht draw agent and block at these poses, without physics, and its last action."""
     env.agent.position = state[:2]
     env.block.angle = state[4]  # first the angle, which moves the block's position
     env.block.position = state[2:4]
+    env._last_action = np.array(action, np.float32)
     for body in (env.agent, env.block):
         env.space.reindex_shapes_for_body(body)
 
@@ -111,8 +112,7 @@ POSES: dict[str, State] = {
 
 @pytest.mark.parametrize("pose", POSES)
 def test_poses(drawn: Renderer, reference: Reference, pose: str) -> None:
-    put(reference, POSES[pose])
-    reference._last_action = np.array([-3, 511.9], np.float32)
+    put(reference, POSES[pose], [-3, 511.9])
     assert_same_frames(drawn, reference, pose)
 
 
@@ -121,9 +121,9 @@ def test_poses_all_over_the_picture_and_contacts_everywhere(drawn: Renderer, ref
     n_marks = n_at_border = 0
     for n in range(40):
         middle = rng.uniform(-60, 572, 2)
-        put(reference, (*(middle + rng.uniform(-60, 60, 2)), *middle, rng.uniform(-10, 10)))
+        state = (*(middle + rng.uniform(-60, 60, 2)), *middle, rng.uniform(-10, 10))
+        put(reference, state, rng.uniform(-20, 532, 2))
         reference.space.step(0.01)
-        reference._last_action = rng.uniform(-20, 532, 2)
         assert_same_frames(drawn, reference, f"pose {n}")
         marks = np.array(drawn.contact_marks(reference.space)).reshape(-1, 2)
         n_marks += len(marks) // 2
@@ -242,17 +242,17 @@ def test_one_pixel_is_noticed() -> None:
         assert_same_episode(OnePixelOff("pixels"), Reference("pixels"), 5, anywhere, 15)
 
 
+COLORS = ("_GOAL", "_BLOCK", "_BLOCK_FILL", "_AGENT", "_AGENT_FILL", "_WALL", "_CONTACT", "_ACTION")
+
+
+def off_by_one(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    return color[0], color[1], color[2] ^ 1
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("_GOAL", (144, 239, 144)),
-        ("_BLOCK", (119, 136, 152)),
-        ("_BLOCK_FILL", (143, 164, 184)),
-        ("_AGENT", (65, 106, 225)),
-        ("_AGENT_FILL", (78, 126, 254)),
-        ("_WALL", (211, 211, 210)),
-        ("_CONTACT", (231, 77, 60)),
-        ("_ACTION", (254, 0, 0)),
+        *((name, off_by_one(getattr(renderer, name))) for name in COLORS),
         ("AGENT_RADIUS", 16.0),
         ("_EDGE_RADIUS", 3),
         ("_REACH", 0),
@@ -262,9 +262,8 @@ def test_one_changed_constant_is_noticed(
     monkeypatch: pytest.MonkeyPatch, reference: Reference, name: str, value: Any
 ) -> None:
     """In one frame: the agent over the block's edge, both over a wall."""
-    put(reference, (30.0, 12.0, 72.0, 8.0, 0.05))
+    put(reference, (30.0, 12.0, 72.0, 8.0, 0.05), [300.0, 300.0])
     reference.space.step(0.01)
-    reference._last_action = np.array([300.0, 300.0])
     assert Renderer().contact_marks(reference.space)
     assert_same_frames(Renderer(), reference, "unchanged")
     monkeypatch.setattr(renderer, name, value)

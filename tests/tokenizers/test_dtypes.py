@@ -16,16 +16,12 @@ from il_bench.errors import IlBenchError
 F32 = EPS[torch.float32]
 
 
-def in_float64(kind: str) -> Any:
-    return own_copy(kind).double()
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @examples(12)
 @given(chunks=chunks_of(CHUNK))
 def test_float32_and_float64_give_the_same_tokens(kind: str, chunks: torch.Tensor) -> None:
     """Outside near ties: the same float32 numbers, given as float64, to the tokenizer and to its double."""
-    tokenizer, double = fitted(kind), in_float64(kind)
+    tokenizer, double = fitted(kind), own_copy(kind).double()
     exempt = near_ties(kind, tokenizer, chunks, F32)
     tokens = tokenizer.encode(chunks)
     check_same_tokens(tokenizer.encode(chunks.double()), tokens, exempt)
@@ -36,7 +32,7 @@ def test_float32_and_float64_give_the_same_tokens(kind: str, chunks: torch.Tenso
 @pytest.mark.parametrize("kind", KINDS)
 def test_float64_is_computed_in_float64(kind: str) -> None:
     """The doubled tokenizer's tokens leave no more rows open than float64's rounding does: none, here."""
-    double, chunks = in_float64(kind), demonstrations(300, seed=4).double() * (1 + 1e-9)
+    double, chunks = own_copy(kind).double(), demonstrations(300, seed=4).double() * (1 + 1e-9)
     assert not near_ties(kind, double, chunks, EPS[torch.float64]).any()
     alone = torch.cat([double.encode(chunk[None]) for chunk in chunks[:40]])
     assert torch.equal(alone, double.encode(chunks)[:40])
@@ -44,20 +40,23 @@ def test_float64_is_computed_in_float64(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_decode_to_the_same_chunk(kind: str) -> None:
-    tokenizer, double = fitted(kind), in_float64(kind)
-    tokens = tokenizer.encode(demonstrations(100, seed=5))
+    """And converting back and forth changes nothing."""
+    tokenizer, double, chunks = fitted(kind), own_copy(kind).double(), demonstrations(100, seed=5)
+    tokens = tokenizer.encode(chunks)
     single, exact = tokenizer.decode(tokens), double.decode(tokens)
     assert (single.dtype, exact.dtype) == (torch.float32, torch.float64)
     # Chunks are of order 1; the networks have 3 layers of 32 units.
     bound = 200 * F32 if kind in LEARNED else F32
     off = np.abs(oracles.array(single) - oracles.array(exact)).max()
     assert off <= bound * max(1.0, float(exact.abs().max()))
+    again: Any = double.float()
+    assert torch.equal(again.encode(chunks), tokens) and torch.equal(again.decode(tokens), single)
 
 
 @pytest.mark.parametrize("kind", LEARNED)
 def test_a_doubled_network_computes_in_float64(kind: str) -> None:
     """Two chunks that are one in float32 and lie on either side of a boundary have two tokens."""
-    double = in_float64(kind)
+    double = own_copy(kind).double()
     ends = demonstrations(200, seed=6).double()
     tokens = double.encode(ends)
     other = int((tokens != tokens[0]).any(dim=1).nonzero()[0])
@@ -105,12 +104,3 @@ def test_a_fit_takes_what_float32_can_hold(kind: str) -> None:
     decoded = tokenizer.decode(tokenizer.encode(chunks))
     assert torch.isfinite(decoded).all()
     assert decoded[3, 2, 0] > 2e38 and decoded[4, 2, 0] < -2e38
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_converting_back_and_forth_changes_nothing(kind: str) -> None:
-    chunks = demonstrations(100, seed=6)
-    again = in_float64(kind).float()
-    tokens = fitted(kind).encode(chunks)
-    assert torch.equal(again.encode(chunks), tokens)
-    assert torch.equal(again.decode(tokens), fitted(kind).decode(tokens))

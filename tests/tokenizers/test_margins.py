@@ -25,14 +25,17 @@ def uniform(*shape: int, generator: torch.Generator) -> Tensor:
     return torch.rand(*shape, generator=generator)
 
 
+def zeros(width: int) -> list[Tensor]:
+    """A first layer and the weights of a second that pass nothing on."""
+    return [torch.zeros(width, 4), torch.zeros(width), torch.zeros(width, width)]
+
+
 def constant_decides(generator: torch.Generator) -> Layers:
     """The last bias is nearly all of the latent."""
     width = 4
     weight = 1e-3 * torch.randn(DIM, width, generator=generator)
     hidden = 0.01 * uniform(width, generator=generator)
-    bias = torch.randn(DIM, generator=generator)
-    layers = [torch.zeros(width, 4), torch.zeros(width), torch.zeros(width, width), hidden, weight, bias]
-    return layers, 1.0, 0.0, 1e-3
+    return [*zeros(width), hidden, weight, torch.randn(DIM, generator=generator)], 1.0, 0.0, 1e-3
 
 
 def cross_decides(generator: torch.Generator) -> Layers:
@@ -50,8 +53,7 @@ def last_product_decides(generator: torch.Generator) -> Layers:
     weight = 100.0 * (0.5 + uniform(DIM, width, generator=generator))
     hidden = 0.01 * (0.5 + uniform(width, generator=generator))
     bias = (weight.double() @ hidden.double()).float()
-    layers = [torch.zeros(width, 4), torch.zeros(width), torch.zeros(width, width), hidden, weight, bias]
-    return layers, 0.01, 0.0, 0.3
+    return [*zeros(width), hidden, weight, bias], 0.01, 0.0, 0.3
 
 
 def hidden_layers_decide(generator: torch.Generator) -> Layers:

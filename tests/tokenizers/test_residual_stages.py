@@ -16,9 +16,7 @@ from strategies import chunks_of, examples, partitions, smooth, two_stages
 F32 = EPS[torch.float32]
 
 
-def seen_by_stages(
-    layer: ResidualVQ, points: torch.Tensor
-) -> tuple[list[torch.Tensor], list[torch.Tensor], Any]:
+def seen_by_stages(layer: ResidualVQ, points: torch.Tensor) -> tuple[list[Any], list[Any], Any]:
     """What goes into each stage and comes out of it as tokens, and what the whole returns."""
     inputs, indices = [], []
     hooks = [
@@ -102,11 +100,11 @@ def test_stage_errors_by_hand() -> None:
     """1.0 by codes 0 or 2 and then 0.25 or -0.75: two ties to the lower code leave 1, 1 and 0.75."""
     codebooks = torch.tensor([[[0.0], [2.0]], [[0.25], [-0.75]]])
     tokenizer = plain_residual_vq(codebooks)
-    assert tokenizer.encode(torch.tensor([[[1.0]]])).tolist() == [[0, 0]]
-    assert tokenizer.stage_errors(torch.tensor([[[1.0]]])).tolist() == [1.0, 1.0, 0.75]
     # 1.25 goes to 2, which leaves -0.75.
-    assert tokenizer.encode(torch.tensor([[[1.25]]])).tolist() == [[1, 1]]
-    assert tokenizer.stage_errors(torch.tensor([[[1.25]]])).tolist() == [1.25, 0.75, 0.0]
+    for value, tokens, errors in ((1.0, [0, 0], [1.0, 1.0, 0.75]), (1.25, [1, 1], [1.25, 0.75, 0.0])):
+        chunks = torch.tensor([[[value]]])
+        assert tokenizer.encode(chunks).tolist() == [tokens]
+        assert tokenizer.stage_errors(chunks).tolist() == errors
 
 
 @examples(15)
