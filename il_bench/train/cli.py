@@ -13,14 +13,17 @@ from il_bench.train import TrainOptions
 if TYPE_CHECKING:
     from il_bench.train.loop import Trainer
 
+#: Policies with a recipe; `recipes.names` would import pydantic for `--help`.
+_SHIPPED = sorted(recipe.stem for recipe in Path(__file__).parent.glob(f"recipes/{KEYPOINTS}/*.toml"))
+
 
 def train(
     words: Annotated[
         list[str],
         typer.Argument(
             metavar="POLICY",
-            help="bc, bet, vqbet, act, diffusion, or a recipe of your own (.toml). With --track pixels, "
-            "flags of lerobot-train may follow after --, and win; or -- and a whole line of it alone.",
+            help=f"{', '.join(_SHIPPED)}, or a recipe of your own (.toml). With --track pixels, flags "
+            "of lerobot-train may follow after --, and win; or -- and a whole line of it alone.",
         ),
     ],
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,

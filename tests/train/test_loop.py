@@ -233,6 +233,11 @@ def il_bench(*words: object) -> Any:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
+def test_the_commands_help_names_every_policy_with_a_recipe() -> None:
+    said = " ".join(il_bench("train", "--help").output.replace("│", " ").split())
+    assert ", ".join(recipes.names("keypoints")) in said
+
+
 def test_the_command_trains_logs_and_resumes(
     demos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
