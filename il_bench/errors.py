@@ -20,9 +20,9 @@ class IlBenchError(ValueError):
 
 
 def described(error: Exception) -> str:
-    """What a caught ``error`` says and where it came from, the user's code if it went through any.
+    """A caught error's type, message and origin: "KeyError: 'codebook' (conftest.py, line 12)".
 
-    "KeyError: 'codebook' (conftest.py, line 12)".
+    The origin is its innermost line in the user's code, if it went through any.
     """
     frames = traceback.extract_tb(error.__traceback__)
     folders = Path(__file__).parent, sysconfig.get_path("stdlib")
@@ -33,21 +33,17 @@ def described(error: Exception) -> str:
 
 
 def wrong_field(error: "ValidationError", whole: str = "the file") -> str:
-    """'field = value: what is wrong' of the first error that pydantic found, and how many more there are.
+    """'field = value: what is wrong' of pydantic's first error, and how many more there are.
 
-    whole: what to name where an error is of no single field.
+    whole: what to call the place of an error that is of no single field.
     """
     errors = error.errors()
     kind, message = errors[0]["type"], errors[0]["msg"].removeprefix("Value error, ")
-    field = ".".join(str(part) for part in errors[0]["loc"]) or whole
-    value = repr(errors[0]["input"])
-    if kind == "extra_forbidden":
-        said = f"{field} = {value:.60}: unknown field"
-    elif kind in ("missing", "value_error"):  # the value would be the whole object that holds the field
-        said = f"{field}: {message}"
-    else:
-        said = f"{field} = {value:.60}: {message}"
-    return said if len(errors) == 1 else f"{said} (and {len(errors) - 1} more)"
+    place = ".".join(str(part) for part in errors[0]["loc"]) or whole
+    if kind not in ("missing", "value_error"):  # there the value is the whole object that holds the field
+        place += f" = {errors[0]['input']!r:.60}"
+    text = f"{place}: {'unknown field' if kind == 'extra_forbidden' else message}"
+    return text if len(errors) == 1 else f"{text} (and {len(errors) - 1} more)"
 
 
 def fail(error: IlBenchError) -> NoReturn:

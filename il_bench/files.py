@@ -12,10 +12,10 @@ from il_bench.errors import IlBenchError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file by renaming a finished one into place, making its folder first.
+    """Write a file by renaming a finished one into place; make its folder if it is missing.
 
-    A failure or a crash leaves the old file, whose permissions the new one keeps. A link is replaced, not
-    what it leads to. `writing` makes a sentence of an OSError.
+    A failure or a crash leaves the old file. The new file keeps the old one's permissions. A link itself is
+    replaced, not its target. Raises OSError; `writing` turns that into an IlBenchError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -44,7 +44,7 @@ def writing(path: Path, way_out: str) -> Iterator[None]:
 
 @contextmanager
 def locked(lock: Path, path: Path, busy: str, way_out: str, *, seconds: float = 0) -> Iterator[None]:
-    """Hold the lock file `lock`, which keeps `path` for one process at a time; wait for it so many `seconds`.
+    """Hold the lock file `lock`, which reserves `path` for one process; wait for it up to `seconds`.
 
     Raises:
         IlBenchError: another process holds it (says `busy`), or the lock cannot be written (says `way_out`).

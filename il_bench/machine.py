@@ -25,10 +25,9 @@ _SMI_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 
 
 def describe() -> dict[str, Any]:
-    """What a reader of a report wants to know of the machine and the versions, as plain JSON values.
+    """The machine and the versions as a report shows them, plain JSON values.
 
-    Keys: packages, python, system, cpu, cores, instruction_set, blas, gpu (None without one), cuda, threads,
-    commit (None outside a checkout), dirty; with a GPU also all else that `fingerprint` tells of it.
+    With a GPU there are all its fields of `fingerprint`; without one, `gpu` and `cuda` are None.
     """
     import torch
 
@@ -50,7 +49,7 @@ def describe() -> dict[str, Any]:
 def fingerprint(device: str = "cpu") -> dict[str, Scalar]:
     """What changes episodes: EPISODE_FIELDS first, then what changes the arithmetic on `device`.
 
-    Threads are not in it, because every rollout runs torch on one.
+    Threads are left out: every rollout runs torch on one.
     """
     import torch
 
@@ -62,7 +61,7 @@ def fingerprint(device: str = "cpu") -> dict[str, Scalar]:
         "success_coverage": SUCCESS_COVERAGE,
         "block_size": BLOCK_SIZE,
         "il_bench": il_bench.__version__,
-        **_versions("torch", "lerobot", "numpy", "pymunk", "diffusers"),  # the others only watch
+        **_versions("torch", "lerobot", "numpy", "pymunk", "diffusers"),  # no other package changes episodes
         "system": _SYSTEM,
         "libc": " ".join(platform.libc_ver()),
         # Libraries choose their kernels by maker and model as well, not by instruction set alone.
@@ -74,7 +73,7 @@ def fingerprint(device: str = "cpu") -> dict[str, Scalar]:
 
 
 def hardware() -> dict[str, Any]:
-    """What decides how long a call takes, versions aside: a new version that is slower is a slowdown."""
+    """What decides how long a call takes, except versions: a slower new version is a slowdown."""
     return {
         "system": _SYSTEM,
         "cpu": _cpu()["model name"],
@@ -85,7 +84,7 @@ def hardware() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a call runs through, by name; the two sides of a comparison may differ in them."""
+    """Versions of what a call runs through, by name. They may differ between two runs that are compared."""
     return {
         "python": platform.python_version(),
         **_versions("il-bench", "torch", "lerobot", "diffusers"),
@@ -176,7 +175,7 @@ def gpu(index: int) -> dict[str, Any]:
 
 
 def arithmetic(kind: str) -> dict[str, Any]:
-    """The settings of torch that trade exactness for speed on devices of this kind."""
+    """Torch's settings that trade exactness for speed on devices of this kind."""
     import torch
 
     is_cuda = kind == "cuda"
@@ -189,7 +188,7 @@ def arithmetic(kind: str) -> dict[str, Any]:
 
 
 def nvidia_smi(index: int) -> dict[str, str]:
-    """What nvidia-smi says of a GPU, by field; empty where it is missing or refuses."""
+    """What nvidia-smi says of a GPU, by field; empty if nvidia-smi is missing or fails."""
     import torch
 
     uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
@@ -203,7 +202,7 @@ def nvidia_smi(index: int) -> dict[str, str]:
 
 
 def parse_smi(text: str) -> dict[str, str]:
-    """The one line of nvidia-smi's CSV by field; what the GPU does not tell (`[N/A]`) is left out."""
+    """The one line of nvidia-smi's CSV, by field, without those that the GPU does not report (`[N/A]`)."""
     values = [value.strip() for value in text.split(",")]
     pairs = zip((*_SMI_FIELDS, "reasons"), values, strict=False)
     return {name: value for name, value in pairs if value and not value.startswith("[")}
@@ -220,7 +219,7 @@ def _gpu_and_arithmetic(device: str) -> dict[str, Any]:
 
 
 def _versions(*packages: str) -> dict[str, str]:
-    """Versions of those that are installed; of il_bench and torch what they say themselves."""
+    """Versions of the installed ones among these; il_bench and torch state their own."""
     import torch
 
     own = {"il-bench": il_bench.__version__, "torch": str(torch.__version__)}
@@ -242,7 +241,7 @@ def _commit(root: Path) -> tuple[str | None, bool | None]:
 
 
 def _run(*command: str) -> str | None:
-    """What a command prints; None where it is missing or refuses."""
+    """What a command prints; None if it is missing or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):

@@ -14,21 +14,21 @@ CONTROL_HZ = 10
 CONTROL_PERIOD_MS = 1e3 / CONTROL_HZ
 #: Side of the square world, px.
 WORLD_SIZE = 512
-#: Actions are places in it for the agent to go to, px.
+#: An action is a place in it for the agent to go to, px.
 ACTION_LOW, ACTION_HIGH = 0.0, float(WORLD_SIZE)
 #: Consecutive seeds that are rolled out as one batch.
 BLOCK_SIZE = 50
 #: A value of a fingerprint.
 Scalar = str | int | float | bool | None
-#: Fields of a fingerprint that say which task the episodes are of. The others say what carried it out.
+#: Fields of a fingerprint that say what was simulated. The others say what computed it.
 EPISODE_FIELDS = ("task", "simulator", "max_steps", "success_coverage", "block_size")
 
 KEYPOINTS, PIXELS = TRACKS = ("keypoints", "pixels")
-MARGIN = 0.05  # how far below a target a policy must be told apart from it
+MARGIN = 0.05  # a gate has to tell a policy at its target from one this far below
 SEED_STARTS = {"test": 200_000, "validation": 100_000}
 MAX_EPISODES = 1_000  # both ranges hold 1,000 seeds
 TEST_SEEDS = range(SEED_STARTS["test"], SEED_STARTS["test"] + MAX_EPISODES)
-DEFAULT_EPISODES = 200  # of a policy that meets no gate
+DEFAULT_EPISODES = 200  # for a policy without a gate
 LAST_TRAINING_SEED = 99_999  # demonstrations and training use the seeds up to this one
 RESERVED_SEEDS = 1_000_000  # kept for a third evaluation: nothing here ever sees them
 #: The ceiling (the planner) and the floor (a policy never trained), rolled out like the others.

@@ -1,4 +1,4 @@
-"""Demonstrations of PushT: every source ends in one LeRobotDataset, batches come out of memory."""
+"""Demonstrations of PushT: every source becomes a LeRobotDataset, and its windows are cut in memory."""
 
 from il_bench.data.sources import open_dataset
 from il_bench.data.windows import Windows

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from il_bench.errors import IlBenchError
 
-# The walls stand at 5 and 506 px. Nothing holds the agent back from leaving a little, so give it some room.
+# The walls stand at 5 and 506 px, but they do not stop the agent, so allow some room.
 POSITION_LOW, POSITION_HIGH = -100.0, 612.0
-# Four turns: real demonstrations keep the block's angle in [0, 2 pi), an unwrapped angle may pass that.
+# Four turns: real demonstrations keep the block's angle in [0, 2 pi), an unwrapped angle may go beyond.
 ANGLE_LIMIT = 8 * np.pi
 
 
@@ -34,7 +34,7 @@ def check_range(where: str, array: NDArray[Any], low: float, high: float, unit: 
 
 
 def _refuse(where: str, array: NDArray[Any], bad: NDArray[np.bool_], what: str, way_out: str) -> None:
-    """Name the first bad value of an (N, columns) array, if there is one."""
+    """Raise for the first bad value of an (N, columns) array, if there is one."""
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise IlBenchError(
@@ -45,7 +45,7 @@ def _refuse(where: str, array: NDArray[Any], bad: NDArray[np.bool_], what: str, 
 
 def check_pixels(where: str, array: NDArray[Any], low: float, high: float) -> None:
     """Check positions in px, (N, columns), and catch data that somebody normalised to [0, 1] or [-1, 1]."""
-    check_range(where, array, low, high, "px, as in the 512 x 512 px task")
+    check_range(where, array, low, high, "px, as in PushT's 512 x 512 px world")
     if np.abs(array).max() <= 1.0:
         raise IlBenchError(
             f"{where}: all values within [{array.min():g}, {array.max():g}], which looks normalised;"

@@ -1,4 +1,4 @@
-"""Demonstrations as action tokenizers see them: whole chunks, some episodes held out, and back to px."""
+"""Demonstrations for action tokenizers: whole chunks, some episodes held out, and back to px."""
 
 from dataclasses import dataclass
 
@@ -29,16 +29,16 @@ class Chunks:
 
 @dataclass(frozen=True)
 class FromTheAgent:
-    """Chunks relative to the agent in halves of the arena: what tokenizers without a policy are fitted on."""
+    """Chunks relative to the agent, in halves of the arena, for tokenizers that belong to no policy."""
 
     relative: bool = True
 
     def chunks(self, seen: Chunks) -> Tensor:
-        """What the tokenizer codes, (N, W, 2)."""
+        """What the tokenizer encodes, (N, W, 2)."""
         return (seen.actions - seen.agents[:, None]) / UNIT_PX
 
     def pixels(self, chunks: Tensor, agents: Tensor) -> Tensor:
-        """Actions (N, W, 2) in px, on the CPU, out of a tokenizer's `chunks` and `agents` (N, 2) px."""
+        """Actions (N, W, 2) in px, on the CPU, of a tokenizer's `chunks` and `agents` (N, 2) px."""
         return chunks.cpu() * UNIT_PX + agents[:, None]
 
 
@@ -59,6 +59,6 @@ def cut(dataset: LeRobotDataset, chunk_size: int, *, held_out: bool) -> Chunks:
     raw = windows.batch(torch.arange(len(windows)))
     whole = ~raw[f"{ACTION}_is_pad"].any(dim=1)
     if not whole.any():
-        raise IlBenchError(f"{dataset.repo_id}: no episode is {chunk_size} steps long, as a chunk is.")
+        raise IlBenchError(f"{dataset.repo_id}: no episode is as long as a chunk of {chunk_size} steps.")
     keys = (ACTION, OBS_STATE, "episode_index", "frame_index")
     return Chunks(*(raw[key][whole] for key in keys))

@@ -1,6 +1,6 @@
-"""Writing LeRobotDatasets of keypoints, as ``lerobot/pusht_keypoints``; a replay buffer becomes one.
+"""Write LeRobotDatasets of keypoints, like ``lerobot/pusht_keypoints``, and convert replay buffers to them.
 
-Its conversion is kept in a cache folder named after the buffer's content, so it runs once.
+A converted buffer is kept in a cache folder named after its content, so the conversion runs once.
 """
 
 import json
@@ -32,7 +32,7 @@ from il_bench.files import write_whole, writing
 from il_bench.pusht import CONTROL_HZ, SUCCESS_COVERAGE
 from il_bench.pusht.geometry import block_keypoints, coverage
 
-# Part of the name in the cache: raise it whenever the same source gives other frames.
+# Part of a name in the cache. Raise it whenever the same source gives other frames.
 CONVERTER_VERSION = 1
 _ZSTD_LEVEL = 12  # higher levels save another 1 %
 TASK = "Push the T-shaped blue block onto the T-shaped green target surface."  # LeRobot's words
@@ -49,11 +49,11 @@ FEATURES: dict[str, dict[str, Any]] = {
 
 
 def convert_cached(buffer: ReplayBuffer, cache_dir: Path | None = None) -> LeRobotDataset:
-    """Give `buffer` as a LeRobotDataset, converting it unless the cache holds it already.
+    """Open `buffer` as a LeRobotDataset; convert it unless the cache holds it already.
 
-    Two processes never convert the same source at once, and an interrupted conversion leaves nothing that a
-    later call would take for a dataset. cache_dir: default is $IL_BENCH_CACHE, or il_bench in $XDG_CACHE_HOME
-    or ~/.cache. Raises IlBenchError if it cannot be written.
+    Two processes never convert the same buffer at once, and a later call never takes an interrupted
+    conversion for a dataset. cache_dir: default is $IL_BENCH_CACHE, or il_bench in $XDG_CACHE_HOME or
+    ~/.cache. Raises IlBenchError if it cannot be written.
     """
     if cache_dir is None:
         default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "il_bench"
@@ -81,7 +81,7 @@ def convert_cached(buffer: ReplayBuffer, cache_dir: Path | None = None) -> LeRob
 def _open_if_sound(folder: Path) -> LeRobotDataset | None:
     try:
         return open_folder(folder) if folder.exists() else None
-    except IlBenchError:  # the source is at hand, so the cache can be made anew
+    except IlBenchError:  # the buffer is at hand, so convert it again
         return None
 
 
@@ -119,7 +119,7 @@ def write_columns(columns: dict[str, NDArray[Any]], episode_ends: NDArray[np.int
 def new_metadata(
     root: Path, features: dict[str, dict[str, Any]], robot_type: str, use_videos: bool = False
 ) -> Iterator[LeRobotDatasetMetadata]:
-    """The metadata of a dataset of TASK that begins in the new folder `root`."""
+    """Begin a dataset of TASK in the new folder `root`; give its metadata, and finalize it at the end."""
     meta = LeRobotDatasetMetadata.create(
         repo_id=f"local/{root.name}",
         fps=CONTROL_HZ,
@@ -150,8 +150,8 @@ def frame_columns(buffer: ReplayBuffer) -> dict[str, NDArray[Any]]:
 def coverage_after(pose: NDArray[np.float64], episode_ends: NDArray[np.int64]) -> NDArray[np.float64]:
     """Coverage in the state after each frame, (N,); pose: (N, 3), the block's `[x, y, angle]` in each frame.
 
-    The state after an episode's last frame was never recorded; as in LeRobot's own conversion that frame
-    repeats its own.
+    The state after an episode's last frame was never recorded. As in LeRobot's own conversion, that frame
+    gets the coverage of its own state.
     """
     covered = np.array([coverage(x, y, angle) for x, y, angle in pose.tolist()])
     following = np.arange(1, len(pose) + 1)
@@ -188,8 +188,8 @@ def compact(root: Path) -> None:
     """Rewrite the files of a dataset in the new folder `root`, half as large as LeRobot writes them.
 
     Coordinates hardly ever repeat, so the dictionaries that LeRobot writes cost more than they save. Data
-    keep one row group an episode, as LeRobot wants them. The order of features in stats.json is that of a
-    Python set, another in every process: here they are sorted.
+    keep one row group an episode, as LeRobot wants them. LeRobot writes the features in stats.json in the
+    order of a Python set, which varies; here they are sorted.
     """
     for path in sorted([*root.glob("data/*/*.parquet"), *root.glob("meta/episodes/*/*.parquet")]):
         with pq.ParquetFile(path) as file:

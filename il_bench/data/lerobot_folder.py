@@ -1,4 +1,4 @@
-"""Open a local LeRobotDataset v3 folder, checked first: for a damaged one LeRobot would turn to the Hub."""
+"""Check and open a local LeRobotDataset v3 folder; LeRobot would look on the Hub if one is damaged."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from il_bench.errors import IlBenchError
 from il_bench.protocol import ACTION_HIGH, ACTION_LOW
 from il_bench.pusht import CONTROL_HZ
 
-# What a PushT dataset holds, and how wide it is; keypoints or an image, as the policies ask for.
+# The features of a PushT dataset and their widths. It has keypoints or an image besides.
 COLUMNS = {"observation.state": 2, "action": 2}
 KEYPOINTS = {"observation.environment_state": 16}
 OBSERVATIONS = (*KEYPOINTS, "observation.image")

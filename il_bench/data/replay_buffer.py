@@ -44,7 +44,7 @@ def arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
 def read_replay_buffer(path: Path) -> ReplayBuffer:
     """Read and check a replay buffer: a ``.npz`` file, or a zarr folder (format 2 or 3) with ZARR_PATHS.
 
-    Raises IlBenchError if it is of another type, truncated, or if an array of it is missing or wrong.
+    Raises IlBenchError if it is something else or truncated, or if an array is missing or wrong.
     """
     raw = _read_zarr(path) if path.is_dir() else _read_npz(path)
     action, state, ends = (raw[name] for name in ARRAYS)
@@ -94,7 +94,7 @@ def _read_zarr(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _read_zarr_array(path: Path, name: str, array: Any) -> NDArray[Any]:
-    # zarr reads a missing chunk as zeros without a word, so count them first.
+    # zarr silently reads a missing chunk as zeros, so count them first.
     if array.nchunks_initialized < array.nchunks:
         raise IlBenchError(
             f"{path}: {name} has {array.nchunks_initialized} of its {array.nchunks} chunks;"

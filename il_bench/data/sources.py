@@ -1,4 +1,4 @@
-"""Where demonstrations come from: a Hub id, a LeRobot folder, or a replay buffer, told apart by looking."""
+"""Open demonstrations from any source: a Hub id, a LeRobot folder or a replay buffer."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def open_dataset(source: str | Path, *, cache_dir: str | Path | None = None) -> 
     """
     if source == EXPERT:
         return open_folder(EXPERT_FOLDER)
-    # Unlike Path's methods, os.path's answer for names that no file and no user can have.
+    # Unlike os.path, Path raises for names that no file or user can have.
     path = Path(os.path.expanduser(source))
     if not os.path.exists(path):
         if isinstance(source, str) and _HUB_ID.fullmatch(source) and path.suffix not in (".npz", ".zarr"):
@@ -59,7 +59,7 @@ def find_replay_buffer(path: Path) -> Path:
         if path.suffix == ".npz":
             return path
         hint = "; unpack it first" if path.suffix == ".zip" else ""
-        raise IlBenchError(f"{path}: not a kind of file that is read here{hint}; expected {ACCEPTED}")
+        raise IlBenchError(f"{path}: demonstrations are not read from such a file{hint}; expected {ACCEPTED}")
     if _is_zarr(path):
         return path
     if (path / "human_demos.npz").exists():
@@ -83,7 +83,7 @@ def _open_hub(repo_id: str) -> LeRobotDataset:
         dataset = LeRobotDataset(repo_id, video_backend=VIDEO_BACKEND)
     except Exception as error:  # offline, no such repository, old format: many types, one answer
         raise IlBenchError(
-            f"{repo_id}: no such path here, and the Hugging Face Hub did not give it ({first_line(error)});"
+            f"{repo_id}: no such path here, and not to be had from the Hub ({first_line(error)});"
             f" check the name and the network, or pass {ACCEPTED.split(', ', 1)[1]}"
         ) from error
     check_dataset(repo_id, dataset)

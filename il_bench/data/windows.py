@@ -1,4 +1,4 @@
-"""Training windows out of memory: what ``LeRobotDataset(..., delta_timestamps)`` gives, in microseconds."""
+"""Training windows cut in memory: what ``LeRobotDataset(..., delta_timestamps)`` gives, in microseconds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ class Windows:
         fps: frames per second.
 
     Raises:
-        IlBenchError: naming the feature, offset or episode that cannot be.
+        IlBenchError: names the feature, offset or episode that cannot be used.
     """
 
     def __init__(

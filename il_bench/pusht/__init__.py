@@ -1,4 +1,4 @@
-"""PushT: gym-pusht's task to the bit, without its cost.
+"""PushT, equal to gym-pusht to the bit at a fraction of its cost.
 
 Importing this package registers `il_bench/PushT-v0` with gymnasium.
 """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # rollouts on keypoints need no pygame
 
 @dataclass(frozen=True)
 class Camera:
-    """The image that a policy asks for: the key it expects it under, and its size in px."""
+    """The image that a policy asks for: its key in the observation, and its size in px."""
 
     key: str
     width: int
@@ -35,15 +35,11 @@ def as_images(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 class PushTBatch:
-    """A batch of independent worlds.
+    """A batch of B independent worlds, to be `reset` first."""
 
-    After `reset` and `step`: `agent` (B, 2) and `pose` (B, 3), float64, the agents' positions and the blocks'
-    `[x, y, angle]`; `coverage` (B,) float64.
-    """
-
-    agent: Array
-    pose: Array
-    coverage: Array
+    agent: Array  # (B, 2) the agents' positions, px
+    pose: Array  # (B, 3) the blocks' `[x, y, angle]`
+    coverage: Array  # (B,)
 
     def __init__(self) -> None:
         self._simulators: list[Simulator] = []
@@ -76,7 +72,7 @@ class PushTBatch:
             active: (B,) bool, default all.
 
         Returns:
-            (B,) the batch's `coverage`; for inactive worlds what it was.
+            (B,) the batch's `coverage`; an inactive world keeps its last one.
 
         Raises:
             IlBenchError: `actions` or `active` has another shape, or an active row is not finite.
@@ -123,17 +119,17 @@ class PushTBatch:
         self.agent[rows], self._agent_velocity[rows] = x, v
 
     def observations(self, camera: Camera | None = None) -> dict[str, NDArray[np.float32]]:
-        """Observe all, float32: `observation.state` (B, 2), and `observation.environment_state` (B, 16).
+        """Observe all worlds, float32: `observation.state` (B, 2), `observation.environment_state` (B, 16).
 
-        With a camera its image, (B, 3, height, width) in [0, 1], takes the place of the second.
+        With a camera, its image (B, 3, height, width) in [0, 1] replaces the second.
         """
-        seen = {"observation.state": self.agent.astype(np.float32)}
+        agents = {"observation.state": self.agent.astype(np.float32)}
         if camera is None:
-            return {**seen, "observation.environment_state": self._keypoints.astype(np.float32)}
-        return {**seen, camera.key: self._images(camera)}
+            return {**agents, "observation.environment_state": self._keypoints.astype(np.float32)}
+        return {**agents, camera.key: self._images(camera)}
 
     def _images(self, camera: Camera) -> NDArray[np.float32]:
-        """Draw the worlds that moved since they were drawn last."""
+        """All images; only the worlds that moved since they were drawn last are drawn again."""
         from il_bench.pusht.renderer import Renderer
 
         self._renderer = self._renderer or Renderer()

@@ -1,4 +1,4 @@
-"""PushT as a gymnasium environment: what `gym_pusht/PushT-v0` is, at the cost of its physics."""
+"""PushT as a gymnasium environment: `gym_pusht/PushT-v0`, little more expensive than its physics."""
 
 import math
 import os
@@ -22,18 +22,18 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     """Push the T-shaped block onto the goal with a round agent.
 
     Arguments, observations, terminations and infos are gym-pusht 0.1.8's to the bit; coverage and reward
-    agree within 1e-12. An action is the agent's target `[x, y]`, in [0, 512] px; others are carried out too.
-    `reset(options={"reset_to_state": [agent_x, agent_y, block_x, block_y, angle]})` has gym-pusht's legacy
-    meaning: the block is turned about its centre of mass after it was put at its position.
+    agree within 1e-12. An action is the agent's target `[x, y]` in [0, 512] px; targets outside are carried
+    out too. `reset(options={"reset_to_state": [agent_x, agent_y, block_x, block_y, angle]})` has gym-pusht's
+    legacy meaning, see `Simulator.set_state`.
 
     Args:
         obs_type: `state` (5,) `[agent_x, agent_y, block_x, block_y, angle mod 2 pi]`;
             `environment_state_agent_pos`, dict of `environment_state` (16,) keypoints and `agent_pos` (2,);
             `pixels`, (height, width, 3) uint8; `pixels_agent_pos`, dict of `pixels` and `agent_pos`.
-        render_mode: `rgb_array`, or `human` for a window, where gym-pusht observes no `pixels`.
-        block_cog, damping: as of a `Simulator`.
-        observation_width, observation_height: of `pixels`.
-        visualization_width, visualization_height: of `render()`'s image.
+        render_mode: `rgb_array`, or `human` for a window (gym-pusht then observes no `pixels`).
+        block_cog, damping: as for `Simulator`.
+        observation_width, observation_height: size of `pixels`.
+        visualization_width, visualization_height: size of `render()`'s image.
         count_contacts: fill `info["n_contacts"]`; without it the entry is 0 and steps in contact are faster.
 
     Raises:
@@ -71,7 +71,7 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.simulator = Simulator(block_cog=block_cog, damping=damping, count_contacts=count_contacts)
         self.goal_pose = np.array(geometry.GOAL_POSE)
         self._last_action: tuple[float, float] | None = None
-        self._renderer: Any = None  # with the first picture comes the module, and with it pygame and OpenCV
+        self._renderer: Any = None  # made with the first image: its module imports pygame and OpenCV
         self._window: Any = None
 
     def reset(

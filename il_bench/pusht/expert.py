@@ -1,8 +1,8 @@
 """An expert that solves PushT: it plans straight pushes, travels to each and carries it out.
 
-Its answers are smooth and, while it is about one push, a function of where the agent is and nothing else: the
-target runs a fixed distance ahead of the agent along the planned way. It plans anew after every push, when
-the block moved though it should not have, and when its patience is at an end.
+The target runs a fixed distance ahead of the agent along the planned way. So actions change smoothly, and
+during one push they depend on the agent's place alone. The expert plans again after every push, when it
+bumps into the block on its way, and when a plan takes too long.
 """
 
 import math
@@ -22,12 +22,11 @@ _BUMPED = 1.0  # px that the block may move while the agent travels
 _RADIUS = 60.0  # px; turns an angle of the block into a distance
 _RETREAT = 25.0  # px
 _AROUND = np.stack([f(np.linspace(0.0, 2.0 * math.pi, 32, endpoint=False)) for f in (np.cos, np.sin)], axis=1)
-
 _NO_WAY: Array = np.zeros((0, 2))
 
 
 class Expert:
-    """Call `reset` before and `act` at every control step of an episode."""
+    """Call `reset` before an episode and `act` at each of its control steps."""
 
     def __init__(self) -> None:
         self.reset()
@@ -40,15 +39,14 @@ class Expert:
         self._patience = 0
 
     def act(self, agent: Array, pose: Array) -> Array:
-        """The action (2,), px in [0, 512], for an agent (2,) at this place and a block at `pose` (3,).
+        """The action (2,), px in [0, 512], for an agent at `agent` (2,) and a block at `pose` (3,).
 
-        Any state is answered, whether this expert led there or not; after `reset` the answer depends on the
-        state alone.
+        Any state will do, whether or not this expert led there. After `reset` only the state counts.
         """
         self._patience -= 1
         if self._must_plan(agent, pose):
             self._plan(agent, pose)
-        if not len(self._way):  # the agent lies on or in a corner of the block: away from it
+        if not len(self._way):  # no gate is in reach: the agent touches the block, or is in its corner
             around = np.clip(agent + _RETREAT * _AROUND, ACTION_LOW, ACTION_HIGH)
             return np.asarray(around[signed_distance(into_frame(around, pose)).argmax()])
         if self._push_to is not None and np.linalg.norm(self._way[-1] - agent) < _AT_GATE:
@@ -79,7 +77,7 @@ class Expert:
         self._way = np.concatenate([agent[None], out_of_frame(way, pose)])
         self._push_to = out_of_frame(gate + length * table.directions[index], pose)
         self._planned_at = pose.copy()
-        # Half the nominal speed, and time to come to rest.
+        # Patience for half the nominal speed, and for coming to rest.
         travelled = float(np.linalg.norm(np.diff(self._way, axis=0), axis=1).sum())
         self._patience = round(travelled / 8.0 + length / 5.0) + 20
 

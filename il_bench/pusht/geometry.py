@@ -34,9 +34,9 @@ _REACH = 2.0 * math.hypot(60.0, _MIDDLE_Y) + 1e-6
 
 
 def block_keypoints(pose: ArrayLike) -> Array:
-    """World coordinates of the T's 8 corners, gym-pusht's `get_keypoints` to the bit.
+    """The T's 8 corners in the world, gym-pusht's `get_keypoints` to the bit.
 
-    Of block poses (..., 3) `[x, y, angle]`: (..., 16) float64 `[x0, y0, x1, y1, ...]`.
+    Takes block poses (..., 3) `[x, y, angle]`, gives (..., 16) float64 `[x0, y0, x1, y1, ...]`.
     """
     pose = np.asarray(pose, np.float64)
     x, y, angle = pose[..., 0, None], pose[..., 1, None], pose[..., 2]
@@ -67,7 +67,7 @@ def into_frame(points: ArrayLike, pose: ArrayLike) -> Array:
 
 
 def out_of_frame(points: ArrayLike, pose: ArrayLike) -> Array:
-    """Points (..., 2) of the frames of blocks at `pose` (..., 3) `[x, y, angle]`, in the world."""
+    """World points (..., 2) of those in the frames of blocks at `pose` (..., 3) `[x, y, angle]`."""
     points, pose = np.asarray(points, np.float64), np.asarray(pose, np.float64)
     cos, sin = np.cos(pose[..., 2]), np.sin(pose[..., 2])
     x = points[..., 0] * cos - points[..., 1] * sin + pose[..., 0]
@@ -76,9 +76,9 @@ def out_of_frame(points: ArrayLike, pose: ArrayLike) -> Array:
 
 
 def signed_distance(points: ArrayLike) -> Array:
-    """Distance of points (..., 2) of the block's frame from the T, (...) px.
+    """Distance (...) px from the T of points (..., 2) in the block's frame.
 
-    Inside the T it is negative, and there only a bound: the depth in the deeper of its two boxes.
+    Inside the T it is negative, and only a bound: the depth in the deeper of the two boxes.
     """
     points = np.asarray(points, np.float64)
     distances = []

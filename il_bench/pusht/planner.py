@@ -1,7 +1,6 @@
 """Which push brings the block home soonest: a beam search over the table of pushes.
 
-Costs are counted in control steps at nominal speeds, whatever the speed of execution, so that a plan does not
-change with it.
+Costs are control steps at nominal speeds, so a plan does not depend on how fast it is executed.
 """
 
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ class _Leaves:
     last: NDArray[np.int64]  # (N,) their last push
 
     def best(self, *, only_solved: bool) -> tuple[float, int | None]:
-        """The cost of the cheapest plan among these and its first push; an infinite cost without one."""
+        """Cost and first push of the cheapest plan; an infinite cost and None if there is no plan."""
         total = self.cost + self.home
         if only_solved:
             total[self.home > 0.0] = np.inf
@@ -54,10 +53,10 @@ class _Leaves:
 
 
 def plan(agent: Array, pose: Array) -> int | None:
-    """Search for the pushes that solve the task soonest from an agent (2,) and a block at `pose` (3,).
+    """The first push of the cheapest plan, for an agent (2,) and a block at `pose` (3,).
 
-    The first push, by its index in the table of pushes, of the cheapest of the plans that reach the goal and
-    of those of `DEPTH` pushes that do not; None if the agent can reach no gate.
+    A plan reaches the goal, or ends after `DEPTH` pushes. Returns the push's index in the table of pushes;
+    None if the agent can reach no gate.
     """
     ways = travel.to_gates(into_frame(agent, pose), reachable(out_of_frame(travel.TURNS, pose)))
     leaves = _after_pushes(pose[None], ways[None], np.zeros(1), None)
@@ -124,7 +123,7 @@ def _beyond_room(pose: Array) -> Array:
 
 
 def _cost_to_go(pose: Array) -> Array:
-    """Steps still to expect from poses (N, 3); 0 where the task is solved."""
+    """Steps still to expect from poses (N, 3); 0 where PushT is solved."""
     distance = rms_distance(pose)
     near = np.flatnonzero(distance < _NEAR)
     home = _HOME_COST + _HOME_SLOPE * distance

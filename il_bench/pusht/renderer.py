@@ -1,8 +1,8 @@
 """PushT's frames, pixel for pixel as gym-pusht 0.1.8 draws them.
 
 For every frame gym-pusht paints goal, block, agent, walls and contacts on a new 512 x 512 pygame surface and
-resizes a copy of it. The same calls of pygame and OpenCV are made here, in the same order, but only for what
-moves, and pygame paints right into an array that OpenCV can read. No screen is needed, except by `Window`.
+resizes a copy of it. This module makes the same calls of pygame and OpenCV in the same order, but only for
+what moves, and pygame paints right into an array that OpenCV can read. Only `Window` needs a screen.
 """
 
 import math
@@ -36,8 +36,6 @@ _Color = tuple[int, int, int]
 _Area = tuple[slice, slice]
 
 SIZE = WORLD_SIZE  # px of the surface that gym-pusht draws on
-_FRAMES_PER_SECOND = 100  # gym-pusht's limit in a window
-
 # pymunk's debug drawing fills a shape with its colour, lightened by a fifth.
 _GOAL = (144, 238, 144)
 _BLOCK, _BLOCK_FILL = (119, 136, 153), (143, 163, 184)
@@ -97,9 +95,9 @@ class Renderer:
         agent = _pixel(_finite("agent_xy", agent_xy, 2))
         x, y, angle = _finite("block_pose", block_pose, 3)
         boxes = [_corners(box, x, y, angle) for box in (geometry.BAR, geometry.STEM)]
-        lines = [[_pixel(_finite("contacts", end, 2)) for end in mark] for mark in contacts]
+        marks = [[_pixel(_finite("contacts", end, 2)) for end in mark] for mark in contacts]
         target = None if action is None else _finite("action", action, 2)
-        self._paint(agent, boxes, lines)
+        self._paint(agent, boxes, marks)
         image = cast(Image, cv2.resize(self._rgb, (width, height)))
         if target is not None:
             _mark_action(image, *target)
@@ -110,23 +108,21 @@ class Renderer:
     ) -> Image:
         """Draw a world as it is now, contacts included: (height, width, 3) uint8 RGB, a new array."""
         pose = world.block_x, world.block_y, world.block_angle
-        agent, marks = (
-            world.agent.position,
-            self.contact_marks(world.space),
-        )  # right also where `drive` moved it
+        agent = world.agent.position  # unlike `agent_x` and `agent_y` also right after `drive`
+        marks = self.contact_marks(world.space)
         return self.frame(agent, pose, width=width, height=height, action=action, contacts=marks)
 
     def contact_marks(self, space: pymunk.Space) -> list[Mark]:
-        """Read where bodies touched in a world's last step: lines `((x0, y0), (x1, y1))` px for a frame."""
+        """Read where bodies touched in a world's last step: `((x0, y0), (x1, y1))` px each, for `frame`."""
         self._contacts.marks = []
         space.debug_draw(self._contacts)
         return self._contacts.marks
 
-    def _paint(self, agent: _Pixel, boxes: list[list[_Pixel]], lines: list[list[_Pixel]]) -> None:
-        """Paint the world; what comes later covers what came before."""
+    def _paint(self, agent: _Pixel, boxes: list[list[_Pixel]], marks: list[list[_Pixel]]) -> None:
+        """Paint the world in gym-pusht's order: later shapes cover earlier ones."""
         surface, before = self._surface, self._painted
         block, circle = boxes[0] + boxes[1], [agent]
-        self._painted = [area for points in (block, circle, *lines) if (area := _area(points))]
+        self._painted = [area for points in (block, circle, *marks) if (area := _area(points))]
         for area in before:
             self._canvas[area] = self._background[area]
         if _area(block):
@@ -139,8 +135,8 @@ class Renderer:
         moving = block + circle
         if min(map(min, moving)) < 2 * _REACH or max(map(max, moving)) > SIZE - 2 * _REACH:
             self._draw_edges(_WALL, _WALLS)
-        for line in filter(_area, lines):
-            pygame.draw.aalines(surface, _CONTACT, False, line)
+        for mark in filter(_area, marks):
+            pygame.draw.aalines(surface, _CONTACT, False, mark)
         for area in before + self._painted:
             cv2.cvtColor(self._canvas[area], cv2.COLOR_RGBA2RGB, dst=self._rgb[area])
 
@@ -159,7 +155,7 @@ class Renderer:
 
 
 class Window:
-    """A window on the screen, for people; SDL says which (`SDL_VIDEODRIVER=dummy` is none)."""
+    """A window on the screen; with `SDL_VIDEODRIVER=dummy` nothing is shown."""
 
     def __init__(self) -> None:
         pygame.display.init()
@@ -167,10 +163,10 @@ class Window:
         self._clock = pygame.time.Clock()
 
     def show(self, image: Image) -> None:
-        """Show a (512, 512, 3) frame; waits so that there are at most 100 in a second."""
+        """Show a (512, 512, 3) frame; wait so that there are at most 100 a second, gym-pusht's limit."""
         self._window.blit(pygame.image.frombuffer(cast(bytes, image), (SIZE, SIZE), "RGB"), (0, 0))
         pygame.event.pump()
-        self._clock.tick(_FRAMES_PER_SECOND)
+        self._clock.tick(100)
         pygame.display.update()
 
     def close(self) -> None:
@@ -179,7 +175,7 @@ class Window:
 
 
 class _ContactMarks(pymunk.SpaceDebugDrawOptions):
-    """Collects the lines that pymunk's debug drawing would draw at contacts."""
+    """Collects the marks that pymunk's debug drawing would draw at contacts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -193,8 +189,8 @@ class _ContactMarks(pymunk.SpaceDebugDrawOptions):
 def _mark_action(image: Image, x: float, y: float) -> None:
     """Draw gym-pusht's marker of an action (px of the world) into a frame."""
     height, width, _ = image.shape
-    # gym-pusht scales x by the height and y by the width; in square frames, which are usual, it is the same.
-    # Out of sight it is brought near enough for OpenCV's integers.
+    # gym-pusht scales x by the height and y by the width; frames are usually square.
+    # A place far out of sight is moved to where OpenCV's integers reach.
     center = [int(min(max(place, -1e6), 1e6)) for place in (x / SIZE * height, y / SIZE * width)]
     size, thickness = int(8 / 96 * min(height, width)), max(int(1 / 96 * min(height, width)), 1)
     cv2.drawMarker(image, center, _ACTION, cv2.MARKER_CROSS, markerSize=size, thickness=thickness)
@@ -211,7 +207,7 @@ def _finite(name: str, values: Vector, count: int) -> list[float]:
 
 
 def _corners(box: Iterable[tuple[float, float]], x: float, y: float, angle: float) -> list[_Pixel]:
-    """Pixels of a box of the T at this pose; the sums are pymunk's, so that none is rounded otherwise."""
+    """Pixels of a box of the T at this pose, added up in pymunk's order so that they round alike."""
     cos, sin = math.cos(angle), math.sin(angle)
     return [(round(u * cos - v * sin + x), round(u * sin + v * cos + y)) for u, v in box]
 
@@ -221,7 +217,7 @@ def _pixel(point: Sequence[float]) -> _Pixel:
 
 
 def _area(points: Sequence[_Pixel]) -> _Area | None:
-    """The part of the canvas that a shape may touch, if any: pygame cannot take coordinates from far away."""
+    """The part of the canvas that a shape may touch, or None: pygame cannot take coordinates far outside."""
     xs, ys = [x for x, _ in points], [y for _, y in points]
     left, right = max(min(xs) - _REACH, 0), min(max(xs) + _REACH, SIZE)
     top, bottom = max(min(ys) - _REACH, 0), min(max(ys) + _REACH, SIZE)

@@ -1,9 +1,9 @@
 """PushT's physics: gym-pusht's bodies, shapes and constants, stepped without its overhead.
 
-Equal to gym-pusht 0.1.8 in every bit. The agent is a kinematic body, which nothing can push: its PD control
-is integrated here in plain floats, which round every operation as Chipmunk built for x86-64 does, and each
-substep only hands the velocity to Chipmunk. That is called through pymunk's cffi library (`_body`, `_space`:
-private names, the same in all of pymunk 6), which saves the wrapper's checks.
+Equal to gym-pusht 0.1.8 in every bit. Nothing can push the agent, a kinematic body. So its PD control is
+integrated here, in plain floats that round every operation as Chipmunk built for x86-64 does, and Chipmunk
+only gets its velocity at each substep. Calls go to pymunk's cffi library, past the wrapper's checks (`_body`
+and `_space` are private names, the same in all of pymunk 6).
 """
 
 import math
@@ -42,7 +42,7 @@ def start_state(rng: np.random.Generator) -> tuple[float, float, float, float, f
 def chipmunk_vectors(velocities: NDArray[np.float64]) -> list[Any]:
     """View velocities (n, 2) as Chipmunk's vectors, which it takes faster than tuples.
 
-    They show what the array holds when they are used, and do not keep it alive.
+    The views follow the array's values and do not keep the array alive.
     """
     return list(ffi.from_buffer("cpVect[]", velocities))
 
@@ -50,14 +50,13 @@ def chipmunk_vectors(velocities: NDArray[np.float64]) -> list[Any]:
 class Simulator:
     """One PushT world: plain floats in, plain floats out.
 
-    After `reset`, `set_state` and `step` the world is in these attributes (px, px/s, radians):
-    `agent_x, agent_y, agent_vx, agent_vy, block_x, block_y, block_angle` (not wrapped), and, if contacts are
-    counted, `n_contact_points` of the last step. `space`, `agent`, `block` and `block_shapes` are the pymunk
-    objects, for drawing; they are new after every reset.
+    Its state is in these attributes (px, px/s, radians): `agent_x, agent_y, agent_vx, agent_vy, block_x,
+    block_y, block_angle` (not wrapped), and, if contacts are counted, `n_contact_points` of the last step.
+    `space`, `agent`, `block` and `block_shapes` are pymunk's objects, for drawing; a reset makes new ones.
 
     Args:
-        block_cog: the block's centre of gravity in its own frame, if not gym-pusht's (0, 45).
-        damping: share of velocity the block keeps per second, if not gym-pusht's 0.
+        block_cog: the block's centre of gravity in its own frame; None: gym-pusht's (0, 45).
+        damping: share of velocity the block keeps per second; None: gym-pusht's 0.
         count_contacts: count contact points in a callback, as gym-pusht does; slower in contact.
     """
 
@@ -90,8 +89,8 @@ class Simulator:
     def set_state(self, state: Sequence[float]) -> None:
         """Start at `[agent_x, agent_y, block_x, block_y, block_angle]`, with gym-pusht's legacy meaning.
 
-        As there, the block is put at the position first and turned about its centre of mass afterwards, so
-        that its position ends up elsewhere unless the angle is 0; then one substep settles overlaps.
+        The block is put at the position first and then turned about its centre of mass, so its position ends
+        up elsewhere unless the angle is 0. One substep then settles overlaps.
         """
         if len(state) != 5 or not all(math.isfinite(value) for value in state):
             names = "agent_x, agent_y, block_x, block_y, block_angle"
@@ -125,7 +124,7 @@ class Simulator:
         self._read_block()
 
     def drive(self, velocities: Sequence[Any]) -> None:
-        """One substep at each of the agent's velocities, `chipmunk_vectors`, for a caller that controls it.
+        """Run one substep at each velocity (`chipmunk_vectors`), for a caller that steers the agent.
 
         `agent_x, agent_y, agent_vx, agent_vy` stay as they were.
         """
@@ -148,7 +147,7 @@ class Simulator:
         self.block_angle = _get_angle(self._block)
 
     def _build(self) -> None:
-        """Make a new space; the order of everything in here decides bits of the physics."""
+        """Make a new space. The order of everything in here decides bits of the physics."""
         self.space = space = pymunk.Space()
         space.gravity = 0, 0
         space.damping = 0.0 if self.damping is None else self.damping
@@ -173,7 +172,7 @@ class Simulator:
 
 
 def _make_block() -> tuple[pymunk.Body, list[pymunk.Poly]]:
-    """Make gym-pusht's T. Its moment counts the bar twice, as there; its vertices are wound as there."""
+    """Make gym-pusht's T: as there, its moment counts the bar twice; its vertices are wound as there."""
     bar = [(-60, 30), (60, 30), (60, 0), (-60, 0)]
     stem = [(-15, 30), (-15, 120), (15, 120), (15, 30)]
     moment = pymunk.moment_for_poly(1, bar)

@@ -25,7 +25,7 @@ TURNS = _OUTER + _GROWN * np.array([(-1, -1), (1, -1), (1, 1), (1, 1), (-1, 1), 
 def distances(start: Array, end: Array) -> Array:
     """Lengths of straight ways from `start` (..., 2) to `end` (..., 2), infinite where the T is in the way.
 
-    Near its ends, which may lie closer to the T than the clearance, a way must lead away from it.
+    The ends may lie closer to the T than the clearance; there a way must lead away from it.
     """
     share = np.linspace(0.0, 1.0, _SAMPLES)
     length = np.linalg.norm(end - start, axis=-1)
@@ -37,7 +37,7 @@ def distances(start: Array, end: Array) -> Array:
 
 
 def to_gates(start: Array, turns_open: NDArray[np.bool_]) -> Array:
-    """Lengths of the shortest ways from `start` (2,) to every gate by the turns that are open (6,): (G,)."""
+    """Lengths (G,) of the shortest ways from `start` (2,) to every gate via the turns that are open (6,)."""
     to_turns = np.where(turns_open, distances(start, TURNS), np.inf)
     by_turns = _joined(to_turns[None], _joined(_between_turns(turns_open), _turns_to_gates()))[0]
     return np.asarray(np.minimum(distances(start, pushes().gates), by_turns))
@@ -52,10 +52,7 @@ def gate_to_gate() -> Array:
 
 
 def way(start: Array, gate: Array, turns_open: NDArray[np.bool_]) -> Array:
-    """The shortest way from `start` (2,) to `gate` (2,): the points to visit (K, 2), `gate` the last.
-
-    The gate must be one that `to_gates` gives a finite length for.
-    """
+    """The shortest way from `start` (2,) to a gate (2,) that can be reached: the points to visit (K, 2)."""
     points = np.concatenate([start[None], TURNS[turns_open], gate[None]])
     lengths = distances(points[:, None], points)
     best, before = lengths[0], np.zeros(len(points), np.int64)
@@ -71,7 +68,7 @@ def way(start: Array, gate: Array, turns_open: NDArray[np.bool_]) -> Array:
 
 
 def _between_turns(turns_open: NDArray[np.bool_]) -> Array:
-    """Lengths of the shortest ways between turns by those that are open, (6, 6)."""
+    """Lengths (6, 6) of the shortest ways between turns via those that are open."""
     lengths = np.where(turns_open & turns_open[:, None], distances(TURNS[:, None], TURNS), np.inf)
     for via in range(len(lengths)):  # Floyd-Warshall
         lengths = np.minimum(lengths, lengths[:, via, None] + lengths[via])

@@ -1,4 +1,4 @@
-"""Policy x seeds -> episodes. The names below import torch when they are first used, not before."""
+"""Policy x seeds -> episodes. Only the first use of a name below imports torch."""
 
 from typing import TYPE_CHECKING
 

@@ -71,9 +71,9 @@ def rollout(
         executor: one of `executors.EXECUTORS`; None: the one that `workers` implies.
         on_block: called as `on_block(n_done_blocks, n_blocks)` after each block; with `stop`, blocks that are
             done ahead of their turn do not count yet.
-        journal: open, and of this policy: blocks it holds are not run, and blocks that finish are added to
-            it, also when a later one fails. The outcomes do not depend on it.
-        stop: asked after every block, the blocks taken in seed order; once it says yes the rest is not run.
+        journal: this policy's, open: blocks it holds are not run, and finished blocks are added to it, also
+            when a later one fails. The outcomes do not depend on it.
+        stop: asked after every block, in seed order; once it says yes, the other blocks are not run.
         block: runs a block, picklable if `workers` > 1; None: `run_block`, PushT.
 
     Returns the outcomes in seed order; their `seconds` include those that blocks from the journal once took.
@@ -116,7 +116,7 @@ def rollout(
 
 
 class _Queue:
-    """Takes blocks in whatever order they finish and consumes them in seed order until `stop` says enough.
+    """Takes blocks as they finish, and consumes them in seed order until `stop` says that they are enough.
 
     order: the first wanted seed of every block.
     """
@@ -143,7 +143,7 @@ class _Queue:
 
 
 def _loader(policy_or_loader: Policy | PolicyLoader, workers: int) -> PolicyLoader:
-    """Return what gives the policy, after checking the arguments."""
+    """Check the arguments, and return a loader of the policy."""
     if workers < 1:
         raise IlBenchError(f"workers must be at least 1, got {workers}")
     if isinstance(policy_or_loader, Policy) and not isinstance(policy_or_loader, type):  # a class loads one
@@ -167,7 +167,7 @@ def _attempt(
 ) -> tuple[int, Outcomes | IlBenchError]:
     """Return the first wanted seed, and the block's episodes or the error that it ended with.
 
-    The error is returned, not raised: it counts only if no block before it ends the rollout.
+    The error is returned, not raised: it counts only if no earlier block ends the rollout.
     """
     try:
         return int(wanted[0]), (block or run_block)(policy, wanted)
@@ -186,12 +186,12 @@ def _blocks(seeds: ArrayLike) -> list[NDArray[np.int64]]:
         raise IlBenchError(f"seeds must be a non-empty list of integers >= 0, got {seeds!r}")
     unique, counts = np.unique(given.astype(np.int64), return_counts=True)
     if (counts > 1).any():
-        raise IlBenchError(f"seeds must be distinct: seed {unique[counts > 1][0]} is there more than once")
+        raise IlBenchError(f"seeds must be distinct: seed {unique[counts > 1][0]} occurs more than once")
     return np.split(unique, np.flatnonzero(np.diff(unique // BLOCK_SIZE)) + 1)
 
 
 def run_block(policy: Policy, wanted: NDArray[np.int64]) -> Outcomes:
-    """Run one block in this process, torch on one thread, and return the wanted episodes of it.
+    """Run one block in this process, torch on one thread, and return its wanted episodes.
 
     Torch's global generators are seeded with the block's first seed, and restored. wanted: (n,) distinct
     seeds in rising order, all of one block.

@@ -26,10 +26,10 @@ SUCCESS = "is_success"
 
 
 class EnvironmentRollout(AbstractContextManager["EnvironmentRollout"]):
-    """Makes an environment and rolls policies out in it; a context that closes the environment.
+    """Makes an environment, rolls policies out in it and, as a context, closes it.
 
-    observe: makes of an observation what `select_action` is given, a batch of one; None: LeRobot's way.
-    Raises IlBenchError if `make` gives no gymnasium environment, or if the environment's actions are no box.
+    observe: turns an observation into a batch of one for `select_action`; None: as LeRobot does. Raises
+    IlBenchError if `make` gives no gymnasium environment, or one whose actions are not a Box.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class EnvironmentRollout(AbstractContextManager["EnvironmentRollout"]):
         return Outcomes(wanted, success, success, n_steps, outside, time.perf_counter() - start)
 
     def _episode(self, policy: Policy, seed: int) -> tuple[bool, int, int]:
-        """Return whether it was a success, its steps, and how many actions lay outside the box."""
+        """Return whether it was a success, its steps, and how many actions lay outside the Box."""
         outside, is_said = 0, False
         torch.manual_seed(seed)
         at = f"at seed {seed}"

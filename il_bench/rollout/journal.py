@@ -66,7 +66,7 @@ class _BlockLine(BaseModel):
 
 
 def path_of(report: Path, policy: str, track: str) -> Path:
-    """Return the journal of a policy, whatever characters its name has, below the report folder."""
+    """Return where the journal of a policy lies in the report folder, whatever characters its name has."""
     name = quote(policy, safe="")
     if len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(policy.encode()).hexdigest()[:12]}"
@@ -74,7 +74,7 @@ def path_of(report: Path, policy: str, track: str) -> Path:
 
 
 class Journal:
-    """An open journal, see `opened`: the blocks it held, and a place for more."""
+    """An open journal (see `opened`): finished blocks, to read and to add to."""
 
     def __init__(self, path: Path, file: FileIO, known: list[Outcomes]) -> None:
         self._path, self._file = path, file
@@ -108,9 +108,9 @@ class Journal:
 
 @contextmanager
 def opened(path: Path, conditions: Conditions, *, resume: bool) -> Iterator[Journal]:
-    """Open a journal, made if missing, and keep it locked: one process at a time runs a policy.
+    """Open a journal, or make it, and keep it locked: one process at a time runs a policy.
 
-    resume: go on with the blocks in the file, which must have the same conditions; otherwise start over.
+    resume: keep the blocks in the file, which must have the same conditions; otherwise start over.
 
     Raises:
         IlBenchError: the file is of other weights, seeds or versions (names the field and both values); it is
@@ -118,10 +118,7 @@ def opened(path: Path, conditions: Conditions, *, resume: bool) -> Iterator[Jour
     """
     with writing(path, _ELSEWHERE):
         path.parent.mkdir(parents=True, exist_ok=True)
-    busy = (
-        "another process is rolling this policy out and writes its journal; let it finish, or use another "
-        "folder with --il-report"
-    )
+    busy = f"another process is rolling this policy out and holds its journal; let it finish, or {_ELSEWHERE}"
     with locked(path.with_name(f".{path.name}.lock"), path, busy, _ELSEWHERE):
         with writing(path, _ELSEWHERE):
             # Unbuffered: closing the file must not try again to write a line that could not be written.
@@ -145,10 +142,10 @@ def _read(path: Path, conditions: Conditions) -> tuple[int, list[Outcomes]]:
         return 0, []
     found = _json(lines[0])
     if not isinstance(found, dict) or "schema" not in found:
-        raise IlBenchError(f"{path}: line 1 is damaged, it does not say what the journal is of; {_AGAIN}")
+        raise IlBenchError(f"{path}: line 1 is damaged and does not say which run this is; {_AGAIN}")
     if differing := differences(found, conditions.to_dict()):
         raise IlBenchError(
-            f"{path}: this journal is of another run: {differing[0]}, so its episodes are not this run's; "
+            f"{path}: this journal is of another run ({differing[0]}), so its episodes cannot be used; "
             f"{_AGAIN}, or {_ELSEWHERE}"
         )
     blocks = [_block(path, number, line) for number, line in enumerate(lines[1:], 2)]
@@ -168,7 +165,7 @@ def _block(path: Path, number: int, line: bytes) -> Outcomes:
         block = _BlockLine.model_validate_json(line)
     except ValidationError as error:
         raise IlBenchError(
-            f"{path}: line {number} is damaged ({wrong_field(error, 'the line')}); delete the line, and its "
-            f"block is run again, or {_AGAIN}"
+            f"{path}: line {number} is damaged ({wrong_field(error, 'the line')}); delete it to run its block "
+            f"again, or {_AGAIN}"
         ) from None
     return Outcomes.from_records([episode.model_dump() for episode in block.episodes], block.seconds)

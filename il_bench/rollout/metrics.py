@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Metric:
     """The mean of one value an episode, over the episodes that have one.
 
-    values: takes N episodes, gives (M,) float64 in the order of the seeds, M <= N.
+    values: of N episodes, (M,) float64 in the order of the seeds, M <= N.
     gated: whether it can have a target and a baseline. Then every episode has a value, and more is better.
     """
 
@@ -45,12 +45,12 @@ class Metric:
         return float(values.mean()) if values.size else float("nan")
 
     def text(self, estimate: float, low: float, high: float, *, digits: int | None = None) -> str:
-        """Return for example '0.512 [0.44, 0.58]'; `digits`: of the ends, one fewer without it."""
+        """Return for example '0.512 [0.44, 0.58]'. digits: of the ends; None: one fewer than `digits`."""
         ends = self.digits - 1 if digits is None else digits
         return f"{estimate:.{self.digits}f} [{low:.{ends}f}, {high:.{ends}f}]{self.unit and f' {self.unit}'}"
 
 
-#: In the order of the tables. The first is the one that is meant where nobody names a metric.
+#: In the order of the tables. The first is the default.
 METRICS = {
     metric.name: metric
     for metric in (

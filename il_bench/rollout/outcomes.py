@@ -78,7 +78,7 @@ class Outcomes:
         return float(self.outside.sum() / self.n_steps.sum()) if len(self) else float("nan")
 
     def take(self, positions: ArrayLike) -> "Outcomes":
-        """Return the episodes at these positions, (M,) integers, in their order; `seconds` stays."""
+        """Return the episodes at these positions (M,), in that order; `seconds` stays."""
         at = np.asarray(positions, np.int64)
         return Outcomes(**{name: getattr(self, name)[at] for name in DTYPES}, seconds=self.seconds)
 

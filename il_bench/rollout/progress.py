@@ -1,4 +1,4 @@
-"""How far a rollout is: a bar on a terminal, or now and then a line in a log."""
+"""The progress of a rollout: a bar on a terminal, or an occasional line in a log."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,9 +9,9 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class OnBlock(Protocol):
-    """Called after each block with the numbers of blocks that are done and of all.
+    """Called after each block with the number of blocks that are done, and of all.
 
-    said: what a sequential test says so far; the number of all blocks is an upper limit then.
+    said: what a sequential test says so far; `total` is an upper limit then.
     """
 
     def __call__(self, done: int, total: int, said: str = "") -> None: ...  # noqa: D102
@@ -61,7 +61,7 @@ def bar(title: str, n_episodes: int, terminal: TextIO, uncaptured: Uncaptured) -
 def log(
     title: str, n_episodes: int, write_line: Callable[[str], None], uncaptured: Uncaptured
 ) -> Iterator[OnBlock]:
-    """Write a line after the last block, and after each that ends long enough after the last line."""
+    """Write a line after the last block, and after any that ends long enough after the previous line."""
     start = last = time.monotonic()
     latest, written = "", ""
 
@@ -82,4 +82,4 @@ def log(
             write()
 
     yield on_block
-    write()  # a sequential test ends before the last block there could have been
+    write()  # a sequential test may end before the last block

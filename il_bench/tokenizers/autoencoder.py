@@ -1,4 +1,4 @@
-"""What the tokenizers with an encoder, a single quantizer and a decoder share."""
+"""What VQ-VAE and FSQ share: an encoder, one quantizer and a decoder."""
 
 from abc import abstractmethod
 
@@ -10,9 +10,9 @@ from il_bench.tokenizers.training import own_randomness
 
 
 class AutoencoderTokenizer(Tokenizer):
-    """One token a chunk: that of the quantized latent vector (D,) between two networks of two hidden layers.
+    """One token a chunk: the encoder's latent vector (D,), quantized. The decoder maps it back.
 
-    Encoding and decoding use the weights only and are the same in training and eval mode.
+    Encoding and decoding are the same in training and eval mode.
 
     Args:
         codebook_size: number of codes C.
@@ -37,13 +37,13 @@ class AutoencoderTokenizer(Tokenizer):
         self.register_buffer("fitted", torch.tensor(False))
 
     def fit(self, chunks: Tensor, *, seed: int = 0) -> None:
-        """Train a tokenizer from nothing on ``chunks`` (N, W, A) and take over what it learned."""
+        """Train a new tokenizer on ``chunks`` (N, W, A) and copy its weights."""
         weight = next(self.encoder.parameters())
         data = self._to_fit(chunks, weight, weight.dtype)
         with own_randomness(seed, weight.device):
-            fresh = self._untrained().to(weight)
-            fresh._train_on(data.clone())
-        self.load_state_dict(fresh.state_dict())
+            trained = self._untrained().to(weight)
+            trained._train_on(data.clone())
+        self.load_state_dict(trained.state_dict())
         self.fitted.fill_(True)
         self.eval()
 
@@ -60,7 +60,7 @@ class AutoencoderTokenizer(Tokenizer):
             return self._quantize(latents)[:, None]
 
     def decode(self, indices: Tensor) -> Tensor:
-        """The decoder's answer to the codes ``indices`` (N, 1), in the weights' type: (N, W, A)."""
+        """The decoder's output for the codes ``indices`` (N, 1), in the weights' type: (N, W, A)."""
         weight = next(self.decoder.parameters())
         self._check_fitted(weight)
         self._check_indices(indices)

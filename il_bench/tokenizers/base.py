@@ -1,4 +1,4 @@
-"""What every action tokenizer answers."""
+"""The protocol of every action tokenizer, and the checks of what it is given."""
 
 import math
 from abc import ABC, abstractmethod
@@ -22,12 +22,12 @@ def full_precision(device: torch.device) -> AbstractContextManager[None]:
 class Tokenizer(nn.Module, ABC):
     """Chunks of actions to tokens and back; everything it learned is in its ``state_dict``.
 
-    Chunks are float32 or float64. Bins and k-means compute in the chunks' type; what has a network computes
-    in its weights' type, and ``.double()`` converts those.
+    Chunks are float32 or float64. Bins and k-means compute in the chunks' type; a tokenizer with a network
+    computes in its weights' type, which ``.double()`` changes.
 
     Args:
         codebook_size: number of codes C of each codebook.
-        num_quantizers: number of codebooks G, so of tokens a chunk.
+        num_quantizers: number of codebooks G: a chunk has one token of each.
         chunk_shape: (W, A), the steps of a chunk and the dimensions of an action.
     """
 
@@ -52,32 +52,26 @@ class Tokenizer(nn.Module, ABC):
     def fit(self, chunks: Tensor, *, seed: int = 0) -> None:
         """Learn from ``chunks`` (N, W, A); the same chunks and seed give the same tokenizer, in eval mode.
 
-        What was learned before is forgotten, torch's global generator is left as it was, and a fit that fails
-        changes nothing.
-
-        Raises:
-            IlBenchError: for what ``encode`` refuses, and for too few chunks.
+        What was learned before is forgotten. Torch's global generator stays as it was. A fit that fails
+        changes nothing. Raises IlBenchError for what ``encode`` refuses, and for too few chunks.
         """
 
     @abstractmethod
     def encode(self, chunks: Tensor) -> Tensor:
         """Tokens of ``chunks`` (N, W, A): int64 of shape (N, G), each in [0, C).
 
-        Raises:
-            IlBenchError: for another shape or type, for NaN or infinity, and before the tokenizer is fitted.
+        Raises IlBenchError for another shape or type, for NaN or infinity, and before ``fit``.
         """
 
     @abstractmethod
     def decode(self, indices: Tensor) -> Tensor:
         """The chunks (N, W, A) that the tokens ``indices`` (N, G) stand for.
 
-        Raises:
-            IlBenchError: for another shape or type, for tokens out of range, and before the tokenizer is
-                fitted.
+        Raises IlBenchError for another shape or type, for tokens out of range, and before ``fit``.
         """
 
-    def _error(self, said: str) -> IlBenchError:
-        return IlBenchError(f"{type(self).__name__}: {said}")
+    def _error(self, problem: str) -> IlBenchError:
+        return IlBenchError(f"{type(self).__name__}: {problem}")
 
     def _check_fitted(self, weights: Tensor | None = None) -> None:
         if not self.fitted:
@@ -99,7 +93,7 @@ class Tokenizer(nn.Module, ABC):
         self._check_finite(chunks)
 
     def _to_fit(self, chunks: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
-        """``chunks`` (N, W, A) in the type to fit in; raises for what no ``fit`` takes."""
+        """``chunks`` (N, W, A) in the type to fit in; raises IlBenchError for what no ``fit`` takes."""
         self._check_weights(weights)
         self._check_chunks(chunks)
         if not len(chunks):
@@ -119,7 +113,7 @@ class Tokenizer(nn.Module, ABC):
             raise self._error(f"{name} {row} holds NaN or infinity; drop or mend it.")
 
     def _in_type(self, chunks: Tensor, dtype: torch.dtype) -> Tensor:
-        """Finite ``chunks`` (N, ...) in another type; raises where it cannot hold them."""
+        """Finite ``chunks`` (N, ...) in another type; raises IlBenchError where it cannot hold them."""
         converted = chunks.to(dtype)
         if converted.dtype != chunks.dtype and (row := first_not_finite(converted)) is not None:
             raise self._error(f"chunk {row} is too large for {dtype}; scale it down.")

@@ -9,11 +9,11 @@ from il_bench.tokenizers.base import Tokenizer
 class UniformBinsTokenizer(Tokenizer):
     """``n_bins`` equal bins between the lowest and the highest value seen, for each of the W * A places.
 
-    A token decodes to the centre of its bin. Values outside what was seen go to the first or the last bin; a
+    A token decodes to the centre of its bin. Values outside the range seen get the first or the last bin. A
     place that never changed has one bin, token 0, which decodes to its value.
 
-    Computed in float64, so that float32 chunks and the same numbers as float64 have the same tokens.
-    ``encode(decode(i)) == i`` as long as a bin is wider than the spacing of the floats it lies among.
+    Tokens are computed in float64, so float32 chunks and the same numbers in float64 have the same tokens.
+    ``encode(decode(i)) == i`` as long as a bin is wider than the spacing of the floats in it.
     """
 
     low: Tensor  # (W * A,)
@@ -26,10 +26,9 @@ class UniformBinsTokenizer(Tokenizer):
         self.register_buffer("fitted", torch.tensor(False))
 
     def fit(self, chunks: Tensor, *, seed: int = 0) -> None:
-        """Take the range of each place from ``chunks`` (N, W, A); there is nothing random about it.
+        """Take the range of each place from ``chunks`` (N, W, A), without any randomness.
 
-        Raises:
-            IlBenchError: for chunks that float32 cannot hold, whatever the type of the range.
+        Raises IlBenchError for chunks that float32 cannot hold, whatever the type of the range.
         """
         self._to_fit(chunks, self.low, torch.float32)
         low, high = torch.aminmax(chunks.detach().flatten(1), dim=0)

@@ -20,8 +20,8 @@ MOST_CODES = 2**24  # it adds indices up in float32
 class FSQTokenizer(AutoencoderTokenizer):
     """One token a chunk: each of the latent's few dimensions is bounded and rounded to its own levels.
 
-    There is no codebook to learn or to die: the code is the rounded vector, its token the number whose digits
-    the levels are, the first the lowest.
+    There is no codebook to learn. The code is the rounded vector; its token is the number whose digits are
+    the levels, lowest first.
 
     Args:
         levels: number of levels of each latent dimension, 3 to 1,000 each; C is their product, at most 2^24.

@@ -16,8 +16,7 @@ DIFFERENCES_AT_ONCE = 2**20
 class KMeansTokenizer(Tokenizer):
     """One token a chunk: the nearest of ``codebook_size`` cluster centres, and the offset from it.
 
-    The centres are a buffer: a saved and loaded tokenizer gives the same tokens. (In the paper's own
-    code they are a plain attribute and vanish from ``state_dict``.)
+    The centres are a buffer, so they are saved. (In the paper's own code ``state_dict`` lacks them.)
     """
 
     centers: Tensor  # (C, W * A)
@@ -30,14 +29,13 @@ class KMeansTokenizer(Tokenizer):
     def fit(self, chunks: Tensor, *, seed: int = 0) -> None:
         """Place the centres by k-means++ and Lloyd's iterations on ``chunks`` (N, W, A).
 
-        Raises:
-            IlBenchError: for fewer different chunks than centres, and for chunks that float32 cannot hold,
-                whatever the type of the centres.
+        Raises IlBenchError for fewer different chunks than centres, and for chunks that float32 cannot hold,
+        whatever the type of the centres.
         """
         self._to_fit(chunks, self.centers, torch.float32)
         self._check_different(chunks)
         flat = chunks.detach().flatten(1)
-        # Until nothing moves: the library's tolerance stops with centres that are not the means yet.
+        # Iterate until nothing moves: the library's tolerance would stop before the centres are the means.
         kmeans = KMeans(self.codebook_size, n_init=1, tol=0, max_iter=MOST_ITERATIONS, random_state=seed)
         kmeans.fit(flat.double().cpu().numpy())
         self.centers.copy_(torch.from_numpy(kmeans.cluster_centers_))
@@ -84,10 +82,9 @@ class KMeansTokenizer(Tokenizer):
         self._check_finite(offsets, "offset")
 
     def encode_with_offset(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (N, 1) of ``chunks`` and what is left of each, ``chunks - decode(tokens)`` (N, W, A).
+        """Tokens (N, 1) of ``chunks`` and their offsets, ``chunks - decode(tokens)`` (N, W, A).
 
-        Raises:
-            IlBenchError: for what ``encode`` refuses, and where that is too large for the chunks' type.
+        Raises IlBenchError for what ``encode`` refuses, and for offsets too large for the chunks' type.
         """
         indices = self.encode(chunks)
         offsets = chunks - self.decode(indices)

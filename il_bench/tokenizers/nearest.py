@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
-#: Scores that differ by less than this many eps, times the size of what was added up, are decided in float64.
+#: Scores that differ by less than this many eps times the size of their terms are decided in float64.
 MARGIN = 32.0
 
 
 def nearest(latents: Tensor, codebook: Tensor) -> Tensor:
     """Index (N,) of the code in ``codebook`` (C, D) nearest to each of ``latents`` (N, D).
 
-    Of equally near codes the lowest. An answer does not depend on the other rows: |x - e|^2 is expanded, one
-    matrix product for all, and a row whose best two codes are then within the margin is computed again.
+    Of equally near codes it is the lowest. |x - e|^2 is expanded, so one matrix product scores all rows. A
+    row whose best two codes lie within the margin is computed again, so no row depends on the others.
     """
     half_squares = codebook.square().sum(dim=1) / 2  # (C,)
     scores = torch.addmm(-half_squares, latents, codebook.T)  # (N, C), the highest is the nearest
@@ -26,7 +26,7 @@ def nearest(latents: Tensor, codebook: Tensor) -> Tensor:
 
 
 def nearest_in_float64(latents: Tensor, codebook: Tensor) -> Tensor:
-    """As ``nearest``, by differences in float64: the same number for the same code, wherever it stands."""
+    """Like ``nearest``, by differences in float64: equal codes have equal distances, whatever their index."""
     distances = torch.cdist(
         latents.double(), codebook.double(), compute_mode="donot_use_mm_for_euclid_dist"
     )  # (N, C)

@@ -1,16 +1,16 @@
-"""Residual VQ of LeRobot's ``VqVae`` in fewer operations: what can be worked out from the weights, is.
+"""LeRobot's ``VqVae`` in fewer operations: tables hold all that follows from the weights alone.
 
 Encoding. With h the last hidden layer and x = W h + b its latent vector, the code e_k nearest to x has the
 highest score x.e_k - |e_k|^2 / 2, which is h.(W^T e_k) + const: one narrow matrix product scores the codes
 of all stages, and the last layer is never computed. Stage g sees the residual x - e_i, whose scores are those
 of x less the e_i.e_k: a row of a table, and the residual is never computed either.
 
-Rounding is bounded by the sizes of what is added up: for the scores by one more column of that product, for
-the hidden layers beforehand, for chunks in [-1, 1]. Where it could swap the best two codes, the row is
+Rounding errors are estimated from the sizes of the terms: for the scores by one more column of that product,
+for the hidden layers beforehand, for chunks in [-1, 1]. Where they could swap the best two codes, the row is
 decided in float64.
 
-Decoding. Few combinations of codes are all decoded beforehand; of many, what each code contributes to the
-decoder's first layer.
+Decoding. If there are few combinations of codes, all are decoded beforehand. Otherwise a table holds what
+each code contributes to the decoder's first layer.
 """
 
 import ctypes
@@ -32,23 +32,21 @@ with suppress(OSError, TypeError, AttributeError):  # Windows has no such librar
     _memcmp = ctypes.CDLL(None).memcmp
     _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
-#: A row is decided in float64 when the scores of its best two codes differ by less than this many eps, times
-#: the sum of the sizes of all that was added up for them, ...
+#: A row is decided in float64 when the scores of its best two codes differ by less than MARGIN eps times the
+#: sizes of their terms, plus HIDDEN_MARGIN eps times the most that the hidden layers can add up. Both are
+#: measured, not proven: bounds (Higham 2002, chapter 3) grow with the layers' widths and would send many more
+#: rows to float64 than these, which send fewer than one in a thousand of the shipped policy's demonstrations.
+#: A wide last layer whose products have one sign can round by more: a row may then get the second best code.
 MARGIN = 8.0
-#: ... and this many times the most that the hidden layers could add up. The two are measured, no bounds:
-#: those (Higham 2002, chapter 3) grow with the layers' widths, and would send many more rows to float64 than
-#: these do, of the shipped policy's demonstrations fewer than one in a thousand. A wide last layer whose
-#: products have one sign can round by more: there a row may get the second best code.
 HIDDEN_MARGIN = 0.05
 #: The most combinations of codes that are decoded beforehand.
 MOST_COMBINATIONS = 4096
 
 
 class Weights:
-    """What was in some tensors: ``unchanged`` notices every write since, also one through ``.data``.
+    """A copy of some tensors' values; ``unchanged`` notices every write since.
 
-    Such a write, which is how LeRobot updates its codebooks, moves no version counter, so the numbers
-    themselves are compared.
+    LeRobot updates its codebooks through ``.data``, which moves no version counter, so values are compared.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -69,9 +67,9 @@ def _same(tensor: Tensor, copy: Tensor) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class EncoderTables:
-    """The last layer of an encoder, H numbers wide before it, folded with G codebooks of C codes.
+    """An encoder's last layer, with H inputs, folded with G codebooks of C codes.
 
-    The hidden layers are used as they are, so that a change of theirs needs no new tables.
+    The hidden layers are not in the tables, so a change of theirs needs no new ones.
 
     Attributes:
         score: bias (G * C + 1,) and weight (H, G * C + 1) of the scores and, last, of their margin.
@@ -86,7 +84,7 @@ class EncoderTables:
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor], n_stages: int) -> "EncoderTables":
-        """Of an encoder's weights and biases in turn, followed by ``n_stages`` codebooks (1, C, D)."""
+        """Make them of an encoder's weights and biases in turn, then ``n_stages`` codebooks (1, C, D)."""
         dtype = tensors[0].dtype
         eps = torch.finfo(dtype).eps
         doubles = [tensor.detach().double() for tensor in tensors]
@@ -115,14 +113,14 @@ class EncoderTables:
         return self.weights.unchanged(tensors[-len(self.cross) - 3 :])
 
     def encode(self, flat: Tensor, tensors: Sequence[Tensor], largest: float) -> tuple[Tensor, Tensor | None]:
-        """Codes (N, G) of chunks ``flat`` (N, W * A) in [-largest, largest], and what rows are in doubt."""
+        """Codes (N, G) of chunks ``flat`` (N, W * A) in [-largest, largest], and any rows in doubt."""
         n_stages, n_codes = len(self.cross) + 1, self.n_codes
         values = flat
         for number in range(0, len(tensors) - n_stages - 2, 2):
             values = F.linear(values, tensors[number], tensors[number + 1]).relu_()
         bias, weight = self.score
         scores = torch.addmm(bias, values, weight)  # (N, G * C + 1)
-        # One operation each, where slicing and reshaping would be two.
+        # One operation each; slicing and reshaping would be two.
         n_rows, width = scores.shape
         by_stage = scores.as_strided((n_rows, n_stages, n_codes), (width, n_codes, 1))
         margin = scores.as_strided((n_rows, 1, 1), (width, 1, 1), width - 1)
@@ -132,8 +130,8 @@ class EncoderTables:
             chosen = scores.narrow(1, stage * n_codes, n_codes).argmax(dim=1)
             scores.narrow(1, (stage + 1) * n_codes, table.shape[1]).sub_(table.index_select(0, chosen))
         best, indices = by_stage.max(dim=2, keepdim=True)
-        lower = by_stage < best - margin  # so written that a NaN is not lower
-        n_lower = n_stages * (n_codes - 1)  # in a row without doubt; 0 tells nothing
+        lower = by_stage < best - margin  # written so that a NaN is not lower
+        n_lower = n_stages * (n_codes - 1)  # in a row without doubt; 0 says nothing
         if n_lower and int(torch.count_nonzero(lower)) == len(flat) * n_lower:
             return indices.squeeze(2), None
         return indices.squeeze(2), (lower.flatten(1).sum(dim=1) != n_lower).nonzero()[:, 0]
@@ -177,8 +175,7 @@ class DecoderTables:
     Attributes:
         first: (G, C, H), what each code contributes to the first layer; the bias is with the first stage's.
         rest: weight (n_out, n_in) and bias of each layer after it.
-        chunks: (C ** G, W * A), all combinations decoded, the last stage's code running fastest, if not too
-            many.
+        chunks: (C ** G, W * A), all combinations decoded, the last stage's code fastest; None if too many.
     """
 
     weights: Weights
@@ -188,7 +185,7 @@ class DecoderTables:
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor], n_stages: int) -> "DecoderTables":
-        """Of a decoder's weights and biases in turn, followed by ``n_stages`` codebooks (1, C, D)."""
+        """Make them of a decoder's weights and biases in turn, then ``n_stages`` codebooks (1, C, D)."""
         dtype = tensors[0].dtype
         (weight, bias), *rest = _layers([tensor.detach().double() for tensor in tensors], n_stages)
         first = torch.cat([codebook.detach().double() for codebook in tensors[-n_stages:]]) @ weight.T

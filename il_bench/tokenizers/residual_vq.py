@@ -21,14 +21,13 @@ class ResidualVQTokenizer(Tokenizer):
     """The first phase of VQ-BeT (Lee et al. 2024, section 3.2) as a tokenizer of normalised chunks.
 
     ``encode`` and ``decode`` give what LeRobot's ``get_code`` and decoder give on the same weights, several
-    times faster and in float64 too (see ``residual_tables``); tokens may differ in rows whose best two codes
-    are so close that rounding decides, where ours is the one nearest in float64. What is worked out
-    beforehand follows every change of the weights and is not in ``state_dict``.
+    times faster and in float64 too (see ``residual_tables``). Where two codes are so close that rounding
+    decides, the tokens may differ; ours is the code nearest in float64. The tables follow every change of
+    the weights and are not in ``state_dict``.
 
     Args:
         vqvae: LeRobot's module, or a subclass with encoder and decoder of Linear and ReLU; shared, not
-            copied. Its first phase must be over (``discretized``), or ``fit`` be called, before anything is
-            encoded.
+            copied. It encodes once its first phase is over (``discretized``) or ``fit`` was called.
     """
 
     def __init__(self, vqvae: VqVae) -> None:
@@ -53,7 +52,7 @@ class ResidualVQTokenizer(Tokenizer):
         embedding_dim: int = 256,
         hidden_dim: int = 128,
     ) -> "ResidualVQTokenizer":
-        """An unfitted one of LeRobot's ``VqVae``: two codebooks of ``codebook_size`` codes (D,)."""
+        """An unfitted tokenizer on a new ``VqVae`` with two codebooks of ``codebook_size`` codes (D,)."""
         if min(codebook_size, *chunk_shape, embedding_dim, hidden_dim) < 1:
             raise IlBenchError(
                 f"ResidualVQTokenizer: codebook_size {codebook_size}, chunk_shape {tuple(chunk_shape)}, "
@@ -78,36 +77,35 @@ class ResidualVQTokenizer(Tokenizer):
     def fit(self, chunks: Tensor, *, seed: int = 0) -> None:
         """Run VQ-BeT's first phase on ``chunks`` (N, W, A): LeRobot's loss, codes as moving averages.
 
-        Unlike LeRobot's own, dead codes are revived (see ``training.dead_below``): moved onto a latent of the
-        batch at hand.
+        Unlike in LeRobot, a dead code (see ``training.dead_below``) is moved onto a latent of the batch.
         """
         weight: Tensor = next(self.vqvae.parameters())
         # In float32 whatever the weights: LeRobot's update of the codebooks takes nothing else.
         data = self._to_fit(chunks, weight, torch.float32)
         with own_randomness(seed, weight.device):
-            data = data.clone()  # of an inference tensor, one that autograd takes
-            fresh = self._untrained().to(weight.device)
-            train(fresh, lambda batch: fresh.vqvae_forward(batch)[0], data, STEPS)
-        fresh.discretized.fill_(True)
-        fresh.vq_layer.freeze_codebook.fill_(True)
-        fresh.optimized_steps = self.vqvae.optimized_steps = STEPS
-        self.vqvae.load_state_dict(fresh.state_dict())
+            data = data.clone()  # autograd takes no inference tensor, but a clone of one
+            trained = self._untrained().to(weight.device)
+            train(trained, lambda batch: trained.vqvae_forward(batch)[0], data, STEPS)
+        trained.discretized.fill_(True)
+        trained.vq_layer.freeze_codebook.fill_(True)
+        trained.optimized_steps = self.vqvae.optimized_steps = STEPS
+        self.vqvae.load_state_dict(trained.state_dict())
         self.eval()
 
     def _untrained(self) -> VqVae:
-        """A new module of the same kind and sizes, from torch's generator, mended so that its codes get used.
+        """A new module of the same kind and sizes, mended so that its codes get used.
 
         LeRobot's counts of code use start at 0, although the sums divided by them start at the codes
         (vqbet_utils.py:1209): its first update throws every code that the batch misses to 100,000 times its
-        place. And it revives none, so that codes which began far from all latents stay there.
+        place. And LeRobot revives no codes, so those that begin far from all latents stay there.
         """
-        fresh = type(self.vqvae)(self.vqvae.config)
-        for stage in fresh.vq_layer.layers:
+        untrained = type(self.vqvae)(self.vqvae.config)
+        for stage in untrained.vq_layer.layers:
             book = stage._codebook
             book.cluster_size.fill_(1.0)
-            # What a revived code is given of weight, too: with less, the next batch alone would move it.
+            # A revived code gets the same weight: with less, the next batch alone would move it.
             book.threshold_ema_dead_code = book.reset_cluster_size = dead_below(self.codebook_size)
-        return fresh
+        return untrained
 
     def encode(self, chunks: Tensor) -> Tensor:
         """Codes of all stages, (N, G) int64; ``chunks`` (N, W, A) normalised."""
@@ -125,7 +123,7 @@ class ResidualVQTokenizer(Tokenizer):
             flat = self._in_type(flat, tensors[0].dtype)
         tables = self._encoder_tables
         if tables is None or not tables.fits(tensors):
-            with torch.inference_mode(False), torch.no_grad():  # the tables will be used outside of it too
+            with torch.inference_mode(False), torch.no_grad():  # the tables outlive an inference mode
                 tables = self._encoder_tables = EncoderTables.of(tensors, self.num_quantizers)
         largest = _largest(flat)
         if not largest < math.inf:  # so that NaN is found too
@@ -136,7 +134,7 @@ class ResidualVQTokenizer(Tokenizer):
         return indices
 
     def decode(self, indices: Tensor) -> Tensor:
-        """Decoder's answer to the sum of the codes ``indices`` (N, G), in the weights' type: (N, W, A)."""
+        """The decoder's output for the sum of codes ``indices`` (N, G), in the weights' type: (N, W, A)."""
         self._check_tensor("tokens", indices)
         if _needs_context(indices.device):
             with torch.no_grad(), full_precision(indices.device):
@@ -155,8 +153,7 @@ class ResidualVQTokenizer(Tokenizer):
     def reference_encode(self, chunks: Tensor) -> Tensor:
         """LeRobot's ``get_code`` on the same weights, which must be float32: (N, G) int64, N > 0.
 
-        Raises:
-            IlBenchError: as ``encode``, and in training mode, where LeRobot's codebooks may change.
+        Raises IlBenchError like ``encode``, and in training mode, where LeRobot's codebooks may change.
         """
         self._check_fitted(next(self.vqvae.parameters()))
         if self.vqvae.training:
@@ -175,7 +172,7 @@ class ResidualVQTokenizer(Tokenizer):
     def stage_errors(self, chunks: Tensor) -> Tensor:
         """Mean absolute error (G + 1,) of ``chunks`` (N, W, A) decoded from their first k codes, k = 0 .. G.
 
-        Entry 0 is that of what the decoder makes of no code at all, the zero vector.
+        For k = 0 the decoder gets the zero vector.
         """
         codes = self.encode(chunks)
         vectors = self.vqvae.vq_layer.get_codebook_vector_from_indices(codes)  # (G, N, D)
@@ -191,7 +188,7 @@ def _needs_context(device: torch.device) -> bool:
 
 
 def _largest(flat: Tensor) -> float:
-    """Largest absolute value; NaN where there is one, 0 of nothing."""
+    """Largest absolute value; NaN if there is one, 0 for no values."""
     if not len(flat):
         return 0.0
     low, high = torch.aminmax(flat)
@@ -201,7 +198,7 @@ def _largest(flat: Tensor) -> float:
 def _tensors(vqvae: VqVae, network: str) -> list[Tensor]:
     """Weight and bias of each Linear of ``network``, then each stage's codes (1, C, D).
 
-    Read out of the modules' own dictionaries: their attributes take a third of a microsecond each.
+    They are read from the modules' own dictionaries: an attribute takes a third of a microsecond.
     """
     parts = vqvae._modules
     layers = [layer._parameters.values() for layer in parts[network]._modules.values()]

@@ -14,18 +14,15 @@ DEAD_SHARE = 0.1
 
 
 def dead_below(codebook_size: int) -> float:
-    """A code is dead where it owns fewer latents than this of a batch, in the moving average of its count.
-
-    A tenth of an even share.
-    """
+    """Latents of a batch, on a moving average, below which a code is dead: a tenth of an even share."""
     return DEAD_SHARE * BATCH_SIZE / codebook_size
 
 
 @contextmanager
 def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Gradients on, and torch's generators seeded; afterwards they are as they were.
+    """Switch gradients on and seed torch's generators; restore both afterwards.
 
-    Only the CPU's and ``device``'s generator: ``torch.manual_seed`` would seed those of all GPUs.
+    Seeds the CPU's and ``device``'s generator only; ``torch.manual_seed`` would seed those of all GPUs.
     """
     on_cuda = device.type == "cuda"
     with (
@@ -44,7 +41,7 @@ def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
 def train(module: nn.Module, loss_of: Callable[[Tensor], Tensor], chunks: Tensor, steps: int) -> None:
     """Minimise ``loss_of`` over random batches of ``chunks`` (N, W, A) by AdamW, its rate falling to zero.
 
-    Takes what is random from torch's generators, so that of ``own_randomness``.
+    Call it within ``own_randomness``: it draws from torch's generators.
     """
     module.train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)

@@ -12,19 +12,18 @@ from il_bench.tokenizers.training import BATCH_SIZE, dead_below, train
 WARM_UP_STEPS, STEPS = 300, 1200
 DECAY = 0.9  # of the moving averages that the codes are
 COMMITMENT = 0.25  # the paper's beta
-LATENTS_PER_CODE = 16  # that the codes are placed on at first
+LATENTS_PER_CODE = 16  # for the k-means that places the codes
 
 
 class VQVAETokenizer(AutoencoderTokenizer):
     """One token a chunk: the code nearest to its latent vector.
 
-    ``fit`` trains encoder and decoder alone at first, then places the codes by k-means on their latent
-    vectors, then trains all: the codes as moving averages of what they own, gradients straight through. A
-    code is dead when the average number of latents it owns falls below a tenth of an even share of a batch;
-    it is then moved onto one of that batch, so that the codebook stays in use.
+    ``fit`` trains encoder and decoder alone at first, then places the codes by k-means on the latent vectors,
+    then trains all: the codes as moving averages of what they own, gradients straight through. A dead code
+    (see ``training.dead_below``) is moved onto a latent of the batch, so that the codebook stays in use.
 
     Args:
-        codebook_size: number of codes C; ``fit`` wants as many different chunks.
+        codebook_size: number of codes C; ``fit`` needs at least as many different chunks.
         chunk_shape, embedding_dim, hidden_dim: as for every ``AutoencoderTokenizer``.
     """
 

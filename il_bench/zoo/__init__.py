@@ -21,9 +21,9 @@ _HUB_ID = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]
 
 @dataclass(frozen=True)
 class ResolvedPolicy:
-    """Where a policy comes from: `path`, which exists, or the Hub; the planner from neither.
+    """Where a policy comes from: a `path` that exists, a `repository` of the Hub, or neither (the planner).
 
-    `spec` means the same policy from any folder; `is_shipped` says that `path` lies in il_bench's zoo.
+    `spec` means the same policy in every working directory; `is_shipped`: whether `path` lies in the zoo.
     """
 
     spec: str
@@ -47,12 +47,12 @@ def _track_of(folder: Path) -> str:
 def resolve(spec: str, folder: Path = Path(), offered: Sequence[str] | None = None) -> ResolvedPolicy:
     """What `spec` means: a shipped policy, the planner, a path that exists, or else a Hub id.
 
-    Whether a path holds a policy, and whether the Hub has one, shows only when it is loaded.
+    Only loading shows whether the path or the Hub really holds a policy.
 
     Args:
         spec: NAME, PATH, USER/NAME or USER/NAME@REVISION; IlBenchError where it means nothing.
         folder: what a relative path is relative to.
-        offered: names that `spec` may be, for an error to list; None: all that ship, and the planner's.
+        offered: the names that `spec` may be, which an error lists; None: all that ship, and the planner's.
     """
     names = shipped()
     offered = (*names, EXPERT) if offered is None else offered
@@ -60,7 +60,7 @@ def resolve(spec: str, folder: Path = Path(), offered: Sequence[str] | None = No
         return ResolvedPolicy(spec, path=ZOO / spec, is_shipped=True)
     if spec == EXPERT and spec in offered:
         return ResolvedPolicy(spec)
-    # Path.exists() raises for names that no file and no user can have.
+    # Unlike os.path, Path raises for names that no file or user can have.
     path = folder / os.path.expanduser(spec)
     if os.path.exists(path):
         return ResolvedPolicy(str(path), path=path)

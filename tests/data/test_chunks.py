@@ -77,7 +77,7 @@ def test_a_policy_that_codes_places_is_not_relative(checkpoint: Path, expert: Le
 
 @pytest.mark.parametrize(
     ("n_episodes", "length", "said"),
-    [(4, 9, "4 episodes; one in 5 is held out"), (5, 3, "no episode is 5 steps long, as a chunk is")],
+    [(4, 9, "4 episodes; one in 5 is held out"), (5, 3, "no episode is as long as a chunk of 5 steps")],
 )
 def test_too_little_is_refused(tmp_path: Path, n_episodes: int, length: int, said: str) -> None:
     write_dataset(make_buffer([length] * n_episodes), tmp_path / "few")

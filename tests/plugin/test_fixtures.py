@@ -131,7 +131,7 @@ def test_an_executor_that_is_added_runs_the_episodes_where_it_is_asked_for(
         ({"seeds": [1, 1_000_000]}, "seed 1000000 is kept for a third evaluation"),
         ({"seeds": [1.5]}, "seeds must be"),
         ({"seeds": []}, "seeds must be"),
-        ({"seeds": [4, 4]}, "seed 4 is there more than once"),
+        ({"seeds": [4, 4]}, "seed 4 occurs more than once"),
     ],
 )
 def test_evaluate_refuses_bad_seeds(evaluate: Evaluate, arguments: dict[str, Any], said: str) -> None:

@@ -184,7 +184,7 @@ def test_a_block_that_kills_its_workers_is_named_by_its_seeds(monkeypatch: pytes
         (Wander(), [-1], 1, "integers >= 0"),
         (Wander(), [0.5], 1, "integers >= 0"),
         (Wander(), [[1, 2]], 1, "non-empty list of integers"),
-        (Wander(), [4, 8, 4], 1, "seed 4 is there more than once"),
+        (Wander(), [4, 8, 4], 1, "seed 4 occurs more than once"),
     ],
 )
 def test_bad_arguments_are_refused(policy: Any, seeds: Any, workers: int, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Where independent tasks run: strategies behind `Executor`, by name in EXECUTORS, and `choose` picks one."""
+"""Where independent tasks run: executors behind one protocol, by name in EXECUTORS; `choose` picks one."""
 
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
@@ -19,14 +19,14 @@ class Executor(Protocol):
     ) -> Generator[R, None, None]:
         """Yield `function(load(), task)` for every task, in whatever order the tasks finish.
 
-        Every process loads once, and only if it has a task: what every task needs, such as a policy. Closing
-        the generator ends all work at once. name: what an error calls a task. Raises whatever `load` or
-        `function` raises.
+        load: gives what every task needs, such as a policy. A process calls it once, before its first task.
+        name: what an error calls a task. Closing the generator ends all work at once. Raises whatever `load`
+        or `function` raises.
         """
 
 
 class InlineExecutor:
-    """One task after the other, in this process, in the order in which they are given."""
+    """One task after the other, in this process, in the given order."""
 
     def run[L, T, R](
         self,
@@ -50,7 +50,7 @@ def _processes(workers: int) -> Executor:
     return ProcessExecutor(workers)
 
 
-#: By the name that `--il-executor` takes: makes one for so many workers.
+#: By the name that `--il-executor` takes; each makes an executor for a number of workers.
 EXECUTORS: dict[str, Callable[[int], Executor]] = {
     "inline": lambda workers: InlineExecutor(),
     "processes": _processes,
@@ -58,7 +58,7 @@ EXECUTORS: dict[str, Callable[[int], Executor]] = {
 
 
 def choose(workers: int, n_tasks: int, name: str | None = None) -> Executor:
-    """Return the executor called `name` for so many workers and tasks; None: processes, if two can work."""
+    """Return the executor called `name`; None: processes if at least two can work, else inline."""
     workers = max(min(workers, n_tasks), 1)
     name = name or ("inline" if workers == 1 else "processes")
     if name not in EXECUTORS:

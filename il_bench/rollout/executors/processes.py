@@ -40,15 +40,15 @@ class ProcessExecutor:
     ) -> Generator[R, None, None]:
         """See `Executor.run`.
 
-        Raises IlBenchError too if `load` or `function` cannot be pickled, or if a task killed its worker
-        MAX_DEATHS times.
+        Also raises IlBenchError if `load` or `function` cannot be pickled, or if a task killed MAX_DEATHS
+        workers.
         """
         try:
             payload = pickle.dumps((load, function))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise IlBenchError(
                 f"workers={self._workers}: {load!r} cannot be sent to a worker process ({error}); give a "
-                "function or an object of a class that stands at the top level of a module, or use workers=1"
+                "function or a class defined at the top level of a module, or use workers=1"
             ) from error
         waiting, deaths = deque(range(len(tasks))), Counter[int]()
         team: list[_Worker] = []
@@ -69,7 +69,7 @@ class ProcessExecutor:
                         if deaths[index] == MAX_DEATHS:
                             raise IlBenchError(_last_words(name(tasks[index]), exit_code))
                         continue
-                    _hand_out(team, waiting, tasks)  # before the caller sees the result: nobody stands idle
+                    _hand_out(team, waiting, tasks)  # before the caller sees the result, so no worker idles
                     succeeded, value = answer
                     if not succeeded:
                         raise value
@@ -96,7 +96,7 @@ class _Worker:
         theirs.close()
 
     def give(self, index: int, task: Any) -> None:
-        """Send a task; whether the worker still lives shows when its answer is read."""
+        """Send a task; reading its answer shows whether the worker still lives."""
         self.index = index
         with suppress(OSError):
             self.connection.send(task)
@@ -145,7 +145,7 @@ def _last_words(name: str, exit_code: int | None) -> str:
 
 def _work(connection: Connection, payload: bytes) -> None:
     """Answer every task with (True, result) or (False, exception) until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the one that waits decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
     loaded: tuple[Any, Callable[[Any, Any], Any]] | None = None
     while True:
         try:
@@ -154,8 +154,8 @@ def _work(connection: Connection, payload: bytes) -> None:
             return
         try:
             if loaded is None:
-                # Bytes until now: spawning waits until the worker has unpickled its arguments, so workers
-                # would import torch one after the other. And what fails in here becomes an answer.
+                # Unpickled here, not by spawning: that waits for each worker's arguments, so workers would
+                # import torch one after the other. And an error in here becomes an answer.
                 load, function = pickle.loads(payload)
                 loaded = load(), function
             what, function = loaded
