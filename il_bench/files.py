@@ -46,8 +46,7 @@ def writing(path: Path, way_out: str) -> Iterator[None]:
 def locked(lock: Path, path: Path, busy: str, way_out: str, *, seconds: float = 0) -> Iterator[None]:
     """Hold the lock file `lock`, which reserves `path` for one process; wait for it up to `seconds`.
 
-    Raises:
-        IlBenchError: another process holds it (says `busy`), or the lock cannot be written (says `way_out`).
+    Raises IlBenchError: another process holds it (says `busy`), or it cannot be written (says `way_out`).
     """
     held = filelock.FileLock(lock, timeout=seconds)
     try:

@@ -26,12 +26,8 @@ class Windows:
         delta_timestamps: for each key the offsets of its window in seconds, multiples of 1 / fps.
         episodes: take only these; the frames keep the dataset's order, as in LeRobot.
 
-    Attributes:
-        stats: ``dataset.meta.stats`` as tensors, over all episodes of the dataset whatever ``episodes`` says.
-        fps: frames per second.
-
-    Raises:
-        IlBenchError: names the feature, offset or episode that cannot be used.
+    `stats` holds ``dataset.meta.stats`` as tensors, always over all episodes of the dataset. An IlBenchError
+    names the feature, offset or episode that cannot be used.
     """
 
     def __init__(

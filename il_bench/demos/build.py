@@ -1,4 +1,4 @@
-"""Draw demonstrations that have no images: states become a LeRobotDataset like lerobot/pusht."""
+"""Draw demonstrations that have no images: make a LeRobotDataset like lerobot/pusht of states."""
 
 import shutil
 from functools import partial
@@ -19,27 +19,23 @@ from il_bench.machine import usable_cores
 FILE = Path("meta") / "il_bench_build.json"
 # Bytes that a frame of the human demonstrations takes with all that belongs to it, rounded up.
 _BYTES_IMAGE, _BYTES_VIDEO = 1_150, 500
-# While it is written: the finished episodes, each with files of its own that every dataset has; all of them
-# joined; and that again, smaller.
+# While it is written there are the finished episodes, each a dataset of its own; all of them joined; and that
+# again, smaller.
 _COPIES, _BYTES_EPISODE = 3, 75_000
 _VERSIONS = ("lerobot", "pygame", "pymunk", "numpy", "pillow", "av", "pyarrow", "datasets")
 
 
 class BuildInputs(Inputs):
-    """What the files of `il-bench demos build` depend on.
+    """What the files of `il-bench demos build` depend on."""
 
-    source: what it is called. states: sha256 of its numbers. images: image or video. reward_from: of the
-    states. renderer: sha256 of the sources of `il_bench.pusht`. versions: of what draws and writes.
-    """
-
-    source: str
-    states: str
+    source: str  # its name
+    states: str  # sha256 of their numbers
     episodes: int
     frames: int
-    images: str
-    reward_from: str
-    renderer: str
-    versions: dict[str, str]
+    images: str  # "image" or "video"
+    reward_from: str  # as in `States`
+    renderer: str  # sha256 of the sources of `il_bench.pusht`
+    versions: dict[str, str]  # of the packages that draw and write
 
     @staticmethod
     def of(dataset: Path) -> "BuildInputs | None":
@@ -79,16 +75,14 @@ def build_pixels(
     workers: int = 1,
     on_progress: OnProgress | None = None,
 ) -> Path:
-    """Draw all states and write them as a LeRobotDataset into `output`, a new folder or one that it made.
+    """Draw all states and write them as a LeRobotDataset into `output`, unless the same call made it before.
 
-    The files depend on the states, on `video` and on the versions, which are all in `FILE` beside them; not
-    on the number of workers or on an interruption: the same call goes on.
+    The files depend on the states, on `video` and on the versions, all noted in `FILE` beside them; not on
+    the number of workers or on interruptions. After an interruption, the same call resumes.
 
-    video: AV1, as lerobot/pusht has it, which is lossy; else PNG, every pixel as it was drawn.
-
-    Raises:
-        IlBenchError: `output` is something else's or cannot be written, there is too little room, or the
-            video cannot be encoded.
+    video: AV1, which is lossy, as in lerobot/pusht; else PNG, every pixel as drawn. Raises IlBenchError if
+    `output` holds something else or cannot be written, if the disk is too full, or if the video cannot be
+    encoded.
     """
     output, inputs = Path(output).expanduser().resolve(), inputs_of(states, video)
     if not is_made(output, inputs):
@@ -113,9 +107,9 @@ def build_pixels(
 
 
 def _check_room(output: Path, most: int) -> None:
-    there = next(parent for parent in output.parents if parent.exists())
-    if (free := shutil.disk_usage(there).free) < most:
+    folder = next(parent for parent in output.parents if parent.exists())
+    if (free := shutil.disk_usage(folder).free) < most:
         raise IlBenchError(
-            f"{there}: {free / 1e6:.0f} MB are free and this takes about {most / 1e6:.0f} MB while it runs; "
+            f"{folder}: {free / 1e6:.0f} MB are free and this takes about {most / 1e6:.0f} MB while it runs; "
             "make room, give another --output, or use --video"
         )

@@ -1,4 +1,4 @@
-"""Is this the data set it should be: by LeRobot's own checks, the original frames, the published numbers."""
+"""Check a data set by LeRobot's own checks, the original frames and the published numbers."""
 
 import zipfile
 from collections.abc import Callable, Iterator
@@ -30,12 +30,12 @@ RANGES = {
 }
 #: Half a unit of the last digit that they are published with.
 RANGE_TOLERANCE = 5e-5
-#: What share of the pixels of the original camera frames has to be identical, on average. The others lie on
+#: The share of pixels that has to be identical to the original camera frames, on average. The others lie on
 #: edges of block and goal: where an edge crosses a row, pygame rounds down when it fills a polygon, and the
-#: pygame of 2022 cut off instead. Filled like that, all 206 frames of the human demonstrations are identical.
+#: pygame of 2022 truncated. Filled that way, all 206 frames of the human demonstrations are identical.
 IDENTICAL = 0.995
-WHY = "edges of block and goal, which pygame rounded otherwise then"
-#: Grey levels: a pixel further off than this is seen to be.
+WHY = "edges of block and goal, which pygame rounded differently then"
+#: Grey levels: a pixel further off than this is visibly different.
 FAR = 16
 ORIGINALS = "human_frames.npz"
 #: Single precision of the largest timestamp there is, seconds.
@@ -44,9 +44,9 @@ _TIMESTAMP_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Originals:
-    """Camera frames of a data set as they were recorded, and which frame of it each is."""
+    """Some camera frames of a data set, as recorded."""
 
-    index: NDArray[np.int64]  # (F,)
+    index: NDArray[np.int64]  # (F,), which frame of the data set each is
     image: NDArray[np.uint8]  # (F, 96, 96, 3) RGB
 
 
@@ -78,11 +78,11 @@ def read_originals(path: Path, n_frames: int) -> Originals:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of a check. passed: None where there is nothing to hold it against."""
+    """One line of a check."""
 
     what: str
     said: str
-    passed: bool | None
+    passed: bool | None  # None where nothing is demanded
 
 
 def check_dataset(
@@ -90,8 +90,8 @@ def check_dataset(
 ) -> list[Finding]:
     """Check the data set in the folder `root`, a LeRobotDataset v3 of PushT.
 
-    originals: camera frames to compare its images with. states: what it was drawn from; for a video, which is
-    lossy: what went into it is compared too. Raises IlBenchError if it is no such folder, or damaged.
+    originals: camera frames to compare its images with. states: what a video, which is lossy, was drawn from:
+    the frames as drawn are compared too. Raises IlBenchError if it is no such folder, or damaged.
     """
     dataset = open_folder(Path(root))
     questions = {
@@ -122,7 +122,7 @@ def _opened(dataset: LeRobotDataset) -> str:
 
 
 def _frames(dataset: LeRobotDataset) -> str:
-    """What `add_frame` demands of a frame, of the first, middle and last frame of every episode."""
+    """Check what `add_frame` demands, for the first, middle and last frame of every episode."""
     episodes = dataset.meta.episodes
     spans = zip(episodes["dataset_from_index"], episodes["dataset_to_index"], strict=True)
     frames = {index for start, end in spans for index in (start, (start + end) // 2, end - 1)}
@@ -132,7 +132,7 @@ def _frames(dataset: LeRobotDataset) -> str:
 
 
 def _as_recorded(item: dict[str, Any], features: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """An item of a dataset as `add_frame` takes it: arrays of the features' shapes, images height first."""
+    """A dataset's item as `add_frame` takes it: arrays of the features' shapes, images height first."""
     frame: dict[str, Any] = {"task": item["task"]}
     for key in features.keys() - DEFAULT_FEATURES.keys():
         is_image = features[key]["dtype"] in ("image", "video")
@@ -141,7 +141,7 @@ def _as_recorded(item: dict[str, Any], features: dict[str, dict[str, Any]]) -> d
 
 
 def _statistics(dataset: LeRobotDataset) -> str:
-    """The check before datasets are merged, and that they are of these data."""
+    """Run LeRobot's check before a merge, and check that the statistics are those of these data."""
     stats = dataset.meta.stats
     aggregate_stats([stats])
     if missing := sorted(set(dataset.features) - set(stats)):

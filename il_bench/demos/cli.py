@@ -28,7 +28,7 @@ _Workers = Annotated[int, typer.Option(min=1, help="Processes; the data do not d
 
 @contextmanager
 def _one_line(kept: str = "") -> Iterator[None]:
-    """Print an error in one line and exit 2; on Ctrl-C say what is kept and exit 130."""
+    """Print an error in one line and exit 2; on Ctrl-C, say what is kept and exit 130."""
     try:
         yield
     except IlBenchError as error:
@@ -36,7 +36,7 @@ def _one_line(kept: str = "") -> Iterator[None]:
     except KeyboardInterrupt:
         if not kept:
             raise
-        typer.echo(f"Stopped; finished {kept} are kept. To go on: the same command", err=True)
+        typer.echo(f"Stopped; finished {kept} are kept. Repeat the command to go on", err=True)
         raise typer.Exit(130) from None
 
 
@@ -68,14 +68,14 @@ def make(
 ) -> None:
     """Let the expert solve PushT and write a LeRobotDataset.
 
-    Ctrl-C keeps what is finished; the same command goes on.
+    Ctrl-C keeps what is finished; repeat the command to go on.
     """
     with _one_line(kept="blocks of episodes"):
         from il_bench.demos.make import TAKEOVER_MAX, make_demos
 
         if from_policy is None and (only_unsolved or takeover_max is not None):
             option = "--only-unsolved" if only_unsolved else "--takeover-max"
-            raise IlBenchError(f"{option}: nobody drives before the expert; add --from-policy")
+            raise IlBenchError(f"{option}: no policy drives before the expert; add --from-policy")
         with _progress(episodes) as on_block:
             made = make_demos(
                 output,
@@ -164,13 +164,13 @@ def build(
 ) -> None:
     """Draw demonstrations without images: a LeRobotDataset like lerobot/pusht, checked when it is written.
 
-    Ctrl-C keeps what is finished; the same command goes on.
+    Ctrl-C keeps what is finished; repeat the command to go on.
     """
     with _one_line(kept="episodes"):
         if track != "pixels":
             raise IlBenchError(
-                f"--track {track}: only pixels have to be drawn; on keypoints, "
-                f"`il-bench train POLICY --data {source}` takes them as they are"
+                f"--track {track}: only pixels have to be drawn; for keypoints, "
+                f"`il-bench train POLICY --data {source}` takes the data as they are"
             )
         from il_bench.data.sources import resolve_data
         from il_bench.demos.check import FRAMES, ORIGINALS, check_dataset, read_originals
@@ -193,7 +193,7 @@ def _draw(states: "States", output: Path, video: bool, workers: int) -> None:
     from il_bench.demos.output import is_made
 
     if is_made(output, inputs_of(states, video)):
-        typer.echo(f"{output}: is there already, by the same command; only checked again", err=True)
+        typer.echo(f"{output}: exists already, made by the same command; it is only checked again", err=True)
         return
     most, done = (f"{size / 1e6:.0f} MB" for size in bytes_needed(states, video))
     typer.echo(f"{output}: takes about {most} of disk while written, {done} in the end", err=True)
@@ -210,7 +210,7 @@ def check(
         typer.Option(help="Original camera frames to compare with: a .npz with the arrays index and image."),
     ] = None,
 ) -> None:
-    """Check a data set by LeRobot's own checks, original frames, and the numbers that lerobot/pusht has."""
+    """Check a data set by LeRobot's own checks, original frames, and the numbers of lerobot/pusht."""
     with _one_line():
         from il_bench.data.lerobot_folder import open_folder
         from il_bench.demos.check import check_dataset, read_originals
@@ -227,7 +227,7 @@ def _progress(episodes: int) -> AbstractContextManager[progress.OnBlock]:
 
 
 def _conclude(data: Path, findings: "list[Finding]") -> None:
-    """Print what a check found; exit 1 if something is not as it should be."""
+    """Print what a check found; exit 1 if something is wrong."""
     typer.echo(f"{data}:")
     for finding in findings:
         mark = {True: "ok", False: "NOT OK", None: "--"}[finding.passed]

@@ -1,4 +1,4 @@
-"""What is in a set of demonstrations: how long, how well and how smoothly they end at the goal."""
+"""Describe a set of demonstrations: how long, how well solved and how smooth they are."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,13 @@ _BLUE, _GOAL = "#3b6ea5", "#a8d5a2"
 
 @dataclass(frozen=True)
 class Description:
-    """E episodes, one entry each."""
+    """What is known of E episodes."""
 
     length: NDArray[np.int64]  # (E,) steps
     coverage: NDArray[np.float64]  # (E,) after the last action; NaN if neither keypoints nor reward are known
     solved: NDArray[np.bool_]  # (E,) whether it is above 0.95
     paths: list[NDArray[np.float64]]  # for each episode its actions (T, 2) px
-    left_out: int  # episodes that were made and are not in the data
+    left_out: int  # episodes that were made but are not in the data
 
     @property
     def change(self) -> NDArray[np.float64]:
@@ -64,7 +64,7 @@ class Description:
 def measure(dataset: LeRobotDataset) -> Description:
     """Measure a dataset that `open_dataset` has opened.
 
-    The coverage at the end is in the provenance of data that `il-bench demos make` made. For others it is
+    The provenance of data from `il-bench demos make` holds the coverage at the end. Of other data it is
     computed from the last state and action, or, without keypoints, from the last reward.
     """
     ends = episode_ends(dataset)

@@ -19,8 +19,7 @@ from il_bench.pusht.geometry import block_keypoints
 
 TAKEOVER_MAX = 200
 MAX_NOISE = 1.0
-# So many seeds are recorded together without a policy. With one it is the policy's block, whose size decides
-# its numbers.
+# Seeds that are recorded together without a policy; with one, its block, whose size decides its episodes.
 _BLOCK_WITHOUT_POLICY = 10
 
 
@@ -38,23 +37,22 @@ def make_demos(
 ) -> Provenance:
     """Write the expert's episodes as a LeRobotDataset into the new folder `output`; return its provenance.
 
-    The data depend on the arguments up to `only_unsolved`, on the expert and on the versions, which are all
-    in the provenance; not on the number of workers or on an interruption: the same call goes on. Episodes
-    that the expert does not solve within 300 steps are left out, and listed in the provenance.
+    The data depend on the arguments up to `only_unsolved`, on the expert and on the versions, all noted in
+    the provenance; not on the number of workers or on interruptions. After an interruption, the same call
+    resumes. Episodes that the expert does not solve within 300 steps are left out, and listed there.
 
     Args:
-        output: a folder that is not there yet, or that the same call has made.
+        output: a folder that does not exist yet, or that the same call made.
         episodes, seed: start states of the seeds seed .. seed + episodes - 1, all within 0 .. 99999.
-        noise: size of the disturbance of what is executed; recorded is what the expert said (DART).
-        from_policy: a policy as `load_policy` takes it, which drives first; recorded is what the expert does
-            after it has taken over (DAgger).
-        takeover_max: the takeover comes after 0 .. takeover_max steps, drawn for each episode.
+        noise: how much the executed actions are disturbed; the expert's own are recorded (DART).
+        from_policy: a policy as `load_policy` takes it; it drives first, and the expert is recorded from when
+            it takes over (DAgger).
+        takeover_max: the expert takes over after 0 .. takeover_max steps, drawn for each episode.
         only_unsolved: leave out the episodes that the policy solves within takeover_max steps.
         workers: number of processes.
 
-    Raises:
-        IlBenchError: an argument is out of range, `output` is something else's, the policy cannot be loaded
-            or misbehaves, the policy left nothing to do, or the expert solved nothing.
+    Raises IlBenchError if an argument is out of range, `output` holds something else, the policy cannot be
+    loaded or misbehaves, the policy left nothing to do, or the expert solved nothing.
     """
     output = Path(output).expanduser().resolve()
     _check(episodes, seed, noise, takeover_max, workers)

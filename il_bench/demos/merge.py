@@ -1,4 +1,4 @@
-"""Join demonstrations into one LeRobotDataset, where each episode came from kept."""
+"""Join demonstrations into one LeRobotDataset that keeps where each episode came from."""
 
 import json
 import shutil
@@ -26,17 +26,14 @@ def merge_demos(
     """Join datasets, one after the other, into the new folder `output`, by LeRobot's own merging.
 
     sources: at least two, each as `open_dataset` takes it. names: what the provenance calls each source;
-    default is the last part of its path.
-
-    Raises:
-        IlBenchError: a source cannot be opened, is there twice, or has other features than the first; or
-            `output` exists or cannot be written.
+    default is the last part of its path. Raises IlBenchError if a source cannot be opened, is given twice, or
+    has other features than the first; or if `output` exists or cannot be written.
     """
     output = Path(output).expanduser().resolve()
     if len(sources) < 2:
         raise IlBenchError(f"merging takes at least two sources, got {[str(source) for source in sources]}")
     if output.exists():
-        raise IlBenchError(f"{output}: is there already; give another --output")
+        raise IlBenchError(f"{output}: exists already; give another --output")
     names = names or [Path(source).name for source in sources]
     datasets = [open_dataset(source) for source in sources]
     _check(datasets, names)
@@ -67,11 +64,13 @@ def _check(datasets: Sequence[LeRobotDataset], names: Sequence[str]) -> None:
         if root in roots[:index]:
             raise IlBenchError(f"{name}: given twice ({root}); name each source once")
         if differing := differences(_kind(datasets[0]), _kind(dataset)):
-            raise IlBenchError(f"{name}: not as {names[0]} ({differing[0]}); only like data can be merged")
+            raise IlBenchError(
+                f"{name}: differs from {names[0]} ({differing[0]}); only data of one kind can be merged"
+            )
 
 
 def _kind(dataset: LeRobotDataset) -> dict[str, Any]:
-    """What LeRobot wants equal of datasets that it merges."""
+    """What has to be equal in datasets that LeRobot merges."""
     features = {
         key: {aspect: feature.get(aspect) for aspect in ("dtype", "shape", "names")}
         for key, feature in dataset.features.items()

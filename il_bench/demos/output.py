@@ -1,7 +1,7 @@
-"""The folder that a command writes a dataset to: made by the command once, whatever interrupts it.
+"""The folder that a command writes a dataset to: an interrupted command resumes, a finished one does nothing.
 
 `DIR.partial` beside the folder holds `made.json`, the inputs of the command, and the finished episodes. A run
-that writes to it holds a lock on it. It is gone when the dataset is in its place.
+that writes to it holds a lock on it. It is removed once the dataset is in its place.
 """
 
 import shutil
@@ -25,7 +25,7 @@ _REPEAT = "make room and repeat the command, finished episodes are kept"
 
 
 def is_made(output: Path, inputs: Inputs) -> bool:
-    """Whether `output` is there, made from the same inputs; False if the folder is free.
+    """Whether `output` exists, made from the same inputs; False if the folder is missing or empty.
 
     Raises IlBenchError if it is something else, or made from other inputs; names those that differ.
     """
@@ -33,19 +33,19 @@ def is_made(output: Path, inputs: Inputs) -> bool:
         return False
     found = inputs.of(output)
     if found is None:
-        raise IlBenchError(f"{output}: is there already and was not made by this command; {_ELSEWHERE}")
+        raise IlBenchError(f"{output}: exists already and was not made by this command; {_ELSEWHERE}")
     if differing := differences(found.model_dump(), inputs.model_dump()):
         raise IlBenchError(
-            f"{output}: made by another command already ({', '.join(differing)}); {_ELSEWHERE}"
+            f"{output}: was made by another command ({', '.join(differing)}); {_ELSEWHERE}"
         )
     return True
 
 
 def make_once(output: Path, inputs: Inputs, write: Callable[[Path, Path], None]) -> None:
-    """Make `output` unless it is made; a call that was interrupted goes on with what `write` finished.
+    """Make `output` unless it is made; after an interruption, keep what `write` had finished.
 
     write: called as `write(partial, whole)`. It writes the dataset into the new folder `whole`, and keeps
-    finished episodes in the folder `partial`, where the next call finds them. Raises IlBenchError as
+    finished episodes in the folder `partial`, where the next call finds them. Raises IlBenchError like
     `is_made`; if `DIR.partial` is of other inputs or in use; or if a folder cannot be written.
     """
     if is_made(output, inputs):
@@ -66,13 +66,13 @@ def make_once(output: Path, inputs: Inputs, write: Callable[[Path, Path], None])
 
 
 def _claim(partial: Path, inputs: Inputs) -> None:
-    """Check that the folder is of these inputs; if it is new, say so in it."""
+    """Check that the folder is of these inputs; note them in a new one."""
     path = partial / "made.json"
     if not path.exists():
         for child in partial.iterdir():
             if child.name != "lock" and not child.name.startswith("."):
                 raise IlBenchError(
-                    f"{partial}: holds {child.name}, which no `il-bench demos` command left there; move it "
+                    f"{partial}: holds {child.name}, which is not of an `il-bench demos` command; move it "
                     f"away, or {_ELSEWHERE}"
                 )
         with writing(partial, _ELSEWHERE):
@@ -86,7 +86,7 @@ def _claim(partial: Path, inputs: Inputs) -> None:
         ) from None
     if differing := differences(found.model_dump(), inputs.model_dump()):
         raise IlBenchError(
-            f"{partial}: half made by another command ({', '.join(differing)}); repeat that one to go on, "
+            f"{partial}: half made by another command ({', '.join(differing)}); repeat that one to finish, "
             f"remove the folder to start again, or {_ELSEWHERE}"
         )
 
@@ -101,10 +101,10 @@ def run_missing[L](
     on_progress: OnProgress | None,
     name: str,
 ) -> None:
-    """Run the tasks that an earlier call has not finished; each is some episodes or seeds, called `name`.
+    """Run the tasks that no earlier call has finished; a task is some episodes or seeds, called `name`.
 
-    load: gives what `write` needs, once in every process. write: writes a task's episodes to the disk, and
-    returns how many they are. is_whole: whether they are there. on_progress: called before and after tasks.
+    load: gives what `write` needs, once in every process. write: writes a task's episodes to the disk and
+    returns their number. is_whole: whether they are there. on_progress: called before and after tasks.
     """
     missing = [task for task in tasks if not is_whole(task)]
     n_episodes = sum(map(len, tasks))

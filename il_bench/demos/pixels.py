@@ -1,8 +1,8 @@
 """Datasets with a camera, drawn from states: first a dataset for each episode, then all of them in one.
 
-Each episode has its own, so that an interrupted run can go on and workers can share the work. `join_episodes`
-writes every frame once and encodes no image again; LeRobot's `aggregate_datasets` would read and write all
-that it has joined for every dataset that it adds, and keep a copy in its cache each time.
+With one dataset an episode, an interrupted run can resume and workers can share the work. `join_episodes`
+writes every frame once and encodes no image again. LeRobot's `aggregate_datasets` would read and write all
+it has joined again for every dataset it adds, and keep a copy in its cache each time.
 """
 
 import os
@@ -57,11 +57,11 @@ def folder_of(folder: Path, episode: int) -> Path:
 
 
 def is_whole(folder: Path, states: States, episode: int) -> bool:
-    """Whether the dataset of an episode is there, whole."""
+    """Whether the dataset of an episode is finished."""
     start, end = states.spans[episode]
     try:
         return bool(pq.read_metadata(folder_of(folder, episode) / _DATA).num_rows == end - start)
-    except Exception:  # not there, or somebody damaged it: pyarrow has several types for that
+    except Exception:  # missing or damaged: pyarrow has several types for that
         return False
 
 
@@ -69,12 +69,12 @@ class EpisodeWriter:
     """Writes episodes of some states as datasets below a folder."""
 
     def __init__(self, states: States, folder: Path, video: bool) -> None:
-        os.environ.setdefault("SVT_LOG", "1")  # errors only: the encoder introduces itself at every episode
+        os.environ.setdefault("SVT_LOG", "1")  # errors only, no greeting at every episode
         self._states, self._folder, self._video = states, folder, video
         self._draw = Drawer()
 
     def write(self, task: Sequence[int]) -> int:
-        """Write the dataset of one episode, which is there when it is whole; return 1."""
+        """Write the dataset of one episode, whole or not at all; return 1."""
         states, (episode,) = self._states, task
         place = folder_of(self._folder, episode)
         partial = place.with_suffix(".partial")
@@ -113,7 +113,7 @@ class EpisodeWriter:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the bar that `datasets` draws for every episode, and without FFmpeg's lines."""
+    """Silence the bar that `datasets` draws for every episode, and FFmpeg's messages."""
     has_bars, level = datasets.is_progress_bar_enabled(), av.logging.get_level()
     datasets.disable_progress_bars()
     av.logging.set_level(av.logging.ERROR)
@@ -126,7 +126,7 @@ def _quiet() -> Iterator[None]:
 
 
 def join_episodes(folders: Sequence[Path], root: Path, video: bool) -> None:
-    """Write the datasets of single episodes, in this order, as one into the new folder `root`."""
+    """Join the datasets of single episodes, in this order, into one in the new folder `root`."""
     with new_metadata(root, features(video), ROBOT_TYPE, video) as meta:
         places = _join_videos(folders, meta) if video else [{} for _ in folders]
         start = 0
@@ -143,7 +143,7 @@ def join_episodes(folders: Sequence[Path], root: Path, video: bool) -> None:
 def _join_data(
     folders: Sequence[Path], meta: LeRobotDatasetMetadata
 ) -> Iterator[tuple[Path, pa.Table, dict[str, Any]]]:
-    """Write the frames, one row group an episode; give each folder's, and the file that they are in."""
+    """Write the frames, one row group an episode; yield each folder, its frames and the file they are in."""
     # The schema in each folder holds a fingerprint, another in every run.
     schema = get_hf_features_from_features(meta.features).arrow_schema.metadata
     start = episode = 0
@@ -167,7 +167,7 @@ def _join_data(
 
 
 def _join_videos(folders: Sequence[Path], meta: LeRobotDatasetMetadata) -> list[dict[str, Any]]:
-    """Put the videos one after the other; for each episode the file and the seconds that it is at."""
+    """Join the videos; return the file and the seconds that each episode is at."""
     places: list[dict[str, Any]] = []
     for number, group in enumerate(_groups(folders, _VIDEO, meta.video_files_size_in_mb)):
         chunk, file = divmod(number, meta.chunks_size)
@@ -185,7 +185,7 @@ def _join_videos(folders: Sequence[Path], meta: LeRobotDatasetMetadata) -> list[
 
 
 def _groups(folders: Iterable[Path], file: Path, limit_mb: int) -> Iterator[list[Path]]:
-    """Split folders into runs whose files are together smaller than LeRobot lets a file grow."""
+    """Split folders into runs whose files, joined, stay below LeRobot's limit for one file."""
     group: list[Path] = []
     size = 0
     for folder in folders:

@@ -18,18 +18,14 @@ class _Facts(BaseModel):
 
 
 class EpisodeOrigin(_Facts):
-    """Where one demonstration comes from.
+    """Where one demonstration comes from."""
 
-    seed: of the start state. steps: of the expert. max_coverage: its best; the last state's if it succeeded.
-    takeover: how many steps a policy drove before; None without a policy.
-    """
-
-    seed: int
-    steps: int
-    max_coverage: float
+    seed: int  # of the start state
+    steps: int  # of the expert
+    max_coverage: float  # the expert's best; the last state's if it succeeded
     success: bool
     noise: float
-    takeover: int | None = None
+    takeover: int | None = None  # how many steps a policy drove before; None without a policy
 
 
 class Inputs(_Facts):
@@ -37,44 +33,35 @@ class Inputs(_Facts):
 
     @classmethod
     def of(cls, dataset: Path) -> "Inputs | None":
-        """What the dataset in a folder says it was made from, None if it does not say."""
+        """What the dataset in a folder was made from, None if it does not say."""
         raise NotImplementedError
 
 
 class MakeInputs(Inputs):
-    """What the data of `il-bench demos make` depend on.
-
-    expert: sha256 of the sources of `il_bench.pusht`. policy: name, sha256, takeover_max and only_unsolved,
-    None without. fingerprint: versions and arithmetic, `machine.fingerprint()`.
-    """
+    """What the data of `il-bench demos make` depend on."""
 
     episodes: int
     seed: int
     noise: float
-    expert: str
-    policy: dict[str, Any] | None
-    fingerprint: dict[str, Any]
+    expert: str  # sha256 of the sources of `il_bench.pusht`
+    policy: dict[str, Any] | None  # its name, sha256, takeover_max and only_unsolved
+    fingerprint: dict[str, Any]  # `machine.fingerprint()`
 
     @classmethod
     def of(cls, dataset: Path) -> "MakeInputs | None":
-        """See `Inputs.of`; merged data have several."""
+        """See `Inputs.of`; merged data do not say."""
         parts = read(dataset).parts
         return parts[0].made if len(parts) == 1 else None
 
 
 class Part(_Facts):
-    """A run of episodes that were made together.
-
-    n_episodes: how many of the dataset's episodes. source: what it was merged from. command, made: None for
-    data that `il-bench demos make` did not make. left_out: episodes that the expert did not solve, which are
-    not in the data.
-    """
+    """A run of episodes that were made together; `command` and `made` are of `il-bench demos make`."""
 
     n_episodes: int
-    source: str | None = None
+    source: str | None = None  # what it was merged from
     command: str | None = None
     made: MakeInputs | None = None
-    left_out: list[EpisodeOrigin] = []
+    left_out: list[EpisodeOrigin] = []  # those that the expert did not solve; they are not in the data
 
 
 class Provenance(_Facts):
@@ -86,25 +73,24 @@ class Provenance(_Facts):
 
     @property
     def left_out(self) -> list[EpisodeOrigin]:
-        """The episodes that the expert did not solve, which are not in the data."""
+        """The left-out episodes of all parts."""
         return [episode for part in self.parts for episode in part.left_out]
 
     @staticmethod
     def unknown(n_episodes: int) -> "Provenance":
-        """Of data that say nothing about where they come from."""
+        """The provenance of data that do not say where they come from."""
         return Provenance(parts=[Part(n_episodes=n_episodes)], episodes=[None] * n_episodes)
 
     def named(self, source: str) -> "Provenance":
-        """Return it with `source` for the parts that name no source yet."""
+        """Return a copy with `source` for the parts that name no source yet."""
         parts = [part.model_copy(update={"source": part.source or source}) for part in self.parts]
         return self.model_copy(update={"parts": parts})
 
 
 def read(root: Path, n_episodes: int | None = None) -> Provenance:
-    """Read a dataset's provenance, which is unknown if it has none.
+    """Read a dataset's provenance, `Provenance.unknown` without the file.
 
-    n_episodes: how many the dataset has, where that is known. Raises IlBenchError, naming the file and the
-    field that is wrong.
+    n_episodes: how many the dataset has, if known. Raises IlBenchError that names the file and wrong field.
     """
     path = root / FILE
     if not path.exists():
@@ -116,7 +102,7 @@ def read(root: Path, n_episodes: int | None = None) -> Provenance:
         raise IlBenchError(f"{path}: {wrong_field(error)}; {way_out}") from None
     if n_episodes not in (None, len(found.episodes)):
         told = len(found.episodes)
-        raise IlBenchError(f"{path}: tells of {told} episodes and the data hold {n_episodes}; {way_out}")
+        raise IlBenchError(f"{path}: lists {told} episodes, but the data hold {n_episodes}; {way_out}")
     return found
 
 

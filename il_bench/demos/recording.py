@@ -1,7 +1,7 @@
-"""Recording demonstrations: a policy may drive first, then the expert goes on, and every frame is kept.
+"""Record demonstrations: a policy may drive first, then the expert takes over and is recorded.
 
-Driving first is DAgger (Ross et al. 2011): the expert shows how to go on from states that a policy reaches.
-Disturbing what is executed, not what is recorded, is DART (Laskey et al. 2017).
+A policy that drives first is DAgger (Ross et al. 2011): the expert shows what to do in states that the policy
+reaches. Disturbing what is executed, but not what is recorded, is DART (Laskey et al. 2017).
 """
 
 import io
@@ -25,7 +25,7 @@ from il_bench.rollout import Policy, run_block
 
 #: How much of the disturbance of a step is left in the next.
 NOISE_COEFFICIENT = 0.9
-# Second word of an episode's seed sequence, so that no two of its random numbers are the same stream.
+# Second word of an episode's seed sequence: noise and takeover have random streams of their own.
 NOISE_STREAM, TAKEOVER_STREAM = 1, 2
 _ORIGINS = TypeAdapter(list[EpisodeOrigin])
 
@@ -46,18 +46,17 @@ class Recording:
 
     @staticmethod
     def concatenate(recordings: "Sequence[Recording]") -> "Recording":
-        """Put recordings one after the other; none give one of no frames."""
+        """Put recordings one after the other; without any, there are no frames."""
         empty = Recording(np.zeros((0, 2)), np.zeros((0, 3)), np.zeros((0, 2), np.float32), np.zeros(0))
         parts = [empty, *recordings]
         return Recording(*(np.concatenate([getattr(part, name) for part in parts]) for name in vars(empty)))
 
 
 class Noise:
-    """Disturbs what is executed.
+    """Disturbs the actions of one episode.
 
-    The way from the agent to the target is turned by an angle (radians) and stretched by exp(scale), two
-    AR(1) processes with the stationary standard deviation `size`, in which they start. At 0 targets pass
-    unchanged to the bit. seed: of the episode.
+    The way from the agent to the target is turned by an angle (radians) and stretched by exp(scale). Both are
+    stationary AR(1) processes with standard deviation `size`. At 0, actions pass unchanged to the bit.
     """
 
     def __init__(self, size: float, seed: int) -> None:
@@ -65,7 +64,7 @@ class Noise:
         self._state = size * self._rng.standard_normal(2)
 
     def __call__(self, agent: NDArray[np.float64], action: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What is executed, (2,) px in [0, 512], where the expert at `agent` said `action`."""
+        """The action to execute, (2,) px in [0, 512], for the expert's `action` at `agent`."""
         if self._size == 0.0:
             return action
         angle, scale = self._state.tolist()
@@ -78,15 +77,15 @@ class Noise:
 
 
 def stream(seed: int, which: int) -> np.random.Generator:
-    """The random numbers of one episode for one use."""
+    """One of an episode's streams of random numbers."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, which])))
 
 
 def record(simulator: Simulator, expert: Expert, noise: Noise) -> Recording:
-    """Let the expert go on from where the simulator stands, until it is solved or for 300 steps.
+    """Let the expert act from the simulator's state until PushT is solved, for at most 300 steps.
 
-    Actions are rounded to float32 before they are executed: without noise, replaying the recorded ones gives
-    the recorded frames to the bit.
+    Actions are rounded to float32 before they are executed, so that without noise a replay of the recorded
+    ones gives the recorded frames to the bit.
     """
     frames = []
     expert.reset()
@@ -103,7 +102,7 @@ def record(simulator: Simulator, expert: Expert, noise: Noise) -> Recording:
 
 
 class _ActionRecorder:
-    """Keeps a policy's actions; after `limit` steps it asks the policy no more and lets the agents hold."""
+    """Keeps a policy's actions. After `limit` steps it stops asking the policy; the agents stay."""
 
     def __init__(self, policy: Policy, limit: int) -> None:
         self._policy, self._limit = policy, limit
@@ -122,10 +121,10 @@ def drive(
 ) -> dict[int, NDArray[np.float32]]:
     """Let the policy drive each episode, as in an evaluation, for 0 .. takeover_max steps, drawn uniformly.
 
-    If the policy has solved the task by then, the number is drawn again, from the steps before that; or, with
-    `only_unsolved`, the episode is left out wherever the policy solves it within takeover_max steps.
+    If the policy has solved PushT by then, the number is drawn again, from the steps before that. With
+    `only_unsolved`, episodes that the policy solves within takeover_max steps are left out.
 
-    seeds: (n,) rising, all of one block of BLOCK_SIZE. Returns each one's actions, (takeover, 2) px.
+    seeds: (n,) rising, all of one block of BLOCK_SIZE. Returns each episode's actions, (takeover, 2) px.
     """
     recorder = _ActionRecorder(policy, takeover_max)
     outcomes = run_block(recorder, seeds)
@@ -141,7 +140,7 @@ def drive(
 
 
 def draw_takeover(seed: int, takeover_max: int, solved_at: int | None) -> int:
-    """After how many steps the expert takes over: 0 .. takeover_max, and before `solved_at` if given."""
+    """Draw after how many steps the expert takes over: 0 .. takeover_max, and before `solved_at` if given."""
     rng = stream(seed, TAKEOVER_STREAM)
     step = int(rng.integers(takeover_max + 1))
     return step if solved_at is None or step < solved_at else int(rng.integers(solved_at))
@@ -169,7 +168,7 @@ class RecordedBlock:
 
     @staticmethod
     def is_whole(path: Path) -> bool:
-        """Whether `load` can read the file: it is there, and not damaged."""
+        """Whether the file exists and is not damaged."""
         try:
             return bool(RecordedBlock.load(path))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # pydantic's is a ValueError
@@ -182,10 +181,7 @@ def block_path(folder: Path, seeds: Sequence[int]) -> Path:
 
 
 class Recorder:
-    """Records the episodes of blocks of seeds: the expert, and before it the policy if there is one.
-
-    from_policy: as `load_policy` takes it. folder: where finished blocks are kept.
-    """
+    """Records blocks of episodes into a folder: the expert, and before it `from_policy`, if given."""
 
     def __init__(self, inputs: MakeInputs, from_policy: str | None, folder: Path) -> None:
         self._inputs, self._folder = inputs, folder
@@ -196,7 +192,7 @@ class Recorder:
             self._policy = load_policy(from_policy)
 
     def write(self, seeds: Sequence[int]) -> int:
-        """Record a block into its file; if a policy drives, all seeds are of one BLOCK_SIZE."""
+        """Record seeds into their file; if a policy drives, they are of one block of BLOCK_SIZE."""
         episodes, kept = [], []
         for seed, driven in self._drives(seeds).items():
             simulator = Simulator()

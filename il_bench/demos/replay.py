@@ -1,4 +1,4 @@
-"""Recorded states put back into the simulator: what the camera saw there, and how each episode ended."""
+"""Put recorded states back into the simulator: what the camera saw there, and how each episode ended."""
 
 from itertools import pairwise
 
@@ -11,9 +11,9 @@ from il_bench.pusht.renderer import Image, Renderer
 from il_bench.pusht.simulator import DT, K_P, K_V, N_SUBSTEPS, Simulator
 
 IMAGE_SIZE = 96  # px, of lerobot/pusht
-#: How far the agent may be, px, from where the recorded actions would have taken it.
+#: How far, px, the agent may be from where the recorded actions would have taken it.
 _TOLERANCE = 1.0
-#: Seconds that nothing moves in: Chipmunk looks for contacts in a step only, and in none of length 0.
+#: Seconds, too short to move anything: Chipmunk finds contacts only in a step, and none in one of length 0.
 _INSTANT = 1e-9
 
 
@@ -21,7 +21,7 @@ class Drawer:
     """Draws states one by one; for one thread at a time.
 
     gym-pusht marks every contact of agent, block and walls in red. Chipmunk finds contacts after it has moved
-    the bodies, so a recorded state is the one that its contacts were found in: they are found again.
+    the bodies, that is, in the state that is recorded. So the recorded state gives the same contacts.
     """
 
     def __init__(self) -> None:
@@ -43,13 +43,12 @@ def coverage_at_ends(
 ) -> NDArray[np.float64]:
     """Coverage after the last action of each episode, (E,), to about 0.002.
 
-    The last action is executed in the simulator from the last recorded state. The agent's velocity there,
-    which no frame holds, is what the actions before gave it; if they do not lead the agent to where it was
-    recorded, because others were executed, the coverage is that of the last recorded state. Not exact,
-    because Chipmunk starts a step from the contact forces of the one before, which no frame holds either.
+    The last action is executed from the last recorded state. No frame holds the agent's velocity there, so it
+    is computed from the actions before. If these do not lead to where the agent was recorded, others were
+    executed, and the coverage is that of the last recorded state. The result is not exact: Chipmunk starts a
+    step from the last one's contact forces, which no frame holds either.
 
-    agent, keypoints, action: (N, 2), (N, 16), (N, 2) px, the frames of all episodes.
-    ends: (E,) one past the last frame of each.
+    agent, keypoints, action: (N, 2), (N, 16), (N, 2) px. ends: (E,) one past the last frame of each episode.
     """
     simulator = Simulator()
     covered = []
@@ -79,7 +78,7 @@ def _put(
 def _drive(
     start: NDArray[np.float64], action: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Place and velocity of an agent, at rest at `start` (2,), after actions (T, 2); nothing can push it."""
+    """Place and velocity of the agent, which nothing can push, after actions (T, 2) from rest at `start`."""
     place, velocity = start.copy(), np.zeros(2)
     for target in action:
         for _ in range(N_SUBSTEPS):

@@ -1,4 +1,4 @@
-"""Demonstrations as states: what `il-bench demos build` draws, out of any source without images."""
+"""Demonstrations as states, which `il-bench demos build` draws, from any source without images."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,9 +20,9 @@ from il_bench.errors import IlBenchError
 from il_bench.policies.expert import poses_of
 
 REWARD, SUCCESS = "next.reward", "next.success"
-OF_THE_SOURCE = "of the source, and right by the block's poses"
+OF_THE_SOURCE = "of the source, and agree with the block's poses"
 COMPUTED = "computed from the block's poses"
-#: How far a reward may be from that of the pose, which float32 keypoints give to about 1e-4 px.
+#: How far a reward may be from the pose's, which float32 keypoints give to about 1e-4 px.
 _TOLERANCE = 1e-3
 
 
@@ -46,16 +46,16 @@ class States:
         return list(pairwise([0, *self.episode_ends.tolist()]))
 
     def sha256(self) -> str:
-        """Hash of the numbers, whatever kind of source they come from."""
+        """Hash of the numbers, the same for every kind of source."""
         keys = ("agent", "pose", "action", "reward", "success", "episode_ends")
         return arrays_sha256({key: getattr(self, key) for key in keys})
 
 
 def read_states(source: str | Path, name: str | None = None) -> States:
-    """Read demonstrations: a replay buffer in its own numbers, any other source by its keypoints.
+    """Read demonstrations: a replay buffer as it is, the poses of any other source from its keypoints.
 
     source: as `open_dataset` takes it. name: what reports call it; default is the last part of its path.
-    Raises IlBenchError if it cannot be read, holds no keypoints, or its rewards are not those of its poses.
+    Raises IlBenchError if it cannot be read, holds no keypoints, or its rewards disagree with its poses.
     """
     path, name = Path(source).expanduser(), name or Path(source).name
     if not path.exists() or (path / "meta" / "info.json").exists():
@@ -79,7 +79,7 @@ def read_states(source: str | Path, name: str | None = None) -> States:
 def _of_dataset(dataset: LeRobotDataset, where: str, name: str) -> States:
     if OBS_ENV_STATE not in dataset.features:
         raise IlBenchError(
-            f"{where}: no feature {OBS_ENV_STATE}, and only the keypoints say where the block is; give the "
+            f"{where}: has no feature {OBS_ENV_STATE}, and only keypoints say where the block is; give "
             "low-dimensional data, such as lerobot/pusht_keypoints"
         )
     ends = episode_ends(dataset)
@@ -101,13 +101,13 @@ def _of_dataset(dataset: LeRobotDataset, where: str, name: str) -> States:
 def _outcomes(
     dataset: LeRobotDataset, pose: NDArray[np.float64], ends: NDArray[np.int64], where: str
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], str]:
-    """Reward and success of the source where it has both, computed as lerobot/pusht has them where not."""
+    """Reward, success and where they come from: the source if it has both, else computed."""
     computed = outcome_columns(coverage_after(pose, ends), ends)
     if not {REWARD, SUCCESS} <= set(dataset.features):
         return computed[REWARD], computed[SUCCESS], COMPUTED
     reward = read_column(dataset, REWARD, np.float32).reshape(-1)
     success = read_column(dataset, SUCCESS, np.bool_).reshape(-1)
-    wrong = ~(np.abs(reward - computed[REWARD]) <= _TOLERANCE)  # what is not a number is wrong too
+    wrong = ~(np.abs(reward - computed[REWARD]) <= _TOLERANCE)  # so that NaN is wrong too
     wrong[ends - 1] = False  # only the source knows the state after an episode's last action
     _check(f"{where}: {REWARD}", reward, computed[REWARD], wrong, "the block's pose after it")
     _check(f"{where}: {SUCCESS}", success, reward >= 1.0, success != (reward >= 1.0), "its reward")
@@ -121,5 +121,5 @@ def _check(
         first = int(np.argmax(wrong))
         raise IlBenchError(
             f"{where} is {found[first]} at frame {first}, but {by} makes it {expected[first]} ({wrong.sum()} "
-            f"such frames); remove {REWARD} and {SUCCESS}, and they are computed"
+            f"such frames); remove {REWARD} and {SUCCESS} to have them computed"
         )

@@ -74,8 +74,7 @@ class PushTBatch:
         Returns:
             (B,) the batch's `coverage`; an inactive world keeps its last one.
 
-        Raises:
-            IlBenchError: `actions` or `active` has another shape, or an active row is not finite.
+        Raises IlBenchError if `actions` or `active` has another shape, or an active row is not finite.
         """
         n = len(self)
         active = np.ones(n, np.bool_) if active is None else active

@@ -36,8 +36,8 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         visualization_width, visualization_height: size of `render()`'s image.
         count_contacts: fill `info["n_contacts"]`; without it the entry is 0 and steps in contact are faster.
 
-    Raises:
-        IlBenchError: an unknown `obs_type` or `render_mode`, or an action that is not two finite numbers.
+    Raises IlBenchError for an unknown `obs_type` or `render_mode`, and for an action that is
+    not two finite numbers.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  # gymnasium's type

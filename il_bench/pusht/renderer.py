@@ -87,8 +87,7 @@ class Renderer:
             contacts: what `contact_marks` reads off a world. gym-pusht draws a short red line wherever the
                 block touches something, in observations too: its frames do not depend on the poses alone.
 
-        Raises:
-            IlBenchError: a wrong number of coordinates, one that is not finite, or a frame without pixels.
+        Raises IlBenchError for wrong or infinite coordinates, and for a frame without pixels.
         """
         if width < 1 or height < 1:
             raise IlBenchError(f"a frame is at least 1 px wide and high, got width={width}, height={height}")

@@ -77,10 +77,8 @@ def rollout(
         block: runs a block, picklable if `workers` > 1; None: `run_block`, PushT.
 
     Returns the outcomes in seed order; their `seconds` include those that blocks from the journal once took.
-
-    Raises:
-        IlBenchError: bad seeds or workers; a policy that raises, or returns the wrong shape or a value that
-            is not finite (names seed, step and value); a block whose worker process died three times.
+    Raises IlBenchError for bad seeds or workers; for a policy that raises, or returns the wrong shape or a
+    value that is not finite (names seed, step and value); for a block that killed its worker three times.
     """
     start = time.perf_counter()
     blocks = _blocks(seeds)

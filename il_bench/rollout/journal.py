@@ -110,11 +110,9 @@ class Journal:
 def opened(path: Path, conditions: Conditions, *, resume: bool) -> Iterator[Journal]:
     """Open a journal, or make it, and keep it locked: one process at a time runs a policy.
 
-    resume: keep the blocks in the file, which must have the same conditions; otherwise start over.
-
-    Raises:
-        IlBenchError: the file is of other weights, seeds or versions (names the field and both values); it is
-            damaged (names the line); another process has it; or it cannot be written.
+    resume: keep the blocks in the file, which must have the same conditions; otherwise start over. Raises
+    IlBenchError if the file is of other weights, seeds or versions (names the field and both values), if it
+    is damaged (names the line), if another process has it, or if it cannot be written.
     """
     with writing(path, _ELSEWHERE):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +163,7 @@ def _block(path: Path, number: int, line: bytes) -> Outcomes:
         block = _BlockLine.model_validate_json(line)
     except ValidationError as error:
         raise IlBenchError(
-            f"{path}: line {number} is damaged ({wrong_field(error, 'the line')}); delete it to run its block "
-            f"again, or {_AGAIN}"
+            f"{path}: line {number} is damaged ({wrong_field(error, 'the line')}); delete it to run its "
+            f"block again, or {_AGAIN}"
         ) from None
     return Outcomes.from_records([episode.model_dump() for episode in block.episodes], block.seconds)

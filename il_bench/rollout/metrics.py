@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 class Metric:
     """The mean of one value an episode, over the episodes that have one.
 
-    values: of N episodes, (M,) float64 in the order of the seeds, M <= N.
     gated: whether it can have a target and a baseline. Then every episode has a value, and more is better.
     """
 
     name: str  # what report.json, tables and options call it
     about: str  # what it is, in words
     publishers: str  # who publishes it, and under which name
-    values: "Callable[[Outcomes], NDArray[np.float64]]"
+    values: "Callable[[Outcomes], NDArray[np.float64]]"  # of N episodes (M,) in seed order, M <= N
     low: float = 0.0  # of a value
     high: float | None = 1.0  # None: the most steps that an episode may have
     is_binary: bool = False  # values are 0 or 1

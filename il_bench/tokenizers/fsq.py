@@ -23,9 +23,7 @@ class FSQTokenizer(AutoencoderTokenizer):
     There is no codebook to learn. The code is the rounded vector; its token is the number whose digits are
     the levels, lowest first.
 
-    Args:
-        levels: number of levels of each latent dimension, 3 to 1,000 each; C is their product, at most 2^24.
-        chunk_shape, hidden_dim: as for every ``AutoencoderTokenizer``.
+    levels: number of levels of each latent dimension, 3 to 1,000 each; C is their product, at most 2^24.
     """
 
     def __init__(self, levels: Sequence[int], chunk_shape: tuple[int, int], *, hidden_dim: int = 128) -> None:

@@ -70,17 +70,14 @@ class EncoderTables:
     """An encoder's last layer, with H inputs, folded with G codebooks of C codes.
 
     The hidden layers are not in the tables, so a change of theirs needs no new ones.
-
-    Attributes:
-        score: bias (G * C + 1,) and weight (H, G * C + 1) of the scores and, last, of their margin.
-        cross: for each stage g but the last (C, (G - g - 1) * C): e_i.e_k of its codes i with all later k.
-        n_codes: C.
     """
 
     weights: Weights
+    #: Bias (G * C + 1,) and weight (H, G * C + 1) of the scores and, last, of their margin.
     score: tuple[Tensor, Tensor]
+    #: For each stage g but the last (C, (G - g - 1) * C): e_i.e_k of its codes i with all later k.
     cross: tuple[Tensor, ...]
-    n_codes: int
+    n_codes: int  # C
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor], n_stages: int) -> "EncoderTables":
@@ -138,11 +135,9 @@ class EncoderTables:
 
 
 def _hidden_sizes(hidden: Sequence[tuple[Tensor, Tensor]], most: Tensor) -> Tensor:
-    """The most () that hidden layers add up for a chunk in [-1, 1], counted in scores.
+    """The most () that hidden layers (weight, bias) add up for a chunk in [-1, 1], counted in scores.
 
-    Args:
-        hidden: weight (n_out, n_in) and bias of each.
-        most: (H,), what each unit of the last one moves a score by.
+    most: (H,), what each unit of the last layer moves a score by.
     """
     largest = torch.ones_like(hidden[0][0][0])
     sizes = []
@@ -170,17 +165,13 @@ def encode_in_float64(flat: Tensor, tensors: Sequence[Tensor], n_stages: int) ->
 
 @dataclass(frozen=True, eq=False)
 class DecoderTables:
-    """G codebooks of C codes folded with a decoder.
-
-    Attributes:
-        first: (G, C, H), what each code contributes to the first layer; the bias is with the first stage's.
-        rest: weight (n_out, n_in) and bias of each layer after it.
-        chunks: (C ** G, W * A), all combinations decoded, the last stage's code fastest; None if too many.
-    """
+    """G codebooks of C codes folded with a decoder."""
 
     weights: Weights
+    #: (G, C, H), what each code contributes to the first layer; the bias is with the first stage's.
     first: Tensor
-    rest: tuple[tuple[Tensor, Tensor], ...]
+    rest: tuple[tuple[Tensor, Tensor], ...]  # weight (n_out, n_in) and bias of each layer after it
+    #: (C ** G, W * A), all combinations decoded, the last stage's code fastest; None if too many.
     chunks: Tensor | None
 
     @classmethod

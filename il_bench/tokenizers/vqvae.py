@@ -22,9 +22,7 @@ class VQVAETokenizer(AutoencoderTokenizer):
     then trains all: the codes as moving averages of what they own, gradients straight through. A dead code
     (see ``training.dead_below``) is moved onto a latent of the batch, so that the codebook stays in use.
 
-    Args:
-        codebook_size: number of codes C; ``fit`` needs at least as many different chunks.
-        chunk_shape, embedding_dim, hidden_dim: as for every ``AutoencoderTokenizer``.
+    codebook_size: number of codes C; ``fit`` needs at least as many different chunks.
     """
 
     def __init__(

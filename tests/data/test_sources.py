@@ -121,7 +121,9 @@ def test_a_path_that_is_not_there_is_named(source: str) -> None:
 
 def test_a_hub_id_without_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset_metadata, "HF_LEROBOT_HOME", tmp_path)
-    assert_named("lerobot/pusht_keypoints", r"no such path here, and not to be had from the Hub.*check.*network, or pa")
+    assert_named(
+        "lerobot/pusht_keypoints", r"no such path here.*not to be had from the Hub.*check.*network, or pa"
+    )
 
 
 def test_a_hub_id_is_lerobots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,7 @@ def test_the_same_call_again_changes_nothing_and_another_is_refused(
     assert contents(output) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear ..")
-    with pytest.raises(IlBenchError, match=r"mine: is there already and was not made by this command"):
+    with pytest.raises(IlBenchError, match=r"mine: exists already and was not made by this command"):
         build_pixels(states, tmp_path / "mine")
 
 
@@ -270,7 +270,7 @@ def test_the_command_says_what_it_takes_and_what_came_out(
     assert findings in result.output
     assert contents(output) == contents(built)
     again = invoke(*command)
-    assert "is there already, by the same command; only checked again" in again.output
+    assert "exists already, made by the same command" in again.output
     assert findings in again.output and "demonstrations: " not in again.output
 
 

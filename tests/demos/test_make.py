@@ -150,7 +150,7 @@ def test_what_another_command_made_is_refused(made: Path, tmp_path: Path) -> Non
         make_demos(output, **{**ARGUMENTS, "seed": 9})
     output.mkdir()
     (output / "mine.txt").touch()
-    with pytest.raises(IlBenchError, match="demos: is there already and was not made by this command"):
+    with pytest.raises(IlBenchError, match="demos: exists already and was not made by this command"):
         make_demos(output, **ARGUMENTS)
 
 
@@ -183,8 +183,8 @@ def test_unsolved_episodes_are_left_out_listed_and_said(
 def test_the_command_names_options_that_cannot_be_in_one_line(tmp_path: Path) -> None:
     for options, said in (
         (["--seed", 99999], "seeds 99999 .. 100000"),
-        (["--takeover-max", 9], "--takeover-max: nobody drives before the expert; add --from-policy"),
-        (["--only-unsolved"], "--only-unsolved: nobody drives before the expert; add --from-policy"),
+        (["--takeover-max", 9], "--takeover-max: no policy drives before the expert; add --from-policy"),
+        (["--only-unsolved"], "--only-unsolved: no policy drives before the expert; add --from-policy"),
     ):
         result = invoke("make", "--episodes", 2, *options, "--output", tmp_path / "demos")
         assert (result.exit_code, result.output.count("\n")) == (2, 1), result.output

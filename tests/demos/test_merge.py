@@ -70,11 +70,11 @@ def test_what_cannot_be_merged_is_named(two_solved: Path, people: Path, tmp_path
         merge_demos([two_solved, two_solved], output)
     with pytest.raises(IlBenchError, match="at least two sources"):
         merge_demos([two_solved], output)
-    with pytest.raises(IlBenchError, match="expert-demos: is there already"):
+    with pytest.raises(IlBenchError, match="expert-demos: exists already"):
         merge_demos([two_solved, people], two_solved)
     copy_of(two_solved, tmp_path / "other", "arm")
     with pytest.raises(
-        IlBenchError, match=r"other: not as expert-demos \(robot_type was '2d pointer', is 'arm'\)"
+        IlBenchError, match=r"other: differs from expert-demos \(robot_type was '2d pointer', is 'arm'\)"
     ):
         merge_demos([two_solved, tmp_path / "other"], output)
     assert not output.exists()
@@ -88,5 +88,5 @@ def test_provenance_of_other_data_is_named(two_solved: Path, people: Path, tmp_p
     facts = json.loads(path.read_text())
     path.write_text(json.dumps(facts | {"episodes": facts["episodes"][:-1]}))
     for use in (lambda: merge_demos([copy, people], tmp_path / "out"), lambda: measure(open_dataset(copy))):
-        with pytest.raises(IlBenchError, match=r"il_bench\.json: tells of 1 episodes and the data hold 2"):
+        with pytest.raises(IlBenchError, match=r"il_bench\.json: lists 1 episodes, but the data hold 2"):
             use()
