@@ -35,9 +35,7 @@ def is_made(output: Path, inputs: Inputs) -> bool:
     if found is None:
         raise IlBenchError(f"{output}: exists already and was not made by this command; {_ELSEWHERE}")
     if differing := differences(found.model_dump(), inputs.model_dump()):
-        raise IlBenchError(
-            f"{output}: was made by another command ({', '.join(differing)}); {_ELSEWHERE}"
-        )
+        raise IlBenchError(f"{output}: was made by another command ({', '.join(differing)}); {_ELSEWHERE}")
     return True
 
 

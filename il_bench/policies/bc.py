@@ -37,7 +37,7 @@ make_il_bc_pre_post_processors = make_default_pre_post_processors  # LeRobot loo
 
 
 class ILBCPolicy(ChunkingPolicy):
-    """Plain regression, the baseline of every other policy: of what people do, it does the mean."""
+    """Plain regression, the baseline for the other policies: it predicts the mean of what people do."""
 
     config_class = ILBCConfig
     name = "il_bc"

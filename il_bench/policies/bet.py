@@ -88,7 +88,7 @@ class ILBeTPolicy(ChunkingPolicy):
         self.reset()
 
     def chunks(self, batch: dict[str, Tensor]) -> Tensor:
-        """What the tokenizer sees of a training batch: its chunks (B, W, 2), relative where configured."""
+        """The chunks (B, W, 2) of a training batch as the tokenizer sees them, relative if so configured."""
         return batch[ACTION] - self.origin(batch)
 
     def fit_tokenizer(self, batch: dict[str, Tensor], *, seed: int = 0) -> None:
@@ -130,14 +130,14 @@ class ILBeTPolicy(ChunkingPolicy):
 
 
 def _of_centres(offsets: Tensor, indices: Tensor) -> Tensor:
-    """Of the offsets (B, C, W, 2) those of the centres ``indices`` (B, 1): (B, W, 2)."""
+    """Pick the offsets (B, W, 2) of the centres ``indices`` (B, 1) from all (B, C, W, 2)."""
     return offsets[torch.arange(len(indices), device=indices.device), indices[:, 0]]
 
 
 def whole_dataset(meta: Any, config: ILBeTConfig) -> dict[str, Tensor]:
     """Every frame's action chunk (N, W, 2) and the agent's position (N, 1, 2), normalised as in training.
 
-    Past the end of its episode a chunk repeats the last action, as LeRobot's do. IlBenchError where the data
+    Past the end of its episode a chunk repeats the last action, as LeRobot's do. IlBenchError if the data
     files of ``meta``, a ``LeRobotDatasetMetadata``, are not on this machine.
     """
     columns = [ACTION, OBS_STATE, "episode_index", "index"]

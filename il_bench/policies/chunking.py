@@ -1,4 +1,4 @@
-"""What the policies here share: they predict chunks of actions from PushT's keypoints or from its image."""
+"""What the policies share: they predict chunks of actions from PushT's keypoints or from its image."""
 
 from abc import abstractmethod
 from collections import deque
@@ -64,7 +64,7 @@ class ChunkingConfig(PreTrainedConfig):
             raise ValueError(f"n_obs_steps is {self.n_obs_steps}; it must be at least 1.")
 
     def validate_features(self) -> None:
-        """Raise ValueError unless agent and keypoints, or agent and image, lead to an action."""
+        """Raise ValueError unless agent and keypoints, or agent and an image, are mapped to an action."""
         check_features(self, observation_keys(self)[1])
         for key, feature in self.image_features.items():
             (height, width), crop = feature.shape[1:], self.crop_shape
@@ -94,7 +94,7 @@ class ChunkingConfig(PreTrainedConfig):
 
 
 def check_features(config: Any, block: str = OBS_ENV_STATE) -> None:
-    """Raise ValueError unless the policy acts on the agent's state and on ``block``: keypoints or image."""
+    """Raise ValueError unless the inputs are the agent's state and ``block``, the output an action."""
     seen = sorted(config.input_features or {})
     if seen != sorted((OBS_STATE, block)):
         raise ValueError(
@@ -155,7 +155,7 @@ class ChunkingPolicy(PreTrainedPolicy):
         """The chunk (B, W, 2) for ``observation.state`` (B, T, 2) and the keypoints (B, T, 16) or image."""
 
     def origin(self, batch: dict[str, Tensor]) -> Tensor:
-        """What chunks are relative to, (B, 1, 2): the agent's position, or 0 for absolute actions."""
+        """The position (B, 1, 2) that chunks are relative to: the agent's, or 0 for absolute actions."""
         return batch[OBS_STATE][:, -1:] * self.config.relative_actions  # type: ignore[no-any-return]
 
     @torch.no_grad()

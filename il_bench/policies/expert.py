@@ -1,4 +1,4 @@
-"""The expert behind LeRobot's interface, rolled out like any policy: the ceiling of a table."""
+"""The expert behind LeRobot's interface, rolled out like any policy: the ceiling in a table."""
 
 import numpy as np
 import torch
@@ -26,9 +26,9 @@ class ExpertPolicy:
         self._experts = []
 
     def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Plan for `observation.state` (B, 2) and `observation.environment_state` (B, 16): (B, 2) px.
+        """Actions (B, 2) px for `observation.state` (B, 2) and `observation.environment_state` (B, 16).
 
-        Where the task is solved the agent is told to stay.
+        Where PushT is solved, the agent stays.
         """
         agents = batch[OBS_STATE].double().cpu().numpy()
         poses = poses_of(batch[OBS_ENV_STATE].double().cpu().numpy())
@@ -41,7 +41,7 @@ class ExpertPolicy:
 
 
 def poses_of(keypoints: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The poses (B, 3) `[x, y, angle]` that show as these keypoints (B, 16), by least squares."""
+    """The poses (B, 3) `[x, y, angle]` that fit these keypoints (B, 16) best, by least squares."""
     points = keypoints.reshape(-1, 8, 2)
     middle, own_middle = points.mean(axis=1), _CORNERS.mean(axis=0)
     x, y = np.moveaxis(points - middle[:, None], -1, 0)  # (B, 8) each

@@ -1,4 +1,4 @@
-"""Processor steps: what the keypoints say besides their pixels, and actions relative to the agent.
+"""Processor steps: features computed from the keypoints, and actions relative to the agent.
 
 LeRobot's Diffusion Policy reads its observation through one linear layer in every block of its U-Net (Chi et
 al. 2023, section 2.3: FiLM). It hardly learns what it cannot read off linearly: where the agent stands in the
@@ -28,10 +28,10 @@ ANGLES = (0.03, 0.12, 0.5)  # rad, likewise
 
 
 def features(agent: Tensor, keypoints: Tensor) -> Tensor:
-    """What the agent (..., 2) and the block's keypoints (..., 16) in px say about what to do, (..., F).
+    """Features (..., F) of the agent (..., 2) and the block's keypoints (..., 16), both in px.
 
-    All of it within [-1, 1] wherever PushT's states are: the pixels; the block's angle and how far it is from
-    the goal's, in the world's frame and its own, at several scales (tanh); the agent in the block's frame, as
+    In PushT all lie within [-1, 1]: the positions themselves; the block's angle; what is missing to the goal,
+    in the world's frame and in the block's, at several scales (tanh); and the agent in the block's frame, as
     waves of several lengths.
     """
     place, cos, sin = _pose(keypoints)
@@ -99,16 +99,15 @@ FEATURE = PolicyFeature(type=FeatureType.ENV, shape=(SIZE,))
 
 
 def input_features() -> dict[str, PolicyFeature]:
-    """Of a policy that sees ``PushTFeatures``."""
+    """The input features of a policy behind ``PushTFeatures``."""
     return {OBS_STATE: PolicyFeature(type=FeatureType.STATE, shape=(2,)), OBS_ENV_STATE: FEATURE}
 
 
 class AgentRelativeActions(RelativeActionsProcessorStep):
-    """LeRobot's relative actions where the observation has a history: relative to the agent's last place.
+    """LeRobot's relative actions for observations with a history: relative to the agent's last place.
 
-    LeRobot's step takes one state a sample, (B, 2); with ``n_obs_steps`` above 1 there are (B, T, 2). What it
-    was relative to is known of the last observation alone, so a policy has to predict anew at every step:
-    ``n_action_steps`` is 1.
+    LeRobot's step takes states (B, 2); with ``n_obs_steps`` above 1 they are (B, T, 2). Only the latest place
+    is kept to add back, so a policy has to predict at every step: ``n_action_steps`` is 1.
     """
 
     _registry_name = None  # LeRobot's name would bring back LeRobot's step
@@ -125,8 +124,7 @@ class AgentRelativeActions(RelativeActionsProcessorStep):
 def check(config: PreTrainedConfig, steps: Iterable[object], folder: Path) -> None:
     """Raise IlBenchError where a policy does not fit the steps of its preprocessor.
 
-    It sees `features` without the step that makes them, or the other way round; or it executes more than one
-    relative action.
+    Either only one of the two knows of `features`, or the policy executes more than one relative action.
     """
     makes_features = any(isinstance(step, PushTFeatures) for step in steps)
     env_state = (config.input_features or {}).get(OBS_ENV_STATE)

@@ -26,15 +26,10 @@ def load_tokenizer(spec: str | Path | Checkpoint, *, device: str = "cpu") -> Tok
     """The tokenizer of a VQ-BeT or BeT checkpoint, fitted and in eval mode.
 
     Only its own weights are read, so LeRobot's ``vqbet`` opens without its image encoder, whatever it sees
-    and whatever robot its actions are for. It codes chunks as `PolicyCoordinates` gives them.
+    and whatever robot its actions are for. It encodes chunks as `PolicyCoordinates` gives them.
 
-    Args:
-        spec: a checkpoint, or as `load_policy` takes it, of one of `TYPES`.
-        device: where the tokenizer is put.
-
-    Raises:
-        IlBenchError: no such checkpoint, no tokenizer in it, weights that do not fit or are not finite, a
-            first phase that is not over.
+    spec: of one of `TYPES`, a checkpoint or as `load_policy` takes it. Raises IlBenchError for no such
+    checkpoint, no tokenizer in it, weights that do not fit or are not finite, a first phase that is not over.
     """
     checkpoint = spec if isinstance(spec, Checkpoint) else find_with_tokenizer(str(spec))
     module, prefix, tokenizer = _untrained(checkpoint)
@@ -44,7 +39,7 @@ def load_tokenizer(spec: str | Path | Checkpoint, *, device: str = "cpu") -> Tok
 
 
 def find_with_tokenizer(spec: str) -> Checkpoint:
-    """As `Checkpoint.find`, but an error offers only what has a tokenizer."""
+    """Like `Checkpoint.find`, but an error offers only what has a tokenizer."""
     names = [name for name in shipped() if Checkpoint.find(name).config.type in TYPES]
     if spec == EXPERT:
         raise IlBenchError(
@@ -56,9 +51,8 @@ def find_with_tokenizer(spec: str) -> Checkpoint:
 def tokenizer_of(policy: object, name: str) -> Tokenizer | None:
     """The tokenizer inside a policy in memory, fitted, sharing its weights; None for a policy without one.
 
-    Args:
-        policy: of one of `TYPES`, or any with a ``Tokenizer`` as its attribute ``tokenizer``.
-        name: what an IlBenchError calls it: its first phase is not over, or a weight is not finite.
+    policy: of one of `TYPES`, or any with a ``Tokenizer`` as its attribute ``tokenizer``. name: what an
+    IlBenchError calls it, if its first phase is not over or a weight is not finite.
     """
     found: object = getattr(policy, "tokenizer", None)
     if not isinstance(found, Tokenizer) and isinstance(policy, VQBeTPolicy):  # LeRobot's own
@@ -93,9 +87,9 @@ def _untrained(checkpoint: Checkpoint) -> tuple[nn.Module, str, Tokenizer]:
 
 
 class PolicyCoordinates:
-    """Chunks as a policy's tokenizer was trained on: normalised, and relative to the agent if configured so.
+    """Chunks as a policy's tokenizer knows them: normalised, and relative to the agent if so configured.
 
-    Of a policy in memory, or of a checkpoint; IlBenchError where that does not say how it normalises.
+    Raises IlBenchError for a checkpoint that does not say how it normalises.
     """
 
     def __init__(self, source: LoadedPolicy | Checkpoint) -> None:
@@ -107,13 +101,13 @@ class PolicyCoordinates:
         self.relative = bool(getattr(config, "relative_actions", False))
 
     def chunks(self, seen: Chunks) -> Tensor:
-        """As `FromTheAgent.chunks`, on the policy's device."""
+        """Like `FromTheAgent.chunks`, on the policy's device."""
         batch = self._preprocessor({ACTION: seen.actions, OBS_STATE: seen.agents})
         chunks: Tensor = batch[ACTION]
         return chunks - batch[OBS_STATE][:, None] if self.relative else chunks
 
     def pixels(self, chunks: Tensor, agents: Tensor) -> Tensor:
-        """As `FromTheAgent.pixels`."""
+        """Like `FromTheAgent.pixels`."""
         if self.relative:
             batch = self._preprocessor({ACTION: torch.zeros(len(agents), 1, 2), OBS_STATE: agents})
             chunks = chunks + batch[OBS_STATE][:, None]

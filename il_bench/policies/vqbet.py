@@ -1,8 +1,8 @@
 """``il_vqbet``: LeRobot's VQ-BeT (Lee et al. 2024) on keypoints.
 
 Residual VQ, minGPT, heads and losses are LeRobot's classes. Two things differ. The observation tokens are of
-keypoints, where LeRobot demands an image. And a first phase can be saved and resumed: the count of its steps
-lives in ``state_dict``, and a frozen residual VQ stays in eval mode when ``train()`` is called again.
+keypoints; LeRobot demands an image. And a first phase can be saved and resumed: the count of its steps lives
+in ``state_dict``, and a frozen residual VQ stays in eval mode when ``train()`` is called again.
 """
 
 from dataclasses import dataclass, field
@@ -34,8 +34,8 @@ class ILVQBeTConfig(VQBeTConfig):
             its offsets (Shafiullah et al. 2022, section 3.2). LeRobot trains them on the code that the head
             has just sampled; offsets that mend a wrong primary code lead to the mean of all moves. The
             secondary code is sampled either way. Needs ``sequentially_select``.
-        vqvae_revive_below: in the first phase, a code that fewer chunks a batch fall on, on average, is
-            replaced by a chunk of the batch. LeRobot's 0 replaces none, and most primary codes stay unused.
+        vqvae_revive_below: in the first phase, a code that gets fewer chunks a batch, on average, is replaced
+            by a chunk of the batch. LeRobot's 0 replaces none, and most primary codes stay unused.
         discover_packages_path: unused, as in ``ChunkingConfig``.
     """
 
@@ -62,7 +62,7 @@ class ILVQBeTConfig(VQBeTConfig):
             raise ValueError(f"gpt_block_size is {self.gpt_block_size}; this policy needs {n_tokens} tokens.")
 
     def validate_features(self) -> None:
-        """Raise ValueError unless the inputs are the agent's and the block's state, the output an action."""
+        """Raise ValueError unless the inputs are the agent's state and keypoints, the output an action."""
         check_features(self)
 
 
@@ -107,8 +107,8 @@ class ILVQBeTPolicy(ChunkingPolicy):
             loss, n_codes, n_pairs, error = self.vqbet.action_head.discretize(
                 self.config.n_vqvae_training_steps, chunks.flatten(0, 1)
             )
-        said = {"n_different_codes": n_codes, "n_different_combinations": n_pairs, "recon_l1_error": error}
-        return loss, said
+        parts = {"n_different_codes": n_codes, "n_different_combinations": n_pairs, "recon_l1_error": error}
+        return loss, parts
 
     def get_optim_params(self) -> list[dict[str, Any]]:
         """Three groups as in LeRobot's VQ-BeT: decayed, residual VQ with its own rate, not decayed."""
@@ -229,6 +229,6 @@ class ResumableVqVae(VqVae):
         self.n_optimized_steps.fill_(value)
 
     def train(self, mode: bool = True) -> "ResumableVqVae":
-        """As ``nn.Module.train``, but a frozen residual VQ stays in eval mode."""
+        """Like ``nn.Module.train``, but a frozen residual VQ stays in eval mode."""
         super().train(mode and not bool(self.discretized))
         return self

@@ -178,7 +178,7 @@ def test_the_same_call_again_changes_nothing_and_another_is_refused(
     before = contents(output)
     monkeypatch.setattr(pixels, "Drawer", None)
     assert build_pixels(states, output) == output
-    with pytest.raises(IlBenchError, match=r"made by another command already \(images was 'image', is 'vi"):
+    with pytest.raises(IlBenchError, match=r"was made by another command \(images was 'image', is 'vi"):
         build_pixels(states, output, video=True)
     assert contents(output) == before
     (tmp_path / "mine").mkdir()
@@ -241,7 +241,7 @@ def test_rewards_are_of_the_source_or_computed_but_never_wrong(source: Path, tmp
 
 def test_what_cannot_be_drawn_is_named_in_one_line(built: Path, source: Path, tmp_path: Path) -> None:
     for arguments, message in (
-        (["--from", built], "no feature observation.environment_state, and only the keypoints say where"),
+        (["--from", built], "no feature observation.environment_state, and only keypoints say where"),
         (["--from", tmp_path / "nothing"], "no such file or folder"),
         (["--from", source, "--track", "keypoints"], "--track keypoints: only pixels have to be drawn"),
         (["--from", source, "--frames", source], "not a .npz with the arrays index and image"),

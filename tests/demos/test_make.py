@@ -141,7 +141,7 @@ def test_arguments_out_of_range_are_named(tmp_path: Path, changed: dict[str, Any
 
 
 def test_what_another_command_made_is_refused(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(IlBenchError, match=r"made by another command already \(noise was 0.05, is 0.0"):
+    with pytest.raises(IlBenchError, match=r"was made by another command \(noise was 0.05, is 0.0"):
         make_demos(made, **{**ARGUMENTS, "noise": 0.0})
     output = tmp_path / "demos"
     with pytest.raises(KeyboardInterrupt):

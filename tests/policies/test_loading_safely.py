@@ -28,7 +28,7 @@ def test_a_pickle_is_refused_by_name_and_not_read(folder: Path, tmp_path: Path, 
     (folder / name).write_bytes(pickle.dumps(Bomb(tmp_path / "read")))
     (folder / "model.safetensors").unlink()
     for spec in (folder, folder / name):
-        refuses(rf"{name}: a pickle, which can run anything when it is read", load_policy, spec)
+        refuses(rf"{name}: a pickle, which can run anything when it is loaded", load_policy, spec)
     assert not (tmp_path / "read").exists()
 
 

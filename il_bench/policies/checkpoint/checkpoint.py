@@ -1,4 +1,4 @@
-"""One checkpoint: where it was found, and what its files say, each read once, when it is first asked for."""
+"""One checkpoint: where it was found, and what its files say. Each is read once, on first use."""
 
 import hashlib
 import io
@@ -24,37 +24,33 @@ from il_bench.policies.checkpoint.configuration import read_config
 from il_bench.policies.checkpoint.processors import MAKE_PROCESSORS, PROCESSORS, load_processors
 from il_bench.zoo import CONFIG, WEIGHTS, ZOO, resolve
 
-#: Suffixes of files that run what they like when they are read.
+#: Suffixes of files that can run anything when they are read.
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
-#: What is fetched of a repository: from its root alone, as training runs push all their checkpoints below it.
+#: What is fetched of a repository: from its root alone, since training runs push all checkpoints below it.
 FETCHED = (CONFIG, WEIGHTS, "policy_*.json", "policy_*.safetensors", "training.json")
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A `pretrained_model` folder as LeRobot writes it, also an older LeRobot's.
+    """A `pretrained_model` folder, of today's LeRobot or of an older one.
 
-    Nothing of a checkpoint is run: its weights are safetensors, its configuration names a type that is
-    installed, and its processors have steps that are. `label` is what a report calls it: zoo/NAME, a Hub id
-    with its commit, else as it was asked for. `device` is where its policy is to run.
+    No code of a checkpoint is run: its weights are safetensors; its configuration and its processors only
+    name classes that are installed.
     """
 
     folder: Path
-    label: str
+    label: str  # in reports: zoo/NAME, a Hub id with its commit, or the path as given
     is_shipped: bool = False
-    device: str = "cpu"
+    device: str = "cpu"  # where its policy is to run
 
     @classmethod
     def find(
         cls, spec: str | Path, device: str = "cpu", offered: Sequence[str] | None = None
     ) -> "Checkpoint":
-        """The checkpoint of a shipped policy, in a folder, or on the Hub, from where it is fetched.
+        """The checkpoint of a shipped policy, in a folder, or on the Hub, which is asked for it.
 
-        Args:
-            spec: as `load_policy` takes it; IlBenchError where it means no checkpoint: nothing, a file, a
-                pickle, or the planner.
-            device: where its policy is to run.
-            offered: as `il_bench.zoo.resolve` takes it.
+        spec: as `load_policy` takes it. offered: as `il_bench.zoo.resolve` takes it. Raises IlBenchError
+        where there is no checkpoint: nothing, a file, a pickle, or the planner.
         """
         source = resolve(str(spec), offered=offered)
         if source.is_shipped:
@@ -68,12 +64,12 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> PreTrainedConfig:
-        """Of the policy, whatever its type, on `device`; IlBenchError names the field or type at fault."""
+        """The policy's configuration, of any type, on `device`; IlBenchError names the field at fault."""
         return read_config(self.folder, self.device)
 
     @cached_property
     def processors(self) -> tuple[Any, Any]:
-        """The pre- and the post-processor, on `device`; an old checkpoint's out of its weights.
+        """The pre- and the post-processor, on `device`; an old checkpoint's come from its weights.
 
         IlBenchError names the file or step that is missing, damaged or not to be trusted.
         """
@@ -97,7 +93,7 @@ class Checkpoint:
 
     @contextmanager
     def _readable_weights(self) -> Iterator[Path]:
-        """The file of the weights; IlBenchError where it is missing, a pickle, or shows to be damaged."""
+        """The file of the weights; IlBenchError if it is missing, a pickle, or damaged."""
         path = self.folder / WEIGHTS
         _check_weights(path)
         try:
@@ -108,7 +104,7 @@ class Checkpoint:
     def make_policy(self) -> PreTrainedPolicy:
         """The policy without its processors, in evaluation mode.
 
-        IlBenchError: no weights, weights that do not fit, or a policy that cannot be made here.
+        Raises IlBenchError if the weights are missing or do not fit, or if the policy cannot be made here.
         """
         old, config = self._old_weights, self.config
         try:
@@ -129,7 +125,7 @@ class Checkpoint:
     def load_into(self, module: nn.Module, prefix: str) -> None:
         """Load the weights whose names begin with ``prefix`` into a module of the policy; no others are read.
 
-        IlBenchError: the file is missing or damaged, or the weights do not fit or are not finite.
+        Raises IlBenchError if the file is missing or damaged, or if weights do not fit or are not finite.
         """
         with self._readable_weights() as path, safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (no dict)
@@ -155,7 +151,7 @@ class Checkpoint:
 
     @cached_property
     def data(self) -> str:
-        """What the weights were trained on, as `il-bench train` notes it beside them; else unknown."""
+        """The data that the weights were trained on, as `il-bench train` notes them; else "unknown"."""
         try:
             text = (self.folder / "training.json").read_text(encoding="utf-8")
             return str(json.loads(text)["data"]["name"])
@@ -173,7 +169,7 @@ def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
 
 
 def _folder_at(path: Path) -> Path:
-    """The `pretrained_model` folder that `path` is, or the newest one of the checkpoint or run that it is."""
+    """The `pretrained_model` folder: `path` itself, or the newest one in this checkpoint or run."""
     if path.is_file():
         if path.suffix in PICKLES:
             raise _is_pickle(path)
@@ -198,7 +194,7 @@ def _folder_at(path: Path) -> Path:
 
 
 def _check_weights(path: Path) -> None:
-    """Raise IlBenchError where the file of a checkpoint's weights is missing, above all for a pickle."""
+    """Raise IlBenchError if the file of the weights is missing; name a pickle that lies there instead."""
     if path.is_file():
         return
     pickles = sorted(each for each in path.parent.iterdir() if each.suffix in PICKLES)
@@ -212,13 +208,13 @@ def _check_weights(path: Path) -> None:
 
 def _is_pickle(path: Path) -> IlBenchError:
     return IlBenchError(
-        f"{path}: a pickle, which can run anything when it is read, so it is not; only {WEIGHTS} is. Load it "
-        "where you trust it, and save the policy with LeRobot's save_pretrained."
+        f"{path}: a pickle, which can run anything when it is loaded; only {WEIGHTS} is loaded. If you trust "
+        "it, load it yourself and save the policy with LeRobot's save_pretrained."
     )
 
 
 def _download(repository: str, revision: str | None) -> Path:
-    """Fetch a repository's root into the Hub's cache, into a folder that is called by its commit."""
+    """Fetch a repository's root into the Hub's cache: a folder named after its commit."""
     fetch = partial(snapshot_download, repository, revision=revision, allow_patterns=list(FETCHED))
     folder = None
     try:

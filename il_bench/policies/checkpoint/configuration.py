@@ -1,6 +1,6 @@
 """A checkpoint's ``config.json``: what policy it describes, and whether that fits PushT.
 
-The type it names is looked up among the policies that are installed; nothing it says is imported or run.
+Its type is looked up among the installed policies; it cannot have anything else imported or run.
 """
 
 import importlib
@@ -22,14 +22,14 @@ from il_bench.policies.checkpoint import old_format
 from il_bench.protocol import KEYPOINTS, PIXELS
 from il_bench.zoo import CONFIG
 
-#: LeRobot imports installed distributions whose names begin so, to find policies in them.
+#: LeRobot looks for policies in installed distributions whose names begin with this.
 THIRD_PARTY = "lerobot_policy_"
-#: LeRobot's policies whose configuration names a Hub repository, and which run that repository's Python code.
+#: LeRobot's policies that run the Python code of a Hub repository which their configuration names.
 _RUN_REMOTE_CODE = ("gaussian_actor", "groot", "pi0_fast", "wall_x")
 
 
 def read_config(folder: Path, device: str) -> PreTrainedConfig:
-    """The configuration of the policy in ``folder``, whatever its type, also one that an older LeRobot wrote.
+    """The configuration of the policy in ``folder``, of any type, written by this or an older LeRobot.
 
     IlBenchError names the type that is not installed, or the field that is unknown or has a wrong value.
     """
@@ -53,7 +53,7 @@ def read_config(folder: Path, device: str) -> PreTrainedConfig:
     except Exception as error:  # draccus has its own errors around ValueError, TypeError and KeyError
         reason = error if getattr(error, "key_path", ()) else error.__cause__ or error
         raise IlBenchError(f"{path}: not a configuration of {said['type']}: {reason}") from None
-    if hasattr(config, "pretrained_backbone_weights"):  # the checkpoint's own replace them
+    if hasattr(config, "pretrained_backbone_weights"):  # the checkpoint's weights replace them
         config.pretrained_backbone_weights = None
     config.pretrained_path = folder
     return config
@@ -103,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _class_of(policy_type: str, path: Path) -> type[PreTrainedConfig]:
-    """The configuration class of a type; for an unknown one, installed packages of policies are imported."""
+    """The configuration class of a type; for an unknown one, import the installed packages of policies."""
     if policy_type in _RUN_REMOTE_CODE:
         raise IlBenchError(
             f"{path}: type {policy_type!r}: LeRobot runs code from the Hub to load such a policy, so "
@@ -121,7 +121,7 @@ def _class_of(policy_type: str, path: Path) -> type[PreTrainedConfig]:
 
 
 def _import(package: str) -> str:
-    """Import a package of policies, as LeRobot's commands do: its name, and what is wrong if it fails."""
+    """Import a package of policies, as LeRobot's commands do; return its name, and what is wrong with it."""
     try:
         importlib.import_module(package)
     except Exception as error:  # whatever somebody else's package raises

@@ -23,26 +23,17 @@ def _unchanged(value: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class LoadedPolicy:
-    """A policy with its processors: raw observations in, raw actions (px) out.
+    """A policy with its processors: raw observations in, raw actions (px) out."""
 
-    Attributes:
-        name: as the report calls it: the zoo's name, or the checkpoint's policy type and folder.
-        track: ``keypoints`` or ``pixels``; of a policy for somebody else's environment, that one's name.
-        checkpoint: where it came from: `Checkpoint.label`, or in words.
-        policy: a LeRobot policy, the planner, or a project's own object.
-        sha256, data: the `Checkpoint`'s; of what has none, None and ``unknown``.
-        copyable: whether other processes can be sent a copy.
-    """
-
-    name: str
-    track: str
-    checkpoint: str
-    policy: Any
+    name: str  # in reports: the zoo's name, or the checkpoint's policy type and folder
+    track: str  # "keypoints" or "pixels", or the name of a project's own environment
+    checkpoint: str  # where it came from: `Checkpoint.label`, or in words
+    policy: Any  # a LeRobot policy, the planner, or a project's own object
     preprocessor: Any = _unchanged
     postprocessor: Any = _unchanged
-    sha256: str | None = None
+    sha256: str | None = None  # the `Checkpoint`'s, as is `data`
     data: str = "unknown"
-    copyable: bool = True
+    copyable: bool = True  # whether other processes can be sent a copy
 
     @property
     def parameters(self) -> int:
@@ -70,19 +61,16 @@ class LoadedPolicy:
 
 
 def wrap(policy: PreTrainedPolicy, preprocessor: Any, postprocessor: Any, *, name: str) -> LoadedPolicy:
-    """A policy that is in memory already, in evaluation mode."""
+    """Wrap a policy that is in memory already; it is put in evaluation mode."""
     track = track_of(policy.config, name)
     return LoadedPolicy(name, track, "(in memory)", policy.eval(), preprocessor, postprocessor)
 
 
 def wrap_object(policy: Any, *, name: str, checkpoint: str, track: str | None = None) -> LoadedPolicy:
-    """Any object with LeRobot's ``reset()`` and ``select_action(batch)``, on raw observations and actions.
+    """Wrap any object with LeRobot's ``reset()`` and ``select_action(batch)``, on raw values.
 
-    Args:
-        policy: if it is a torch module, ``sha256`` is the hash of its weights.
-        name: as the report calls it.
-        checkpoint: where it came from, in words.
-        track: None: ``pixels`` where the object has an attribute ``camera``, else ``keypoints``.
+    A torch module gets the hash of its weights as ``sha256``. track: None: ``pixels`` if the object has an
+    attribute ``camera``, else ``keypoints``. The other arguments: as in `LoadedPolicy`.
     """
     track = track or (KEYPOINTS if getattr(policy, "camera", None) is None else PIXELS)
     sha256 = _state_sha256(policy.eval()) if isinstance(policy, torch.nn.Module) else None
@@ -100,8 +88,7 @@ def load_policy(spec: str | Path, *, device: str = "cpu", track: str | None = No
         track: None: read from what the policy sees and does, which has to fit PushT. The name of another
             environment: taken as it is.
 
-    Raises:
-        IlBenchError: one line naming the file or feature at fault and the way out.
+    Raises IlBenchError: one line that names the file or feature at fault and the way out.
     """
     if spec == EXPERT:
         return LoadedPolicy(EXPERT, KEYPOINTS, "il_bench.pusht.expert", ExpertPolicy(), data="none")

@@ -22,34 +22,34 @@ from torch import Tensor
 
 from il_bench.errors import IlBenchError
 
-#: A field that only this type has had: it tells configurations without a type apart.
-_TOLD_BY = {
+#: Fields that only one type of policy has ever had: they tell the type of a configuration without one.
+_TYPE_BY_FIELD = {
     "noise_scheduler_type": "diffusion",
     "n_vqvae_training_steps": "vqbet",
     "n_vae_encoder_layers": "act",
 }
 #: Fields that nothing has ever read.
 _UNUSED = {"vqbet": ("mlp_hidden_dim",)}
-#: What a field meant before there was one, where LeRobot's default of today means something else.
-_MEANT = {"diffusion": {"use_separate_rgb_encoder_per_camera": False}}
+#: What policies did before a field existed, where LeRobot's default of today differs.
+_OLD_DEFAULTS = {"diffusion": {"use_separate_rgb_encoder_per_camera": False}}
 _NORMALISING = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 
 
 class OldWeights(NamedTuple):
-    """Of a policy that normalises by itself: its network, and the statistics of each feature."""
+    """The weights of a policy that normalises by itself: its network, and the statistics of each feature."""
 
     network: dict[str, Tensor]
     stats: dict[str, dict[str, Tensor]]  # {"observation.state": {"min": (2,), "max": (2,)}, ..}
 
 
-def modernised(said: dict[str, Any], path: Path) -> dict[str, Any]:
+def modernised(old_fields: dict[str, Any], path: Path) -> dict[str, Any]:
     """The fields of a ``config.json`` at ``path`` as LeRobot calls them today, ``type`` among them.
 
-    IlBenchError: neither ``type`` nor the other fields say what policy it is.
+    Raises IlBenchError if neither ``type`` nor the other fields say what policy it is.
     """
-    fields = dict(said)
+    fields = dict(old_fields)
     if "type" not in fields:
-        fields["type"] = next((kind for field, kind in _TOLD_BY.items() if field in fields), None)
+        fields["type"] = next((kind for field, kind in _TYPE_BY_FIELD.items() if field in fields), None)
     if fields["type"] is None:
         raise IlBenchError(
             f"{path}: field 'type' is missing, and the others do not say what policy it is; "
@@ -58,14 +58,14 @@ def modernised(said: dict[str, Any], path: Path) -> dict[str, Any]:
     for name in _UNUSED.get(fields["type"], ()):
         fields.pop(name, None)
     if "input_shapes" in fields:
-        fields = {**_MEANT.get(fields["type"], {}), **_with_features(fields)}
+        fields = {**_OLD_DEFAULTS.get(fields["type"], {}), **_with_features(fields)}
     return fields
 
 
 def read_weights(path: Path, config: PreTrainedConfig) -> OldWeights | None:
-    """The weights in a ``model.safetensors`` of a policy that normalises by itself; else None, nothing read.
+    """The weights in the ``model.safetensors`` of a policy that normalises by itself; None of any other.
 
-    IlBenchError: a statistic of no feature, or one that was never filled.
+    Raises IlBenchError for a statistic of no feature, or one that was never filled.
     """
     features = {**(config.input_features or {}), **(config.output_features or {})}
     by_buffer = {"buffer_" + key.replace(".", "_"): key for key in features}
@@ -94,7 +94,7 @@ def read_weights(path: Path, config: PreTrainedConfig) -> OldWeights | None:
 
 
 def _with_features(fields: dict[str, Any]) -> dict[str, Any]:
-    """Shapes and modes of single keys as features and modes of their kinds."""
+    """Turn shapes and modes of single keys into features, and modes of their kinds."""
     fields["normalization_mapping"] = {}
     for direction in ("input", "output"):
         modes = fields.pop(f"{direction}_normalization_modes", None) or {}

@@ -1,4 +1,4 @@
-"""A checkpoint's pre- and post-processor: what its files may ask for, and whether they have their statistics.
+"""A checkpoint's pre- and post-processor: only trusted steps are made, and all need their statistics.
 
 LeRobot imports whatever module a step's ``class`` names and calls what it finds there. Here a step must be a
 `ProcessorStep` of `lerobot.processor`, of il_bench, of the policy's own package or of an installed
@@ -25,10 +25,10 @@ from il_bench.errors import IlBenchError
 from il_bench.policies.checkpoint.configuration import THIRD_PARTY, read_json, third_party_packages
 
 PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
-#: Steps of robots; one loads a network of the Hub, with its code.
+#: Steps for robots; one loads a network from the Hub, with its code.
 _OF_ROBOTS = "lerobot.processor.hil_processor"
 _TRUST = "trust_remote_code"
-#: Writes the files of a folder's processors, once the data set's id is put in.
+#: Python code that writes the processors of a folder; DATASET stands for the id of its data set.
 MAKE_PROCESSORS = (
     "import il_bench.policies; from lerobot.configs import PreTrainedConfig as C; "
     "from lerobot.policies.factory import make_pre_post_processors as make; "
@@ -39,16 +39,16 @@ MAKE_PROCESSORS = (
 
 
 def load_processors(folder: Path, config: PreTrainedConfig, device: str) -> tuple[Any, Any]:
-    """The pre- and the post-processor that the files of a checkpoint describe, on a device."""
+    """Make the pre- and the post-processor that a checkpoint's files describe, on a device."""
     steps, _ = [_checked_steps(folder / name, config) for name in PROCESSORS]
-    # LeRobot refuses an override of a step that is not there.
+    # LeRobot refuses to override a step that is missing.
     has_device = any(step.get("registry_name") == "device_processor" for step in steps)
     overrides = {"device_processor": {"device": device}} if has_device else {}
     try:
         pre, post = make_pre_post_processors(
             config, pretrained_path=str(folder), preprocessor_overrides=overrides
         )
-    except Exception as error:  # whatever a step raises that does not like its settings or its state
+    except Exception as error:  # whatever a step raises about its settings or its state
         raise IlBenchError(
             f"{folder}: {' and '.join(PROCESSORS)} do not make processors in this LeRobot: {error}"
         ) from None
@@ -56,7 +56,7 @@ def load_processors(folder: Path, config: PreTrainedConfig, device: str) -> tupl
 
 
 def _checked_steps(path: Path, config: PreTrainedConfig) -> list[dict[str, Any]]:
-    """The steps in a file; IlBenchError where it is missing or damaged, or a step is not to be trusted."""
+    """The steps in a file; IlBenchError if it is missing or damaged, or if a step is not to be trusted."""
     if not path.exists():
         raise IlBenchError(
             f"{path}: missing. A pretrained_model folder holds {' and '.join(PROCESSORS)}, or neither where "
@@ -82,10 +82,7 @@ def _checked_steps(path: Path, config: PreTrainedConfig) -> list[dict[str, Any]]
 
 
 def _class_of(step: dict[str, Any], config: PreTrainedConfig, where: str) -> type[ProcessorStep]:
-    """The class of a step, if it is one of those that may be made; else IlBenchError.
-
-    A module is imported only if it belongs to a package that may bring one in.
-    """
+    """The class of a step; IlBenchError unless it may be made. Modules of other packages are not imported."""
     is_registered = "registry_name" in step
     said = str(step["registry_name"] if is_registered else step.get("class", ""))
     packages = ["lerobot.processor", "il_bench.policies", type(config).__module__.rpartition(".")[0]]
@@ -105,9 +102,10 @@ def _class_of(step: dict[str, Any], config: PreTrainedConfig, where: str) -> typ
         with suppress(ImportError):
             found = getattr(importlib.import_module(module), name, None)
     module = str(getattr(found, "__module__", "")) or said
-    # Whoever registered a step was imported before, and not by the checkpoint. LeRobot has some for robots.
-    is_somebodys = is_registered and not _is_in(module, ("lerobot",))
-    if module == _OF_ROBOTS or not (is_somebodys or _is_in(module, packages)):
+    # A package that has registered a step was imported already, not by the checkpoint. LeRobot itself
+    # registers steps for robots.
+    is_users_own = is_registered and not _is_in(module, ("lerobot",))
+    if module == _OF_ROBOTS or not (is_users_own or _is_in(module, packages)):
         raise IlBenchError(
             f"{where}: {said} is no step of {', '.join(packages)}, so it is neither imported nor run."
         )
@@ -121,7 +119,7 @@ def _is_in(module: str, packages: Iterable[str]) -> bool:
 
 
 def check_statistics(preprocessor: Any, postprocessor: Any, folder: Path) -> None:
-    """Raise IlBenchError where LeRobot would pass a feature on as it is, for lack of its statistics."""
+    """Raise IlBenchError where LeRobot would not normalise a feature, for lack of its statistics."""
     for name, pipeline in zip(PROCESSORS, (preprocessor, postprocessor), strict=True):
         for step in pipeline.steps:
             if isinstance(step, NormalizerProcessorStep | UnnormalizerProcessorStep):
