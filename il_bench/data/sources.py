@@ -25,8 +25,7 @@ def open_dataset(source: str | Path, *, cache_dir: str | Path | None = None) -> 
     """Open PushT demonstrations, checked, as a LeRobotDataset v3.
 
     source: one of
-        - `expert`: the demonstrations by PushT's expert that il_bench carries (a folder of that name is
-          `./expert`);
+        - `expert`: the demonstrations that il_bench carries (a folder of that name is `./expert`);
         - a Hub id such as `lerobot/pusht_keypoints` (a local path of that name comes first);
         - a folder with a LeRobotDataset v3 (it holds `meta/info.json`);
         - a replay buffer of Diffusion Policy: a `.npz` file with the arrays action, state and episode_ends, a

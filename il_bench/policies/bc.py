@@ -15,17 +15,11 @@ from il_bench.policies.chunking import BlockEncoder, ChunkingConfig, ChunkingPol
 @PreTrainedConfig.register_subclass("il_bc")
 @dataclass
 class ILBCConfig(ChunkingConfig):
-    """Fields of `ChunkingConfig`, and the network's.
-
-    Args:
-        hidden_dim: width of the network.
-        n_layers: residual blocks.
-        dropout: rate inside each block.
-    """
+    """Fields of `ChunkingConfig`, and the network's."""
 
     hidden_dim: int = 512
-    n_layers: int = 3
-    dropout: float = 0.1
+    n_layers: int = 3  # residual blocks
+    dropout: float = 0.1  # inside each block
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,20 +23,12 @@ from il_bench.tokenizers import KMeansTokenizer
 @PreTrainedConfig.register_subclass("il_bet")
 @dataclass
 class ILBeTConfig(ChunkingConfig):
-    """Fields of `ChunkingConfig`, the k-means tokenizer's and the transformer's.
+    """Fields of `ChunkingConfig`, the k-means tokenizer's and those of LeRobot's minGPT."""
 
-    Args:
-        codebook_size: cluster centres.
-        offset_loss_weight: weight of the offset's L1 loss beside the focal loss of the centre.
-        focal_gamma: focusing parameter of the focal loss (the paper's section 3.3).
-        softmax_temperature: of the distribution a centre is drawn from in a rollout; 0 takes the likeliest.
-        gpt_*, dropout: LeRobot's minGPT, as in its VQ-BeT.
-    """
-
-    codebook_size: int = 64
-    offset_loss_weight: float = 10.0
-    focal_gamma: float = 2.0
-    softmax_temperature: float = 0.1
+    codebook_size: int = 64  # cluster centres
+    offset_loss_weight: float = 10.0  # of the offset's L1 loss beside the focal loss of the centre
+    focal_gamma: float = 2.0  # focusing parameter of the focal loss (the paper's section 3.3)
+    softmax_temperature: float = 0.1  # of the draw of a centre in a rollout; 0 takes the likeliest
     gpt_block_size: int = 32
     gpt_input_dim: int = 128
     gpt_hidden_dim: int = 128

@@ -22,35 +22,25 @@ def min_max_mapping() -> dict[str, NormalizationMode]:
 
 @dataclass
 class ChunkingConfig(PreTrainedConfig):
-    """Fields of `il_bc` and `il_bet`, on keypoints or on one image.
+    """Fields of `il_bc` and `il_bet`, on keypoints or on one image."""
 
-    Args:
-        n_obs_steps: observations the policy sees: the current one and those before it.
-        chunk_size: steps of the action chunk it predicts, from the current step on.
-        n_action_steps: steps of the chunk it executes before it predicts again.
-        relative_actions: predict actions relative to the agent's current (normalised) position.
-        vision_backbone, crop_shape, crop_is_random, pretrained_backbone_weights, use_group_norm,
-            spatial_softmax_num_keypoints: of the image encoder, as in LeRobot's VQ-BeT; unused without an
-            image.
-        optimizer_lr, optimizer_weight_decay, scheduler_warmup_steps: presets for ``lerobot-train``.
-        discover_packages_path: unused. LeRobot 0.6 hands its own flag of this name on to the configuration
-            when ``--policy.path`` is given too, and would stop at an unknown field.
-    """
-
-    n_obs_steps: int = 2
-    chunk_size: int = 8
-    n_action_steps: int = 8
-    relative_actions: bool = True
+    n_obs_steps: int = 2  # observations the policy sees: the current one and those before it
+    chunk_size: int = 8  # steps of the action chunk it predicts, from the current step on
+    n_action_steps: int = 8  # steps of the chunk it executes before it predicts again
+    relative_actions: bool = True  # relative to the agent's current (normalised) position
     normalization_mapping: dict[str, NormalizationMode] = field(default_factory=min_max_mapping)
+    # Of the image encoder, as in LeRobot's VQ-BeT; unused without an image.
     vision_backbone: str = "resnet18"
     crop_shape: tuple[int, int] | None = (84, 84)
     crop_is_random: bool = True
     pretrained_backbone_weights: str | None = None
     use_group_norm: bool = True
     spatial_softmax_num_keypoints: int = 32
+    # Presets for `lerobot-train`.
     optimizer_lr: float = 1e-3
     optimizer_weight_decay: float = 1e-4
     scheduler_warmup_steps: int = 500
+    # Unused: with `--policy.path`, LeRobot 0.6 passes its flag of this name on to the configuration.
     discover_packages_path: str | None = None
     reward_delta_indices = None
 

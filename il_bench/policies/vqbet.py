@@ -24,30 +24,24 @@ from il_bench.tokenizers import ResidualVQTokenizer
 @PreTrainedConfig.register_subclass("il_vqbet")
 @dataclass
 class ILVQBeTConfig(VQBeTConfig):
-    """Fields of LeRobot's ``VQBeTConfig``, and those below.
-
-    Args:
-        n_action_steps: steps of the chunk that are executed before it predicts again.
-        relative_actions: chunks are relative to the agent's (normalised) position where each begins, so that
-            the residual VQ spends none of its codes on where the agent is.
-        teach_true_primary: train secondary head and offsets on the chunk's own primary code, as BeT trains
-            its offsets (Shafiullah et al. 2022, section 3.2). LeRobot trains them on the code that the head
-            has just sampled; offsets that mend a wrong primary code lead to the mean of all moves. The
-            secondary code is sampled either way. Needs ``sequentially_select``.
-        vqvae_revive_below: in the first phase, a code that gets fewer chunks a batch, on average, is replaced
-            by a chunk of the batch. LeRobot's 0 replaces none, and most primary codes stay unused.
-        discover_packages_path: unused, as in ``ChunkingConfig``.
-    """
+    """Fields of LeRobot's ``VQBeTConfig``, and those below."""
 
     n_obs_steps: int = 2
     n_action_pred_token: int = 1
     action_chunk_size: int = 8
-    n_action_steps: int = 8
+    n_action_steps: int = 8  # steps of the chunk that are executed before it predicts again
+    # Chunks are relative to the agent's (normalised) position where each begins, so that the residual VQ
+    # spends none of its codes on where the agent is.
     relative_actions: bool = True
-    teach_true_primary: bool = False
+    # Train secondary head and offsets on the chunk's own primary code, as BeT trains its offsets (Shafiullah
+    # et al. 2022, section 3.2). LeRobot trains them on the code that the head has just sampled; offsets that
+    # mend a wrong primary code lead to the mean of all moves. The secondary code is sampled either way.
+    teach_true_primary: bool = False  # needs `sequentially_select`
+    # In the first phase, a code that gets fewer chunks a batch, on average, is replaced by a chunk of the
+    # batch. LeRobot's 0 replaces none, and most primary codes stay unused.
     vqvae_revive_below: float = 0.0
     gpt_block_size: int = 32
-    discover_packages_path: str | None = None
+    discover_packages_path: str | None = None  # unused, as in `ChunkingConfig`
     normalization_mapping: dict[str, NormalizationMode] = field(default_factory=min_max_mapping)
 
     def __post_init__(self) -> None:

@@ -12,13 +12,8 @@ from il_bench.tokenizers.training import own_randomness
 class AutoencoderTokenizer(Tokenizer):
     """One token a chunk: the encoder's latent vector (D,), quantized. The decoder maps it back.
 
-    Encoding and decoding are the same in training and eval mode.
-
-    Args:
-        codebook_size: number of codes C.
-        chunk_shape: (W, A).
-        embedding_dim: size D of the latent vector.
-        hidden_dim: width of the hidden layers.
+    Encoding and decoding are the same in training and eval mode. ``hidden_dim`` is the width of the hidden
+    layers, ``embedding_dim`` that of the latent vector, D.
     """
 
     def __init__(

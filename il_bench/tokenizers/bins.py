@@ -44,8 +44,7 @@ class UniformBinsTokenizer(Tokenizer):
         above = chunks.detach().flatten(1).double() - self.low.double()  # (N, W * A)
         span = self._span()
         bins = torch.where(span > 0, above / span * self.codebook_size, 0).floor()
-        indices: Tensor = bins.clamp(0, self.codebook_size - 1).long()
-        return indices
+        return bins.clamp(0, self.codebook_size - 1).long()
 
     def decode(self, indices: Tensor) -> Tensor:
         """Centres of the bins ``indices`` (N, W * A), in the type of the fitted range: (N, W, A)."""

@@ -178,8 +178,7 @@ class ResidualVQTokenizer(Tokenizer):
         vectors = self.vqvae.vq_layer.get_codebook_vector_from_indices(codes)  # (G, N, D)
         latents = torch.cat([torch.zeros_like(vectors[:1]), vectors.cumsum(dim=0)])  # (G + 1, N, D)
         decoded: Tensor = self.vqvae.decoder(latents)  # (G + 1, N, W * A)
-        errors: Tensor = (decoded - chunks.flatten(1)).abs().mean(dim=(1, 2))
-        return errors
+        return (decoded - chunks.flatten(1)).abs().mean(dim=(1, 2))
 
 
 def _needs_context(device: torch.device) -> bool:

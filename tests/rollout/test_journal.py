@@ -187,7 +187,7 @@ def test_a_journal_of_something_else_is_refused_by_name(
 
 def test_a_journal_of_another_schema_is_refused_by_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SCHEMA", 2)
-    with pytest.raises(IlBenchError, match="journal is of another run \(schema was 1, is 2"):
+    with pytest.raises(IlBenchError, match=r"journal is of another run \(schema was 1, is 2"):
         recalled(path, FIRST)
 
 

@@ -95,7 +95,13 @@ class Checkpoint:
     def _readable_weights(self) -> Iterator[Path]:
         """The file of the weights; IlBenchError if it is missing, a pickle, or damaged."""
         path = self.folder / WEIGHTS
-        _check_weights(path)
+        if not path.is_file():
+            if pickles := sorted(each for each in self.folder.iterdir() if each.suffix in PICKLES):
+                raise _is_pickle(pickles[0])
+            raise IlBenchError(
+                f"{path}: {'not a file' if path.exists() else 'missing'}; a pretrained_model folder holds "
+                "its weights there, and weights in any other form, such as a pickle, are not loaded."
+            )
         try:
             yield path
         except (OSError, SafetensorError) as error:
@@ -190,19 +196,6 @@ def _folder_at(path: Path) -> Path:
         )
     raise IlBenchError(
         f"{path}: holds no {CONFIG}; give a LeRobot pretrained_model folder, a checkpoint or a run."
-    )
-
-
-def _check_weights(path: Path) -> None:
-    """Raise IlBenchError if the file of the weights is missing; name a pickle that lies there instead."""
-    if path.is_file():
-        return
-    pickles = sorted(each for each in path.parent.iterdir() if each.suffix in PICKLES)
-    if pickles:
-        raise _is_pickle(pickles[0])
-    raise IlBenchError(
-        f"{path}: {'not a file' if path.exists() else 'missing'}; a pretrained_model folder holds its "
-        "weights there, and weights in any other form, such as a pickle, are not loaded."
     )
 
 
