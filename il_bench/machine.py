@@ -236,7 +236,7 @@ def _commit(root: Path) -> tuple[str | None, bool | None]:
         return None, None
     head = _run("git", "-C", str(root), "rev-parse", "HEAD")
     changes = _run("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
-    # None without git, without a commit yet, and in somebody else's checkout.
+    # None without git, before the first commit, and in another user's checkout.
     return (None, None) if head is None or changes is None else (head, bool(changes))
 
 

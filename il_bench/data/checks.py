@@ -44,7 +44,7 @@ def _refuse(where: str, array: NDArray[Any], bad: NDArray[np.bool_], what: str, 
 
 
 def check_pixels(where: str, array: NDArray[Any], low: float, high: float) -> None:
-    """Check positions in px, (N, columns), and catch data that somebody normalised to [0, 1] or [-1, 1]."""
+    """Check positions in px, (N, columns), and catch data that were normalised to [0, 1] or [-1, 1]."""
     check_range(where, array, low, high, "px, as in PushT's 512 x 512 px world")
     if np.abs(array).max() <= 1.0:
         raise IlBenchError(

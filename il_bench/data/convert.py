@@ -68,7 +68,7 @@ def convert_cached(buffer: ReplayBuffer, cache_dir: Path | None = None) -> LeRob
         with FileLock(folder / f"{name}.lock"):
             if (dataset := _open_if_sound(final)) is not None:  # another process was faster
                 return dataset
-            for leftover in (final, partial):  # damaged by somebody, or a conversion that was killed
+            for leftover in (final, partial):  # damaged, or of a conversion that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
             try:
                 write_dataset(buffer, partial)

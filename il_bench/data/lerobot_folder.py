@@ -107,8 +107,7 @@ def _episode_indices(root: Path, pattern: str, total: str, info: dict[str, Any])
         try:
             rows += list(pd.read_parquet(path, columns=["episode_index"])["episode_index"])
         except Exception as error:  # pyarrow's own types, OSError
-            said = first_line(error)
-            raise IlBenchError(f"{path}: damaged parquet file, copy it again ({said})") from error
+            raise IlBenchError(f"{path}: damaged parquet, copy it again ({first_line(error)})") from error
     if len(rows) != info.get(total):
         raise IlBenchError(
             f"{root}: {pattern} hold {len(rows)} rows but meta/info.json says {total} = {info.get(total)};"

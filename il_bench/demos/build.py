@@ -93,7 +93,7 @@ def build_pixels(
             partial(EpisodeWriter, states, folder, video),
             EpisodeWriter.write,
             [[episode] for episode in range(inputs.episodes)],
-            lambda task: is_whole(folder, states, task[0]),
+            lambda episodes: is_whole(folder, states, episodes[0]),
             workers=min(workers, usable_cores()),
             on_progress=on_progress,
             name="episodes",

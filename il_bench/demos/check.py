@@ -81,7 +81,7 @@ class Finding:
     """One line of a check."""
 
     what: str
-    said: str
+    detail: str
     passed: bool | None  # None where nothing is demanded
 
 
@@ -208,9 +208,9 @@ def _compared(what: str, originals: Originals, frame: Callable[[int], Image]) ->
     worst = difference.max(axis=-1)  # of the three colours
     same, far = (worst == 0).mean(axis=(1, 2)), (worst > FAR).sum(axis=(1, 2))
     which, passed = int(np.argmin(same)), bool(same.mean() >= IDENTICAL)
-    said = (
+    detail = (
         f"{same.mean():.3%} of the pixels of {len(same)} frames identical on average, {same[which]:.2%} in "
         f"the worst (frame {originals.index[which]}); {far.mean():.1f} of {IMAGE_SIZE**2} pixels more than "
         f"{FAR} grey levels off, {difference.mean():.3f} grey levels on average"
     )
-    return Finding(what, f"{said} ({WHY})" if passed and same.min() < 1.0 else said, passed)
+    return Finding(what, f"{detail} ({WHY})" if passed and same.min() < 1.0 else detail, passed)

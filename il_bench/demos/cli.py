@@ -22,8 +22,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 _MAX_SHOWN = 10
-_Output = Annotated[Path, typer.Option(help="Folder of the new LeRobotDataset; not there yet.")]
-_Workers = Annotated[int, typer.Option(min=1, help="Processes; the data do not depend on it.")]
+_Output = Annotated[Path, typer.Option(help="Folder of the new LeRobotDataset.")]
+_Workers = Annotated[int, typer.Option(min=1, help="Number of processes; the data do not depend on it.")]
 
 
 @contextmanager
@@ -44,12 +44,12 @@ def _one_line(kept: str = "") -> Iterator[None]:
 def make(
     episodes: Annotated[int, typer.Option(min=1, help="Number of start states.")],
     output: _Output,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first start state; all must be below 100000.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first start state; all are below 100000.")] = 0,
     noise: Annotated[
         float,
         typer.Option(
-            help="Disturb what is executed, but record what the expert says (DART): the standard deviation "
-            "of the angle (radians) and of the length (log) of each action."
+            help="Disturb the executed actions, but record the expert's (DART): the standard deviation of "
+            "each action's angle (radians) and length (log)."
         ),
     ] = 0.0,
     from_policy: Annotated[
@@ -58,11 +58,11 @@ def make(
     ] = None,
     takeover_max: Annotated[
         int | None,
-        typer.Option(help="With --from-policy: the expert takes over after 0 to so many steps (200)."),
+        typer.Option(help="With --from-policy: the expert takes over after 0 to this many steps (200)."),
     ] = None,
     only_unsolved: Annotated[
         bool,
-        typer.Option("--only-unsolved", help="With --from-policy: leave out what the policy solves by then."),
+        typer.Option("--only-unsolved", help="With --from-policy: leave out episodes it solves by then."),
     ] = False,
     workers: _Workers = 1,
 ) -> None:
@@ -151,7 +151,7 @@ def build(
     video: Annotated[
         bool,
         typer.Option(
-            "--video/--images", help="Small, lossy AV1, as lerobot/pusht; or PNG, every pixel as drawn."
+            "--video/--images", help="Small, lossy AV1, like lerobot/pusht; or PNG, every pixel as drawn."
         ),
     ] = False,
     frames: Annotated[
@@ -231,7 +231,7 @@ def _conclude(data: Path, findings: "list[Finding]") -> None:
     typer.echo(f"{data}:")
     for finding in findings:
         mark = {True: "ok", False: "NOT OK", None: "--"}[finding.passed]
-        typer.echo(f"  {mark:6}  {finding.what}: {finding.said}")
+        typer.echo(f"  {mark:6}  {finding.what}: {finding.detail}")
     if any(finding.passed is False for finding in findings):
         raise typer.Exit(1)
 
@@ -254,6 +254,6 @@ def _print_table(title: str, numbers: dict[str, Any]) -> None:
         ("actions, px: lowest, highest", "action_range", (0, 1), ".0f"),
     ):
         values = [numbers[key][name] for name in names] or [numbers[key]]
-        said = ("unknown" if value is None else format(value, how) for value in values)
-        table.add_row(label, ", ".join(said))
+        texts = ("unknown" if value is None else format(value, how) for value in values)
+        table.add_row(label, ", ".join(texts))
     Console().print(table)

@@ -73,9 +73,9 @@ class EpisodeWriter:
         self._states, self._folder, self._video = states, folder, video
         self._draw = Drawer()
 
-    def write(self, task: Sequence[int]) -> int:
-        """Write the dataset of one episode, whole or not at all; return 1."""
-        states, (episode,) = self._states, task
+    def write(self, episodes: Sequence[int]) -> int:
+        """Write the dataset of the only episode given, whole or not at all; return 1."""
+        states, (episode,) = self._states, episodes
         place = folder_of(self._folder, episode)
         partial = place.with_suffix(".partial")
         for leftover in (place, partial):

@@ -101,8 +101,8 @@ def read(root: Path, n_episodes: int | None = None) -> Provenance:
     except ValidationError as error:
         raise IlBenchError(f"{path}: {wrong_field(error)}; {way_out}") from None
     if n_episodes not in (None, len(found.episodes)):
-        told = len(found.episodes)
-        raise IlBenchError(f"{path}: lists {told} episodes, but the data hold {n_episodes}; {way_out}")
+        listed = len(found.episodes)
+        raise IlBenchError(f"{path}: lists {listed} episodes, but the data hold {n_episodes}; {way_out}")
     return found
 
 

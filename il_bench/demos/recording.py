@@ -36,12 +36,12 @@ class Recording:
 
     agent: NDArray[np.float64]  # (T, 2) px, before each action
     pose: NDArray[np.float64]  # (T, 3), the block's `[x, y, angle]` before each action
-    action: NDArray[np.float32]  # (T, 2) px, what the expert said
+    action: NDArray[np.float32]  # (T, 2) px, the expert's, undisturbed
     coverage: NDArray[np.float64]  # (T,), after each action
 
     @property
     def success(self) -> bool:
-        """Whether the last step solved the task."""
+        """Whether the last step solved PushT."""
         return bool(self.coverage[-1] > SUCCESS_COVERAGE)
 
     @staticmethod

@@ -105,7 +105,7 @@ class EnvironmentRollout(AbstractContextManager["EnvironmentRollout"]):
         if not is_said:
             raise IlBenchError(
                 f"in environment {self._name!r} {at}: the episode ended, and no info had {SUCCESS!r}; step() "
-                "has to say there whether the task is solved"
+                "has to say there whether it is a success"
             )
         return bool(info.get(SUCCESS)), step + 1, outside
 

@@ -1,7 +1,7 @@
-"""Finished blocks of a rollout on disk, so that an interrupted run goes on where it stopped.
+"""Finished blocks of a rollout on disk, so that an interrupted run can be resumed.
 
-One file of JSON lines for each policy and track. The first line says what the episodes depend on. Every
-other line is a finished block; it is on the disk before the rollout goes on:
+There is one file of JSON lines for each policy and track. The first line says what the episodes depend on.
+Every other line is a finished block; it is on the disk before the rollout continues:
 
     {"schema": 1, "policy": "act", "track": "keypoints", "sha256": "..", "first_seed": 200000,
      "fingerprint": {"task": "PushT", .., "block_size": 50, .., "torch": "2.11.0", .., "device": "cpu"}}

@@ -123,7 +123,7 @@ class Checkpoint:
             return policy.to(self.device).eval()
         except (SafetensorError, RuntimeError) as error:
             raise self._unfitting(error) from None
-        except Exception as error:  # packages it needs, settings it does not like, anybody's own errors
+        except Exception as error:  # a missing package, a wrong setting, a plugin's own error
             raise IlBenchError(
                 f"{self.folder / CONFIG}: no policy of type {config.type} can be made of it here: {error}"
             ) from None

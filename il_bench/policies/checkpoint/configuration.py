@@ -34,25 +34,25 @@ def read_config(folder: Path, device: str) -> PreTrainedConfig:
     IlBenchError names the type that is not installed, or the field that is unknown or has a wrong value.
     """
     path = folder / CONFIG
-    said = old_format.modernised(read_json(path), path)
-    config_class = _class_of(str(said["type"]), path)
-    unknown = said.keys() - {"type", *(field.name for field in fields(config_class))}
+    content = old_format.modernised(read_json(path), path)
+    config_class = _class_of(str(content["type"]), path)
+    unknown = content.keys() - {"type", *(field.name for field in fields(config_class))}
     if unknown:
         raise IlBenchError(
             f"{path}: unknown field {', '.join(map(repr, sorted(unknown)))}: "
             f"{config_class.__name__} of LeRobot {lerobot.__version__} has none. Install the LeRobot that "
             "wrote it, or remove what the policy does not depend on."
         )
-    if said.get("use_peft"):
+    if content.get("use_peft"):
         raise IlBenchError(
             f"{path}: use_peft: the folder holds an adapter, not a policy; merge it into its base policy and "
             "save that."
         )
     try:
-        config: PreTrainedConfig = draccus.decode(PreTrainedConfig, {**said, "device": device})
+        config: PreTrainedConfig = draccus.decode(PreTrainedConfig, {**content, "device": device})
     except Exception as error:  # draccus has its own errors around ValueError, TypeError and KeyError
         reason = error if getattr(error, "key_path", ()) else error.__cause__ or error
-        raise IlBenchError(f"{path}: not a configuration of {said['type']}: {reason}") from None
+        raise IlBenchError(f"{path}: not a configuration of {content['type']}: {reason}") from None
     if hasattr(config, "pretrained_backbone_weights"):  # the checkpoint's weights replace them
         config.pretrained_backbone_weights = None
     config.pretrained_path = folder
@@ -94,12 +94,12 @@ def third_party_packages() -> tuple[str, ...]:
 def read_json(path: Path) -> dict[str, Any]:
     """The fields in a file of a checkpoint; IlBenchError where it holds none."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise IlBenchError(f"{path}: not readable as JSON ({error}); fetch it again.") from None
-    if not isinstance(said, dict):
-        raise IlBenchError(f"{path}: holds {type(said).__name__}, not named fields; fetch it again.")
-    return said
+    if not isinstance(content, dict):
+        raise IlBenchError(f"{path}: holds {type(content).__name__}, not named fields; fetch it again.")
+    return content
 
 
 def _class_of(policy_type: str, path: Path) -> type[PreTrainedConfig]:

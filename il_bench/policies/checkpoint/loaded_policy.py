@@ -1,4 +1,4 @@
-"""Policies ready to be rolled out: from a checkpoint, from memory, or anybody's own object."""
+"""Policies ready to be rolled out: from a checkpoint, from memory, or any object."""
 
 import hashlib
 from dataclasses import dataclass

@@ -84,33 +84,33 @@ def _checked_steps(path: Path, config: PreTrainedConfig) -> list[dict[str, Any]]
 def _class_of(step: dict[str, Any], config: PreTrainedConfig, where: str) -> type[ProcessorStep]:
     """The class of a step; IlBenchError unless it may be made. Modules of other packages are not imported."""
     is_registered = "registry_name" in step
-    said = str(step["registry_name"] if is_registered else step.get("class", ""))
+    step_name = str(step["registry_name"] if is_registered else step.get("class", ""))
     packages = ["lerobot.processor", "il_bench.policies", type(config).__module__.rpartition(".")[0]]
-    if said.startswith(THIRD_PARTY):  # to list what is installed takes 50 ms
+    if step_name.startswith(THIRD_PARTY):  # to list what is installed takes 50 ms
         packages += third_party_packages()
     found: object = None
     if is_registered:
         try:
-            found = ProcessorStepRegistry.get(said)
+            found = ProcessorStepRegistry.get(step_name)
         except KeyError:
             raise IlBenchError(
-                f"{where}: registry_name {said!r}: no package installed here has such a step; install the "
-                "one that brings it."
+                f"{where}: registry_name {step_name!r}: no package installed here has such a step; install "
+                "the one that brings it."
             ) from None
-    elif _is_in(said, packages):
-        module, _, name = said.rpartition(".")
+    elif _is_in(step_name, packages):
+        module, _, name = step_name.rpartition(".")
         with suppress(ImportError):
             found = getattr(importlib.import_module(module), name, None)
-    module = str(getattr(found, "__module__", "")) or said
+    module = str(getattr(found, "__module__", "")) or step_name
     # A package that has registered a step was imported already, not by the checkpoint. LeRobot itself
     # registers steps for robots.
     is_users_own = is_registered and not _is_in(module, ("lerobot",))
     if module == _OF_ROBOTS or not (is_users_own or _is_in(module, packages)):
         raise IlBenchError(
-            f"{where}: {said} is no step of {', '.join(packages)}, so it is neither imported nor run."
+            f"{where}: {step_name} is no step of {', '.join(packages)}, so it is neither imported nor run."
         )
     if not (isinstance(found, type) and issubclass(found, ProcessorStep)):
-        raise IlBenchError(f"{where}: {said} is no ProcessorStep of LeRobot's, so it is not run.")
+        raise IlBenchError(f"{where}: {step_name} is no ProcessorStep of LeRobot's, so it is not run.")
     return found
 
 

@@ -172,7 +172,7 @@ def _sendable(error: Exception) -> Exception:
     """Return the error with its traceback as a note, as something that certainly survives pickling."""
     try:
         sent: Exception = pickle.loads(pickle.dumps(error))
-    except Exception:  # an error of somebody's own class, whose arguments are not those of its __init__
+    except Exception:  # its class may take other arguments than the error holds
         sent = IlBenchError(f"{type(error).__name__}: {error}")
     if not isinstance(sent, IlBenchError):
         sent.add_note("in a worker process:\n" + "".join(traceback.format_exception(error)))
