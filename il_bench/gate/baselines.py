@@ -1,10 +1,9 @@
-"""baselines.json: what is asked of every policy (targets), and what was measured of it (baselines).
+"""baselines.json: each policy's declared target, and its measured baseline.
 
     {"schema": 1, "gates": {"<policy>": {"<track>": {"target": {..} or null, "baseline": {..} or null}}}}
 
 People declare targets; only `pytest --benchmark --il-update-baselines` writes baselines. A baseline keeps
-every episode. So later runs are compared seed by seed, and the same weights must give the same episodes to
-the bit.
+every episode: later runs are compared with it seed by seed, and the same weights must reproduce it exactly.
 """
 
 import json
@@ -40,9 +39,9 @@ class _Model(BaseModel):
 class Target(_Model):
     """A declared requirement: the true mean of `metric` is at least `value`.
 
-    alpha: risk of FAIL for a policy at `value`, before it is divided over all gates (`Baselines.alpha`).
+    alpha: risk of FAIL for a policy at `value`, before it is divided over all gates (`Baselines.tested`).
     beta: risk of PASS for a policy at `value - margin`.
-    required: whether missing it fails the run; if not, it shows BELOW TARGET.
+    required: whether missing it fails the run; if not, the run shows BELOW TARGET.
     """
 
     metric: GatedMetric = DEFAULT_METRIC
@@ -61,12 +60,12 @@ class Target(_Model):
 
 
 class MeasuredBaseline(_Model):
-    """Which weights gave which episodes, under which conditions.
+    """The episodes that some weights gave under some conditions.
 
     margin: the loss that PASS rules out. alpha, beta: as in `Target`.
     data: what the weights were trained on, for example "human". sha256: of the weights.
     fingerprint: `machine.fingerprint()` of the run.
-    success, max_reward, n_steps: (N,), entry i of the episode with seed `first_seed + i`.
+    success, max_reward, n_steps: (N,), entry i belongs to the episode with seed `first_seed + i`.
     """
 
     metric: GatedMetric = DEFAULT_METRIC
@@ -102,12 +101,12 @@ class MeasuredBaseline(_Model):
     def from_outcomes(
         cls, outcomes: Outcomes, *, data: str, sha256: str, fingerprint: Mapping[str, Scalar], **gate: Any
     ) -> "MeasuredBaseline":
-        """Build a baseline; `gate` may hold metric, margin, alpha, beta.
+        """Build a baseline; `gate` may hold metric, margin, alpha and beta.
 
-        Raises IlBenchError for seeds that are not consecutive or no test seeds, and for a field out of range.
+        Raises IlBenchError unless the seeds are consecutive test seeds and every field is in range.
         """
         if not len(outcomes.seeds) or (np.diff(outcomes.seeds) != 1).any():
-            raise IlBenchError("a baseline needs consecutive seeds in rising order: run it without gaps")
+            raise IlBenchError("a baseline needs consecutive seeds in rising order; run them without gaps")
         try:
             return cls(
                 data=data,
@@ -129,33 +128,33 @@ class MeasuredBaseline(_Model):
 
     @property
     def outcomes(self) -> Outcomes:
-        """Its episodes. It does not keep `outside`, which is 0 here."""
+        """Its episodes; it does not keep their `outside`, which is 0 here."""
         outside = np.zeros(len(self.success))
         return Outcomes(np.array(self.seeds), self.success, self.max_reward, self.n_steps, outside)  # type: ignore[arg-type]
 
     def pairs(self, outcomes: Outcomes) -> tuple[Outcomes, Outcomes]:
-        """Return the new episodes and the baseline's of the seeds that both have."""
+        """Return the new episodes and the baseline's, both of the seeds that they share."""
         new = outcomes.take(np.flatnonzero(np.isin(outcomes.seeds, self.seeds)))
         return new, self.outcomes.take(new.seeds - self.first_seed)
 
     def first_difference(self, outcomes: Outcomes) -> int | None:
-        """Return the first seed whose success, max_reward (to the bit) or n_steps differ, None if none."""
+        """Return the first seed whose success, max_reward (to the bit) or n_steps differs, or None."""
         new, old = self.pairs(outcomes)
         columns = ("success", "max_reward", "n_steps")
         differs = np.any([getattr(new, name) != getattr(old, name) for name in columns], axis=0)
         return next(iter(new.seeds[differs].tolist()), None)
 
     def same(self, *, sha256: str | None, fingerprint: Mapping[str, Scalar], name: str) -> bool:
-        """Return whether weights and conditions are the baseline's: then episodes must be equal to the bit.
+        """Return whether weights and conditions are the baseline's: then the episodes must be so, to the bit.
 
-        Raises IlBenchError if a field of the fingerprint that defines the episodes differs: the seeds then
-        mean another task, and a comparison says nothing.
+        Raises IlBenchError if a fingerprint field that defines the episodes differs: then the same seeds give
+        other problems to solve, and comparing the episodes says nothing.
         """
         differences = machine.differences(self.fingerprint, dict(fingerprint))
         for difference in differences:
             if difference.split()[0] in EPISODE_FIELDS:
                 raise IlBenchError(
-                    f"baseline of {name}: fingerprint.{difference} now, so its episodes are of another task;"
+                    f"baseline of {name}: fingerprint.{difference} now, so its episodes cannot be compared;"
                     f" measure it again with {_UPDATE}"
                 )
         return self.sha256 == sha256 and not differences
@@ -169,25 +168,25 @@ class Entry(_Model):
 
 
 class Baselines(_Model):
-    """The whole file: `gates[policy][track]`, in names of the zoo."""
+    """The whole file: `gates[policy][track]`."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
     gates: dict[str, dict[Track, Entry]] = {}
 
     def entry(self, policy: str, track: str) -> Entry:
-        """Return what the file says of a policy on a track; both None where it says nothing."""
+        """Return the gates of a policy on a track; both are None if the file has none."""
         return self.gates.get(policy, {}).get(track, Entry())
 
     @property
     def n_gates(self) -> int:
-        """All gates declared, targets and baselines, selected in a run or not."""
+        """The number of gates declared, targets and baselines, whether a run selects them or not."""
         entries = [entry for tracks in self.gates.values() for entry in tracks.values()]
         return sum(gate is not None for entry in entries for _, gate in entry)
 
     def tested(self, policy: str, track: str) -> Entry:
-        """Return the gates of a policy on a track, each alpha divided over all gates declared (Bonferroni).
+        """Return the gates of a policy on a track, each alpha divided by `n_gates` (Bonferroni).
 
-        So policies that are all as good as declared see any FAIL with probability at most the largest alpha.
+        If all policies are as good as declared, any FAIL at all has at most the largest alpha's probability.
         """
         divided = {
             name: gate and gate.model_copy(update={"alpha": gate.alpha / self.n_gates})
@@ -197,14 +196,14 @@ class Baselines(_Model):
 
 
 def default_path() -> Path:
-    """Return the baselines.json at the root of a checkout, or the one that an installed il_bench carries."""
+    """Return the baselines.json at the root of the checkout, or the one inside an installed il_bench."""
     package = Path(__file__).parents[1]
     in_checkout = (package.parent / "pyproject.toml").is_file()
     return (package.parent if in_checkout else package) / "baselines.json"
 
 
 def load(path: str | Path) -> Baselines:
-    """Read and check the file. Raises IlBenchError naming file, field, value and the way out."""
+    """Read and check the file; an IlBenchError names the file, the field, its value and the way out."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -238,10 +237,10 @@ def load(path: str | Path) -> Baselines:
 
 
 def update(path: str | Path, measured: Mapping[tuple[str, str], MeasuredBaseline]) -> Baselines:
-    """Replace the baselines of these (policy, track) in the file, made if missing, and return the result.
+    """Replace the baselines of these (policy, track) in the file, make it if missing, return the result.
 
-    It is read and written under one lock, so two runs that measure different policies lose nothing. It is
-    written whole or not at all: a failure or a crash leaves the old one as it was.
+    One lock covers reading and writing, so two runs that measure different policies lose nothing. The file is
+    written whole or not at all.
     """
     path = Path(path).resolve()
     lock, way_out = path.with_name(f".{path.name}.lock"), "name another file"
@@ -258,28 +257,28 @@ def update(path: str | Path, measured: Mapping[tuple[str, str], MeasuredBaseline
 
 
 def check_stale(baselines: Baselines, known: Mapping[str, Collection[str]], *, path: str | Path) -> None:
-    """Raise IlBenchError for an entry whose policy or track is not (any more) in known: {policy: tracks}."""
+    """Raise IlBenchError for an entry whose policy is not in `known[track]`."""
     for policy, tracks in baselines.gates.items():
         for track in tracks:
-            if track not in known.get(policy, ()):
+            if policy not in (there := known.get(track, ())):
                 raise IlBenchError(
-                    f"{path}: gates.{policy}.{track} is stale, the zoo has no such weights (it has"
-                    f" {', '.join(sorted(known)) or 'none'}); delete the entry, or restore the weights"
+                    f"{path}: gates.{policy}.{track} is stale: the zoo has no such weights (it has"
+                    f" {', '.join(sorted(there)) or 'none'}); delete the entry, or restore the weights"
                 )
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key given twice: merges of branches produce them, and JSON readers drop one in silence."""
+    """Refuse a key given twice: merges of branches produce them, and JSON readers silently drop one."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise IlBenchError(f"{name!r} is there twice in one object; delete one of the two")
+            raise IlBenchError(f"{name!r} occurs twice in one object; delete one of the two")
         found[name] = value
     return found
 
 
 def _dump(value: Any, indent: str = "") -> str:
-    """Return JSON with a field a line and every array, thus every column of episodes, on one line."""
+    """Return JSON with one field a line, so that every column of episodes is one line."""
     if not isinstance(value, dict) or not value:
         return json.dumps(value, allow_nan=False, ensure_ascii=False)
     deeper = indent + " "

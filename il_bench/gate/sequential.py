@@ -1,7 +1,7 @@
 """Values of episodes plus a target or a baseline -> a decision with its evidence.
 
-Two e-processes run over the episodes in seed order, one against each hypothesis. The first to reach its level
-decides. Later episodes change nothing, so it makes no difference how often one looks.
+Two e-processes run over the episodes in seed order, one against each hypothesis. The first that reaches its
+level decides. Later episodes change nothing, so it does not matter how often you look.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from il_bench.rollout.metrics import DEFAULT_METRIC, gated_metric
 
 
 class Decision(StrEnum):
-    """What a gate says."""
+    """A gate's decision."""
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -32,11 +32,10 @@ class Decision(StrEnum):
 class GateResult:
     """A decision and what it rests on.
 
-    shown: what has been shown, in words, for example "> 0.80 shown".
-    n: episodes looked at, up to the one that decided.
-    evidence: after those n episodes, `mean` (of the values, or of new - old), `fail` and `pass` (the log
-        evidence for each) and `fail_at` and `pass_at`, the levels at which they decide; empty where nothing
-        was tested.
+    shown: what the episodes show, for example "> 0.80 shown".
+    n: number of episodes, up to the one that decided.
+    evidence: after those n episodes, `mean` (of the values, or of new - old), the log evidence `fail` and
+        `pass`, and the levels `fail_at` and `pass_at` at which they decide; empty if nothing was tested.
     """
 
     decision: Decision
@@ -51,7 +50,7 @@ class GateResult:
 
     def __bool__(self) -> bool:
         """Refuse `assert gate(...)`, which would hold for every decision."""
-        raise TypeError("a GateResult is neither true nor false: ask for `.passed` (or compare with None)")
+        raise TypeError("a GateResult is neither true nor false; use `.passed` (or compare it with None)")
 
     def __str__(self) -> str:
         """Return for example 'PASS (> 0.80 shown, 123 episodes)'."""
@@ -72,10 +71,10 @@ def check_target(
     """Test one policy's episodes against a declared target.
 
     values: (N,) of the metric in seed order, N <= cap: 0 or 1 for "success_rate", in [0, 1] for others.
-    FAIL (BELOW TARGET unless `required`) when the evidence against a mean >= target reaches 1/alpha, so a
-    policy at its target fails with probability at most alpha. PASS when the evidence against
-    a mean <= target - margin reaches 1/beta, so one that is `margin` short passes with probability at most
-    beta. INCONCLUSIVE when the values end first. NOT GATED without a target.
+    FAIL (BELOW TARGET unless `required`) when the evidence against a mean >= target reaches 1/alpha: a policy
+    at its target fails with probability at most alpha. PASS when the evidence against a mean <= target -
+    margin reaches 1/beta: a policy that is `margin` short passes with probability at most beta. INCONCLUSIVE
+    when the values end first. NOT GATED without a target.
     """
     if gated_metric(metric).is_binary:
         outcomes, evidence = stats.binary(values, name="values"), stats.bernoulli_evidence
@@ -121,16 +120,16 @@ def check_baseline(
     FAIL when the evidence against mean(d) >= 0 reaches 1/alpha, PASS when the evidence against
     mean(d) <= -margin reaches 1/beta, INCONCLUSIVE when the pairs end first.
 
-    same: the weights (sha256) and the fingerprint are those of the baseline. Then the episodes must be the
-        baseline's to the bit: UNCHANGED if they are, FAIL if not.
-    differs_at: with `same`, the seed of the first episode that differs in anything recorded, also in what
-        `new` and `old` do not hold.
+    same: weights (sha256) and fingerprint are the baseline's. Then the episodes must be too, to the bit:
+        UNCHANGED if they are, FAIL if not.
+    differs_at: with `same`, the seed of the first episode that differs in anything recorded, even if `new`
+        and `old` do not hold it.
     """
     after = stats.bounded(new, low=0.0, high=1.0, name="new")
     before = stats.bounded(old, low=0.0, high=1.0, name="old")
     if after.shape != before.shape:
         raise IlBenchError(
-            f"{after.size} new episodes, {before.size} of the baseline: need the episodes of the same seeds"
+            f"{after.size} new episodes, {before.size} of the baseline: both need the same seeds"
         )
     _check(after, MAX_EPISODES, alpha, beta)
     if not 0.0 < margin < 1.0:
@@ -163,7 +162,7 @@ def _check_reproduction(d: stats.Floats, differs_at: int | None) -> GateResult:
 def _first_to_reach(
     values: stats.Floats, for_fail: stats.Floats, for_pass: stats.Floats, alpha: float, beta: float
 ) -> tuple[Decision, int, dict[str, float]]:
-    """Return the decision, after how many episodes it fell, and the evidence there; FAIL wins a tie."""
+    """Return the decision, how many episodes it took, and the evidence at that point; FAIL wins a tie."""
     fail_n = int(stats.episodes_to_reach(for_fail, alpha))
     pass_n = int(stats.episodes_to_reach(for_pass, beta))
     if fail_n and (not pass_n or fail_n <= pass_n):
@@ -186,7 +185,7 @@ def _check(values: stats.Floats, cap: int, alpha: float, beta: float) -> None:
     if values.ndim != 1:
         raise IlBenchError(f"values have shape {values.shape}; need one number an episode, (N,)")
     if not 1 <= cap <= MAX_EPISODES:
-        raise IlBenchError(f"cap = {cap}: need 1 to {MAX_EPISODES}, the start states kept for tests")
+        raise IlBenchError(f"cap = {cap}: need 1 to {MAX_EPISODES}, the number of test seeds")
     if values.size > cap:
         raise IlBenchError(
             f"{values.size} episodes, but the cap is {cap}: pass fewer, or declare a higher cap"
@@ -194,6 +193,6 @@ def _check(values: stats.Floats, cap: int, alpha: float, beta: float) -> None:
 
 
 def _number(x: float) -> str:
-    """Return x with as many decimals as it needs, two at least: 0.8 -> '0.80', 0.125 -> '0.125'."""
+    """Return x with as many decimals as it needs, but at least two: 0.8 -> '0.80', 0.125 -> '0.125'."""
     short = f"{x:.6f}".rstrip("0")
     return short if len(short.split(".")[1]) >= 2 else f"{x:.2f}"

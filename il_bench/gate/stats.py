@@ -1,8 +1,8 @@
-"""Pure functions on outcome arrays: intervals, and evidence that stays valid whenever one stops looking.
+"""Pure functions on arrays of outcomes: intervals, and evidence that is valid whenever you stop.
 
-An e-process is the wealth of a gambler who bets against a hypothesis at odds that are fair or worse while the
-hypothesis is true. It reaches 1/risk with probability at most `risk`, at any stopping time (Ville's
-inequality), so it may be watched after every episode. Evidence, here, is the log of such a wealth.
+An e-process is the wealth of a gambler who bets against a hypothesis, at odds that are fair or worse if the
+hypothesis is true. It ever reaches 1/risk with probability at most `risk` (Ville's inequality), so you may
+look at it after every episode. Evidence, here, is the log of such a wealth.
 
 Sources: Wald, "Sequential Tests of Statistical Hypotheses", Ann. Math. Statist. 16 (1945), for the likelihood
 ratio; Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86 (2024; read
@@ -23,19 +23,19 @@ from il_bench.errors import IlBenchError
 
 Floats = NDArray[np.float64]
 
-_PRIOR_EPISODES = 10  # what a bet assumes before it has seen anything counts as much as so many
-_MAX_STAKE = 0.5  # a bet risks at most this share of the wealth on one episode: none can ruin it
-# Of the mixture behind a confidence sequence. It is then the uniform one, to the digit, for 255 episodes and
-# more; past them its weights still sum to 1, which is all that the coverage needs.
+_PRIOR_EPISODES = 10  # what a bet assumes before the first episode weighs as much as so many episodes
+_MAX_STAKE = 0.5  # a bet risks at most this share of the wealth on one episode, so that none can ruin it
+# Nodes of the mixture behind a confidence sequence. With so many it equals the uniform mixture up to 255
+# episodes; beyond, its weights still sum to 1, which is all that the coverage needs.
 _NODES = 128
-_EDGE = 1e-12  # a confidence sequence is looked for no closer to 0 and 1
+_EDGE = 1e-12  # the ends of a confidence sequence are searched no closer to 0 and 1
 
 
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the exact two-sided interval for a rate after `k` successes in `n` independent episodes.
 
-    Covers the true rate with at least `confidence` (Clopper & Pearson 1934), for an `n` fixed beforehand;
-    after early stopping it describes, and guarantees nothing.
+    It covers the true rate with at least `confidence` if `n` was fixed beforehand (Clopper & Pearson 1934);
+    after early stopping it guarantees nothing.
     """
     if n < 1 or not 0 <= k <= n:
         raise IlBenchError(f"k = {k} successes in n = {n} episodes: need n >= 1 and 0 <= k <= n")
@@ -48,9 +48,9 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
 def mean_interval(x: ArrayLike, confidence: float, rng: np.random.Generator) -> tuple[float, float]:
     """Return a two-sided interval (low <= mean(x) <= high) for the mean of values x: (N,) in [0, 1].
 
-    Bias-corrected and accelerated bootstrap (Efron 1987; scipy.stats.bootstrap), drawn from `rng` only.
-    Equal values, such as one episode's, tell a bootstrap nothing. There the interval is Clopper & Pearson's
-    for the share of episodes that have this value, with the others anywhere in [0, 1].
+    A bias-corrected and accelerated bootstrap (Efron 1987; scipy.stats.bootstrap), drawn from `rng` only.
+    If all values are equal, a bootstrap says nothing. Then the interval is Clopper & Pearson's for the share
+    of episodes that have this value, while the others may lie anywhere in [0, 1].
     """
     values = _sample(x)
     tail = _tail(confidence)
@@ -61,7 +61,7 @@ def mean_interval(x: ArrayLike, confidence: float, rng: np.random.Generator) -> 
     options = {"n_resamples": 9999, "batch": 1000, "rng": rng, "method": "BCa"}
     found = scipy_stats.bootstrap((values,), np.mean, confidence_level=confidence, **options)
     low, high = found.confidence_interval
-    # With a handful of values the bootstrap may end beside the mean; an error bar has to contain its point.
+    # With few values the bootstrap's interval may miss the mean; an error bar has to contain its point.
     return float(np.clip(low, 0.0, mean)), float(np.clip(high, mean, 1.0))
 
 
@@ -69,9 +69,9 @@ def confidence_sequence(x: ArrayLike, confidence: float = 0.95) -> tuple[float, 
     """Return a two-sided interval (low <= mean(x) <= high) for the mean, also after early stopping.
 
     x: (N,) in [0, 1]. With probability at least `confidence`, the intervals after 1, 2, 3, .. episodes all
-    cover the mean. So the last one does, whatever ended the episodes. The price: at 50 to 1,000 episodes, 1.5
-    to 1.8 times the width of an interval for an N fixed beforehand. The one assumption: each value's mean,
-    given the earlier values, is the one sought.
+    cover the mean, so the last one does too, whatever ended the episodes. It assumes only that each value,
+    given the earlier ones, has this mean. At 50 to 1,000 episodes it is 1.5 to 1.8 times as wide as an
+    interval for an N fixed beforehand.
 
     It holds the means m at which a fair bet has won less than 1 / (1 - confidence). The bet is Cover's
     universal portfolio: the average over theta in [0, 1] of the product of all
@@ -90,8 +90,8 @@ def confidence_sequence(x: ArrayLike, confidence: float = 0.95) -> tuple[float, 
         logs = np.log(np.outer(success, values) + np.outer(failure, 1.0 - values)) @ counts
         return float(np.logaddexp.reduce(log_weights + logs)) + level
 
-    # At the sample's own mean no portfolio wins, and its wealth is log-convex in the mean it bets against (a
-    # sum of products of log-convex factors): one crossing on either side, at most.
+    # Against the sample's own mean no portfolio wins, and its wealth is log-convex in the mean it bets
+    # against (a sum of products of log-convex factors): it crosses the level at most once on either side.
     middle = float(np.clip(values @ counts / counts.sum(), _EDGE, 1.0 - _EDGE))
     low = optimize.brentq(excess, _EDGE, middle) if excess(_EDGE) > 0.0 else 0.0
     high = optimize.brentq(excess, middle, 1.0 - _EDGE) if excess(1.0 - _EDGE) > 0.0 else 1.0
@@ -103,7 +103,7 @@ def bernoulli_evidence(success: ArrayLike, *, against: float, alternative: float
 
     success: (..., N) of 0 and 1 in the order of the test. Result: (..., N), entry i after i + 1 episodes.
     The hypothesis is `p >= against` if alternative < against, else `p <= against`. The ratio is an e-process
-    for the whole of it: fair at `against`, unfavourable beyond (Wald 1945).
+    for all of it: the bets are fair at `against` and unfavourable beyond (Wald 1945).
     """
     outcomes = binary(success, name="success")
     _check_points(against, alternative, low=0.0, high=1.0)
@@ -115,13 +115,13 @@ def mean_evidence(x: ArrayLike, *, against: float, alternative: float, low: floa
     """Return the running evidence against a mean of values in [low, high], won by predictable bets.
 
     x: (..., N) in the order of the test. Result: (..., N), entry i after i + 1 episodes.
-    The hypothesis is `mean >= against` if alternative < against, else `mean <= against`. It is all that is
-    assumed: each value's mean, given the earlier values, obeys it.
+    The hypothesis is `mean >= against` if alternative < against, else `mean <= against`, for the mean of each
+    value given the earlier ones. Nothing else is assumed.
 
-    The wealth is prod(1 + bet_i * gain_i); gain_i is x_i - against, signed towards the alternative, and bet_i
-    comes from x_1 .. x_{i-1} alone (Waudby-Smith & Ramdas, section 4). The bet effect / (variance + effect^2)
-    grows fastest, to second order, where the mean gain is `effect`: the declared distance to the alternative,
-    or the mean gain seen so far where that is larger.
+    The wealth is prod(1 + bet_i * gain_i). gain_i is x_i - against, signed towards the alternative; bet_i
+    depends on x_1 .. x_{i-1} alone (Waudby-Smith & Ramdas, section 4). The wealth grows fastest, to second
+    order, with the bet effect / (variance + effect^2), where `effect` is the mean gain: here the declared
+    distance to the alternative, or the mean gain so far if that is larger.
     """
     values = bounded(x, low=low, high=high, name="x")
     _check_points(against, alternative, low=low, high=high)
@@ -141,7 +141,7 @@ def mean_evidence(x: ArrayLike, *, against: float, alternative: float, low: floa
 
 
 def episodes_to_reach(evidence: Floats, risk: float) -> NDArray[np.int64]:
-    """Return after how many episodes evidence (..., N) first reaches log(1 / risk), 0 where never: (...)."""
+    """Return after how many episodes evidence (..., N) first reaches log(1 / risk), 0 if never: (...)."""
     if evidence.shape[-1] == 0:
         return np.zeros(evidence.shape[:-1], dtype=np.int64)
     reached = evidence >= -np.log(risk)
@@ -183,7 +183,7 @@ def _sample(x: ArrayLike) -> Floats:
 
 
 def _sum_before(x: Floats) -> Floats:
-    """Return at every entry the sum of the earlier ones: (..., N) -> (..., N), first column 0."""
+    """Return for each entry the sum of the earlier ones: (..., N) -> (..., N), first column 0."""
     sums = np.zeros_like(x)
     np.cumsum(x[..., :-1], axis=-1, out=sums[..., 1:])
     return sums

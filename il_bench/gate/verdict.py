@@ -1,6 +1,6 @@
-"""The verdict on one policy: what its gates say of its episodes, and the intervals of its metrics.
+"""The verdict on one policy: the decisions of its gates, and the intervals of its metrics.
 
-The suite asks the gates after every block of episodes, and stops when all are decided.
+The suite consults the gates after every block of episodes, and stops when all are decided.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,12 +30,12 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of one policy's episodes.
+    """The result of one policy's episodes.
 
-    against_target, against_baseline: None where there is no such gate; `target`: the one it was tested on.
-    estimates: by the metric's name; a metric that no episode has a value of is left out.
-    sequential: whether the episodes ended when the gates were decided. Intervals are then confidence
-        sequences, which hold whenever one stops; else Clopper & Pearson's of a rate, a bootstrap's of a mean.
+    against_target, against_baseline: None if there is no such gate. `target`: the target it was tested on.
+    estimates: by metric, without those that no episode has a value of.
+    sequential: whether the episodes ended when the gates were decided. Then the intervals are confidence
+        sequences, which hold after early stopping; else Clopper & Pearson's for rates, bootstraps for means.
     problems: a sentence for each gate that fails the run.
     """
 
@@ -48,16 +48,16 @@ class Verdict:
 
     @property
     def decision(self) -> Decision:
-        """The target's."""
+        """The target's decision."""
         return Decision.NOT_GATED if self.against_target is None else self.against_target.decision
 
 
 @dataclass(frozen=True)
 class PolicyGates:
-    """The gates of the policy called `name`, each None where it has none, with the alpha it is tested at.
+    """The gates of the policy called `name`, with the alpha they are tested at; None if it has no such gate.
 
-    same: weights and conditions are the baseline's, whose episodes must come out again to the bit.
-    max_steps: the most that an episode may have.
+    same: weights and conditions are the baseline's, so its episodes must be reproduced to the bit.
+    max_steps: the most steps that an episode may have.
     """
 
     name: str
@@ -80,12 +80,11 @@ class PolicyGates:
     ) -> "PolicyGates":
         """Return the gates that `baselines` declare for a policy and track.
 
-        seeds: of the episodes, in order. What is declared is of test seeds: others meet no declared gate.
-        target: replaces the declared one, at its own alpha, on any seeds.
+        seeds: the episodes', in order. Declared gates apply to test seeds only.
+        target: replaces the declared target, at its own alpha, on any seeds.
         compare: whether to compare with the measured baseline: not if it is about to be replaced.
 
-        Raises:
-            IlBenchError: the baseline is of another task.
+        Raises IlBenchError if the baseline's episodes cannot be compared with new ones.
         """
         entry = baselines.tested(name, track) if seeds[0] in TEST_SEEDS else Entry()
         baseline = entry.baseline if compare else None
@@ -94,16 +93,16 @@ class PolicyGates:
         return PolicyGates(name, target or entry.target, baseline, same, max_steps)
 
     def most_episodes(self) -> int:
-        """Return how many episodes from the first test seed on can decide anything, 0 if none can.
+        """Return how many episodes, from the first test seed on, can matter for a decision, 0 if none can.
 
-        It is the target's cap, or the last episode that the baseline has. A baseline that has to be
-        reproduced to the bit needs no evidence, so it asks for no episodes.
+        That is the target's cap, or the baseline's last episode if it comes later. A baseline that has to be
+        reproduced to the bit collects no evidence, so it asks for no episodes.
         """
         last = 0 if self.baseline is None or self.same else self.baseline.seeds.stop - TEST_SEEDS.start
         return max(last, 0 if self.target is None else self.target.cap)
 
     def look(self, so_far: Outcomes) -> tuple[bool, str]:
-        """Return whether more episodes could decide nothing more, and what each gate says so far."""
+        """Return whether the gates need no more episodes, and what each says so far."""
         found = {"target": self._against_target(so_far), "baseline": self._against_baseline(so_far)}
         used_up = {
             "target": self.target is None or so_far.n >= self.target.cap,
@@ -114,7 +113,7 @@ class PolicyGates:
         return decided, ", ".join(f"{name} {decision}" for name, decision in said.items())
 
     def verdict(self, outcomes: Outcomes, *, sequential: bool = False) -> Verdict:
-        """Return what is said of these episodes, in seed order; `sequential`: see `Verdict`."""
+        """Return the verdict on these episodes, in seed order; `sequential`: see `Verdict`."""
         found, baseline = self._against_target(outcomes), self._against_baseline(outcomes)
         problems = []
         if self.target is not None and found is not None and found.decision is Decision.FAIL:
@@ -136,7 +135,6 @@ class PolicyGates:
         return check_target(values, target=options.pop("value"), **options)
 
     def _against_baseline(self, outcomes: Outcomes) -> GateResult | None:
-        """Compare the episodes of the seeds that both have."""
         if self.baseline is None:
             return None
         new, old = map(METRICS[self.baseline.metric].values, self.baseline.pairs(outcomes))
@@ -149,9 +147,8 @@ def exit_status(rows: Iterable[Mapping[str, Any]]) -> int:
     """Return pytest's exit status for the `success` rows of a report.
 
     Each row has `target` ({"decision", "required", ..} or None) and `baseline` ({"decision", ..} or None).
-    1: a baseline FAIL, or FAIL of a required target. Otherwise 6: a required target is INCONCLUSIVE.
-    Otherwise 0, also where more episodes would decide a comparison with a baseline.
-    Raises IlBenchError for a word that is no decision.
+    1: FAIL against a baseline or a required target. Otherwise 6: a required target is INCONCLUSIVE. Otherwise
+    0, even if a comparison with a baseline is INCONCLUSIVE. An unknown decision is an IlBenchError.
     """
     is_failed = is_undecided = False
     for row in rows:

@@ -1,4 +1,4 @@
-"""What is timed of a policy: the calls that a robot's control loop makes, one by one and together."""
+"""The calls of a policy that are timed: those that a robot's control loop makes, one by one and together."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -21,19 +21,18 @@ Batch = dict[str, Tensor]
 
 
 class NoSuchCallError(IlBenchError):
-    """The policy has no call of this kind, which is no fault of it; the message says why."""
+    """The policy has no call of this kind, which is not an error; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
 class PolicyCall:
     """One call of a policy, to be timed.
 
-    Attributes:
-        prepare: untimed, before each call: brings the policy into the state that it starts from.
-        call: with processing it takes raw observations, and its actions arrive on the CPU in px. Without, it
-            takes normalised observations on the device and leaves normalised actions there.
-        steps: control steps that one call serves: divide its time by them.
-        policy: the given one, or its copy in another mode.
+    prepare: brings the policy into its state before the call; it is not timed.
+    call: with processing, it takes raw observations and puts actions in px on the CPU. Without, it takes
+        normalised observations on the device and leaves normalised actions there.
+    steps: how many control steps one call serves: divide its time by them.
+    policy: the given one, or its copy in another mode.
     """
 
     prepare: Callable[[], object]
@@ -43,10 +42,10 @@ class PolicyCall:
 
 
 def observations(batch: int, camera: Camera | None = None) -> Batch:
-    """The simulator's raw observations of the first `batch` validation seeds' start states.
+    """The simulator's raw observations of the start states of the first `batch` validation seeds.
 
-    The agent (batch, 2) and the keypoints (batch, 16), px; with a camera, instead of the keypoints, its
-    images (batch, 3, height, width) in [0, 1].
+    The agent (batch, 2) and the keypoints (batch, 16), in px; with a camera its images (batch, 3, height,
+    width) in [0, 1] instead of the keypoints.
     """
     worlds = PushTBatch()
     worlds.reset(np.arange(SEED_STARTS["validation"], SEED_STARTS["validation"] + batch))
@@ -54,7 +53,7 @@ def observations(batch: int, camera: Camera | None = None) -> Batch:
 
 
 def actions_per_prediction(policy: LoadedPolicy) -> int:
-    """How many control steps one prediction serves: `n_action_steps`, 1 where a policy has no such field."""
+    """How many control steps one prediction serves: `n_action_steps`, or 1 for policies without it."""
     return int(getattr(getattr(policy.policy, "config", None), "n_action_steps", None) or 1)
 
 
@@ -67,18 +66,16 @@ def policy_call(
     mode: str = Mode.EAGER,
     device: Device | None = None,
 ) -> PolicyCall:
-    """What to time of a policy, on `observations`; a new chunk is the first of an episode.
+    """Make a call to be timed, on `observations`; a new chunk is the first of an episode.
 
     Args:
         what: a `TimedCall`.
         batch: how many robots, or simulated worlds, ask at once.
-        processed: with the pre- and post-processing of the checkpoint, which a robot cannot leave out.
-        mode: a `Mode` (see `inference.in_mode`). All but ``eager`` time a copy.
-        device: where the policy is; None: the CPU.
+        processed: with the checkpoint's pre- and post-processing, which a robot cannot leave out.
+        mode: a `Mode` (see `inference.in_mode`). All modes but ``eager`` use a copy of the policy.
+        device: where the policy is; default: the CPU.
 
-    Raises:
-        NoSuchCallError: the policy has no such call.
-        IlBenchError: unknown `what` or `mode`, `batch` below 1, or a mode that the device lacks.
+    Raises NoSuchCallError if the policy has no such call, IlBenchError for an impossible argument.
     """
     if what not in TimedCall:
         raise IlBenchError(f"latency: unknown call {what!r}; use one of {', '.join(TimedCall)}")
@@ -99,12 +96,12 @@ def policy_call(
     if what == TimedCall.QUEUED_ACTION:
         return PolicyCall(lambda: caller.refill(steps), caller.take_queued, 1, policy)
     policy.reset()
-    caller.act()  # policies that look back predict from the history that this begins
+    caller.act()  # begins the history that some policies predict from
     return PolicyCall(lambda: None, caller.predict, 1, policy)
 
 
 class _Caller:
-    """Calls one policy with one batch of observations, with processing or without."""
+    """Calls one policy with one batch of observations, with or without processing."""
 
     def __init__(self, policy: LoadedPolicy, raw: Batch, processed: bool) -> None:
         self._policy, self._raw, self._processed = policy, raw, processed
@@ -126,10 +123,10 @@ class _Caller:
             return self._policy.postprocessor(chunk) if self._processed else chunk
 
     def refill(self, steps: int) -> None:
-        """Fill the queue if it is empty, and take the first action, which did not wait in it.
+        """Fill the queue if it is empty, and take the first action, which never waits in it.
 
-        The queue always holds the first prediction: what an action is does not change what it costs. A policy
-        whose select_action does not go through its predict_action_chunk predicts anew, which takes longer.
+        The queue always gets the same prediction, which saves time: taking any action costs the same. But a
+        policy whose select_action does not use its predict_action_chunk predicts anew.
         """
         if self._queued:
             return
@@ -150,6 +147,6 @@ class _Caller:
         return self.act()
 
     def _preprocessed(self) -> Batch:
-        """Normalised observations; what else a preprocessor adds, such as an empty action, is left out."""
+        """Normalised observations, without what else a preprocessor adds, such as an empty action."""
         found = self._policy.preprocessor(dict(self._raw))
         return {key: value for key, value in found.items() if key.startswith("observation.")}

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from il_bench.latency.compare import Comparison, OnRound
     from il_bench.latency.contenders import ComparedPolicies
 
-STATUS = {"slower": 1, "inconclusive": 6}  # exit status by verdict; 0 for the others
+STATUS = {"slower": 1, "inconclusive": 6}  # exit status by verdict; 0 for all others
 
 
 class Clock(StrEnum):
-    """What a call's time is."""
+    """The clock that times a call."""
 
     AUTO = "auto"
     PROCESSOR = "processor"
@@ -33,32 +33,32 @@ class Clock(StrEnum):
 
 def compare(
     a: Annotated[str, typer.Argument(help="A shipped policy by name, a checkpoint folder, or a Hub id.")],
-    b: Annotated[str | None, typer.Argument(help="What is compared with it. Default: A again.")] = None,
-    what: Annotated[TimedCall, typer.Option(help="Which call.")] = TimedCall.NEW_CHUNK,
-    batch: Annotated[int, typer.Option(min=1, help="Robots that ask at once.")] = 1,
+    b: Annotated[str | None, typer.Argument(help="The policy to compare with A. Default: A.")] = None,
+    what: Annotated[TimedCall, typer.Option(help="The call to time.")] = TimedCall.NEW_CHUNK,
+    batch: Annotated[int, typer.Option(min=1, help="How many robots ask at once.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-    device_b: Annotated[str | None, typer.Option(help="B's, where it is another.")] = None,
-    python: Annotated[Path | None, typer.Option(help="Of A's environment. Default: this one.")] = None,
-    python_b: Annotated[Path | None, typer.Option(help="Of B's. Default: this one.")] = None,
-    mode: Annotated[Mode, typer.Option(help="How A's networks are run.")] = Mode.EAGER,
-    mode_b: Annotated[Mode | None, typer.Option(help="B's, where it is another.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="Of a diffusion policy: DDIM-10, DDPM-100.")] = None,
-    sampler_b: Annotated[str | None, typer.Option(help="B's, where it is another.")] = None,
-    processed: Annotated[bool, typer.Option("--processed/--bare", help="With processing or without.")] = True,
-    threads: Annotated[int, typer.Option(min=1, help="Of torch on the CPU.")] = 1,
+    device_b: Annotated[str | None, typer.Option(help="B's device. Default: A's.")] = None,
+    python: Annotated[Path | None, typer.Option(help="A's python or venv. Default: this one.")] = None,
+    python_b: Annotated[Path | None, typer.Option(help="B's python or venv. Default: this one.")] = None,
+    mode: Annotated[Mode, typer.Option(help="How to run A's networks.")] = Mode.EAGER,
+    mode_b: Annotated[Mode | None, typer.Option(help="B's mode. Default: A's.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="A diffusion policy's: DDIM-10, DDPM-100.")] = None,
+    sampler_b: Annotated[str | None, typer.Option(help="B's sampler. Default: A's.")] = None,
+    processed: Annotated[bool, typer.Option("--processed/--bare", help="With or without processing.")] = True,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch on the CPU.")] = 1,
     margin: Annotated[float, typer.Option(help="Differences up to this share do not matter.")] = 0.05,
-    processes: Annotated[int, typer.Option(min=2, max=64, help="Of A, and of B.")] = 6,
+    processes: Annotated[int, typer.Option(min=2, max=64, help="Processes for each of A and B.")] = 6,
     budget: Annotated[float, typer.Option(min=1.0, help="Seconds of timing, at most.")] = 120.0,
     clock: Annotated[Clock, typer.Option(help="auto: processor on one CPU thread, else wall.")] = Clock.AUTO,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the order of the blocks.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the order of the blocks.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the result to this JSON file too.")] = None,
 ) -> None:
-    """Is B slower than A? Times both in turns, in several processes each, until the answer is clear.
+    """Is B slower than A? Time both in turns, in several processes each, until the answer is clear.
 
-    B is another checkpoint, or A on another device (--device-b), in another environment (--python-b), in
-    another mode or with another sampler.
+    B is another checkpoint, or A on another device (--device-b), in another Python environment (--python-b),
+    in another mode or with another sampler.
 
-    Exit status: 0 equivalent or faster, 1 slower, 6 inconclusive, 2 for input that cannot be used.
+    Exit status: 0 equivalent or faster, 1 slower, 6 inconclusive, 2 for unusable input.
     """
     try:
         from il_bench.latency.compare import Rule
@@ -84,7 +84,7 @@ def compare(
 
 
 def _python(given: Path | None, option: str) -> Path:
-    """The interpreter, also where its environment's folder is given. Not resolved: a venv's is a link."""
+    """The interpreter, given as such or as its environment's folder. A venv's is a link, left unresolved."""
     if given is None:
         return Path(sys.executable)
     path = given.expanduser().absolute()
@@ -96,7 +96,7 @@ def _python(given: Path | None, option: str) -> Path:
 
 @contextmanager
 def _bar(steps: int) -> "Iterator[OnRound]":
-    """Show the progress on a terminal; in a log it would tell nothing."""
+    """Show the progress on a terminal, not in a log."""
     if not sys.stderr.isatty():
         yield lambda last: None
         return
@@ -147,9 +147,9 @@ def _show(result: "ComparedPolicies") -> None:
 
 
 def verdict_line(found: "Comparison", *, is_last: bool) -> str:
-    """One sentence: the verdict, the ratio and its interval, and what to do where nothing is shown.
+    """One sentence: the verdict, the ratio and its interval, and what to do if it is inconclusive.
 
-    `is_last`: whether the last of all rounds ended it, and not the budget.
+    `is_last`: whether the last round ended the timing, and not the budget.
     """
     ratio = f"B's time is {found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}] of A's"
     said = f"{found.verdict}: {ratio} ({found.confidence:.0%} interval, margin {found.margin:.0%})"

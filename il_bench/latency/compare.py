@@ -5,9 +5,9 @@ their memory lies elsewhere, so caches and branch predictors collide elsewhere (
 STABILIZER, ASPLOS 2013; Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, ISMM 2013). So the unit
 is the process, a random effect, however many calls it makes.
 
-The machine changes within milliseconds, by far more than the difference in question. So blocks are short. A
-process of A and one of B take theirs one after the other, as a pair, and only the difference of the pair is
-used. In every round each process has another partner, so that the levels of all of them can be told apart.
+The machine changes within milliseconds, by far more than the difference in question. So blocks of calls are
+short: a process of A and one of B take theirs one after the other, and only the difference of this pair
+counts. In every round the processes have other partners, which tells the levels of all of them apart.
 """
 
 import math
@@ -22,16 +22,16 @@ from scipy import special
 
 from il_bench.errors import IlBenchError
 
-#: Standard deviation in log time between processes that run the same. It is assumed where a few happen to
-#: agree better; measured spreads lie at and above it.
+#: The least standard deviation in log time between processes that run the same, if a few happen to agree
+#: better. Measured spreads lie at and above it.
 PROCESS_SD = 0.005
-POLISHING = 20  # turns of the median polish; it changes little after a few
+POLISHING = 20  # iterations of the median polish; a few would do
 
 Array = NDArray[np.float64]
 
 
 class Speed(StrEnum):
-    """What is shown of B's speed, compared with A's."""
+    """The verdict on B's speed, compared with A's."""
 
     SLOWER = "slower"
     FASTER = "faster"
@@ -41,18 +41,14 @@ class Speed(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """When to say what.
+    """When to give which verdict.
 
-    Attributes:
-        margin: B within 1 / (1 + margin) and 1 + margin times A's time counts as equivalent.
-        alpha: how often, at most, two that take the same time are called slower or faster.
-        beta: how often, at most, two that are further apart than the margin are called equivalent; the
-            interval that is reported has confidence 1 - beta.
-        looks: numbers of rounds, ascending, after which the data are looked at. Each look spends an equal
-            share of the error rates (Bonferroni), so they hold wherever it stops.
-
-    Raises:
-        IlBenchError: a value out of its bounds, named.
+    margin: B is equivalent if it takes between 1 / (1 + margin) and 1 + margin times A's time.
+    alpha: how often, at most, contenders that take the same time are called slower or faster.
+    beta: how often, at most, contenders further apart than the margin are called equivalent; the reported
+        interval has confidence 1 - beta.
+    looks: after how many rounds the data are looked at, ascending. Each look spends an equal share of the
+        error rates (Bonferroni), so they hold wherever the comparison stops.
     """
 
     margin: float = 0.05
@@ -68,18 +64,17 @@ class Rule:
                     f"such as {getattr(Rule, name):g}"
                 )
         if not self.looks or self.looks[0] < 2 or list(self.looks) != sorted(set(self.looks)):
-            raise IlBenchError(f"looks: {self.looks} are no ascending numbers of rounds from 2 on")
+            raise IlBenchError(f"looks: {self.looks} are not ascending numbers of rounds from 2 on")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """B's time over A's: an estimate and its interval, which holds wherever the rule stopped.
+    """B's time over A's: an estimate and its interval, which holds wherever the comparison stopped.
 
-    Attributes:
-        processes: of A and of B. `rounds`: blocks of each process.
-        process_sd: spread between processes of A and of B in log time, noise that is left included.
-        noise: share of the interval's variance that more rounds would remove; the rest takes processes.
-        seconds: median time of a call of A and of B.
+    processes: of A and of B. rounds: blocks of each process.
+    process_sd: spread in log time between the processes of A and of B, including the noise that is left.
+    noise: share of the interval's variance that more rounds would remove; the rest needs more processes.
+    seconds: median time of a call of A and of B.
     """
 
     verdict: Speed
@@ -95,24 +90,19 @@ class Comparison:
     seconds: tuple[float, float]
 
 
-#: Seconds of each of some calls in a row, at least one, made by one process.
+#: Makes one process call at least once, and returns the seconds of each call.
 TimeBlock = Callable[[], Sequence[float]]
-#: Hears of each round: what the last look found, None before the first.
+#: Called after each round with the result of the last look, None before the first.
 OnRound = Callable[[Comparison | None], object]
 
 
 def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: float = 0.0) -> Comparison:
-    """What the blocks show, as one of the rule's looks.
+    """Compare the blocks, as one of the rule's looks.
 
-    Args:
-        a, b: (processes, rounds) seconds of a call, medians of blocks. Every process of both took its block
-            in every round.
-        paired: whether process i of A took its block beside `partner(i, round)` of B: what the machine did to
-            both is then taken out.
-        extra_sd: of a difference in log time that these data cannot show, such as between two runs.
-
-    Raises:
-        IlBenchError: fewer than two processes of A or B, or one of a pair is missing.
+    a, b: (processes, rounds) seconds of a call, the median of each block.
+    paired: whether process i of A took its block beside `partner(i, round)` of B. Then what the machine did
+        to both cancels out.
+    extra_sd: standard deviation of a difference in log time that these data cannot show, as between two runs.
     """
     if min(len(a), len(b)) < 2 or (paired and len(a) != len(b)):
         raise IlBenchError(
@@ -156,14 +146,14 @@ def judge(a: Array, b: Array, rule: Rule, *, paired: bool = True, extra_sd: floa
 
 
 def partner(process: int, number: int, processes: int) -> int:
-    """Which process of B is beside one of A in a round: within `processes` rounds, each of them once."""
+    """The process of B beside one of A in a round; within `processes` rounds, each process of B once."""
     return (process + number) % processes
 
 
 def _levels_of_pairs(a: Array, b: Array) -> tuple[list[Array], float]:
-    """The level of each process, from what the two of each pair differ by; and the noise (`_noise`).
+    """The level of each process, from the differences of the pairs, and the `_noise`.
 
-    A median polish (Tukey, Exploratory Data Analysis, 1977), so that a few disturbed blocks change nothing.
+    It is a median polish (Tukey, Exploratory Data Analysis, 1977): a few disturbed blocks change nothing.
     """
     n, rounds = a.shape
     partners = (np.arange(n)[:, None] + np.arange(rounds)) % n  # `partner`, of all at once
@@ -178,9 +168,9 @@ def _levels_of_pairs(a: Array, b: Array) -> tuple[list[Array], float]:
 
 
 def _noise(blocks: Array) -> float:
-    """Variance of the blocks' mean level that comes of blocks that differ within a process.
+    """The variance of the mean level that the spread of blocks within a process causes.
 
-    A median's variance is pi / 2 times a mean's; the blocks' spread is taken from their quartiles.
+    A median's variance is pi / 2 times a mean's. The spread is estimated from quartiles.
     """
     low, high = np.quantile(blocks, (0.25, 0.75), axis=1)
     return float(math.pi / 2 * (((high - low) / 1.349) ** 2).mean() / blocks.size)
@@ -198,14 +188,9 @@ def compare(
 ) -> Comparison:
     """Let all processes take blocks in turns, pair by pair, until the verdict is clear.
 
-    Args:
-        a, b: warm processes, two or more, as many of A as of B.
-        rng: of the order of the pairs in a round, and of who of a pair is first.
-        seconds: at most about so long; what is there then is the last look.
-        clock: seconds since whenever.
-
-    Raises:
-        IlBenchError: fewer than two processes of A or B, or unequally many; whatever a process says.
+    a, b: warm processes, as many of A as of B, two or more.
+    rng: draws the order of the pairs in a round, and of the two of each pair.
+    seconds: the most to spend, about; then comes the last look.
     """
     rounds: list[Array] = []
     start, found = clock(), None
@@ -224,11 +209,11 @@ def compare(
 
 
 def _round(a: Sequence[TimeBlock], b: Sequence[TimeBlock], number: int, rng: np.random.Generator) -> Array:
-    """(2, processes) medians of a block of each process."""
+    """Let each process take a block; return the medians, (2, processes), of A and of B."""
     medians = np.empty((2, len(a)))
     for first in rng.permutation(len(a)):
         second = partner(first, number, len(b))
-        for side in rng.permutation(2):
-            process, place = ((a[first], first), (b[second], second))[side]
-            medians[side, place] = np.median(process())
+        for contender in rng.permutation(2):
+            process, place = ((a[first], first), (b[second], second))[contender]
+            medians[contender, place] = np.median(process())
     return medians

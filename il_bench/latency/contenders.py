@@ -1,4 +1,4 @@
-"""Two contenders, A and B: each a call of a policy in some environment, timed in turns by warm processes."""
+"""Two contenders, A and B: each is a call of a policy, and warm processes time both in turns."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,19 +15,17 @@ from il_bench.latency.processes import HERE, Message, Worker, pin_together
 from il_bench.protocol import Mode, TimedCall
 
 PROCESSES = 6  # of each contender
-KEY = "contender"  # what workers call the one that they have loaded
+KEY = "contender"  # the workers' name for the one that they have loaded
 
 
 @dataclass(frozen=True)
 class Contender:
-    """What is timed.
+    """A call of a policy, and where it runs.
 
-    Attributes:
-        policy: as `load_policy` takes it. `device`: ``cpu``, ``cuda:N``, ``mps``.
-        what, batch, processed, mode: as `calls.policy_call` takes them.
-        sampler: of a diffusion policy, such as ``DDIM-10``; None: the checkpoint's.
-        threads: of torch, on the CPU.
-        python: the interpreter of the environment that runs it.
+    policy: as `load_policy` takes it. device: ``cpu``, ``cuda:N``, ``mps``.
+    what, batch, processed, mode: as `calls.policy_call` takes them.
+    sampler: a diffusion policy's, such as ``DDIM-10``; None for the checkpoint's own.
+    threads: torch's, on the CPU. python: the interpreter of the Python environment that runs it.
     """
 
     policy: str
@@ -42,22 +40,22 @@ class Contender:
 
     @property
     def clock(self) -> Literal["processor", "wall"]:
-        """``processor`` time where one thread of the CPU does the work, else ``wall``.
+        """``processor`` if one CPU thread does the work, else ``wall``.
 
-        Processor time leaves out that other programs had the core. But on several threads it adds up what
-        runs at once, and of a GPU's work it sees the launches only: there the machine has to be quiet.
+        Processor time leaves out the time that other programs had the core. But it adds up threads that run
+        at once, and sees only the launches of a GPU's work: there the machine has to be quiet.
         """
         return "processor" if self.device == "cpu" and self.threads == 1 else "wall"
 
     @property
     def request(self) -> Message:
-        """What a worker is asked to load: all fields but `python`."""
+        """The request that lets a worker load it: all fields but `python`."""
         return {name: value for name, value in vars(self).items() if name != "python"}
 
 
 @dataclass(frozen=True)
 class ComparedPolicies:
-    """A comparison and what was compared. `facts`: what each one's processes say of policy and machine."""
+    """A comparison, and what was compared. `facts`: what its processes say of policy and machine."""
 
     comparison: Comparison
     contenders: tuple[Contender, Contender]
@@ -79,10 +77,7 @@ def load(
     key: str = KEY,
     on_ready: Callable[[], object] = lambda: None,
 ) -> list[Message]:
-    """Let each worker load its contender, all at once, and call it `key`: the facts that each tells.
-
-    An IlBenchError where a policy, device or environment is not what it should be.
-    """
+    """Let each worker load its contender, all at once, under the name `key`; return each one's facts."""
     for worker, contender in zip(workers, contenders, strict=True):
         worker.send({"load": contender.request, "key": key})
     found = []
@@ -103,21 +98,17 @@ def compare_policies(
     seed: int | None = None,
     on_step: OnRound = lambda last: None,
 ) -> ComparedPolicies:
-    """Start processes of both and time them in turns.
+    """Start processes of both contenders, and time them in turns.
 
-    Args:
-        processes: of each.
-        seconds: of timing, at most about so long; starting comes before.
-        clock: ``processor`` or ``wall``; None: the one that is right for both.
-        seed: of the order of the blocks.
-        on_step: called for each process that is warm, and for each round with the last look.
-
-    Raises:
-        IlBenchError: one cannot be run; a value is out of its bounds.
+    processes: for each contender.
+    seconds: the most to spend on timing, about; starting the processes comes on top.
+    clock: ``processor`` or ``wall``; None for the one that suits both.
+    seed: of the order of the blocks.
+    on_step: called for each process that is warm, and for each round with the last look.
     """
     chosen = clock or (a.clock if a.clock == b.clock else "wall")
     if chosen == "processor" and {a.device, b.device} != {"cpu"}:
-        raise IlBenchError("clock: processor time does not see what a GPU does; use wall")
+        raise IlBenchError("clock: processor time does not see a GPU's work; use wall")
     each = [contender for contender in (a, b) for _ in range(processes)]
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(one.python, threads=one.threads)) for one in each]
@@ -127,6 +118,6 @@ def compare_policies(
         if chosen == "processor":
             pin_together(workers)
         timed = [partial(worker.time_block, KEY, chosen) for worker in workers]
-        sides, rng = (timed[:processes], timed[processes:]), np.random.default_rng(seed)
-        found = compare(*sides, rule, rng, seconds=seconds, on_round=on_step)
+        of_a, of_b, rng = timed[:processes], timed[processes:], np.random.default_rng(seed)
+        found = compare(of_a, of_b, rule, rng, seconds=seconds, on_round=on_step)
     return ComparedPolicies(found, (a, b), (facts[0], facts[processes]), chosen)

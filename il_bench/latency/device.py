@@ -1,4 +1,4 @@
-"""What a timer asks of a device: when it is done, how much memory it holds, and what state it is in."""
+"""The devices that calls run on: how to wait for one, its memory, its state."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ SLOWED_BY = {
     0x040: "hardware thermal slowdown",
     0x080: "hardware power brake",
 }
-#: Fields of `CudaDevice.state`, by nvidia-smi's fields.
+#: Fields of `CudaDevice.state`, and nvidia-smi's names of them.
 NUMBERS = {
     "clock_mhz": "clocks.sm",
     "max_clock_mhz": "clocks.max.sm",
@@ -36,7 +36,7 @@ Replay = Callable[[], object]
 
 
 class Device(ABC):
-    """Where calls run. `name`: as torch writes it, such as ``cuda:0``."""
+    """Where calls run. `name`: torch's, such as ``cuda:0``."""
 
     has_graphs = False  # whether `capture` works
 
@@ -50,14 +50,14 @@ class Device(ABC):
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Return when everything that was handed to the device is done."""
+        """Wait until the device has done all its work."""
 
     def event(self) -> Any:
-        """A mark for the device's queue, as `torch.cuda.Event`; None where the device has no clock."""
+        """A mark for the device's queue, like `torch.cuda.Event`; None if the device has no clock."""
         return None
 
     def waited_for(self, call: Callable[[], object]) -> Callable[[], object]:
-        """The call that returns only when the device is done with it."""
+        """A call that also waits until the device is done."""
 
         def wait() -> None:
             call()
@@ -66,37 +66,34 @@ class Device(ABC):
         return wait
 
     def call_memory_mb(self, call: Callable[[], object]) -> float | None:
-        """The most memory in MB (10^6 bytes) that one call holds beyond what was there, its result included.
-
-        None where it cannot be known.
-        """
+        """The most memory that one call adds, its result included, in MB (10^6 bytes); None if unknown."""
         return None
 
     def reset_peak_memory(self) -> None:  # noqa: B027  (there may be nothing to do)
-        """Start `peak_memory_mb` anew."""
+        """Restart `peak_memory_mb`."""
 
     def peak_memory_mb(self) -> float | None:
-        """The most memory that was held at once since the reset, MB, weights included; None: not counted."""
+        """The most memory in use at once since the reset, weights included, in MB; None if unknown."""
         return None
 
     def identity(self) -> Values:
-        """What must be equal for times to be compared: hardware, driver, arithmetic settings, threads."""
+        """What must be equal for times to be comparable: hardware, driver, arithmetic settings, threads."""
         return {"device": self.kind, "threads": torch.get_num_threads(), **arithmetic(self.kind)}
 
     def state(self) -> Values:
-        """What changes while it runs: clocks, throttling, load. Costs a few ms, so never inside a timing."""
+        """What changes while calls run: clocks, throttling, load. It takes some ms: never ask in a timing."""
         return {"load": round(os.getloadavg()[0], 2)} if hasattr(os, "getloadavg") else {}
 
     def capture(self, work: Callable[[], object]) -> tuple[object, Replay]:
-        """Record `work` once: what it returned, and a call that does the same again in the same memory.
+        """Record `work`; return its result, and a call that does it again in the same memory.
 
-        An IlBenchError where `work` does something that cannot be recorded.
+        Raises IlBenchError if `work` does something that cannot be recorded.
         """
         raise NotImplementedError(self.name)
 
 
 class CpuDevice(Device):
-    """The processor: a call that has returned is done."""
+    """The processor: calls return when they are done."""
 
     @override
     def synchronize(self) -> None:
@@ -108,11 +105,11 @@ class CpuDevice(Device):
 
     @override
     def call_memory_mb(self, call: Callable[[], object]) -> float | None:
-        # acc_events: without it torch warns that it forgets the events of earlier cycles; there are none.
+        # Without acc_events torch warns that it forgets the events of earlier cycles; there are none.
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
             call()
         events = profiled.profiler.kineto_results.events()
-        # One event each time torch takes memory, or gives it back.
+        # An event for each time that torch takes memory or gives it back.
         changes: Iterator[int] = (event.nbytes() for event in events if event.name() == "[memory]")
         return max(accumulate(changes, initial=0)) / 1e6
 
@@ -134,13 +131,13 @@ class MpsDevice(Device):
 
     @override
     def peak_memory_mb(self) -> float | None:
-        """What is held now, or at the reset, whichever is more: MPS counts no peak."""
+        """The memory in use now or at the reset, whichever is more: MPS records no peak."""
         self._peak = max(self._peak, torch.mps.current_allocated_memory())
         return self._peak / 1e6
 
 
 class CudaDevice(Device):
-    """An NVIDIA GPU: calls return before they are done."""
+    """An NVIDIA GPU: calls return before their work is done."""
 
     has_graphs = True
 
@@ -194,7 +191,7 @@ class CudaDevice(Device):
         beside = torch.cuda.Stream(self._index)
         beside.wait_stream(torch.cuda.current_stream(self._index))
         try:
-            with torch.cuda.stream(beside):  # libraries set themselves up in their first calls
+            with torch.cuda.stream(beside):  # in their first calls libraries set themselves up
                 for _ in range(3):
                     work()
             torch.cuda.current_stream(self._index).wait_stream(beside)
@@ -209,7 +206,7 @@ class CudaDevice(Device):
 
 
 def device_for(name: str) -> Device:
-    """The device that torch calls `name`; an IlBenchError where it calls none so."""
+    """The device that torch calls `name`; an IlBenchError if there is none."""
     try:
         kind = torch.device(name).type
     except RuntimeError:
@@ -221,7 +218,7 @@ def device_for(name: str) -> Device:
 
 
 def process_memory_mb() -> float | None:
-    """The most memory of the host that this process has held at once, MB; None where nothing counts it."""
+    """The peak memory of this process on the host, in MB; None if the system does not record it."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:  # not Linux
@@ -229,14 +226,14 @@ def process_memory_mb() -> float | None:
             import resource
         except ImportError:  # Windows
             return None
-        unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes there
+        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on a Mac
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024 / 1e6
 
 
 def slowed_by(reasons: int) -> str:
-    """What slows a GPU down, by NVML's bits, in words; ``nothing`` where none does."""
+    """What slows a GPU down, in words, from NVML's bits; ``nothing`` without any."""
     return ", ".join(word for bit, word in SLOWED_BY.items() if reasons & bit) or "nothing"
 
 

@@ -1,4 +1,4 @@
-"""How many floating-point operations one call takes: counted while it runs, not worked out from a formula."""
+"""Counts the floating-point operations of a call while it runs."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode, bmm_flop, sdpa_backward_fl
 
 aten = torch.ops.aten
 
-#: Operators with products inside that torch's counter passes over and that have no formula here.
+#: Operators that contain matrix products, but which torch's counter skips and FORMULAS lacks.
 OPAQUE = (
     "aten._cdist_forward",
     "aten._cudnn_rnn",
@@ -26,15 +26,13 @@ OPAQUE = (
 def count_flops(call: Callable[[], object]) -> int | None:
     """Run `call` once and count its floating-point operations; a multiplication and its addition are two.
 
-    Counted are matrix products, convolutions (with the padding they multiply) and attention, and nothing
-    else: no biases, activations, norms, softmax or sampling. None where the call uses an operator of OPAQUE.
-    The call must be eager: nothing is seen of what torch.compile fused or a CUDA graph replays, but the
-    products are the same.
-
-    Source: `torch.utils.flop_counter`, with FORMULAS for operators that it lacks.
+    Only matrix products, convolutions (with the padding they multiply) and attention count: no biases,
+    activations, norms, softmax or sampling. None if the call uses an operator of OPAQUE. The call must be
+    eager: what torch.compile has fused or a CUDA graph replays cannot be seen, though its products are the
+    same. The counter is `torch.utils.flop_counter`, with FORMULAS for operators that it lacks.
     """
     counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
-    # torch's fast path of MultiheadAttention and TransformerEncoderLayer would be one operator.
+    # In torch's fast path, MultiheadAttention and TransformerEncoderLayer are one operator.
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -46,7 +44,7 @@ def count_flops(call: Callable[[], object]) -> int | None:
 
 
 class _Seen(TorchDispatchMode):
-    """Notes which operators run; around a FlopCounterMode it sees what that has taken apart."""
+    """Records which operators run, after a FlopCounterMode inside it has taken them apart."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -58,7 +56,7 @@ class _Seen(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-#: Of shapes, as FlopCounterMode's `custom_mapping` wants them.
+#: Operations by the shapes of the arguments, for FlopCounterMode's `custom_mapping`.
 FORMULAS: dict[Any, Callable[..., int]] = {
     aten.mv: lambda matrix, vector, **_: bmm_flop((1, *matrix), (1, *vector, 1)),
     aten.addmv: lambda added, matrix, vector, **_: bmm_flop((1, *matrix), (1, *vector, 1)),

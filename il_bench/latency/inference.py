@@ -1,4 +1,4 @@
-"""Other ways to run the same policy: compiled, as CUDA graphs, or with another sampler of its diffusion."""
+"""Other ways to run a policy: compiled, as CUDA graphs, or with another diffusion sampler."""
 
 import copy
 import re
@@ -19,7 +19,7 @@ _SCHEDULERS = {"DDPM": DDPMScheduler, "DDIM": DDIMScheduler}
 
 
 def sampler_of(policy: LoadedPolicy) -> str | None:
-    """The sampler of a diffusion policy and its steps, such as ``DDIM-10``; None for other policies."""
+    """A diffusion policy's sampler and steps, such as ``DDIM-10``; None for other policies."""
     model: Any = getattr(policy.policy, "diffusion", None)
     for name, kind in _SCHEDULERS.items():
         if isinstance(getattr(model, "noise_scheduler", None), kind):
@@ -28,19 +28,16 @@ def sampler_of(policy: LoadedPolicy) -> str | None:
 
 
 def with_sampler(policy: LoadedPolicy, sampler: str) -> LoadedPolicy:
-    """A copy of a diffusion policy that denoises by `sampler`, ``DDPM-N`` or ``DDIM-N``, in N steps.
+    """A copy of a diffusion policy with another `sampler`, ``DDPM-N`` or ``DDIM-N``, with N steps.
 
-    Weights and noise schedule stay. LeRobot's way to the same is ``noise_scheduler_type`` and
-    ``num_inference_steps`` in config.json.
-
-    Raises:
-        IlBenchError: no such sampler, more steps than the schedule has, or no diffusion policy.
+    Weights and noise schedule stay. In config.json, ``noise_scheduler_type`` and ``num_inference_steps`` do
+    the same.
     """
     found = re.fullmatch(r"(DDPM|DDIM)-([1-9]\d*)", sampler)
     if found is None:
         raise IlBenchError(f"sampler: {sampler!r} is unknown; use DDPM-N or DDIM-N, for example DDIM-10")
     if sampler_of(policy) is None:
-        raise IlBenchError(f"sampler: {policy.name} is no diffusion policy; leave {sampler} out")
+        raise IlBenchError(f"sampler: {policy.name} is not a diffusion policy; leave {sampler} out")
     model: Any = policy.policy.diffusion
     most, steps = int(model.noise_scheduler.config.num_train_timesteps), int(found[2])
     if steps > most:
@@ -52,17 +49,13 @@ def with_sampler(policy: LoadedPolicy, sampler: str) -> LoadedPolicy:
 
 
 def in_mode(policy: LoadedPolicy, mode: str, device: Device, seen: dict[str, Tensor]) -> LoadedPolicy:
-    """The policy for ``eager``, else a copy whose `networks` are compiled or recorded.
+    """Return the policy itself for ``eager``, else a copy whose `networks` are compiled or recorded.
 
-    ``compile``: torch.compile's defaults, shapes fixed. ``cuda graph``: kernels as in eager, launched at once
-    as one graph for each network and shape of its inputs. What lies between networks, and the processing,
-    stays as it is: of diffusion's denoising it is the U-Net alone. Both modes pay in their first call.
+    ``compile``: torch.compile's defaults, with fixed shapes. ``cuda graph``: eager's kernels, launched at
+    once as one graph for each network and shape of its inputs. The processing and the code between networks
+    stay as they are: of diffusion's denoising, only the U-Net changes. Both modes work in the first call.
 
-    Args:
-        seen: raw observations that the policy can act on.
-
-    Raises:
-        IlBenchError: no such mode, the device has no graphs, or the policy has no network.
+    seen: raw observations that the policy can act on.
     """
     if mode not in Mode:
         raise IlBenchError(f"latency: unknown mode {mode!r}; use one of {', '.join(Mode)}")
@@ -82,7 +75,7 @@ def in_mode(policy: LoadedPolicy, mode: str, device: Device, seen: dict[str, Ten
 
 
 def networks(policy: LoadedPolicy, seen: dict[str, Tensor]) -> list[nn.Module]:
-    """The outermost modules that a prediction from `seen` calls, in the order of their first calls."""
+    """The outermost modules that a prediction from `seen` calls, in the order of the first calls."""
     found: dict[nn.Module, None] = {}
     depth = 0
 
@@ -110,9 +103,9 @@ def networks(policy: LoadedPolicy, seen: dict[str, Tensor]) -> list[nn.Module]:
 
 
 class Recorded:
-    """A network's forward, recorded once for each shape of its inputs and replayed after that.
+    """A network's forward, recorded once for each shape of its inputs, and replayed from then on.
 
-    Inputs may be any nesting of tensors and plain values. What comes back is a copy: the next replay writes
+    Inputs may be any nesting of tensors and plain values. The result is a copy, since the next replay writes
     into the same memory.
     """
 

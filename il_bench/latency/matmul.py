@@ -1,4 +1,4 @@
-"""How fast the machine multiplies matrices, and how long a call would take if it did nothing else."""
+"""How fast a device multiplies matrices: the floor of a call that does nothing else."""
 
 import statistics
 import time
@@ -11,12 +11,12 @@ import torch
 from il_bench.latency.device import Device
 from il_bench.latency.turns import Call, Clock, TimedBeside, Turns, seconds_of
 
-#: Rows of the square matrices that are tried, by kind of device: what fits a core's caches, or fills a GPU.
+#: Rows of the square matrices to try, by kind of device: they fit a core's caches, or fill a GPU.
 SIZES = {"cpu": (256, 512, 1024), "cuda": (2048, 4096, 8192), "mps": (1024, 2048, 4096)}
 TRIALS = 5  # of each size, after one that warms up
-AS_GOOD = 0.95  # of the best rate: a smaller size that reaches it is taken, for its turns are shorter
+AS_GOOD = 0.95  # a smaller size that reaches this share of the best rate is better: its turns are shorter
 TURNS = 15  # at most, spread over the calls that are timed beside the products
-FEWEST_BETWEEN = 4  # calls between turns: most of them then follow no product, and so does their median
+FEWEST_BETWEEN = 4  # calls between turns: then most calls, and their median, do not come after a product
 IN_A_TURN = 3  # products
 
 _best: dict[tuple[Any, ...], int] = {}
@@ -25,13 +25,11 @@ _best: dict[tuple[Any, ...], int] = {}
 class MatrixProducts(TimedBeside):
     """Products of two square matrices, timed in turns with a call on the same device, dtype and threads.
 
-    Of the SIZES it takes the smallest that is AS_GOOD as the fastest, found once in a process for each number
-    of threads. The process's settings, such as TF32, are the call's too. But cuDNN's convolutions have their
-    own and use TF32 by default: on such a GPU a floor of convolutions can be too high.
+    The size is the smallest of SIZES that is AS_GOOD as the fastest; a process finds it once for each number
+    of threads. Settings such as TF32 hold for products and call alike. But cuDNN's convolutions have settings
+    of their own, and use TF32 by default: on such a GPU the floor of convolutions can be too high.
 
-    Args:
-        clock: seconds since whenever.
-        product: makes the call that multiplies two n x n matrices; default torch's.
+    product: makes the call that multiplies two n x n matrices; default: torch's.
     """
 
     def __init__(
@@ -58,24 +56,24 @@ class MatrixProducts(TimedBeside):
         self.call()
 
     def between(self, prepare: Call, call: Call, *, calls: int) -> Turns:
-        """What to run before each of `calls` timed calls instead of `prepare`: TURNS turns, and `prepare`."""
+        """What to run before each of `calls` timed calls: `prepare`, and TURNS times the products."""
         return Turns(call, [self], prepare=prepare, every=max(FEWEST_BETWEEN, calls // TURNS))
 
     @property
     def flops_per_second(self) -> float:
-        """Operations a second, by the median of its turns; takes one if there was none."""
+        """Operations a second, from the median of the turns; takes one if there was none."""
         if not self.seconds:
             self.turn()
         return operations(self.size) / statistics.median(self.seconds)
 
 
 def operations(n: int) -> int:
-    """Floating-point operations of one product of n x n matrices."""
+    """The floating-point operations of one product of n x n matrices."""
     return 2 * n**3
 
 
 def dtype_of(policy: object) -> torch.dtype:
-    """The floating-point type of most of a network's parameters; torch's default for what has none."""
+    """The floating-point type of most of a network's parameters; torch's default without any."""
     sizes: Counter[torch.dtype] = Counter()
     for parameter in policy.parameters() if isinstance(policy, torch.nn.Module) else ():
         if parameter.is_floating_point():

@@ -1,4 +1,4 @@
-"""Time a call again and again: the first call apart, then warm-up, then the samples that are reported."""
+"""Times a call repeatedly: the first call, then warm-up, then the samples that are reported."""
 
 import statistics
 import time
@@ -11,22 +11,22 @@ from il_bench.errors import IlBenchError
 from il_bench.latency.device import Device
 from il_bench.latency.turns import Call, Clock
 
-COVERAGE = 0.95  # of an order statistics' interval around a percentile
-WINDOW = 5  # calls whose median is compared with that of the WINDOW before
+COVERAGE = 0.95  # of the order statistics' interval around a percentile
+WINDOW = 5  # calls whose median is compared with the median of the WINDOW before
 DRIFT = 0.05  # by how much the two may differ
 FEWEST, MOST = 6, 2_000  # calls: fewer give no percentile at all (see `enough`)
 WARM_UP = 1 / 3  # of the seconds of timed calls, at most
 CROSS_CHECKS = 7
-#: How much of the device's own time a clock must have seen. It also sees what the host does, so 1 or more.
+#: The share of the device's own time that a clock must see. With the host's work it should see 1 or more.
 SEEN = 0.95
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What happened before the samples.
+    """The calls before the samples.
 
-    first_s: seconds of the first call. times: of those after it. stable: whether they were `settled` before
-    the time ran out. cycle_s: seconds from call to call, preparation included.
+    first_s: seconds of the first call. times: seconds of the others. stable: whether these `settled` in time.
+    cycle_s: seconds from call to call, preparation included.
     """
 
     first_s: float
@@ -37,7 +37,7 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class Samples:
-    """Seconds that one call took each time, and what preceded them.
+    """The seconds of each call, and the warm-up before them.
 
     event_ratio: see `MeasuredCall.cross_check`. cpu_s: processor seconds of this process during all calls.
     """
@@ -54,38 +54,36 @@ class Samples:
 
     @property
     def cpu_share(self) -> float | None:
-        """Processor time over wall time. Below 1, other processes or a device took the rest."""
+        """Processor time over wall time; the rest of 1 went to other processes or to waiting for a device."""
         return None if self.cpu_s is None or not sum(self.times) else self.cpu_s / sum(self.times)
 
     def percentile(self, q: float) -> float | None:
-        """The q-quantile of the times in seconds; None where there are too few of them (see `enough`)."""
+        """The q-quantile of the times in seconds; None if there are too few (see `enough`)."""
         return float(np.quantile(self.times, q)) if enough(self.n, q) else None
 
     @property
     def jitter(self) -> float | None:
-        """Interquartile range over median, no unit; None where there are too few times for quartiles."""
+        """Interquartile range over median; None if there are too few times for quartiles."""
         low, middle, high = (self.percentile(q) for q in (0.25, 0.5, 0.75))
         return (high - low) / middle if low is not None and high is not None and middle else None
 
 
 def enough(n: int, q: float) -> bool:
-    """Whether n independent samples bound their distribution's q-quantile at all.
+    """Whether n independent samples are enough for their distribution's q-quantile.
 
     The interval from the smallest to the largest misses it with probability q^n + (1 - q)^n (David and
-    Nagaraja, Order Statistics, 3rd edition, section 7.1). A percentile is printed where that is at most 5 %:
-    the median from 6 samples on, quartiles from 11, p90 from 29, p99 from 299. Successive calls are not quite
-    independent, so this is the least that can be asked.
+    Nagaraja, Order Statistics, 3rd edition, section 7.1). That must be at most 5 %: so the median needs 6
+    samples, quartiles 11, p90 29 and p99 299. Successive calls are not quite independent, so this is the
+    least to ask for.
     """
     return n > 0 and q**n + (1.0 - q) ** n <= 1.0 - COVERAGE
 
 
 class MeasuredCall:
-    """A call that any timer can be put around: `ready()` before it, `timed()` inside it.
+    """A call for any timer: run `ready()` before timing, and time `timed()`.
 
-    Args:
-        prepare: runs untimed before each call.
-        clock: seconds of wall time.
-        cpu_clock: processor seconds of this process; `cpu_s` is what passed inside `timed`, summed.
+    prepare: runs before each call, untimed. clock: wall time in seconds.
+    cpu_clock: processor seconds of this process; `cpu_s` sums those inside `timed`.
     """
 
     def __init__(
@@ -102,7 +100,7 @@ class MeasuredCall:
         self.cpu_s = 0.0
 
     def ready(self) -> None:
-        """Prepare the call and wait for the device, so that no earlier work is counted."""
+        """Prepare the call and wait for the device, so that earlier work does not count."""
         self._prepare()
         self._device.synchronize()
 
@@ -115,14 +113,14 @@ class MeasuredCall:
         return result
 
     def once(self) -> float:
-        """Seconds of one call."""
+        """Call once; return its seconds."""
         self.ready()
         start = self._clock()
         self.timed()
         return self._clock() - start
 
     def warm_up(self, seconds: float) -> WarmUp:
-        """Time the first call, then one or more until they are `settled` or `seconds` are over."""
+        """Time the first call, then others until they have `settled` or `seconds` are over."""
         first = self.once()
         times: list[float] = []
         start = self._clock()
@@ -133,12 +131,10 @@ class MeasuredCall:
         return WarmUp(first, tuple(times), stable, cycle_s=(self._clock() - start) / len(times))
 
     def cross_check(self) -> float | None:
-        """The device's own time of a call over the clock's, median of a few; None without a device clock.
+        """The device's own time of a call over the clock's, a median; None without a device clock.
 
-        Near 1 the device is what the call waits for, near 0 the host is. Above 1 the clock did not wait.
-
-        Raises:
-            IlBenchError: the clock saw less than SEEN of the device's time.
+        Near 1, the call waits for the device; near 0, for the host. Above 1, the clock did not wait for the
+        device; if it saw less than SEEN of the device's time, that is an IlBenchError.
         """
         ratios = []
         for _ in range(CROSS_CHECKS):
@@ -155,14 +151,14 @@ class MeasuredCall:
         ratio: float = statistics.median(ratios)
         if ratio * SEEN > 1.0:
             raise IlBenchError(
-                f"timing on {self._device.name}: the clock saw 1/{ratio:.3g} of the time that the device's "
-                "own shows; it does not wait for the device or is no wall clock (leave --benchmark-timer out)"
+                f"timing on {self._device.name}: the clock saw 1/{ratio:.3g} of the device's own time; it "
+                "does not wait for the device, or is not a wall clock (leave --benchmark-timer out)"
             )
         return ratio
 
 
 def settled(times: Sequence[float]) -> bool:
-    """Whether the median of the last WINDOW times is within DRIFT of that of the WINDOW before."""
+    """Whether the median of the last WINDOW times is within DRIFT of the median of the WINDOW before."""
     if len(times) < 2 * WINDOW:
         return False
     before, now = statistics.median(times[-2 * WINDOW : -WINDOW]), statistics.median(times[-WINDOW:])
@@ -170,7 +166,7 @@ def settled(times: Sequence[float]) -> bool:
 
 
 def rounds(warm: WarmUp, seconds: float) -> int:
-    """How many calls take about `seconds`, preparations included; FEWEST at least, MOST at most."""
+    """How many calls take about `seconds`, preparation included, between FEWEST and MOST."""
     possible = MOST if warm.cycle_s <= 0.0 else int(seconds / warm.cycle_s)
     return max(FEWEST, min(MOST, possible))
 
@@ -184,15 +180,10 @@ def measure(
     seconds: float = 1.0,
     take: Callable[[MeasuredCall, int], Sequence[float]] | None = None,
 ) -> Samples:
-    """Time a call: once, until warm, then about `seconds` long, waiting for the device around each call.
+    """Time a call: once, until it is warm, then for about `seconds`, preparation included.
 
-    Args:
-        prepare, clock: see `MeasuredCall`.
-        seconds: of timed calls and what is prepared between them.
-        take: times so many calls and returns the seconds of each, as pytest-benchmark does; None: by `clock`.
-
-    Raises:
-        IlBenchError: the device's own clock says that `clock` does not wait for it.
+    prepare, clock: see `MeasuredCall`.
+    take: times a number of calls and returns the seconds of each, as pytest-benchmark does; default: `clock`.
     """
     work = MeasuredCall(call, device, prepare, clock=clock)
     warm = work.warm_up(WARM_UP * seconds)

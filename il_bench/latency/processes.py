@@ -1,4 +1,4 @@
-"""Warm processes that time calls, perhaps by another environment's python, and the core they run on."""
+"""Warm processes that time calls, perhaps with another environment's Python, and the core they run on."""
 
 import contextlib
 import json
@@ -16,9 +16,9 @@ from typing import Any, Self
 from il_bench.errors import IlBenchError
 from il_bench.latency.worker import PROTOCOL
 
-ANSWER_SECONDS = 900.0  # a machine may be too busy to answer; after that long the process counts as stuck
-BLOCK_SECONDS = 0.001  # short: the machine is another one some milliseconds later
-HERE = Path(sys.executable)  # this environment's python
+ANSWER_SECONDS = 900.0  # a busy machine may be slow to answer; after so long the process counts as stuck
+BLOCK_SECONDS = 0.001  # short, because the machine changes within milliseconds
+HERE = Path(sys.executable)  # this environment's Python
 CORE_TRIALS = 15
 ADDITIONS = 4000  # in each trial of a core: a fraction of a millisecond
 
@@ -26,14 +26,12 @@ Message = dict[str, Any]
 
 
 class Worker:
-    """A process of `worker`, to which requests and answers go line by line over pipes; a context ends it.
+    """A process that runs the module `worker`; requests and answers are lines on its pipes.
 
-    It is started at once; `greeting` says whether that worked.
+    It starts at once, `greeting` checks that it did, and leaving its context ends it.
 
-    Args:
-        python: the interpreter of an environment in which il_bench is installed.
-        command: what to start in the place of our worker.
-        threads: of the libraries under torch.
+    python: an interpreter for which il_bench is installed. threads: of the libraries under torch.
+    command: what to start instead of our worker.
     """
 
     def __init__(
@@ -42,11 +40,11 @@ class Worker:
         self._python, self._rest = python, b""
         environment = os.environ | {"SDL_VIDEODRIVER": "dummy"}
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-        if python != HERE:  # what these name belongs to this environment
+        if python != HERE:  # these variables describe this environment
             for name in ("PYTHONPATH", "PYTHONHOME"):
                 environment.pop(name, None)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
-        # -P: a checkout in the current folder is not the environment's il_bench.
+        # -P: import the environment's il_bench, not a checkout in the current folder.
         started = command or (str(python), "-P", "-W", "ignore", "-m", "il_bench.latency.worker")
         try:
             self._process = subprocess.Popen(
@@ -67,38 +65,30 @@ class Worker:
     def send(self, request: Mapping[str, Any]) -> None:
         """Hand over a request."""
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # the process is gone: `receive` says why
+        with contextlib.suppress(OSError):  # the process has ended: `receive` says why
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
 
     def receive(self, seconds: float = ANSWER_SECONDS) -> Message:
-        """The next answer.
-
-        Raises:
-            IlBenchError: the worker refuses, has ended, says something else, or takes longer than `seconds`.
-        """
+        """Return the next answer; an IlBenchError if the worker refuses, has ended, or takes too long."""
         line, answer = self._line(seconds), None
         with contextlib.suppress(ValueError):
             answer = json.loads(line)
         if not isinstance(answer, dict):
             raise IlBenchError(
-                f"{self._python}: its process answers {line[:80]!r}, which is no answer of il_bench's"
+                f"{self._python}: its process answers {line[:80]!r}, which is not il_bench's protocol"
             )
         if "error" in answer:
             raise IlBenchError(str(answer["error"]))
         return answer
 
     def greeting(self) -> Message:
-        """Wait until it is there.
-
-        Raises:
-            IlBenchError: it ended, or its il_bench has another protocol than ours.
-        """
+        """Wait until the process is ready; an IlBenchError if its il_bench speaks another protocol."""
         answer = self.receive()
         if answer.get("protocol") != PROTOCOL:
             raise IlBenchError(
                 f"{self._python}: its il_bench {answer.get('il_bench', '(unknown)')} speaks protocol "
-                f"{answer.get('protocol')!r} and ours {PROTOCOL}; install versions nearer to each other"
+                f"{answer.get('protocol')!r}, ours speaks {PROTOCOL}; install versions nearer to each other"
             )
         return answer
 
@@ -108,7 +98,7 @@ class Worker:
         return self.receive()
 
     def time_block(self, key: str, clock: str, *, stretch: float = 1.0) -> list[float]:
-        """Seconds of each call of a block of what was loaded as `key`, each `stretch` times as long."""
+        """Time a block of calls loaded as `key`, each made `stretch` times as long; return their seconds."""
         request = {"block": key, "clock": clock, "seconds": BLOCK_SECONDS, "stretch": stretch}
         return self.ask(request)["seconds"]  # type: ignore[no-any-return]
 
@@ -135,14 +125,14 @@ class Worker:
         last = said.splitlines()[-1].strip() if said else "it said nothing"
         if "No module named" in last and "il_bench" in last:
             return (
-                f"its environment has no il_bench that can be timed ({last}); install this version there, "
+                f"its environment lacks an il_bench that can be timed ({last}); install this version there, "
                 f"for example {self._python} -m pip install il-bench"
             )
         if status < 0:
             name = signal.Signals(-status).name
-            hint = "; was there memory enough? Try fewer processes" if name == "SIGKILL" else f" ({last})"
-            return f"a process that was timing was ended by {name}{hint}"
-        return f"a process that was timing ended with status {status}: {last}"
+            hint = "; was there enough memory? Try fewer processes" if name == "SIGKILL" else f" ({last})"
+            return f"a timing process was ended by {name}{hint}"
+        return f"a timing process ended with status {status}: {last}"
 
     def close(self) -> None:
         """End the process."""
@@ -150,7 +140,7 @@ class Worker:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
             if pipe is not None:
-                with contextlib.suppress(OSError):  # what was not read any more
+                with contextlib.suppress(OSError):  # some of it was never read
                     pipe.close()
 
     def __enter__(self) -> Self:
@@ -161,21 +151,21 @@ class Worker:
 
 
 def pin_together(workers: Sequence[Worker]) -> None:
-    """Put the main threads of all of them on one core, the quietest, where the system lets us choose.
+    """Put the main threads of all workers on the quietest core, if the system lets us choose.
 
-    For what is timed on one thread in processor time, in turns: whatever happens to the core happens to all.
+    For calls on one thread, timed in turns in processor time: whatever happens to the core happens to all.
     """
     if (core := quietest_core()) is None:
         return
     for worker in workers:
-        with contextlib.suppress(ProcessLookupError):  # why it ended is said when it is asked
+        with contextlib.suppress(ProcessLookupError):  # it has ended: its next answer says why
             os.sched_setaffinity(worker.pid, {core})
 
 
 def quietest_core(clock: Callable[[], float] = time.perf_counter) -> int | None:
-    """The core, of those allowed to us, that does a piece of work soonest; None where it cannot be chosen.
+    """The core that does a piece of work fastest, of those we may use; None except on Linux.
 
-    Wall time, so that a core that somebody else works on counts as slow. Only Linux lets a process choose.
+    It goes by wall time, so that a core that somebody else uses counts as slow.
     """
     if not hasattr(os, "sched_setaffinity"):
         return None

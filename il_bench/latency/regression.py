@@ -1,10 +1,10 @@
-"""Did a policy become slower since a stored run? Sharper than a threshold, blunter than taking turns.
+"""Has a policy become slower since a stored run? Sharper than a threshold, blunter than taking turns.
 
-Two runs see different machines even where the fingerprint is the same: another neighbour, another clock rate.
-So each process also times a fixed piece of work between the blocks, the yardstick, and what is compared is
-time in units of it. That takes most of a drift out. But a busy machine slows one kind of work more than
-another, so the interval is widened by how wrong the correction may be. A machine whose yardstick moved by
-more than SAME_SPEED is not in the state that it was in, and gates nothing.
+Even with the same fingerprint, two runs see different machines: other neighbours, another clock rate. So each
+process also times a fixed piece of work between its blocks, the yardstick, and times are compared in units of
+it. That removes most of a drift. But a busy machine slows some work more than other work, so the interval is
+widened by how wrong the correction may be. A machine whose yardstick changed by more than SAME_SPEED is too
+different, and gates nothing.
 """
 
 import math
@@ -25,22 +25,22 @@ from il_bench.machine import differences
 from il_bench.report import schema
 
 ROUNDS = 64
-#: Standard deviation in log time between runs of the same thing on one machine, beyond what processes show
-#: and the yardstick takes out. Two runs cannot show it. So it is assumed: in 12 runs on a busy machine it was
-#: 0.041 (bc) and 0.036 (act).
+#: Standard deviation in log time between runs of the same call on one machine, beyond what processes show and
+#: the yardstick removes. Two runs cannot show it, so it is assumed: 12 runs on a busy machine had 0.041 (bc)
+#: and 0.036 (act).
 RUN_SD = 0.04
-#: Share of the yardstick's own change by which the correction may be wrong, as a standard deviation.
+#: How wrong the correction may be, as a standard deviation, in shares of the yardstick's own change.
 CORRECTION_SD = 0.5
 SAME_SPEED = 0.10  # in log time
 RULE = Rule(margin=0.20, looks=(ROUNDS,))
-YARDSTICK = "yardstick"  # what workers call it
-#: Times a contender, which the report calls by a name, in warm processes: its row, not compared yet.
+YARDSTICK = "yardstick"  # the workers' name for it
+#: Takes a name for the report and a contender, times it in warm processes, and returns its row.
 Stopwatch = Callable[[str, Contender], schema.Stored]
 
 
 @contextmanager
 def stopwatch() -> Iterator[Stopwatch]:
-    """Start the processes, which all contenders share, and end them."""
+    """Start the processes that all contenders share, and end them afterwards."""
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker()) for _ in range(PROCESSES)]
         for worker in workers:
@@ -52,7 +52,7 @@ def stopwatch() -> Iterator[Stopwatch]:
 def time_beside_yardstick(
     workers: Sequence[Worker], rng: np.random.Generator, name: str, contender: Contender
 ) -> schema.Stored:
-    """Time a contender, block by block beside the yardstick; IlBenchError where it cannot be timed."""
+    """Time a contender, block by block beside the yardstick; return its row, not compared yet."""
     facts = load(workers, [contender] * len(workers), name)[0]
     keys = (YARDSTICK, name) if contender.clock == "processor" else (name,)
     medians: dict[str, list[list[float]]] = {key: [[] for _ in workers] for key in keys}
@@ -80,22 +80,22 @@ def time_beside_yardstick(
 
 
 def find(path: Path, now: schema.Stored) -> schema.Stored:
-    """The row of a stored run that is about the same call as `now`; an IlBenchError where there is none."""
+    """The row of a stored run for the same call as `now`; an IlBenchError if there is none."""
     rows, same_call = schema.load(path).comparisons, attrgetter("policy", "what", "batch", "device")
     for row in rows:
         if same_call(row) == same_call(now):
             return row
     kept = ", ".join(f"{row.policy} on {row.device}" for row in rows) or "nothing"
     raise IlBenchError(
-        f"--il-compare: {path} keeps {kept}, and no times of {now.policy} on {now.device}; make it with "
+        f"--il-compare: {path} keeps {kept}, but no times of {now.policy} on {now.device}; make it with "
         "--benchmark --il-keep-blocks"
     )
 
 
 def against(then: schema.Stored, now: schema.Stored, path: Path) -> schema.Stored:
-    """`now` with its verdict against `then`, which gates only where machine and clock are the same.
+    """`now` with its verdict against `then`, which gates only if machine and clock are the same.
 
-    What is compared is time in units of the yardstick where both have one.
+    Times are compared in units of the yardstick if both rows have one.
     """
     differs = differences(*({**row.machine, "clock": row.clock} for row in (then, now)))
     moved = 0.0  # log of the yardstick's time over what it was
@@ -114,7 +114,7 @@ def against(then: schema.Stored, now: schema.Stored, path: Path) -> schema.Store
 
 
 def problem(row: schema.Stored) -> str | None:
-    """The sentence that fails a run; None where it passes."""
+    """The sentence that fails the run, or None."""
     if row.verdict != Speed.SLOWER or not row.gate or row.ratio is None:
         return None
     return (

@@ -1,17 +1,17 @@
-"""Time several calls in turns, so that all of them see the same moments of the machine."""
+"""Times several calls in turns, so that all see the same moments of the machine."""
 
 from collections.abc import Callable, Sequence
 
 from il_bench.latency.device import Device
 
-COLD_BELOW = 0.01  # s: no cache decides how long a longer call takes
+COLD_BELOW = 0.01  # s; how long a longer call takes does not depend on cold caches
 
 Call = Callable[[], object]
-Clock = Callable[[], float]  # seconds since whenever
+Clock = Callable[[], float]  # seconds since any moment
 
 
 def seconds_of(call: Call, device: Device, clock: Clock) -> float:
-    """How long a call takes, until the device is done; earlier work of the device is not counted."""
+    """How long a call takes until the device is done; the device's earlier work does not count."""
     device.synchronize()
     start = clock()
     call()
@@ -20,7 +20,7 @@ def seconds_of(call: Call, device: Device, clock: Clock) -> float:
 
 
 class TimedBeside:
-    """A call that is timed beside another one: `times` in a row at each turn. `seconds`: all of them."""
+    """A call that is timed beside another one, `times` in a row at each turn; `seconds` holds all times."""
 
     def __init__(self, call: Call, device: Device, clock: Clock, *, times: int = 1) -> None:
         self.call, self.device, self.clock = call, device, clock
@@ -28,22 +28,21 @@ class TimedBeside:
         self._times = times
 
     def turn(self, *, warm: bool = False) -> None:
-        """Time it, where `warm` after one call that does not count; several in a row warm themselves."""
+        """Time the call, if `warm` after one that does not count; several in a row warm each other."""
         if warm and self._times == 1:
             self.call()
         self.seconds += [seconds_of(self.call, self.device, self.clock) for _ in range(self._times)]
 
 
 class Turns:
-    """Runs before each round of a call that somebody else times; every so many rounds the others get a turn.
+    """Gives other calls their turns between the rounds of a main call, which somebody else times.
 
-    What another call left in the caches must not count. So each call runs once untimed before its own
-    measurement, until the main call turns out to take so long that no cache decides.
+    Run it before each round. What one call leaves in the caches must not change another's time. So each call
+    runs once untimed before it is timed, unless the main call takes too long for caches to matter.
 
-    Args:
-        call: what somebody else times. prepare: brings everything into the state that it starts from.
-        every: rounds between turns.
-        cold_below: seconds from which on `call` takes long; 0 and inf where that is known beforehand.
+    call: the main call. prepare: brings everything into its state before the call.
+    every: rounds between turns. cold_below: seconds of `call` from which caches do not matter; 0 and inf say
+        so beforehand.
     """
 
     def __init__(

@@ -1,16 +1,16 @@
-"""The process that times: reads requests, one JSON object a line, and answers each with one.
+"""The process that times: it reads requests, one JSON object a line, and answers each with another.
 
-Started as ``python -P -m il_bench.latency.worker`` by `processes`, perhaps by another environment's python:
-what it imports is what is installed there. Requests and answers are these; `key` is any name.
+`processes` starts it as ``python -P -m il_bench.latency.worker``, perhaps with another environment's Python;
+it imports what is installed there. These are the requests and answers; `key` is any name.
 
     (at the start)                          {"protocol": 1, "il_bench": "0.1.0"}
     {"load": POLICY, "key": ..}             {"loaded": key, "facts": {"machine": {..}, "versions": {..}, ..}}
     {"block": key, "clock": .., "seconds": .., "stretch": ..} {"seconds": [..]}
     {"first_calls": spec, "device": ..}     {"load_s": .., "first_call_s": .., ..}
-    (what goes wrong by bad input)          {"error": "one sentence"}
+    (any request with bad input)            {"error": "one sentence"}
 
-POLICY is what `contenders.Contender.request` gives. The process ends when its input ends, so that it never
-outlives the process that started it.
+POLICY is a `contenders.Contender.request`. The process ends when its input ends, so that it never outlives
+the process that started it.
 """
 
 import json
@@ -35,10 +35,10 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class LoadedCall:
-    """A call that a worker has loaded, and what comes untimed before it.
+    """A call that a worker has loaded, and its untimed preparation.
 
-    call: returns when the device is done. steps: control steps that one call serves. facts: what is called,
-    and what the machine looks like to it.
+    call: returns when the device is done. steps: control steps that one call serves. facts: about the policy
+    and the machine.
     """
 
     prepare: Callable[[], object]
@@ -75,10 +75,10 @@ def serve(requests: TextIO, answers: TextIO, load: Callable[[Message], LoadedCal
 def block(
     loaded: LoadedCall, request: Mapping[str, Any], clocks: Mapping[str, Callable[[], float]] = CLOCKS
 ) -> list[float]:
-    """Seconds of a call, again and again until they add up to those of the request; at least one.
+    """Call until the seconds add up to those of the request; return the seconds of each call, at least one.
 
-    One call before them does not count: other processes ran in between and took the caches. A call that alone
-    fills the block counts at once, for caches do not matter to it. `stretch`: see `once`.
+    A first call does not count, since other processes have used the caches meanwhile. It does count if it
+    fills the block alone, for then caches do not matter. `stretch`: see `once`.
     """
     clock, enough, stretch = clocks[request["clock"]], request["seconds"], request.get("stretch", 1.0)
     first = once(loaded, clock, stretch)
@@ -89,7 +89,7 @@ def block(
 
 
 def once(loaded: LoadedCall, clock: Callable[[], float], stretch: float = 1.0) -> float:
-    """Seconds of a call. With `stretch` 1.1 it is held for a tenth longer: a slowdown of a known size."""
+    """Call once; return its seconds. `stretch` 1.1 makes it a tenth longer: a slowdown of known size."""
     loaded.prepare()
     start = clock()
     loaded.call()
@@ -102,10 +102,7 @@ def once(loaded: LoadedCall, clock: Callable[[], float], stretch: float = 1.0) -
 
 
 def load(request: Message) -> LoadedCall:
-    """The call of a policy, as `contenders.Contender` describes it; the yardstick where there is no policy.
-
-    An IlBenchError where there is no such policy, call, mode or sampler.
-    """
+    """The call that a `contenders.Contender.request` describes; without a policy, the yardstick."""
     if request.get("policy") is None:
         return yardstick()
     import torch
@@ -125,17 +122,16 @@ def load(request: Message) -> LoadedCall:
     made = policy_call(policy, **options, device=device)
     prepare, call = device.waited_for(made.prepare), device.waited_for(made.call)
     prepare()
-    call()  # what a library or a compiler does once
+    call()  # libraries and compilers do some work once
     facts: Message = {"machine": machine.hardware() | device.identity(), "versions": machine.versions()}
     facts |= {"policy": policy.name, "sha256": policy.sha256, "sampler": sampler_of(policy)}
     return LoadedCall(prepare, call, made.steps, facts)
 
 
 def yardstick() -> LoadedCall:
-    """Work that no change of il_bench, LeRobot or torch makes faster or slower: Python and numpy products.
+    """Half a millisecond of work that no change of il_bench, LeRobot or torch makes faster or slower.
 
-    What it costs tells two runs' machines apart: one core's speed of the moment, and how busy its caches are.
-    A call takes about half a millisecond.
+    Its time tells the machines of two runs apart: the core's speed at the moment, how busy its caches are.
     """
     import numpy as np
 
@@ -155,10 +151,10 @@ def yardstick() -> LoadedCall:
 
 
 def first_calls_in_a_fork(spec: str, device: str) -> Message:
-    """`first_calls` in a process that has imported everything and computed nothing, as this one has.
+    """Run `first_calls` in a process that has imported everything but computed nothing.
 
-    The figures leave importing out: it takes some seconds that depend on the disk. An IlBenchError where the
-    policy cannot be loaded, or the process dies.
+    So importing does not count: it takes seconds that depend on the disk. Raises IlBenchError if the policy
+    cannot be loaded or the process dies.
     """
     import il_bench.latency.calls  # noqa: F401  (and with it torch and LeRobot)
 
@@ -186,13 +182,13 @@ def _send_first_calls(answer: Connection, spec: str, device: str) -> None:
 
 
 def first_calls(spec: str, device: str) -> Message:
-    """What a process pays once, and what its first two calls take.
+    """Load a policy in this new process, and make its first two calls.
 
     Returns:
-        load_s: reading the checkpoint, building the policy, moving it to the device, which it wakes.
+        load_s: reading the checkpoint, building the policy, moving it to the device, which wakes up.
         first_call_s, second_call_s: select_action of one robot, each a new chunk with processing.
         resident_mb: peak memory of the process on the host, libraries and weights included.
-        device_mb: peak memory of the device, weights included; None where it keeps no count.
+        device_mb: peak memory of the device, weights included; None if unknown.
     """
     from il_bench.latency.calls import observations
     from il_bench.latency.device import device_for, inference_on_one_thread, process_memory_mb

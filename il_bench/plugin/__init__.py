@@ -1,4 +1,4 @@
-"""il_bench's pytest hooks, and nothing else: loaded by every pytest run, so it must stay cheap."""
+"""il_bench's pytest hooks. Every pytest run loads them, so importing this module must stay cheap."""
 
 import os
 from collections.abc import Generator
@@ -13,24 +13,24 @@ from il_bench.protocol import HUMAN_DATA
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Add the hook by which projects register what is theirs."""
+    """Add the hook by which projects register their policies, tokenizers and environments."""
     pluginmanager.add_hookspecs(registry)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add our options, in one group."""
+    """Add our options, in one group, and the ini option of `pusht_dataset`."""
     group = parser.getgroup("il_bench", "il_bench, the benchmark of imitation-learning policies on PushT")
     for option in settings.OPTIONS.values():
         group.addoption(option.flag, **option.parser)
     parser.addini(
         fixtures.DATA_INI,
-        f"Demonstrations that il_bench's pusht_dataset opens (default: what {HUMAN_DATA} names).",
+        f"Demonstrations that il_bench's pusht_dataset opens (default: those that {HUMAN_DATA} names).",
     )
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, object, object]:
-    """Add `--benchmark` when all plugins and conftest files have named theirs: one of them may own it."""
+    """Add `--benchmark` after all plugins and conftest files have added options, unless one has taken it."""
     result = yield
     groups = [parser._anonymous, *parser._groups]
     taken = any("--benchmark" in option.names() for group in groups for option in group.options)
@@ -46,17 +46,17 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, obje
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Check the options, register what is ours, and add the suite where no files were named."""
+    """Check the options, register our plugins, and add the suite to the run unless files were named."""
     for name, meaning in selection.MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     is_worker = hasattr(config, "workerinput")
-    registered = registry.Registry()
+    projects = registry.Registry()
     try:
-        config.hook.pytest_il_bench_register(registry=registered)
-        registered.check()
+        config.hook.pytest_il_bench_register(registry=projects)
+        projects.check()
         folder = config.invocation_params.dir
         one_of_many = is_worker or config.getoption("dist", "no") != "no"  # pytest-xdist's
-        chosen = settings.read(Invocation(config.getoption, folder, one_of_many, registered.choices(folder)))
+        chosen = settings.read(Invocation(config.getoption, folder, one_of_many, projects.choices(folder)))
         if chosen.benchmark and not is_worker and not config.option.collectonly:
             from il_bench.plugin import collect
 
@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except IlBenchError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[fixtures.SETTINGS] = chosen
-    config.stash[fixtures.REGISTRY] = registered
+    config.stash[fixtures.REGISTRY] = projects
     config.pluginmanager.register(fixtures, "il_bench_fixtures")
     config.pluginmanager.register(selection, "il_bench_selection")
     if chosen.benchmark and not is_worker:
@@ -75,7 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Say what the benchmark is about to do; nothing in other runs."""
+    """Say what the benchmark is about to do; say nothing in other runs."""
     chosen = config.stash[fixtures.SETTINGS]
     return [f"il_bench {__version__}: {chosen.header}"] if chosen.benchmark else []
 
@@ -84,7 +84,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put what a test recorded on its report, which pytest-xdist carries to the controller."""
+    """Put a test's records on its report, which pytest-xdist carries to the controller."""
     report = yield
     if call.when == "call" and fixtures.RECORDS in item.stash:
         vars(report)["il_bench_records"] = item.stash[fixtures.RECORDS]

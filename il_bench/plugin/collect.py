@@ -1,6 +1,6 @@
-"""The files of a run: baselines are read before it; at its end rows from all tests become a report.
+"""The files of a run: baselines are read before it, and at its end the rows of all tests become a report.
 
-Only the process that reports calls `check_baselines` and `finish`; workers of pytest-xdist send records.
+Only the controller calls `check_baselines` and `finish`; workers of pytest-xdist send it records.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,39 +26,37 @@ def baselines_path(settings: Settings) -> Path:
 
 
 def load_baselines(settings: Settings) -> Baselines:
-    """Return the targets and baselines of a run; none from a file that --il-update-baselines is to make."""
+    """Return the targets and baselines of a run; none if --il-update-baselines is to make the file."""
     path = baselines_path(settings)
     return Baselines() if settings.update_baselines and not path.exists() else baselines.load(path)
 
 
 def check_baselines(settings: Settings) -> None:
-    """Raise IlBenchError now, not after an hour of rollouts, for a baselines file that cannot be used."""
+    """Raise IlBenchError for an unusable baselines file now, not after an hour of rollouts."""
     path, found = baselines_path(settings), load_baselines(settings)
-    known = (*TRACKS, *(each.environment for each in settings.registered if each.environment is not None))
+    policies = settings.project_policies
+    known = (*TRACKS, *(each.environment for each in policies if each.environment is not None))
     for policy, tracks in found.gates.items():
         for track in tracks:
             if track not in known:
                 raise IlBenchError(
-                    f"{path}: gates.{policy}.{track}: no such track; it is one of {', '.join(known)}, correct"
-                    " it or register the environment"
+                    f"{path}: gates.{policy}.{track}: unknown track; use one of {', '.join(known)}, or"
+                    " register the environment"
                 )
     if settings.baselines is None:
-        shipped = {track: zoo.shipped(track) for track in TRACKS}
-        names = {name for names in shipped.values() for name in names}
-        in_zoo = {name: [track for track in TRACKS if name in shipped[track]] for name in names}
-        baselines.check_stale(found, in_zoo, path=path)
+        baselines.check_stale(found, {track: zoo.shipped(track) for track in TRACKS}, path=path)
 
 
 @dataclass(frozen=True)
 class Record:
-    """A row on its way to the report. `fingerprint`: the conditions a success row was measured under."""
+    """A row on its way to the report. `fingerprint`: the conditions of a success row's episodes."""
 
     section: str
     row: schema.ReportPart
     fingerprint: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, as pytest-xdist can carry them."""
+        """Return plain values, which pytest-xdist can carry."""
         return {**vars(self), "row": self.row.model_dump(mode="json"), "fingerprint": dict(self.fingerprint)}
 
     @staticmethod
@@ -69,21 +67,23 @@ class Record:
 
 
 class Run:
-    """The records of one pytest run, in whatever order they come."""
+    """The records of one pytest run, in any order.
+
+    values: what `Record.to_dict` gave. Of rows for the same thing, as after a rerun, the last one counts.
+    """
 
     def __init__(self, values: Iterable[Mapping[str, Any]]) -> None:
-        """Take what `Record.to_dict` gave; of rows for the same thing, as after a rerun, the last counts."""
         records = map(Record.from_dict, values)
         self._records = list({(record.section, _order(record.row)): record for record in records}.values())
 
     @property
     def exit_status(self) -> int:
-        """1, 6 or 0, see `gate.exit_status`."""
+        """Exit status 1, 6 or 0, see `gate.exit_status`."""
         rows = [record.row for record in self._records if record.section == "success"]
         return exit_status(row.model_dump(include={"target", "baseline"}) for row in rows)
 
     def report(self) -> schema.Report:
-        """Return the whole run; rows in an order that does not depend on who finished first."""
+        """Return the whole run, its rows in an order that does not depend on which test finished first."""
         rows: dict[str, list[schema.ReportPart]] = {name: [] for name in schema.SECTIONS}
         for record in sorted(self._records, key=lambda record: _order(record.row)):
             rows[record.section].append(record.row)
@@ -91,9 +91,9 @@ class Run:
         return schema.Report.model_validate(facts | rows)
 
     def measured(self, known: Baselines) -> dict[tuple[str, str], MeasuredBaseline]:
-        """Return the new baselines this run gives: of rows that ran on consecutive test seeds from the first.
+        """Return the new baselines: of rows whose episodes ran on the first test seeds, without a gap.
 
-        Metric, margin and risks of a baseline that is there already stay.
+        A baseline that `known` holds keeps its metric, margin and risks.
         """
         found: dict[tuple[str, str], MeasuredBaseline] = {}
         for record in self._records:
@@ -116,7 +116,7 @@ class Run:
 def finish(
     records: Iterable[Mapping[str, Any]], settings: Settings, *, width: int | None, color: bool
 ) -> tuple[str, int]:
-    """Write the report, and the baselines if asked to; return the terminal's summary and the exit status."""
+    """Write the report, and the baselines if asked to; return the terminal's summary and the status."""
     run = Run(records)
     report = run.report()
     text = views.terminal(report, width=width, color=color)
@@ -130,21 +130,21 @@ def finish(
     except (OSError, IlBenchError) as error:
         return f"{text}NOT WRITTEN: {error}\n", 1
     if run.exit_status == 6:
-        text += "exit status 6: a required gate is INCONCLUSIVE: nothing failed, too little is shown\n"
+        text += "exit status 6: a required gate is INCONCLUSIVE: nothing failed, but too little is shown\n"
     return text, run.exit_status
 
 
 def update_baselines(run: Run, path: Path) -> list[str]:
-    """Make this run's rows the measured baselines in the file; return what to say of each policy.
+    """Make this run's rows the measured baselines in the file; return a sentence for each policy.
 
-    A baseline of more episodes than the run has is left alone.
+    A baseline with more episodes than the run stays.
     """
     before = baselines.load(path) if path.exists() else Baselines()
     changes, kept = [], {}
     for (policy, track), new in sorted(run.measured(before).items()):
         old = before.entry(policy, track).baseline
         if old is not None and old != new and len(new.success) < len(old.success):
-            said = f"kept as it is, the run has only {len(new.success)} of {len(old.success)} episodes"
+            said = f"kept: the run has only {len(new.success)} of {len(old.success)} episodes"
         else:
             kept[policy, track], said = new, _described(new)
             if old is None or old == new:

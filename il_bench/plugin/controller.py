@@ -1,6 +1,6 @@
-"""What the process that the user started does in a run of the benchmark, whatever pytest-xdist's workers do.
+"""The process that the user started: with or without pytest-xdist, it writes the report and times tests.
 
-Loaded by every pytest run of everybody who has il_bench installed: standard library and pytest only.
+Every pytest run loads this module where il_bench is installed: standard library and pytest only.
 """
 
 import sys
@@ -12,11 +12,11 @@ import pytest
 from il_bench.plugin import fixtures
 from il_bench.plugin.settings import Settings
 
-LEFT = "il_bench_left_to_the_controller"  # how many tests a worker left, in its workeroutput
+LEFT = "il_bench_left_to_the_controller"  # in a worker's workeroutput: how many timed tests it left
 
 
 class Reporter:
-    """Collects what tests record, wherever they run, and writes the report when all are done."""
+    """Collects the records of all tests, wherever they run, and writes the report at the end."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -24,11 +24,11 @@ class Reporter:
         self._summary = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the records of a finished test, of this process or another."""
+        """Take the records of a test that finished in this process or another."""
         self._records += getattr(report, "il_bench_records", [])
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the files, and let an undecided gate show in the exit status."""
+        """Write the files, and turn gates that are not passed into the exit status."""
         if not self._records:
             return
         from il_bench.plugin import collect
@@ -44,19 +44,19 @@ class Reporter:
             session.exitstatus = status
 
     def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
-        """Show the table and where the files are."""
+        """Show the tables, and where the files are."""
         if self._summary:
             terminalreporter.write_sep("=", "il_bench")
             terminalreporter.write(self._summary)
 
 
 def is_timed(item: pytest.Item) -> bool:
-    """Whether a test is one of a benchmark's that other processes would disturb."""
+    """Whether a test measures time with our fixtures, so that other processes would disturb it."""
     return any(map(item.get_closest_marker, ("throughput", "latency"))) and fixtures.uses_ours(item)
 
 
 def leave_timed_tests(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On a worker of pytest-xdist: take them out of `items`, and tell the controller how many there are."""
+    """Take timed tests out of a worker's `items`, and tell the controller how many there are."""
     kept = [item for item in items if not is_timed(item)]
     config.workeroutput[LEFT] = len(items) - len(kept)  # type: ignore[attr-defined]
     items[:] = kept
@@ -77,35 +77,35 @@ class TimedTestsLast:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """Hear whether a worker left any test to us; one that crashed cannot say."""
+        """Note whether a worker left tests to us; one that crashed cannot say, so we look ourselves."""
         self._are_left |= bool(error) or getattr(node, "workeroutput", {}).get(LEFT, 0) > 0
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Notice errors during collection."""
+        """Note errors during collection."""
         self._cannot_collect |= report.failed
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Run them after pytest-xdist's loop, which returns when the workers are done."""
+        """Run the timed tests after pytest-xdist's loop, which returns when the workers are done."""
         result = yield
         distributed = self._config.pluginmanager.getplugin("dsession")
         if distributed is None or not self._are_left:
             return result
         if self._cannot_collect:
-            self._say("what is timed did not run: errors during collection")
+            self._say("timed tests did not run: errors during collection")
             return result
-        distributed.nodemanager.teardown_nodes()  # their memory and their last work at exit
-        self._say("timed alone, after the workers")
+        distributed.nodemanager.teardown_nodes()  # frees their memory; what they do at exit is over then
+        self._say("timed tests run alone, after the workers")
         benchmarks = self._config.pluginmanager.getplugin("pytest-benchmark")
         if benchmarks is not None:  # undo what -n did to it, unless the user switched it off
             option = self._config.getoption
             benchmarks.disabled = option("benchmark_disable") and not option("benchmark_enable")
-            benchmarks.xdist_warning = False  # that it is off
+            benchmarks.xdist_warning = False  # which says that it is off
         self._run(session)
         return result
 
     def _run(self, session: pytest.Session) -> None:
-        """Collect and run like pytest's own loop, which would stop at failures of the workers' tests."""
+        """Collect and run as pytest's own loop would, but go on although tests of the workers failed."""
         others = session.testscollected
         items: list[Any] = [*session.perform_collect()]
         session.testscollected += others

@@ -1,4 +1,4 @@
-"""Policy x seeds -> Outcomes for whatever a user calls a policy."""
+"""The `evaluate` fixture: policy x seeds -> Outcomes, for anything that a user may call a policy."""
 
 import pickle
 from collections.abc import Callable, Iterable
@@ -18,14 +18,14 @@ from il_bench.rollout import Outcomes, Policy, RunBlock, rollout
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.progress import OnBlock
 
-#: `progress(title, n_episodes)` is a context whose value a rollout calls after each block.
+#: `progress(title, n_episodes)` opens a context, whose value a rollout calls after each block.
 Progress = Callable[[str, int], AbstractContextManager[OnBlock | None]]
-#: Looks at all episodes so far, in seed order: whether they are enough, and what to say of them.
+#: Takes all episodes so far, in seed order; returns whether they are enough, and what to say of them.
 Look = Callable[[Outcomes], tuple[bool, str]]
 
 
 class Evaluate:
-    """Rolls policies out as the settings of a run say: seeds, device, number of processes."""
+    """Rolls policies out on the seeds, device and number of processes that the settings of a run give."""
 
     def __init__(self, settings: Settings, progress: Progress = lambda title, n: nullcontext()) -> None:
         self._settings = settings
@@ -43,11 +43,8 @@ class Evaluate:
         Args:
             policy: an embedded policy's name, a `pretrained_model` folder, a Hub id, a loaded policy, or any
                 object with LeRobot's `reset()` and `select_action(batch)`, which runs in this process.
-            n: run the first n of the selected seeds (default: as many as --il-episodes says, 200 without it).
-            seeds: run these instead.
-
-        Raises:
-            IlBenchError: no such policy, a policy that misbehaves, bad seeds, or n and seeds together.
+            n: run the first n of the selected seeds (default: --il-episodes, or 200).
+            seeds: run these instead. `n` and `seeds` together are an IlBenchError.
         """
         return self.run(policy, _seeds(self._settings, n, seeds))
 
@@ -60,16 +57,16 @@ class Evaluate:
         look: Look | None = None,
         block: RunBlock | None = None,
     ) -> Outcomes:
-        """Roll `policy` out on these seeds; blocks that the journal holds are taken from there.
+        """Roll `policy` out on these seeds; take the blocks that the journal holds from there.
 
-        look: asked after every block, in seed order. The rollout ends when it has seen enough.
-        block: runs one block in another environment than PushT, in this process.
+        look: called after every block, in seed order. The rollout ends when it says that this is enough.
+        block: runs one block, in this process, in an environment other than PushT.
         """
         settings, chosen = self._settings, np.asarray(seeds)
         loaded = load_policy(policy, device=settings.device) if isinstance(policy, str | Path) else policy
         if not isinstance(loaded, Policy):
             raise IlBenchError(
-                f"evaluate: {policy!r} is no policy; give a name, a path, a Hub id, or an object with "
+                f"evaluate: {policy!r} is not a policy; give a name, a path, a Hub id, or an object with "
                 "reset() and select_action(batch)"
             )
         title = loaded.name if isinstance(loaded, LoadedPolicy) else type(loaded).__name__
@@ -97,9 +94,9 @@ class Evaluate:
 
 
 def _copies(policy: Policy) -> Callable[[], Any] | None:
-    """What gives worker processes copies of a policy, weights as they are now.
+    """A function that gives worker processes copies of a policy, with its weights as they are now.
 
-    None for what cannot be copied into another process: a class of a test may live in its module only.
+    None if other processes cannot have one: a test's own class may exist in the test's module only.
     """
     if not isinstance(policy, LoadedPolicy) or not policy.copyable:
         return None
@@ -117,6 +114,7 @@ def _seeds(settings: Settings, n: int | None, seeds: Iterable[int] | None) -> ND
     chosen = np.asarray(list(seeds))
     if chosen.dtype.kind in "iu" and chosen.size and chosen.max() >= RESERVED_SEEDS:
         raise IlBenchError(
-            f"evaluate: seed {chosen.max()} is kept for a third evaluation; use seeds below {RESERVED_SEEDS}"
+            f"evaluate: seed {chosen.max()} is reserved for a third evaluation; use seeds below"
+            f" {RESERVED_SEEDS}"
         )
     return chosen

@@ -1,4 +1,4 @@
-"""What a test asks for by name. Everything heavy is imported when a fixture is first used, not before."""
+"""The fixtures. They import what is heavy when they are first used, not before."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SETTINGS = pytest.StashKey[Settings]()
 REGISTRY = pytest.StashKey[Registry]()
-#: What the tests of this process have recorded for the report, by item.
+#: What a test has recorded for the report, in the stash of its item.
 RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 DATA_INI = "il_bench_data"
 ANY_ENVIRONMENT = "il_bench_any_environment"
@@ -38,8 +38,7 @@ def evaluate(pytestconfig: pytest.Config) -> "Evaluate":
     """Roll a policy out in PushT: `evaluate(policy, *, n=None, seeds=None) -> Outcomes`.
 
     policy: an embedded policy's name, a pretrained_model folder, a Hub id, or an object with reset() and
-    select_action(batch). Runs the seeds of --il-seeds, as many as --il-episodes (200 without it); or the
-    first n; or `seeds`.
+    select_action(batch). It runs on the first n of --il-seeds (default: --il-episodes or 200), or on `seeds`.
     """
     from il_bench.plugin.evaluation import Evaluate
 
@@ -50,8 +49,8 @@ def evaluate(pytestconfig: pytest.Config) -> "Evaluate":
 def gate() -> "Callable[..., GateResult]":
     """Test a success rate: `gate(outcomes, *, target=None, margin=0.05) -> GateResult`.
 
-    `.passed` only if a success rate above target - margin is shown with 95 % confidence; without a target the
-    decision is NOT GATED.
+    `.passed` only if the episodes show, with 95 % confidence, a success rate above target - margin. Without a
+    target the decision is NOT GATED.
     """
     from il_bench.gate import check_target
 
@@ -63,9 +62,9 @@ def gate() -> "Callable[..., GateResult]":
 
 @pytest.fixture(scope="session")
 def policy(request: pytest.FixtureRequest) -> "LoadedPolicy":
-    """Each policy selected with --il-policy, loaded, in turn; by default every embedded and registered one.
+    """Each policy selected with --il-policy, loaded, in turn; by default all of il_bench's and the project's.
 
-    Policies for other environments than PushT are left out.
+    Policies for environments other than PushT are left out.
     """
     choice = request.param
     chosen = choice if isinstance(choice, PolicyChoice) else PolicyChoice(str(choice), str(choice))
@@ -75,7 +74,7 @@ def policy(request: pytest.FixtureRequest) -> "LoadedPolicy":
 
 @pytest.fixture(scope="session")
 def expert() -> "ExpertPolicy":
-    """The planner that solves PushT, as a policy for `evaluate`: it answers any state, and is the ceiling."""
+    """The planner that solves PushT, as a policy for `evaluate`. It is the ceiling of every table."""
     from il_bench.policies.expert import ExpertPolicy
 
     return ExpertPolicy()
@@ -83,7 +82,7 @@ def expert() -> "ExpertPolicy":
 
 @pytest.fixture(scope="session")
 def tokenizer(policy: "LoadedPolicy") -> "Tokenizer":
-    """The action tokenizer inside each selected policy, LeRobot's vqbet included; without one, a skip."""
+    """The action tokenizer inside each selected policy, LeRobot's vqbet included; skips policies without."""
     from il_bench.policies.tokenizers import tokenizer_of
 
     with in_one_line():
@@ -106,10 +105,10 @@ def pusht_env(pytestconfig: pytest.Config) -> "Iterator[PushTEnv]":
 
 @pytest.fixture(scope="session")
 def pusht_dataset(pytestconfig: pytest.Config) -> "LeRobotDataset":
-    """Demonstrations, as a LeRobotDataset: what the ini option il_bench_data or IL_BENCH_HUMAN_DATA names.
+    """The demonstrations that the ini option il_bench_data or IL_BENCH_HUMAN_DATA names, as a LeRobotDataset.
 
-    That is a Hub id, a LeRobot folder or a replay buffer. Without either: the expert's 200 episodes that come
-    with il_bench.
+    Either names a Hub id, a LeRobot folder or a replay buffer. Without both these are the expert's 200
+    episodes that come with il_bench.
     """
     source = pytestconfig.getini(DATA_INI) or os.environ.get(HUMAN_DATA) or "expert"
     from il_bench.data import open_dataset
@@ -120,21 +119,21 @@ def pusht_dataset(pytestconfig: pytest.Config) -> "LeRobotDataset":
 
 @pytest.fixture
 def il_bench_record(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]], None]:
-    """Hand a row to the report, in the form that `il_bench.plugin.collect.Record.to_dict` gives."""
+    """Hand a row to the report, as `il_bench.plugin.collect.Record.to_dict` gives it."""
     records: list[dict[str, Any]] = request.node.stash.setdefault(RECORDS, [])
     return records.append
 
 
 @pytest.fixture
 def il_bench_whole_table(pytestconfig: pytest.Config) -> None:
-    """Skip a row of the suite that is not about a policy if policies were asked for."""
+    """Skip a row that is not about a policy if --il-policy asks for some."""
     if pytestconfig.stash[SETTINGS].chosen:
-        pytest.skip("belongs to the whole table; --il-policy asks for some rows")
+        pytest.skip("part of the whole table; --il-policy asks for some rows only")
 
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Fail with the sentence of an error that is the user's to mend, without a traceback through il_bench."""
+    """Fail the test with the sentence of an IlBenchError, without a traceback through il_bench."""
     try:
         yield
     except IlBenchError as error:
@@ -142,24 +141,24 @@ def in_one_line() -> Iterator[None]:
 
 
 def any_environment[F: Callable[..., object]](test: F) -> F:
-    """Mark a test that can roll a `policy` out in its own environment, PushT or a project's."""
+    """Mark a test that also takes a `policy` for a project's own environment."""
     setattr(test, ANY_ENVIRONMENT, True)
     return test
 
 
 def is_ours(definitions: Sequence[Any]) -> bool:
-    """Whether the fixture that pytest uses, of all `definitions` of its name, is one of this module."""
+    """Whether the last of all `definitions` of a fixture, which pytest uses, is in this module."""
     return bool(definitions) and definitions[-1].func.__module__ == __name__
 
 
 def uses_ours(item: pytest.Item) -> bool:
-    """Whether a test asks for a fixture of this module."""
+    """Whether a test uses a fixture of this module."""
     info = getattr(item, "_fixtureinfo", None)
     return info is not None and any(map(is_ours, info.name2fixturedefs.values()))
 
 
 def progress_of(config: pytest.Config) -> "Progress":
-    """How to show a rollout's progress in this run; a worker of pytest-xdist shows nothing."""
+    """How this run shows the progress of a rollout; a worker of pytest-xdist shows nothing."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or config.get_verbosity() < 0:
         return lambda title, n_episodes: nullcontext()

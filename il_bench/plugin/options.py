@@ -1,6 +1,6 @@
-"""How an option of pytest is declared, and the checks of their values.
+"""How an option of pytest is declared, and the checks of the options' values.
 
-Read by every pytest run of everybody who has il_bench installed: standard library only.
+Every pytest run loads this module where il_bench is installed: standard library only.
 """
 
 import re
@@ -19,8 +19,8 @@ from il_bench.rollout.metrics import GATED_METRICS
 class PolicyChoice:
     """One `--il-policy`: `label` as written, `source` for `load_policy`, `name` if given as NAME=PATH.
 
-    `environment`: where it is rolled out if not in PushT. `in_process`: `source` is only the name of a call
-    that a project has registered, so no other process can load it.
+    `environment`: where it is rolled out, unless in PushT. `in_process`: a project's function makes it, so no
+    other process can load it.
     """
 
     label: str
@@ -31,27 +31,27 @@ class PolicyChoice:
 
     @property
     def gate_name(self) -> str:
-        """What its row is called and whose gates it meets: act's only as act, or as act=PATH."""
+        """The name of its row and of its gates; a policy meets act's gates only as act or act=PATH."""
         return self.name or self.label
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """How pytest was called: what a check may need to know besides its own option's value."""
+    """How pytest was called: what a check may need besides its own option's value."""
 
-    option: Callable[[str], Any]  # unchecked values by name, such as pytest's `config.getoption`
-    folder: Path  # what relative paths are relative to
-    one_of_many: bool = False  # the tests run in several processes already, so that each rolls out alone
-    registered: Mapping[str, PolicyChoice] = field(default_factory=dict)  # the project's, by label
+    option: Callable[[str], Any]  # pytest's `config.getoption`: unchecked values by name
+    folder: Path  # where relative paths begin
+    one_of_many: bool = False  # the tests run in several processes already
+    project_policies: Mapping[str, PolicyChoice] = field(default_factory=dict)  # by label
 
     def path(self, given: str) -> Path:
-        """The path that somebody wrote as the value of an option."""
+        """The path that an option's value names."""
         return self.folder / Path(given).expanduser()
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its flag, what pytest's parser is told of it, and what makes a setting of its value."""
+    """One option: its flag, the keywords for pytest's parser, and the check that gives a setting's value."""
 
     flag: str
     parser: dict[str, Any]
@@ -59,7 +59,7 @@ class Option:
 
     @property
     def dest(self) -> str:
-        """The name by which pytest's `config.getoption` knows it: `il_keep_blocks`."""
+        """Its name for pytest's `config.getoption`, such as `il_keep_blocks`."""
         return self.flag.lstrip("-").replace("-", "_")
 
 
@@ -74,7 +74,7 @@ def option(flag: str, explained: str, check: Check = lambda given, _: given, **p
 
 
 def check_device(device: str, _: Invocation) -> str:
-    """`device`, if torch can use it here; only for other devices than the CPU is torch imported."""
+    """`device`, if torch can use it here. The CPU needs no check, so that torch is not imported."""
     if device == "cpu":
         return device
     if not re.fullmatch(r"cuda(:\d+)?|mps", device):
@@ -91,14 +91,14 @@ def check_device(device: str, _: Invocation) -> str:
 
 
 def check_episodes(given: int | None, run: Invocation) -> int | None:
-    """A number of episodes; a new baseline has every test seed, whenever its gates would be decided."""
+    """A number of episodes; None: as many as the gates need. A new baseline takes every test seed."""
     if given is None:
         return MAX_EPISODES if run.option("il_update_baselines") else None
     return at_most_all(given, "--il-episodes")
 
 
 def at_most_all(n: int, name: str) -> int:
-    """`n`, if there are so many episodes."""
+    """`n`, if it is a number of episodes that there are."""
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_EPISODES:
         raise IlBenchError(f"{name}: {n!r} is not a number of episodes; use 1 to {MAX_EPISODES}")
     return n
@@ -109,7 +109,7 @@ def check_target(given: Sequence[str], _: Invocation) -> tuple[str, float] | Non
     if not given:
         return None
     if len(given) > 1:
-        raise IlBenchError(f"--il-target: one target a run, not {len(given)}: {', '.join(given)}")
+        raise IlBenchError(f"--il-target: give one target, not {len(given)}: {', '.join(given)}")
     metric, _equals, text = given[0].partition("=")
     try:
         value = float(text)
@@ -124,11 +124,11 @@ def check_target(given: Sequence[str], _: Invocation) -> tuple[str, float] | Non
 
 
 def check_samplers(given: Sequence[str], _: Invocation) -> tuple[str, ...]:
-    """Samplers with their numbers of steps, each once."""
+    """The samplers, each once."""
     for sampler in given:
         if not re.fullmatch(r"(DDPM|DDIM)-[1-9]\d*", sampler):
             raise IlBenchError(
-                f"--il-sampler: {sampler!r} is none; use DDPM-N or DDIM-N with N steps, such as DDIM-10"
+                f"--il-sampler: {sampler!r} is unknown; use DDPM-N or DDIM-N with N steps, such as DDIM-10"
             )
     return tuple(dict.fromkeys(given))
 
@@ -148,7 +148,7 @@ def check_compare(given: str | None, run: Invocation) -> Path | None:
 
 
 def check_workers(given: int | None, run: Invocation) -> int:
-    """A number of processes, by default one a core; tests that run side by side use one each."""
+    """A number of processes, by default one for each core, or 1 if tests run side by side already."""
     if given is None:
         return 1 if run.one_of_many else usable_cores()
     if given < 1:
@@ -157,7 +157,7 @@ def check_workers(given: int | None, run: Invocation) -> int:
 
 
 def check_baselines(given: str | None, run: Invocation) -> Path | None:
-    """A baselines file that is there, or that this run is to make."""
+    """A baselines file that exists, or that this run is to make."""
     if given is None:
         return None
     path, update = run.path(given), run.option("il_update_baselines")
@@ -167,7 +167,7 @@ def check_baselines(given: str | None, run: Invocation) -> Path | None:
 
 
 def check_report(given: str, run: Invocation) -> Path:
-    """The folder of the report, which need not be there yet."""
+    """The folder of the report, which need not exist yet."""
     path = run.path(given)
     if path.exists() and not path.is_dir():
         raise IlBenchError(f"--il-report: {path} is a file; name a folder")

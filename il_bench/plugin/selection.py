@@ -1,6 +1,6 @@
-"""Which tests there are in a run, and which of them run: hooks of pytest.
+"""Hooks of pytest that collect the suite, and choose which tests run.
 
-Loaded by every pytest run of everybody who has il_bench installed: standard library and pytest only.
+Every pytest run loads this module where il_bench is installed: standard library and pytest only.
 """
 
 from pathlib import Path
@@ -12,14 +12,14 @@ from il_bench.plugin.settings import SUITE
 
 MARKERS = {
     "success": "rolls a policy out and gates its success rate; runs with --benchmark only",
-    "throughput": "measures how much gets done a second; runs with --benchmark only",
+    "throughput": "measures how much gets done per second; runs with --benchmark only",
     "latency": "measures how long one call takes; runs with --benchmark only",
 }
 SKIP = pytest.mark.skip(reason="a benchmark: run it with --benchmark")
 
 
 class SuiteModule(pytest.Module):
-    """A module of our suite, whose tests are called test_* whatever a project calls its own."""
+    """A module of our suite: its tests are called test_*, whatever a project calls its own tests."""
 
     def funcnamefilter(self, name: str) -> bool:
         """Whether a function is a test."""
@@ -27,7 +27,7 @@ class SuiteModule(pytest.Module):
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    """Collect our suite also where a project gives its own test files other names."""
+    """Collect our suite even if a project gives its own test files other names."""
     if file_path.parent != SUITE or not file_path.match("test_*.py"):
         return None
     patterns = parent.config.getini("python_files")
@@ -40,15 +40,15 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     """Make the modules of our suite."""
     if module_path.parent != SUITE:
         return None
-    # Elsewhere than in a checkout, pytest would leave the file's name out of the ids.
+    # Outside a checkout, pytest would leave the file's name out of the ids.
     return SuiteModule.from_parent(parent, path=module_path, nodeid=f"il_bench/suite/{module_path.name}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that asks for our `policy` once for each selected one.
+    """Run a test that uses our `policy` fixture once for each selected policy.
 
-    Policies for other environments than PushT are for tests that are marked `any_environment`. A fixture or a
-    parameter of that name in a project stays the project's.
+    Only tests marked `any_environment` get policies for environments other than PushT. A project's own
+    fixture or parameter called `policy` is left alone.
     """
     if not fixtures.is_ours(metafunc._arg2fixturedefs.get("policy", ())):
         return
@@ -56,17 +56,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
         if "policy" in (map(str.strip, names.split(",")) if isinstance(names, str) else names):
             return
-    choices = metafunc.config.stash[fixtures.SETTINGS].policies
+    policies = metafunc.config.stash[fixtures.SETTINGS].policies
     if not getattr(metafunc.function, fixtures.ANY_ENVIRONMENT, False):
-        choices = tuple(choice for choice in choices if choice.environment is None)
-    metafunc.parametrize("policy", choices, indirect=True, ids=lambda choice: choice.label, scope="session")
+        policies = tuple(policy for policy in policies if policy.environment is None)
+    metafunc.parametrize("policy", policies, indirect=True, ids=lambda policy: policy.label, scope="session")
 
 
-@pytest.hookimpl(trylast=True)  # when -m, -k and others have chosen
+@pytest.hookimpl(trylast=True)  # after the selection by -m, -k and other plugins
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Drop what was collected twice of the suite; without --benchmark, skip benchmarks that are ours.
+    """Drop tests of the suite that were collected twice; without --benchmark, skip our benchmarks.
 
-    Under pytest-xdist the workers leave the timed tests to the controller.
+    Under pytest-xdist, workers leave the timed tests to the controller.
     """
     seen: set[str] = set()
     for item in list(items):

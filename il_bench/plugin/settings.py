@@ -1,6 +1,6 @@
-"""What a pytest run was asked to do: its options, each declared once, and their values, checked.
+"""The options of a pytest run, each declared once, and their checked values.
 
-Read by every pytest run of everybody who has il_bench installed: standard library only.
+Every pytest run loads this module where il_bench is installed: standard library only.
 """
 
 from collections.abc import Sequence
@@ -61,8 +61,8 @@ class Settings:
     )
     episodes: int | None = option(  # None: as many as the gates need
         "--il-episodes",
-        f"""Roll out so many episodes a policy, 1 to {MAX_EPISODES}. Default: as many as its gates need to be
-        decided, up to their cap; {DEFAULT_EPISODES} for a policy without a gate, {MAX_EPISODES} with
+        f"""How many episodes to roll out for each policy, 1 to {MAX_EPISODES}. Default: until its gates are
+        decided, or up to their cap; {DEFAULT_EPISODES} for a policy without a gate, {MAX_EPISODES} with
         --il-update-baselines.""",
         options.check_episodes,
         type=int,
@@ -78,8 +78,8 @@ class Settings:
     )
     latency: str = option(
         "--il-latency",
-        """How thoroughly latency is measured. short: about a minute for the embedded policies, eager only;
-        slow calls give too few samples for p90 or p99, which are then left out. full: 5 to 15 seconds a row,
+        """How thoroughly to measure latency. short: about a minute for the embedded policies, eager only;
+        slow calls give too few samples for p90 or p99, which are then left out. full: 5 to 15 seconds a row;
         also torch.compile, CUDA graphs where the device has them, and every sampler at batch 64. Default:
         short.""",
         choices=("short", "full"),
@@ -95,22 +95,22 @@ class Settings:
     )
     compare: Path | None = option(
         "--il-compare",
-        """Time every selected policy in several processes and compare it with the run whose report.json FILE
-        is: faster, slower, equivalent within 10 %%, or inconclusive. Slower fails the run where the machine
-        is the same, else it is only reported, with what differs. Two versions on one machine are compared far
-        more sharply by the command il-bench compare, which runs both in turns.""",
+        """Time every selected policy in several processes, and compare it with an earlier run, whose
+        report.json is FILE: faster, slower, equivalent within 10 %%, or inconclusive. Slower fails the run
+        if the machine is the same; otherwise it is only reported, with what differs. The command il-bench
+        compare tells two versions on one machine apart far more sharply: it runs both in turns.""",
         options.check_compare,
         metavar="FILE",
     )
     keep_blocks: bool = option(
         "--il-keep-blocks",
-        "Time as --il-compare does, and keep the times in report.json for a later --il-compare.",
+        "Time as for --il-compare, and keep the times in report.json for a later --il-compare.",
         action="store_true",
     )
     workers: int = option(
         "--il-workers",
-        """Processes that roll episodes out; the results do not depend on it. Default: one a core, and 1 under
-        pytest-xdist.""",
+        """How many processes roll episodes out; the results do not depend on it. Default: one for each core,
+        and 1 under pytest-xdist.""",
         options.check_workers,
         type=int,
         metavar="N",
@@ -118,7 +118,7 @@ class Settings:
     executor: str | None = option(
         "--il-executor",
         """Where episodes are rolled out: inline, in the process of the tests, or in processes of their own.
-        The results do not depend on it. Default: processes if there are two workers or more.""",
+        The results do not depend on it. Default: processes if there are two or more workers.""",
         choices=tuple(EXECUTORS),
     )
     baselines: Path | None = option(
@@ -129,8 +129,8 @@ class Settings:
     )
     update_baselines: bool = option(
         "--il-update-baselines",
-        """Make the results of this run the new measured baselines: rewrites the baselines file at the end,
-        only for policies that ran all their test seeds, and says what changed. Targets stay.""",
+        """Make the results of this run the new measured baselines. At the end this rewrites the baselines
+        file for policies that ran all their test seeds, and says what changed. Targets stay.""",
         action="store_true",
     )
     report: Path = option(
@@ -142,22 +142,22 @@ class Settings:
     )
     resume: bool = option(
         "--il-resume",
-        """Go on after an interrupted run: take finished episodes from the journal in the report folder
-        instead of rolling them out again; a journal of another checkpoint or environment is an error.""",
+        """Continue an interrupted run: take finished episodes from the journal in the report folder instead
+        of rolling them out again. A journal of another checkpoint or environment is an error.""",
         action="store_true",
     )
-    registered: tuple[PolicyChoice, ...] = ()  # the project's own, by `pytest_il_bench_register`
+    project_policies: tuple[PolicyChoice, ...] = ()  # what `pytest_il_bench_register` added
 
     @property
     def policies(self) -> tuple[PolicyChoice, ...]:
-        """What is evaluated: the chosen policies, else every embedded one of the track and all registered."""
+        """The chosen policies; by default every embedded one of the track, and the project's."""
         if self.chosen:
             return self.chosen
-        return (*(PolicyChoice(name, name) for name in zoo.shipped(self.track)), *self.registered)
+        return (*(PolicyChoice(name, name) for name in zoo.shipped(self.track)), *self.project_policies)
 
     @property
     def seed_range(self) -> range:
-        """The seeds of a policy that no gate ends, in order."""
+        """The seeds that a policy runs on unless its gates end the episodes."""
         return self.first_seeds(self.episodes or DEFAULT_EPISODES)
 
     def first_seeds(self, n: int) -> range:
@@ -167,7 +167,7 @@ class Settings:
 
     @property
     def header(self) -> str:
-        """One line for the head of the run."""
+        """One line for the header of the run."""
         first, last = self.seed_range[0], self.seed_range[-1]
         workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
         if self.episodes is None and self.seeds == "test":
@@ -177,16 +177,16 @@ class Settings:
         return f"device {self.device}, track {self.track}, {self.seeds} {episodes}, {workers}"
 
 
-#: The options by the settings that hold their values.
+#: The options, by the names of the settings that hold their values.
 OPTIONS: dict[str, Option] = {
     each.name: each.metadata["option"] for each in fields(Settings) if "option" in each.metadata
 }
 
 
 def read(run: Invocation) -> Settings:
-    """Check every option; an IlBenchError names one, its value and what to write instead."""
+    """Check every option; an IlBenchError names the option, its value and what to write instead."""
     values = {name: each.check(run.option(each.dest), run) for name, each in OPTIONS.items()}
-    settings = Settings(**values, registered=tuple(run.registered.values()))
+    settings = Settings(**values, project_policies=tuple(run.project_policies.values()))
     if settings.benchmark and not settings.policies:
         raise IlBenchError(
             f"--il-track {settings.track}: il_bench embeds no policy for it; name yours with "
@@ -198,25 +198,25 @@ def read(run: Invocation) -> Settings:
 
 
 def _chosen(labels: Sequence[str], run: Invocation) -> tuple[PolicyChoice, ...]:
-    choices: dict[str, PolicyChoice] = {}
+    chosen: dict[str, PolicyChoice] = {}
     for label in dict.fromkeys(labels):
-        choice = run.registered.get(label) or _policy(label, run)
-        other = choices.setdefault(choice.gate_name, choice)
-        if other is not choice:
+        policy = run.project_policies.get(label) or _policy(label, run)
+        other = chosen.setdefault(policy.gate_name, policy)
+        if other is not policy:
             raise IlBenchError(
-                f"--il-policy: {other.label} and {label} would both be called {choice.gate_name}; give one "
+                f"--il-policy: {other.label} and {label} would both be called {policy.gate_name}; give one "
                 "another name (NAME=PATH)"
             )
-    return tuple(choices.values())
+    return tuple(chosen.values())
 
 
 def _policy(label: str, run: Invocation) -> PolicyChoice:
-    offered = (*zoo.shipped(run.option("il_track")), EXPERT, *run.registered)
+    offered = (*zoo.shipped(run.option("il_track")), EXPERT, *run.project_policies)
     try:
         name, spec = zoo.split_name(label, run.folder)
         if (name or label) in CONTEXT and label != EXPERT:
             raise IlBenchError(
-                f"{label!r}: {name or label} is a row of il_bench's own; give the policy another name "
+                f"{label!r}: {name or label} is one of il_bench's own rows; give the policy another name "
                 "(NAME=PATH)"
             )
         return PolicyChoice(label, zoo.resolve(spec, run.folder, offered).spec, name)
@@ -235,9 +235,9 @@ def _check_update(settings: Settings) -> None:
     if settings.baselines is not None:
         return
     own = zoo.shipped(settings.track)
-    for choice in settings.policies:
-        if choice.gate_name not in own:
+    for policy in settings.policies:
+        if policy.gate_name not in own:
             raise IlBenchError(
-                f"--il-update-baselines: il_bench's own baselines are of its own policies, not {choice.label}"
-                "; keep yours in a file of your own with --il-baselines FILE"
+                f"--il-update-baselines: il_bench's baselines are for its own policies, not {policy.label}; "
+                "keep yours in a file of your own with --il-baselines FILE"
             )

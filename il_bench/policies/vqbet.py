@@ -81,7 +81,7 @@ class ILVQBeTPolicy(ChunkingPolicy):
         return ResidualVQTokenizer(self.vqbet.action_head.vqvae_model)
 
     @property
-    def in_first_phase(self) -> bool:
+    def trains_residual_vq_only(self) -> bool:
         """Whether the residual VQ is still being trained; until then the policy can predict nothing."""
         return not bool(self.vqbet.action_head.vqvae_model.discretized)
 
@@ -95,7 +95,7 @@ class ILVQBeTPolicy(ChunkingPolicy):
         LeRobot's update of the codebook takes nothing but float32.
         """
         chunks = self.vqbet.target_chunks(batch)  # (B, T, W, 2)
-        if not self.in_first_phase:
+        if not self.trains_residual_vq_only:
             return self.vqbet.loss(batch, chunks)
         with torch.autocast(chunks.device.type, enabled=False):
             loss, n_codes, n_pairs, error = self.vqbet.action_head.discretize(

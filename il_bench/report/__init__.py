@@ -1,1 +1,1 @@
-"""Results -> report.json and everything made from it: the terminal's table, a plot, a page."""
+"""Results -> report.json, and every view made from it: tables, pictures, a page, Markdown."""

@@ -1,4 +1,4 @@
-"""The latency section: its three tables, with published latencies in the notes."""
+"""The latency section of the report: three tables, and notes that quote published latencies."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -27,46 +27,48 @@ FLOOR_COLUMNS = (
     "new chunk: times the floor",
     "predict_action_chunk, without processing",
 )
-FRESH_COLUMNS = ("policy", "load", "first call", "memory of the process", "memory of the device")
-#: What makes times wrong, and how a row shows it.
+NEW_PROCESS_COLUMNS = ("policy", "load", "first call", "memory of the process", "memory of the device")
+#: What disturbs a measurement, and how a row shows it.
 _DISTURBANCES: dict[str, Callable[[Latency], bool]] = {
-    "less than 95 % of a core: other processes ran, the times are too long": lambda row: (
+    "got less than 95 % of a core: other processes ran, so the times are too long": lambda row: (
         (row.device, row.clock) == ("cpu", "wall") and (row.cpu_share or 1.0) < 0.95
     ),
-    "slowed down by the GPU itself": lambda row: (row.state or {}).get("slowed_by") not in (None, "nothing"),
-    "still changing after warm-up": lambda row: row.stable is False,
+    "were slowed down by the GPU itself": lambda row: (
+        (row.state or {}).get("slowed_by") not in (None, "nothing")
+    ),
+    "were still changing after warm-up": lambda row: row.stable is False,
 }
 
 
 def section(rows: Sequence[Latency]) -> Section:
-    """Return the tables that have rows, and what a reader must know."""
+    """Return the tables that have rows, and the notes under them."""
     found = (
         Table.of(COLUMNS, call_rows(rows)),
         Table.of(FLOOR_COLUMNS, floor_rows(rows)),
-        Table.of(FRESH_COLUMNS, fresh_rows(rows)),
+        Table.of(NEW_PROCESS_COLUMNS, new_process_rows(rows)),
     )
     return Section("latency", [table for table in found if table.rows], notes(rows))
 
 
 def call_rows(rows: Sequence[Latency]) -> list[tuple[str, ...]]:
-    """A text for each of COLUMNS, for each policy, way to run it, batch and processing."""
+    """Return the rows of the first table: one for each policy, way to run it, batch and processing."""
     found: dict[tuple[str, int, str], dict[str, Latency]] = {}
     for row in rows:
         if row.what in TimedCall:
             key = (label(row), row.batch, "with" if row.processed else "without")
             found.setdefault(key, {})[row.what] = row
-    ordered = sorted(found, key=lambda key: key[1:])  # by policy as the rows are
+    ordered = sorted(found, key=lambda key: key[1:])  # policies stay in the order of the rows
     return [(*map(str, key), *_cells(found[key])) for key in ordered]
 
 
 def floor_rows(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
-    """A text for each of FLOOR_COLUMNS, for each policy, way to run it and batch that has a floor."""
+    """Return the rows of the second table: one for each policy, way to run it and batch that has a floor."""
     found: dict[tuple[str, int], dict[tuple[str, bool], Latency]] = {}
     for row in rows:
         if row.ratio_to_floor is not None:
             found.setdefault((label(row), row.batch), {})[row.what, row.processed] = row
     shown = []
-    for (name, batch), calls in sorted(found.items(), key=lambda item: item[0][1]):  # by policy as rows are
+    for (name, batch), calls in sorted(found.items(), key=lambda item: item[0][1]):
         chunk, bare = calls.get((TimedCall.NEW_CHUNK, True)), calls.get((TimedCall.PREDICT, False))
         if chunk is not None and chunk.flops is not None:
             ratios = (chunk.ratio_to_floor, bare.ratio_to_floor if bare else None)
@@ -74,8 +76,8 @@ def floor_rows(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
     return shown
 
 
-def fresh_rows(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
-    """A text for each of FRESH_COLUMNS, for each policy whose first call in a new process was timed."""
+def new_process_rows(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
+    """Return the rows of the third table: one for each policy that was timed in a new process."""
     return [
         (label(row), _ms(row.load_ms), _ms(row.first_call_ms), _mb(row.resident_mb), _mb(row.peak_memory_mb))
         for row in rows
@@ -84,24 +86,24 @@ def fresh_rows(rows: Iterable[Latency]) -> list[tuple[str, ...]]:
 
 
 def notes(rows: Sequence[Latency]) -> list[str]:
-    """What a reader must know: units, what is missing and why, what disturbed it, published figures."""
+    """Return the notes: units, what is missing and why, what disturbed the times, published figures."""
     if not rows:
         return []
     devices = ", ".join(dict.fromkeys(row.device for row in rows))
     found = [
-        f"device {devices}, one thread; ms; jitter: interquartile range over median; a dash: too few calls "
-        "for the percentile (median from 6, p90 from 29, p99 from 299), or no such call",
+        f"device {devices}, one thread; times in ms; jitter: interquartile range over median; a dash: the "
+        "policy has no such call, or too few calls for the percentile (median 6, p90 29, p99 299)",
         "control step: a prediction and all its actions, divided by their number; of 10 Hz: p50 over "
         f"{CONTROL_PERIOD_MS:.0f} ms",
     ]
     others = ", ".join(dict.fromkeys(row.clock for row in rows if row.clock != "wall"))
     if others:
-        found.append(f"timed by {others}, not by the wall clock: waiting, for a GPU or a core, is left out")
+        found.append(f"timed by {others}, not by the wall clock: waiting for a GPU or a core does not count")
     if any(row.ratio_to_floor is not None for row in rows):
         found.append(
-            "floor: ms that a prediction's matrix products, convolutions and attention, counted, take at the "
-            "rate that the device multiplies matrices of this type, timed in turns with the call; times the "
-            "floor: p50 over it, on a CPU without what other processes took"
+            "floor: the ms that a prediction's matrix products, convolutions and attention would take at the "
+            "device's rate of multiplying matrices of this type, timed in turns with the call; times the "
+            "floor: p50 over the floor, on a CPU without the time that other processes took"
         )
     for text, is_disturbed in _DISTURBANCES.items():
         if disturbed := [label(row) for row in rows if is_disturbed(row)]:
@@ -119,13 +121,13 @@ def notes(rows: Sequence[Latency]) -> list[str]:
 
 
 def label(row: Latency) -> str:
-    """The policy, its sampler where it has one, and its mode unless it is eager."""
+    """Return a row's name: the policy, with its sampler if it has one and its mode unless it is eager."""
     details = [text for text in (row.sampler, None if row.mode == Mode.EAGER else row.mode) if text]
     return f"{row.policy} ({', '.join(details)})" if details else row.policy
 
 
 def _cells(calls: dict[str, Latency]) -> tuple[str, ...]:
-    """The columns after the first three, from the rows of one line by what they are of."""
+    """Return the cells after the first three, from the timed calls of one row of the table."""
     chunk, step = calls.get(TimedCall.NEW_CHUNK), calls.get(TimedCall.CONTROL_STEP)
     held = [row.peak_memory_mb for row in calls.values() if row.peak_memory_mb is not None]
     return (
@@ -139,10 +141,8 @@ def _cells(calls: dict[str, Latency]) -> tuple[str, ...]:
 
 
 def _ms(value: float | None) -> str:
-    """Three figures, such as 0.123, 12.3 and 1,234."""
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    """Return three digits, such as 0.123 and 12.3, or all before the point, as in 1,234."""
+    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _mb(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The report as pictures: metrics beside their targets, what tokenizers lose, what robots wait for."""
+"""The report as pictures: metrics beside their targets, errors of tokenizers, latencies."""
 
 import io
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from il_bench.rollout.metrics import METRICS, Metric
 
 
 def render(report: Report) -> bytes:
-    """Return the success rows as a PNG, best on top; a report without any gives empty axes."""
+    """Return the success rows as a PNG, the best on top; without rows the axes are empty."""
     rows = success.ranked(report.success)[::-1]
     figure = Figure(figsize=(4.5 * len(METRICS), 1.6 + 0.5 * max(len(rows), 2)), layout="constrained")
     axes = figure.subplots(1, len(METRICS), sharey=True)
@@ -28,7 +28,7 @@ def render(report: Report) -> bytes:
 
 
 def render_tokenizers(rows: Sequence[TokenizerRow]) -> bytes:
-    """Return bits a chunk against px lost as a PNG, one panel a set of demonstrations."""
+    """Return a PNG of each tokenizer's bits and error, with a panel for each set of demonstrations."""
     data = list(dict.fromkeys(row.data for row in rows))
     figure = Figure(figsize=(1.0 + 5.0 * len(data), 4.6), layout="constrained")
     colors = {name: f"C{number % 10}" for number, name in enumerate(sorted({row.tokenizer for row in rows}))}
@@ -49,7 +49,7 @@ def render_tokenizers(rows: Sequence[TokenizerRow]) -> bytes:
 
 
 def render_latency(rows: Sequence[Latency]) -> bytes:
-    """Return what one robot waits for as a PNG: p50, and a line to the highest percentile that there is."""
+    """Return a PNG of what one robot waits for: p50, and a line to the highest percentile there is."""
     shown = [row for row in rows if row.batch == 1 and row.processed and row.p50_ms is not None]
     names = list(dict.fromkeys(latency.label(row) for row in shown))[::-1]
     figure = Figure(figsize=(9.0, 1.6 + 0.5 * max(len(names), 2)), layout="constrained")
@@ -75,7 +75,7 @@ def render_latency(rows: Sequence[Latency]) -> bytes:
 
 
 def png(figure: Figure, dpi: float = 100) -> bytes:
-    """Return the figure as a PNG; without pyplot Agg draws it: no display, no global state."""
+    """Return the figure as a PNG. Without pyplot, Agg draws it: that needs no display or global state."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()

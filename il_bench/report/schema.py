@@ -15,7 +15,7 @@ from il_bench.rollout.metrics import METRICS
 from il_bench.rollout.outcomes import Episode
 
 SCHEMA: Final[Literal[1]] = 1
-MOST_COUNTS: Final = 1024  # of a Vocabulary, so many bars has its histogram
+MOST_COUNTS: Final = 1024  # of a Vocabulary: its histogram has so many bars
 PRODUCTS: Final = "the matrix products of its network"  # a floor of Throughput
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -23,9 +23,9 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class ReportPart(BaseModel):
-    """A part of the report; a field it does not know is an error.
+    """A part of the report; an unknown field is an error.
 
-    `ORDER`: the fields that tell rows of a section apart, and sort them; empty: its first three.
+    `ORDER`: the fields that tell the rows of a section apart and sort them; if empty, the first three.
     """
 
     ORDER: ClassVar[tuple[str, ...]] = ()
@@ -42,7 +42,7 @@ class Interval(ReportPart):
 
 
 class TargetResult(ReportPart):
-    """A declared target and what the gate said."""
+    """A declared target and the gate's decision."""
 
     metric: GatedMetric
     value: Share
@@ -64,10 +64,10 @@ class Success(ReportPart):
     """How good one policy is.
 
     track: ``keypoints`` or ``pixels`` of PushT, or a project's environment, where mean_max_reward is the
-        success_rate. decision: the target's. sha256: None for fresh weights. seconds: wall time.
-    metrics: by name; a metric that no episode has a value of is left out.
-    interval: of which kind the 95 % intervals are, see `gate.verdict.Verdict.sequential`.
-    share_outside: of all actions, those outside [0, 512] px, which are carried out as they are.
+        success_rate. decision: the target's. sha256: None for untrained weights. seconds: wall time.
+    metrics: by name, without those that no episode has a value of.
+    interval: the kind of the 95 % intervals, see `gate.verdict.Verdict.sequential`.
+    share_outside: share of the actions that lie outside [0, 512] px; they are not clipped.
     """
 
     policy: str
@@ -102,7 +102,7 @@ class Success(ReportPart):
         return self
 
     def measured(self, metric: str) -> Interval | None:
-        """Return a metric by its name, None where it has no value; also of a report without `metrics`."""
+        """Return a metric by its name, or None; older reports have no `metrics`."""
         found: Interval | None = self.metrics.get(metric) or getattr(self, metric, None)
         return found
 
@@ -111,14 +111,14 @@ Point = tuple[float, float]
 
 
 class Move(ReportPart):
-    """What one sequence of tokens decodes to: `path`, in px."""
+    """The `path` in px that one sequence of tokens decodes to."""
 
     indices: tuple[Count, ...]
     path: tuple[Point, ...]
 
 
 class Demonstration(ReportPart):
-    """One episode cut into chunks: the tokens of each, its actions, and what the tokens decode to, in px."""
+    """One episode in chunks: the tokens of each, its actions, and what the tokens decode to, in px."""
 
     episode: Count
     indices: tuple[tuple[Count, ...], ...]
@@ -127,11 +127,11 @@ class Demonstration(ReportPart):
 
 
 class Vocabulary(ReportPart):
-    """The moves of a tokenizer that occur, the most used first; only as many as a picture shows.
+    """The moves of a tokenizer that occur, the most used first, as many as a picture shows.
 
-    A move is one sequence of tokens, all that a chunk has. relative: `moves` begin at the agent; else they
-    are places in the arena. n_moves: how many different ones occur; counts: how often each does. first: of a
-    residual VQ, what each first token that occurs decodes to alone.
+    A move is what all tokens of a chunk stand for together. relative: `moves` begin at the agent, instead of
+    being places in the arena. n_moves: how many different moves occur; counts: how often each does. first:
+    what each first token of a residual VQ decodes to alone.
     """
 
     relative: bool
@@ -143,7 +143,7 @@ class Vocabulary(ReportPart):
 
 
 class TokenizerRow(ReportPart):
-    """How well one tokenizer keeps actions of episodes that were held out.
+    """How well one tokenizer keeps the actions of held-out episodes.
 
     data: whose episodes. l1_px: mean error of a coordinate after a round trip; stage_l1_px: after each stage
         of a residual VQ. usage: share of the codes that occur; perplexity: exp of their entropy; both are
@@ -168,11 +168,11 @@ class TokenizerRow(ReportPart):
 
 
 class Throughput(ReportPart):
-    """How many of `what` a second.
+    """How much of `what` gets done per second.
 
-    reference, floor: what it is compared with, timed in turns with it. A floor is work that hardly any
-        implementation can leave out (None in older reports: PRODUCTS).
-    peak_memory_mb: the most that one call holds of its own.
+    reference, floor: other work, timed in turns with it. A floor is work that hardly any implementation can
+        leave out (None in older reports: PRODUCTS).
+    peak_memory_mb: the most memory that one call adds.
     """
 
     what: str
@@ -187,18 +187,18 @@ class Throughput(ReportPart):
 
 
 class Latency(ReportPart):
-    """How long one call takes, in ms of one control step, over `n` calls.
+    """How long one call takes, in ms a control step, over `n` calls.
 
-    A call that serves `steps` control steps is divided by that. A percentile is None where n is too small.
-    what: a `protocol.TimedCall`, or ``fresh process``: a new one, whose only call is `first_call_ms`.
-    peak_memory_mb: the most that one call holds of its device's memory beyond what was there; of a fresh
-        process, all of the device's. resident_mb: peak memory of the process on the host.
-    processed: with the checkpoint's pre- and post-processing. sampler: of a diffusion policy, with its steps.
+    The time of a call is divided by the `steps` that it serves. A percentile is None where n is too small.
+    what: a `protocol.TimedCall`, or ``fresh process``: only the first call, in a process that just started.
+    peak_memory_mb: the most device memory that one call adds; with ``fresh process``, all that is in use.
+    resident_mb: peak memory of the process on the host.
+    processed: with the checkpoint's pre- and post-processing. sampler: a diffusion policy's, with its steps.
     share_of_period: p50 over the control period of 10 Hz; above 1 it is too slow. jitter: interquartile range
         over median. first_call_ms: after loading (`load_ms`) or a change of `mode`, compilation included.
-    warm_up: untimed calls after it, and whether times became `stable`. cpu_share: processor time over wall
-        time. event_ratio: the device's own time of a call over the wall's. clock: ``wall``, or a timer that
-        other processes do not disturb. state: of the device just after: clocks, what slowed it, load.
+    warm_up: calls after it that do not count; stable: whether their times settled. cpu_share: processor time
+        over wall time. event_ratio: the device's own time of a call over wall time. clock: ``wall``, or a
+        timer that other processes do not disturb. state: the device's clocks, what slowed it, and its load.
     """
 
     ORDER: ClassVar[tuple[str, ...]] = ("policy", "sampler", "mode", "device", "batch", "processed", "what")
@@ -233,13 +233,13 @@ class Latency(ReportPart):
 
 
 class Stored(ReportPart):
-    """The time of one call in several processes, kept for a later --il-compare, and what one showed.
+    """The times of one call in several processes, kept for a later --il-compare, and this run's comparison.
 
-    verdict: ``slower``, ``faster``, ``equivalent`` or ``inconclusive`` against the run in the file `against`;
-        ``kept`` where there was nothing to compare with. ratio: to that run's time, with its 95 % interval.
-    gate: whether ``slower`` fails the run. differs: what is not as it was there; no gate then.
-    blocks: seconds of a call, a row a process and a median a block. yardstick: seconds of a fixed piece of
-        work, block by block beside it; None where the clock is not the processor's.
+    verdict: ``slower``, ``faster``, ``equivalent`` or ``inconclusive`` compared with the run in the file
+        `against`; ``kept`` without one. ratio: to that run's time, with its 95 % interval.
+    gate: whether ``slower`` fails the run. differs: what has changed since that run; then nothing gates.
+    blocks: median seconds of a call in each block, a row for each process. yardstick: the same for a fixed
+        piece of work timed beside it; None unless the clock is the processor's.
     """
 
     ORDER: ClassVar[tuple[str, ...]] = ("policy", "what", "batch")
@@ -288,11 +288,7 @@ SECTIONS: dict[str, type[ReportPart]] = {
 
 
 def load(path: Path) -> Report:
-    """Read a report.json.
-
-    Raises:
-        IlBenchError: unreadable, of another schema, or a field is missing, unknown or wrong; it names it.
-    """
+    """Read and check a report.json; an IlBenchError names what is wrong in it."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -309,5 +305,5 @@ def load(path: Path) -> Report:
 
 
 def save(path: Path, report: Report) -> None:
-    """Write report.json whole or not at all, whatever interrupts it."""
+    """Write report.json, whole or not at all."""
     write_whole(path, report.model_dump_json(indent=1).encode() + b"\n")

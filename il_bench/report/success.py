@@ -1,4 +1,4 @@
-"""The success section: one policy's row out of its verdict, and the table of all rows."""
+"""The success section of the report: a policy's row from its verdict, and the table of all rows."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -22,7 +22,7 @@ _TONES = {
 
 
 def row_of(policy: Any, outcomes: Outcomes, verdict: Verdict) -> Success:
-    """Return the row of a policy, which has the attributes of `il_bench.policies.checkpoint.LoadedPolicy`."""
+    """Return the row of a policy, an `il_bench.policies.checkpoint.LoadedPolicy`."""
     facts = ("track", "data", "checkpoint", "sha256", "parameters")
     target, against_target, baseline = verdict.target, verdict.against_target, verdict.against_baseline
     intervals = {name: found._asdict() for name, found in verdict.estimates.items()}
@@ -51,7 +51,7 @@ def row_of(policy: Any, outcomes: Outcomes, verdict: Verdict) -> Success:
 
 
 def ranked(rows: Iterable[Success]) -> list[Success]:
-    """Return the best row first: by the first metric, where that is equal by the next, and so on."""
+    """Return the rows, the best first: ordered by the first metric, ties by the next, and so on."""
 
     def rank(row: Success) -> tuple[float | str, ...]:
         places: list[float] = []
@@ -65,14 +65,14 @@ def ranked(rows: Iterable[Success]) -> list[Success]:
 
 
 def label(row: Success) -> str:
-    """Return what a row is called: the policy, and the environment if it is not PushT."""
+    """Return a row's name: the policy, with its environment if that is not PushT."""
     return row.policy if row.track in TRACKS else f"{row.policy} ({row.track})"
 
 
 def section(report: Report) -> Section:
-    """Return the table of all rows, best first.
+    """Return the table of all rows, the best first.
 
-    Below it for context: ceiling and floor, and published results of the same policies on the same track.
+    For context it ends with ceiling and floor, and published results of the same policies on the same track.
     """
     rows = ranked(report.success)
     asked = [_cells(row) for row in rows if row.policy not in CONTEXT]
@@ -104,7 +104,7 @@ def section(report: Report) -> Section:
 
 
 def target_text(target: TargetResult | None) -> str:
-    """Return the decision against a target and what it rests on, such as 'PASS (> 0.80 shown)'."""
+    """Return the decision against a target with its reason, such as 'PASS (> 0.80 shown)'."""
     if target is None:
         return str(Decision.NOT_GATED)
     if target.decision is Decision.PASS:
@@ -132,10 +132,10 @@ def _cells(row: Success) -> tuple[str, ...]:
 
 
 def _intervals(rows: Iterable[Success]) -> list[str]:
-    """Say what the intervals in brackets are, of each kind that there is."""
+    """Say what kinds of intervals stand in brackets, and whose they are."""
     explained = {
-        "confidence sequence": "confidence sequences, as the episodes ended when the gates were decided",
-        "Clopper-Pearson": "Clopper-Pearson's, of means a bootstrap's, of a fixed number of episodes",
+        "confidence sequence": "confidence sequences, since the episodes ended when the gates were decided",
+        "Clopper-Pearson": "Clopper-Pearson for rates, a bootstrap for means, of a fixed number of episodes",
     }
     policies = {kind: [label(row) for row in rows if row.interval == kind] for kind in explained}
     return [f"95 % {explained[kind]}: {', '.join(names)}" for kind, names in policies.items() if names]

@@ -1,4 +1,4 @@
-"""What a table holds, for the terminal, the page and Markdown alike; the tables that are rows as they are."""
+"""Tables of the report, which the terminal, the page and Markdown show alike."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ class Cell(str):
     tone: str
 
     def __new__(cls, text: str, tone: str = "") -> "Cell":
-        """Make one."""
+        """Make a cell."""
         cell = super().__new__(cls, text)
         cell.tone = tone
         return cell
@@ -26,9 +26,9 @@ class Cell(str):
 
 @dataclass(frozen=True)
 class Column:
-    """A column: how a terminal shows it, and what it holds, in words.
+    """A column: its name, what it holds, and how a terminal shows it.
 
-    is_number: aligned right. is_whole: never wrapped. is_spare: left out of terminals that are not wide.
+    is_number: aligned right. is_whole: never wrapped. is_spare: left out of a narrow terminal.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows of cells. `context`: rows to read the others by."""
+    """Columns and rows of cells. `context`: rows to compare the others with."""
 
     columns: tuple[Column, ...]
     rows: list[tuple[str, ...]]
@@ -48,7 +48,7 @@ class Table:
 
     @staticmethod
     def of(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> "Table":
-        """Make one of columns that are all alike."""
+        """Make a table whose columns are all shown alike."""
         return Table(tuple(map(Column, columns)), list(rows))
 
 
@@ -72,9 +72,9 @@ class Section:
 
 @dataclass(frozen=True)
 class Published:
-    """A published result of a policy: metrics of its episodes on `track`, or ms of an inference on `device`.
+    """A published result of a policy: metrics on `track`, or the ms of an inference on `device`.
 
-    values: by name; what the source does not give is not in it.
+    values: what the source gives, by name.
     """
 
     policy: str
@@ -94,7 +94,7 @@ class Published:
 
 @cache
 def published(kind: str) -> tuple[Published, ...]:
-    """Return every published result that the package knows, of a kind: "results" or "latency_ms"."""
+    """Return the published results that il_bench knows, of a kind: "results" or "latency_ms"."""
     data = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 
     def read(row: dict[str, Any]) -> Published:
@@ -106,9 +106,9 @@ def published(kind: str) -> tuple[Published, ...]:
 
 
 def section(title: str, rows: Iterable[ReportPart]) -> Section:
-    """Return rows as they are, a field a column, without columns that are empty in all of them.
+    """Return a table with a column for each field that some row has, except those of _NOT_IN_TABLES.
 
-    A tokenizer's vocabulary is left to pictures, and what a comparison was made of to report.json.
+    A tokenizer's vocabulary is for pictures; what a comparison is made from stays in report.json.
     """
     dumped = [row.model_dump(exclude=_NOT_IN_TABLES) for row in rows]
     filled = [name for name in dumped[0] if any(row[name] is not None for row in dumped)] if dumped else []
@@ -117,7 +117,7 @@ def section(title: str, rows: Iterable[ReportPart]) -> Section:
 
 
 def throughput(report: Report) -> Section:
-    """Return the section of throughput; its notes say what each floor is."""
+    """Return the throughput section, whose notes explain each floor."""
     floors: dict[str, dict[str, None]] = {}
     for row in report.throughput:
         if row.ratio_to_floor is not None:

@@ -2,8 +2,6 @@
 
 import base64
 import io
-import shutil
-import sys
 from collections.abc import Mapping
 from itertools import compress
 from pathlib import Path
@@ -18,12 +16,12 @@ from il_bench.report import latency, plot, schema, success, tables, vocabulary
 from il_bench.report.schema import Report
 
 _UNLIMITED = 500  # wider than any table: no cell wraps
-_LEAST = 116  # narrower, words break: better let the terminal wrap lines
-_WIDE = 150  # there is room for columns that are spare
+_LEAST = 116  # in a narrower table words break: better let the terminal wrap its lines
+_WIDE = 150  # from here on there is room for columns that are spare
 
 
 def sections(report: Report) -> list[tables.Section]:
-    """Return the report's sections in order, also those without rows."""
+    """Return the report's sections in order, including those without rows."""
     return [
         success.section(report),
         tables.section("tokenizers", report.tokenizers),
@@ -33,18 +31,10 @@ def sections(report: Report) -> list[tables.Section]:
     ]
 
 
-def on_stdout(report: Report) -> str:
-    """Return the tables of a report as text for standard output, be it a terminal or a file."""
-    is_terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if is_terminal else None
-    return terminal(report, width=width, color=is_terminal)
-
-
 def terminal(report: Report, *, width: int | None = None, color: bool = False) -> str:
-    """Return the tables of a report as text, success first, leaving out empty ones.
+    """Return the tables of a report that have rows, as text.
 
-    width: columns of the terminal; None where there is none, as in a log, which is never wrapped.
-    color: whether to write terminal colours.
+    width: columns of the terminal; None in a log, whose lines never wrap.
     """
     written = io.StringIO()
     console = Console(
@@ -84,9 +74,9 @@ def _rich(table: tables.Table, *, has_room: bool) -> RichTable:
 def page(
     report: Report, pictures: Mapping[str, bytes], vocabularies: Mapping[str, bytes] | None = None
 ) -> str:
-    """Return the report as one HTML file that needs no other.
+    """Return the report as one HTML file that needs no other file.
 
-    pictures: PNGs by the title of their section; vocabularies: of single tokenizers, by their title.
+    pictures: a PNG for each section, by its title. vocabularies: a PNG for each tokenizer, by its title.
     """
     files = FileSystemLoader(Path(__file__).parent)
     jinja = Environment(
@@ -99,10 +89,10 @@ def page(
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Write report.json and what is made from it, each whole or not at all; return the paths.
+    """Write report.json and the views made from it, each file whole or not at all; return their paths.
 
-    Made are report.png, with tokenizers tokenizers.png, with latencies latency.png, and report.html, which
-    holds these pictures and one of each tokenizer's vocabulary.
+    The views are report.png, tokenizers.png and latency.png if the report has such rows, and report.html,
+    which holds these pictures and one of each tokenizer's vocabulary.
     """
     schema.save(folder / "report.json", report)
     pictures = {"success": plot.render(report)}

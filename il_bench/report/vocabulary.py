@@ -1,4 +1,4 @@
-"""A tokenizer's vocabulary as a picture: its moves as paths, how often each is used, a demonstration."""
+"""A tokenizer's vocabulary as a picture: its moves, how often each is used, and a demonstration."""
 
 import textwrap
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from il_bench.report import plot
 from il_bench.report.schema import MOST_COUNTS, Demonstration, Move, TokenizerRow, Vocabulary
 
 COLUMNS = 8
-FIRST_COLUMNS = 16  # for what first tokens decode to alone
-MOST_POSSIBLE = 10**6  # of more possible moves, nobody asks how many do not occur
+FIRST_COLUMNS = 16  # of cells with what first tokens decode to alone
+MOST_POSSIBLE = 10**6  # with more possible moves, nobody asks how many do not occur
 _INNER = 0.8  # the part of a cell that a long move fills
 _SQUARE = np.array([[0.03, 0.03], [0.97, 0.03], [0.97, 0.97], [0.03, 0.97]])
-# Ten strong colours, then the same ones pale.
+# Ten strong colours, then the same ten pale.
 _COLORS = [to_hex(colormaps["tab20"](2 * number % 20 + number // 10)) for number in range(20)]
 _GOAL, _FAINT, _REAL = "#a8d5a2", "0.93", "0.55"
 _LINE, _MOST_LINES = 88, 3  # characters and lines of the episode in tokens
@@ -31,9 +31,9 @@ def render(row: TokenizerRow) -> bytes:
 
 
 def draw(row: TokenizerRow) -> Figure:
-    """Draw a row that has a vocabulary: axes "moves", "real", "decoded", "words" and "use".
+    """Draw a row that has a vocabulary: axes "moves", "real", "decoded", "words", "use".
 
-    A residual VQ has "first" too, below "moves".
+    A residual VQ also has "first", below "moves".
     """
     vocabulary = row.vocabulary
     assert vocabulary is not None
@@ -62,12 +62,12 @@ def draw(row: TokenizerRow) -> Figure:
 
 
 def title(row: TokenizerRow) -> str:
-    """Return what a row is about."""
+    """Return a row's title: the tokenizer and its demonstrations."""
     return f"{row.tokenizer}, {row.data} demonstrations" if row.data else row.tokenizer
 
 
 def _draw_moves(axes: Axes, row: TokenizerRow, vocabulary: Vocabulary) -> None:
-    """Draw cells, the most used move first, and write its share into each."""
+    """Draw a cell for each move, the most used first, with its share of all chunks."""
     cell_px = _draw_cells(axes, vocabulary.moves, vocabulary.relative, (COLUMNS, COLUMNS))
     total = row.n_chunks or sum(vocabulary.counts)
     for number, count in enumerate(vocabulary.counts[: len(vocabulary.moves)]):
@@ -80,10 +80,10 @@ def _draw_moves(axes: Axes, row: TokenizerRow, vocabulary: Vocabulary) -> None:
 
 
 def _draw_cells(axes: Axes, moves: Sequence[Move], relative: bool, size: tuple[int, int]) -> float:
-    """Draw each move with its tokens in a cell of size 1, all to one scale, colour: the first token.
+    """Draw each move with its tokens in a cell of its own, coloured by its first token; return a cell's px.
 
-    size: rows and columns of cells, in reading order. Nine of ten moves fit into their cells; the longest may
-    reach into a neighbour's, since they would make all others small. Returns how many px a cell is.
+    size: rows and columns of cells, in reading order. All moves have one scale, at which nine of ten fit into
+    their cells: the longest may reach into a neighbour's, or they would make all others small.
     """
     n_rows, n_columns = size
     paths = np.array([move.path for move in moves])  # (M, steps, 2), px
@@ -115,7 +115,7 @@ def _draw_cells(axes: Axes, moves: Sequence[Move], relative: bool, size: tuple[i
 def _write(axes: Axes, cell: tuple[int, int], text: str, place: float, side: str) -> None:
     """Write into the cell in this row and column, `place` from its left edge."""
     label = axes.text(cell[1] + place, cell[0] + 0.08, text, fontsize=6.5, va="top", ha=side, color="0.3")
-    label.set_in_layout(False)  # inside the axes anyway, and measuring them takes long
+    label.set_in_layout(False)  # it lies inside the axes anyway, and measuring it takes long
 
 
 def _colors(moves: Sequence[Move]) -> list[str]:
@@ -123,7 +123,7 @@ def _colors(moves: Sequence[Move]) -> list[str]:
 
 
 def _draw_demonstration(real: Axes, decoded: Axes, words: Axes, shown: Demonstration) -> None:
-    """Draw an episode as it was and as its tokens decode it, and write the tokens as far as there is room."""
+    """Draw an episode as it was and as its tokens decode, and write as many tokens as there is room for."""
     n_chunks = len(shown.indices)
     points = np.array(shown.path + shown.decoded)
     centre = (points.min(axis=0) + points.max(axis=0)) / 2
@@ -142,16 +142,16 @@ def _draw_demonstration(real: Axes, decoded: Axes, words: Axes, shown: Demonstra
         axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal")
         axes.tick_params(labelsize=7)
     real.set_title(f"Held-out episode {shown.episode}: {n_chunks} chunks", fontsize=10)
-    decoded.set_title("Out of its tokens (grey: real)", fontsize=10)
+    decoded.set_title("Decoded from its tokens (grey: real)", fontsize=10)
     text = "   ".join("·".join(map(str, tokens)) for tokens in shown.indices)
     lines = textwrap.wrap(text, _LINE, max_lines=_MOST_LINES, placeholder="  …")
-    said = "in tokens:  " + "\n".join(lines)
-    words.text(0.5, 1.0, said, fontsize=8, va="top", ha="center", color="0.25")
+    text = "in tokens:  " + "\n".join(lines)
+    words.text(0.5, 1.0, text, fontsize=8, va="top", ha="center", color="0.25")
     words.axis("off")
 
 
 def _draw_use(axes: Axes, vocabulary: Vocabulary, possible: int) -> None:
-    """Draw a bar for each move, and leave room for those that never occur if they could be drawn too."""
+    """Draw a bar for each move, and leave room for those that never occur unless they are too many."""
     counts, colors = vocabulary.counts, _colors(vocabulary.moves)
     axes.stairs(counts, np.arange(len(counts) + 1) - 0.5, fill=True, color="0.75")
     axes.bar(range(len(colors)), counts[: len(colors)], width=1.0, color=colors)

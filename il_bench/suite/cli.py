@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class SeedRange(StrEnum):
-    """Validation seeds are for choosing, test seeds for numbers that are reported."""
+    """Validation seeds are for choosing, test seeds for the numbers you report."""
 
     TEST = "test"
     VALIDATION = "validation"
@@ -39,11 +39,11 @@ def evaluate(
     policy: Annotated[str, typer.Argument(help="A shipped policy by name, a folder, or a Hub id.")],
     output: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file too.")] = None,
     seeds: Annotated[SeedRange, typer.Option(help="Which start states.")] = SeedRange.VALIDATION,
-    episodes: Annotated[int, typer.Option(min=1, max=MAX_EPISODES, help="The first so many of them.")] = 200,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
+    episodes: Annotated[int, typer.Option(min=1, max=MAX_EPISODES, help="How many of them.")] = 200,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; they do not change the result.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
 ) -> None:
-    """Roll POLICY out and print its metrics with 95 % intervals. Gates are `pytest --benchmark`."""
+    """Roll POLICY out and print its metrics with 95 % intervals; `pytest --benchmark` also gates them."""
     try:
         from il_bench import machine
         from il_bench.files import write_whole, writing
@@ -57,8 +57,7 @@ def evaluate(
         loaded = loader()
         start = SEED_STARTS[seeds]
         if loaded.track == PIXELS:
-            least = f"{BLOCK_SIZE} episodes, the least that is rolled out"
-            typer.echo(f"On images, {least}, take minutes on a CPU.", err=True)
+            typer.echo(f"On images, a block of {BLOCK_SIZE} episodes takes minutes on a CPU.", err=True)
         is_terminal = sys.stderr.isatty()  # a bar there, nothing in a log
         bar = progress.bar(loaded.name, episodes, sys.stderr, nullcontext) if is_terminal else nullcontext()
         with bar as on_block:
@@ -83,10 +82,10 @@ def vocabulary(
 ) -> None:
     """Draw the moves that POLICY's action tokenizer knows, and how often each is used.
 
-    A move is what one token (of a residual VQ: one token of each stage) decodes to: a path of actions from
-    the agent on. Use is counted on the demonstrations in DATA that are held out, every fifth episode; one of
-    them is drawn as it was, and beside it what its tokens make of it. `pytest --benchmark` draws the same for
-    all tokenizers that it measures, in report.html.
+    A move is the path of actions that one token decodes to (with a residual VQ, one token of each stage).
+    Use is counted on every fifth episode of DATA, which tokenizers do not train on. The picture also shows
+    one of these episodes beside what its tokens decode to. `pytest --benchmark` draws the same for all
+    tokenizers that it measures, in report.html.
     """
     try:
         name = Path(policy).name
@@ -94,8 +93,9 @@ def vocabulary(
             name = Path(policy).resolve().name
         row = _measured(policy, name, data)
         from il_bench.files import write_whole, writing
-        from il_bench.report import schema, views
+        from il_bench.report import schema
         from il_bench.report import vocabulary as pictures
+        from il_bench.report.cli import print_tables
 
         picture = pictures.render(row)
         file = output / f"vocabulary-{re.sub(r'[^\w.-]+', '-', name)}.png"
@@ -103,8 +103,7 @@ def vocabulary(
             write_whole(file, picture)
     except IlBenchError as error:
         fail(error)
-    report = schema.Report(created=datetime.now(UTC), environment={}, tokenizers=(row,))
-    typer.echo(views.on_stdout(report))
+    print_tables(schema.Report(created=datetime.now(UTC), environment={}, tokenizers=(row,)))
     typer.echo(f"picture: {file}")
 
 
@@ -112,7 +111,7 @@ def _measured(policy: str, name: str, data: str) -> "TokenizerRow":
     """The row of the tokenizer inside a policy that the report calls `name`."""
     from il_bench.data.sources import resolve_data
 
-    source, own_name = resolve_data(data)
+    source, own_name = resolve_data(data)  # before the slow imports: a wrong name fails at once
     from il_bench.data import chunks, open_dataset
     from il_bench.policies.tokenizers import find_with_tokenizer, load_tokenizer
     from il_bench.suite.reconstruction import measure, of_policy
@@ -121,7 +120,7 @@ def _measured(policy: str, name: str, data: str) -> "TokenizerRow":
     tokenizer = load_tokenizer(checkpoint)
     chunk_size, n_dimensions = tokenizer.chunk_shape
     if n_dimensions != 2:
-        raise IlBenchError(f"{policy}: its actions have {n_dimensions} dimensions, those of PushT have 2.")
+        raise IlBenchError(f"{policy}: its actions have {n_dimensions} dimensions, PushT's have 2.")
     with _reading(policy, "the folder of a checkpoint"):
         fitted = of_policy(checkpoint, tokenizer, name)
     with _reading(source, "other --data"):
@@ -131,7 +130,7 @@ def _measured(policy: str, name: str, data: str) -> "TokenizerRow":
 
 @contextmanager
 def _reading(what: str, way_out: str) -> Iterator[None]:
-    """Turn errors of the file system into one sentence about what is read."""
+    """Turn an OSError into one sentence that names what was read."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What test_latency.py does with one call of one policy: time it with pytest-benchmark and make its row."""
+"""The work of test_latency.py: it times a call of a policy with pytest-benchmark and makes its row."""
 
 import time
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from il_bench.policies.checkpoint import LoadedPolicy
 from il_bench.protocol import CONTROL_PERIOD_MS, FRESH_PROCESS, Mode, TimedCall
 from il_bench.report.schema import Latency
 
-#: Seconds of timed calls: of what one robot waits for, a new chunk with processing, and of everything else.
+#: Seconds of timed calls: for what one robot waits for, a new chunk with processing, and for all other calls.
 SECONDS = {"short": (1.0, 0.2), "full": (15.0, 5.0)}
-WARM_CALLS = 2  # before memory is watched: what is kept from then on is no call's own
+WARM_CALLS = 2  # before memory is watched: what they leave there is not counted
 
 
 @dataclass(frozen=True)
 class CallSpec:
-    """What is timed of a policy: arguments of `calls.policy_call`."""
+    """The call of a policy to time: arguments of `calls.policy_call`."""
 
     what: str
     batch: int
@@ -35,23 +35,19 @@ class CallSpec:
 def time_call(
     policy: LoadedPolicy, spec: CallSpec, device: Device, benchmark: Any, effort: str = "short"
 ) -> Latency:
-    """Time one call by pytest-benchmark's fixture, whose samples and timer are used; return its row.
+    """Time one call with pytest-benchmark's fixture, its timer and its samples; return the row.
 
-    One call is one round. A control step's round is all actions of one prediction, and only the row divides
-    it by their number. Between rounds the machine's matrix products are timed, for the row's floor.
-
-    Raises:
-        NoSuchCallError: the policy has no such call.
-        IlBenchError: the device lacks the mode; the timer does not see what the device does.
+    A round is one call, which for a control step is all actions of one prediction; the row divides its time
+    by their number. Between rounds the machine's matrix products are timed, for the row's floor.
     """
     call = calls.policy_call(policy, **vars(spec), device=device)
-    clock = benchmark._timer  # what --benchmark-timer says
+    clock = benchmark._timer  # --benchmark-timer
     with inference_on_one_thread():
-        # Of the eager call, whatever the mode: the operations are the same, and can be seen there.
+        # Whatever the mode, the eager call is counted: its operations are the same, and can be seen.
         eager = calls.policy_call(policy, **vars(spec) | {"mode": Mode.EAGER}, device=device)
         eager.prepare()
         flops = count_flops(eager.call)
-        # On a CPU, processor time: what other processes take is not the machine's rate, see `row_of`.
+        # On a CPU it is processor time: what other processes take is not the machine's rate, see `row_of`.
         rate_clock = time.process_time if device.kind == "cpu" else clock
         products = MatrixProducts(device, dtype_of(policy.policy), clock=rate_clock) if flops else None
 
@@ -72,10 +68,7 @@ def time_call(
 
 
 def _held_mb(policy: LoadedPolicy, spec: CallSpec, device: Device) -> float | None:
-    """The most memory that one call holds of its own.
-
-    Of denoising only two steps are watched: a hundred would take ten seconds, and hold no more.
-    """
+    """The most memory that one call adds. Two steps of denoising show it: a hundred add no more."""
     is_watched_short = spec.mode == Mode.EAGER and inference.sampler_of(policy) is not None
     watched = inference.with_sampler(policy, "DDIM-2") if is_watched_short else policy
     call = calls.policy_call(watched, **vars(spec), device=device)
@@ -94,9 +87,9 @@ def row_of(
     flops: int | None,
     floor_s: float | None,
 ) -> Latency:
-    """The report's row of what was measured, each time divided by the control steps that it serves.
+    """The report's row, each time divided by the control steps that the call serves.
 
-    `flops`: of the call; None where they could not be counted. `floor_s`: seconds of its matrix products.
+    `flops`: of the call; None if they could not be counted. `floor_s`: seconds of its matrix products.
     """
 
     def ms(seconds: float | None) -> float | None:
@@ -104,7 +97,7 @@ def row_of(
 
     p50, p90, p99 = (ms(samples.percentile(q)) for q in (0.5, 0.9, 0.99))
     floor_ms = ms(floor_s)
-    # On a CPU both sides of the ratio are processor time: products are too short to be interrupted as often.
+    # On a CPU both sides of the ratio are processor time, since products are too short to be interrupted.
     busy = samples.cpu_share if device.kind == "cpu" and samples.cpu_share is not None else 1.0
     return Latency(
         policy=call.policy.name,
@@ -132,15 +125,15 @@ def row_of(
 
 
 def source_of(policy: LoadedPolicy, settings: Settings) -> str:
-    """What another process loads a selected policy from; skips the test of one that only this process has."""
-    (choice,) = (each for each in settings.policies if each.gate_name == policy.name)
-    if choice.in_process:
-        pytest.skip("a call of this project gives it, which another process cannot make")
-    return choice.source
+    """Where another process loads a selected policy from; skips the test if only this process has it."""
+    (chosen,) = (each for each in settings.policies if each.gate_name == policy.name)
+    if chosen.in_process:
+        pytest.skip("a function of this project makes it, which another process cannot call")
+    return chosen.source
 
 
 def first_calls(policy: LoadedPolicy, spec: str, device: Device, worker: Worker) -> Latency:
-    """Let a worker load the policy that `spec` names in a fresh process, and time its first call."""
+    """Let a worker load the policy that `spec` names in a new process, and time its first call."""
     found = worker.ask({"first_calls": spec, "device": device.name})
     return Latency(
         policy=policy.name,

@@ -1,4 +1,4 @@
-"""What a tokenizer loses of chunks of held-out episodes: its row of the report."""
+"""How much a tokenizer loses on chunks of held-out episodes: its row of the report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ from il_bench.protocol import EXPERT
 from il_bench.report import schema
 from il_bench.tokenizers import ResidualVQTokenizer, Tokenizer
 
-MOST_MOVES = 64  # so many are drawn
+MOST_MOVES = 64  # are drawn
 DECIMALS_PX = 1
-AMONG = ", these episodes among it"
-#: Of somebody's own checkpoint only the name of its data is known. These names tell what it is.
+AMONG = ", which includes these episodes"
+#: A user's checkpoint says only the name of its data. These names say which data it was.
 KNOWN = (EXPERT, "human")
-PERHAPS_AMONG = ", so called as these demonstrations: perhaps these episodes among it"
-#: Demonstrations that are part of others which the zoo was trained on (the Makefile makes them).
+PERHAPS_AMONG = ", which has the name of these demonstrations and may include these episodes"
+#: Data of the zoo's policies that contain other demonstrations (the Makefile makes them).
 HELD_BY = {"dagger": (EXPERT,)}
 
 
@@ -27,8 +27,8 @@ HELD_BY = {"dagger": (EXPERT,)}
 class FittedTokenizer:
     """A tokenizer, and what it was fitted on.
 
-    fitted_on: in words. fit_seconds: None if it came fitted. seen_whole: of which demonstrations it saw, or
-    perhaps saw, the held-out episodes too: by their names, what to say where it is measured on them.
+    fitted_on: in words. fit_seconds: None if it came fitted. seen_whole: the names of demonstrations whose
+    held-out episodes it has, or may have, seen; with what to add to `fitted_on` if it is measured on them.
     """
 
     name: str
@@ -40,9 +40,9 @@ class FittedTokenizer:
 
 
 def of_policy(policy: LoadedPolicy | Checkpoint, tokenizer: Tokenizer, name: str) -> FittedTokenizer:
-    """The tokenizer inside a policy called `name`, which learned from whatever the policy was trained on.
+    """The tokenizer inside a policy called `name`, fitted on the policy's own data.
 
-    An IlBenchError where its checkpoint does not say how it normalises.
+    Raises IlBenchError if the checkpoint does not say how it normalises.
     """
     is_shipped = policy.is_shipped if isinstance(policy, Checkpoint) else policy.checkpoint.startswith("zoo/")
     data, among = policy.data, AMONG if is_shipped or policy.data in KNOWN else PERHAPS_AMONG
@@ -59,7 +59,7 @@ def of_policy(policy: LoadedPolicy | Checkpoint, tokenizer: Tokenizer, name: str
 def measure(fitted: FittedTokenizer, seen: Chunks, data: str) -> tuple[schema.TokenizerRow, float]:
     """Encode and decode `seen`, chunks of the demonstrations called `data`.
 
-    Returns the row, and the error in px of the mean chunk alone: a tokenizer is to lose less.
+    Return the row, and the error in px of always answering the mean chunk: a tokenizer must lose less.
     """
     tokenizer, coordinates = fitted.tokenizer, fitted.coordinates
     chunks = coordinates.chunks(seen)
@@ -91,7 +91,7 @@ def measure(fitted: FittedTokenizer, seen: Chunks, data: str) -> tuple[schema.To
 
 
 def use_of_codes(indices: Tensor, codebook_size: int) -> tuple[float, float]:
-    """Share of the codes that occur in the tokens (N, G) and perplexity, each the mean over the codebooks."""
+    """The share of the codes that occur in the tokens (N, G), and perplexity; means over the codebooks."""
     shares = [column.bincount(minlength=codebook_size) / len(column) for column in indices.T]
     usage = sum(float((share > 0).float().mean()) for share in shares)
     perplexity = sum(float(torch.special.entr(share.double()).sum().exp()) for share in shares)
@@ -107,15 +107,15 @@ def stages(tokenizer: Tokenizer, indices: Tensor) -> list[Tensor]:
 
 
 def vocabulary(fitted: FittedTokenizer, seen: Chunks, indices: Tensor) -> schema.Vocabulary:
-    """The moves that the tokens (N, G) of `seen` stand for, by use, and one demonstration in tokens.
+    """The moves that the tokens (N, G) of `seen` stand for, the most used first, and one demonstration.
 
-    Of a residual VQ also what its first stage makes of each first token alone.
+    For a residual VQ, also what each first token decodes to alone.
     """
     tokenizer = fitted.tokenizer
     different, counts = _by_use(indices)
     most = different[:MOST_MOVES]
     first = _by_use(indices[:, :1])[0][:MOST_MOVES]
-    of_first = stages(tokenizer, first.expand(-1, indices.shape[1]))  # any token will do for the others
+    of_first = stages(tokenizer, first.expand(-1, indices.shape[1]))  # the other tokens do not matter
     return schema.Vocabulary(
         relative=fitted.coordinates.relative,
         n_moves=len(different),
@@ -127,14 +127,14 @@ def vocabulary(fitted: FittedTokenizer, seen: Chunks, indices: Tensor) -> schema
 
 
 def _by_use(indices: Tensor) -> tuple[Tensor, Tensor]:
-    """The different rows of the tokens (N, .), the most used ones first, and how often each occurs."""
+    """The different rows of the tokens (N, .), the most used first, and how often each occurs."""
     different, counts = indices.unique(dim=0, return_counts=True)
     order = counts.argsort(descending=True, stable=True)
     return different[order], counts[order]
 
 
 def _moves(fitted: FittedTokenizer, indices: Tensor, decoded: Tensor) -> tuple[schema.Move, ...]:
-    """Tokens (M, .) with what they decode to, (M, W, 2), from the arena's centre."""
+    """The moves of tokens (M, .), decoded to (M, W, 2), from the arena's centre."""
     centre = torch.full((len(decoded), 2), CENTRE_PX)
     paths = fitted.coordinates.pixels(decoded, centre)
     if fitted.coordinates.relative:
@@ -146,7 +146,7 @@ def _moves(fitted: FittedTokenizer, indices: Tensor, decoded: Tensor) -> tuple[s
 
 
 def _demonstration(fitted: FittedTokenizer, seen: Chunks, indices: Tensor) -> schema.Demonstration:
-    """The first episode, in chunks that follow each other, each decoded from where the agent really was."""
+    """The first episode, in successive chunks, each decoded from where the agent really was."""
     episode = int(seen.episodes[0])
     in_turn = (seen.episodes == episode) & (seen.frames % seen.actions.shape[1] == 0)
     tokens = indices[in_turn.to(indices.device)]

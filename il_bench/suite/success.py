@@ -1,4 +1,4 @@
-"""What test_success.py does with one policy: a module of its own, so that collecting it imports no torch."""
+"""The work of test_success.py, in a module of its own so that collecting the test imports no torch."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -20,7 +20,7 @@ from il_bench.rollout.environments import EnvironmentRollout
 
 
 class Measure:
-    """Rolls policies out and judges them by the gates of a run."""
+    """Rolls policies out, and judges them by the gates of a run."""
 
     def __init__(self, settings: Settings, evaluate: Evaluate, registry: Registry) -> None:
         self._settings = settings
@@ -30,18 +30,15 @@ class Measure:
         self._fingerprint = machine.fingerprint(settings.device)
 
     def policy(self, policy: LoadedPolicy) -> tuple[collect.Record, tuple[str, ...]]:
-        """Roll a policy out: its row, and a sentence for each gate that fails the run.
-
-        An IlBenchError where the policy misbehaves, or its baseline is of another task.
-        """
-        registered = self._environments.get(policy.track)
-        if registered is None:
+        """Roll a policy out; return its row, and a sentence for each gate that fails the run."""
+        own = self._environments.get(policy.track)
+        if own is None:
             return self._gated(policy, self._fingerprint, None)
-        with EnvironmentRollout(**vars(registered)) as environment:
+        with EnvironmentRollout(**vars(own)) as environment:
             return self._gated(policy, environment.fingerprint(self._fingerprint), environment.run_block)
 
     def context(self, name: str) -> collect.Record:
-        """Roll out the ceiling or the floor of the table, EXPERT or UNTRAINED, which meet no gate."""
+        """Roll out EXPERT or UNTRAINED, the ceiling and the floor of the table, which have no gates."""
         policy = load_policy(EXPERT) if name == EXPERT else untrained(self._settings.device)
         outcomes = self._evaluate(policy)
         row = row_of(policy, outcomes, PolicyGates(policy.name).verdict(outcomes))
@@ -76,7 +73,7 @@ class Measure:
     def _journal(
         self, policy: LoadedPolicy, first_seed: int, fingerprint: dict[str, Scalar]
     ) -> AbstractContextManager[journal.Journal | None]:
-        """A policy's journal; none without a hash that tells its weights."""
+        """The policy's journal; none for a policy whose weights have no hash."""
         if policy.sha256 is None:
             return nullcontext()
         conditions = journal.Conditions(policy.name, policy.track, policy.sha256, first_seed, fingerprint)
@@ -85,10 +82,10 @@ class Measure:
 
 
 def untrained(device: str) -> LoadedPolicy:
-    """Return the embedded bc with the weights it had before training, the same ones every time."""
+    """Return the embedded bc with untrained weights, the same ones every time."""
     trained = load_policy("bc", device=device)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        fresh = type(trained.policy)(trained.policy.config).to(device).eval()
+        policy = type(trained.policy)(trained.policy.config).to(device).eval()
     checkpoint = f"{trained.checkpoint}, untrained"
-    return replace(trained, name=UNTRAINED, checkpoint=checkpoint, sha256=None, data="none", policy=fresh)
+    return replace(trained, name=UNTRAINED, checkpoint=checkpoint, sha256=None, data="none", policy=policy)

@@ -1,4 +1,4 @@
-"""Did each selected policy become slower since a stored run?"""
+"""Has a selected policy become slower since a stored run?"""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ def stopwatch(pytestconfig: pytest.Config) -> "Iterator[Stopwatch]":
     """Times policies in warm processes."""
     settings = pytestconfig.stash[SETTINGS]
     if settings.compare is None and not settings.keep_blocks:
-        pytest.skip("takes several processes: run it with --il-keep-blocks or --il-compare FILE")
+        pytest.skip("needs several processes: run it with --il-keep-blocks or --il-compare FILE")
     from il_bench.latency import regression
 
     with regression.stopwatch() as started:
@@ -31,7 +31,7 @@ def test_against_stored_run(
     pytestconfig: pytest.Config,
     il_bench_record: Callable[[dict[str, Any]], None],
 ) -> None:
-    """The wait for a new chunk, in several processes, beside that of --il-compare."""
+    """Compare the wait for a new chunk, timed in several processes, with that of --il-compare."""
     from il_bench.latency.contenders import Contender
     from il_bench.latency.regression import against, find, problem
     from il_bench.plugin.collect import Record

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.report.schema import Latency
 
-TimeCall = Callable[..., None]  # a policy, and the fields of a `suite.latency.CallSpec`
+TimeCall = Callable[..., None]  # takes a policy, and the fields of a `suite.latency.CallSpec`
 Report = Callable[["Latency"], None]
 BATCHES = (1, 64)
 SAMPLERS = ("DDPM-100", "DDIM-10")
@@ -21,7 +21,7 @@ ONLY_FULL = "takes long: run it with --il-latency full"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Time the samplers that were asked for beside the usual ones."""
+    """Time the usual samplers, and those of --il-sampler."""
     if "sampler" in metafunc.fixturenames:
         asked_for = metafunc.config.stash[SETTINGS].samplers
         metafunc.parametrize("sampler", dict.fromkeys((*SAMPLERS, *asked_for)))
@@ -29,7 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def report(pytestconfig: pytest.Config, il_bench_record: Callable[[dict[str, Any]], None]) -> Report:
-    """Put a row into the report; skip where pytest-benchmark is switched off."""
+    """Put a row into the report; skip the test if pytest-benchmark is switched off."""
     if not pytestconfig.pluginmanager.hasplugin("benchmark"):
         pytest.skip("timed by pytest-benchmark, which is switched off")
 
@@ -47,9 +47,9 @@ def time_call(request: pytest.FixtureRequest, pytestconfig: pytest.Config, repor
     settings = pytestconfig.stash[SETTINGS]
 
     def time(policy: "LoadedPolicy", **fields: Any) -> None:
-        benchmark = request.getfixturevalue("benchmark")  # not before: it warns where nothing is timed
+        benchmark = request.getfixturevalue("benchmark")  # not earlier: it warns if it times nothing
         if benchmark.disabled:
-            pytest.skip("pytest-benchmark times nothing here, as with -n: other processes would disturb it")
+            pytest.skip("pytest-benchmark times nothing here, for example because of -n")
         from il_bench.latency.calls import NoSuchCallError
         from il_bench.latency.device import device_for
         from il_bench.suite import latency
@@ -73,7 +73,7 @@ def time_call(request: pytest.FixtureRequest, pytestconfig: pytest.Config, repor
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("what", TimedCall)
 def test_call(policy: "LoadedPolicy", what: str, batch: int, processed: bool, time_call: TimeCall) -> None:
-    """The wait for one call, with the checkpoint's pre- and post-processing and without."""
+    """Time each call, with the checkpoint's pre- and post-processing and without."""
     time_call(policy, what=what, batch=batch, processed=processed)
 
 
@@ -82,14 +82,14 @@ def test_call(policy: "LoadedPolicy", what: str, batch: int, processed: bool, ti
 def test_sampler(
     policy: "LoadedPolicy", sampler: str, batch: int, time_call: TimeCall, pytestconfig: pytest.Config
 ) -> None:
-    """The wait for a new chunk of a diffusion policy that denoises in another way."""
+    """Time a new chunk of a diffusion policy with another sampler."""
     from il_bench.latency.inference import sampler_of, with_sampler
 
     own = sampler_of(policy)
     if own is None:
         pytest.skip("only a diffusion policy has a sampler")
     if sampler == own:
-        pytest.skip("its own sampler: timed by test_call")
+        pytest.skip("test_call times its own sampler")
     if batch > 1 and pytestconfig.stash[SETTINGS].latency != "full":
         pytest.skip(ONLY_FULL)
     with in_one_line():
@@ -103,7 +103,7 @@ def test_sampler(
 def test_mode(
     policy: "LoadedPolicy", mode: str, batch: int, time_call: TimeCall, pytestconfig: pytest.Config
 ) -> None:
-    """The wait for a new chunk of a policy whose networks are compiled, or recorded as CUDA graphs."""
+    """Time a new chunk of a policy whose networks are compiled, or recorded as CUDA graphs."""
     settings = pytestconfig.stash[SETTINGS]
     if settings.latency != "full":
         pytest.skip(ONLY_FULL)
@@ -128,7 +128,7 @@ def worker() -> "Iterator[Worker]":
 def test_fresh_process(
     policy: "LoadedPolicy", worker: "Worker", pytestconfig: pytest.Config, report: Report
 ) -> None:
-    """What a process that has just begun pays once: loading, and the first call."""
+    """Time what a new process does once: loading the policy, and the first call."""
     from il_bench.latency.device import device_for
     from il_bench.suite.latency import first_calls, source_of
 

@@ -28,7 +28,7 @@ def measure(pytestconfig: pytest.Config, evaluate: "Evaluate") -> "Measure":
 @pytest.mark.success
 @any_environment
 def test_success(policy: "LoadedPolicy", measure: "Measure", il_bench_record: Record) -> None:
-    """Roll a policy out, report it, and fail if a required target or its measured baseline is missed."""
+    """Roll a policy out, report it, and fail if it misses a required target or its measured baseline."""
     with in_one_line():
         record, problems = measure.policy(policy)
     il_bench_record(record.to_dict())
@@ -39,7 +39,7 @@ def test_success(policy: "LoadedPolicy", measure: "Measure", il_bench_record: Re
 @pytest.mark.success
 @pytest.mark.usefixtures("il_bench_whole_table")
 def test_untrained(measure: "Measure", il_bench_record: Record) -> None:
-    """Roll out fresh weights: the floor that the table shows every policy against."""
+    """Roll out untrained weights: the floor of the table."""
     with in_one_line():
         il_bench_record(measure.context(UNTRAINED).to_dict())
 

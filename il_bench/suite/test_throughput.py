@@ -1,4 +1,4 @@
-"""How many actions a second does each selected policy give, and how many chunks do tokenizers code?"""
+"""How many actions a second does each selected policy give? How many chunks a second pass a tokenizer?"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from il_bench.tokenizers import Tokenizer
 
 Time = Callable[[str, "Work", int, float], None]
-BLOCK = 50  # as many as a rollout asks for at once
+BLOCK = 50  # the batch of a rollout
 BATCHES = (1, 64, 1024, 16384)
 SECONDS = 3.0
-FEW_SECONDS = 0.3  # of the many rows of small calls
+FEW_SECONDS = 0.3  # for the many rows of small calls
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Time the project's tokenizers beside il_bench's."""
     if "name" in metafunc.fixturenames:
-        metafunc.parametrize("name", (*tokenizer_names.TIMED, *tokenizer_names.registered(metafunc.config)))
+        metafunc.parametrize("name", (*tokenizer_names.TIMED, *tokenizer_names.of_project(metafunc.config)))
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def time(
     pytestconfig: pytest.Config,
     il_bench_record: Callable[[dict[str, Any]], None],
 ) -> Time:
-    """Time some work with pytest-benchmark, in turns with what it is compared with, and report the row."""
+    """Time some work with pytest-benchmark, in turns with its reference and floor, and report the row."""
     if not pytestconfig.pluginmanager.hasplugin("benchmark"):
         pytest.skip("timed by pytest-benchmark, which is switched off")
     benchmark = request.getfixturevalue("benchmark")
@@ -55,7 +55,7 @@ def time(
 @pytest.mark.throughput
 @pytest.mark.parametrize("batch", [1, BLOCK])
 def test_actions(policy: "LoadedPolicy", batch: int, time: Time) -> None:
-    """Actions a second, each prediction's share in all the actions it gives."""
+    """Time actions, including their share of the prediction."""
     from il_bench.suite.throughput import acting
 
     time(f"{policy.name}: select_action", acting(policy, batch), batch, SECONDS)
@@ -72,15 +72,13 @@ def test_chunks(
     time: Time,
     pytestconfig: pytest.Config,
 ) -> None:
-    """Chunks a second through the tokenizer inside a policy."""
+    """Time the tokenizer inside a policy."""
     from il_bench.suite.reconstruction import of_policy
-    from il_bench.suite.throughput import coding
+    from il_bench.suite.throughput import tokenizing
     from il_bench.suite.tokenizers import held_out
 
-    seen = held_out(EXPERT, tokenizer.chunk_shape[0])
-    work = coding(
-        of_policy(policy, tokenizer, policy.name), seen, way, batch, pytestconfig.stash[SETTINGS].device
-    )
+    subject, seen = of_policy(policy, tokenizer, policy.name), held_out(EXPERT, tokenizer.chunk_shape[0])
+    work = tokenizing(subject, seen, way, batch, pytestconfig.stash[SETTINGS].device)
     time(f"{policy.name}: {way}", work, batch, FEW_SECONDS)
 
 
@@ -89,14 +87,14 @@ def test_chunks(
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("way", ["encode", "decode"])
 def test_fitted_chunks(name: str, way: str, batch: int, time: Time, pytestconfig: pytest.Config) -> None:
-    """Chunks a second through the tokenizers that test_tokenizers.py fits."""
-    from il_bench.suite.throughput import coding
+    """Time the tokenizers that test_tokenizers.py fits."""
+    from il_bench.suite.throughput import tokenizing
     from il_bench.suite.tokenizers import fitted, held_out
 
     _, source = tokenizer_names.preferred(pytestconfig)
     subject = fitted(name, source, tokenizer_names.factory(pytestconfig, name))
     seen = held_out(source, subject.tokenizer.chunk_shape[0])
-    work = coding(subject, seen, way, batch, pytestconfig.stash[SETTINGS].device)
+    work = tokenizing(subject, seen, way, batch, pytestconfig.stash[SETTINGS].device)
     time(f"{name}: {way}", work, batch, FEW_SECONDS)
 
 
@@ -105,7 +103,7 @@ def test_fitted_chunks(name: str, way: str, batch: int, time: Time, pytestconfig
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("what", ["windows", "normalise", "unnormalise"])
 def test_batches(what: str, batch: int, time: Time, pytestconfig: pytest.Config) -> None:
-    """Training windows a second of the embedded vqbet: gathered, normalised, and actions back in px."""
+    """Time the embedded vqbet's training windows: gathered, normalised, and actions back in px."""
     from il_bench.policies.checkpoint import load_policy
     from il_bench.suite.throughput import normalising, windowing
     from il_bench.suite.tokenizers import demonstrations

@@ -1,6 +1,6 @@
 """How well do action tokenizers keep demonstrations that were held out?
 
-The tokenizer inside each selected policy, and others, the project's too, fitted here on the other episodes.
+The tokenizers are those inside the selected policies, and il_bench's and the project's, fitted here.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ Report = Callable[["FittedTokenizer"], None]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Measure on every set of demonstrations; what takes long to fit on one only."""
+    """Measure on every set of demonstrations, but slow fits on one set only."""
     sets = tokenizer_names.demonstrations(metafunc.config)
     if "name" in metafunc.fixturenames:
         last = tokenizer_names.preferred(metafunc.config)
         pairs = [(name, data) for data in sets.items() for name in tokenizer_names.QUICK]
-        registered = tokenizer_names.registered(metafunc.config)
-        pairs += [(name, last) for name in (*tokenizer_names.TRAINED, *registered)]
+        slow = (*tokenizer_names.TRAINED, *tokenizer_names.of_project(metafunc.config))
+        pairs += [(name, last) for name in slow]
         metafunc.parametrize(("name", "data"), pairs, ids=[f"{name}-{data[0]}" for name, data in pairs])
     elif "data" in metafunc.fixturenames:
         metafunc.parametrize("data", sets.items(), ids=sets, scope="module")
@@ -33,7 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def report(data: tuple[str, str], il_bench_record: Callable[[dict[str, Any]], None]) -> Report:
-    """Put a tokenizer's row into the report; fail if its tokens say no more than the mean chunk does."""
+    """Put a tokenizer's row into the report; fail if it loses as much as always answering the mean chunk."""
 
     def measured(subject: "FittedTokenizer") -> None:
         from il_bench.plugin.collect import Record
@@ -44,7 +44,7 @@ def report(data: tuple[str, str], il_bench_record: Callable[[dict[str, Any]], No
         row, mean_px = measure(subject, held_out(source, subject.tokenizer.chunk_shape[0]), name)
         il_bench_record(Record("tokenizers", row).to_dict())
         assert row.l1_px < mean_px, (
-            f"{subject.name}: {row.l1_px:.1f} px lost, {mean_px:.1f} px by the mean chunk"
+            f"{subject.name} loses {row.l1_px:.1f} px, the mean chunk {mean_px:.1f} px"
         )
 
     return measured
@@ -52,7 +52,7 @@ def report(data: tuple[str, str], il_bench_record: Callable[[dict[str, Any]], No
 
 @pytest.mark.success
 def test_tokenizer(policy: "LoadedPolicy", tokenizer: "Tokenizer", report: Report) -> None:
-    """What the tokenizer inside a policy loses."""
+    """Measure the tokenizer inside a policy."""
     from il_bench.suite.reconstruction import of_policy
 
     report(of_policy(policy, tokenizer, policy.name))
@@ -61,7 +61,7 @@ def test_tokenizer(policy: "LoadedPolicy", tokenizer: "Tokenizer", report: Repor
 @pytest.mark.success
 @pytest.mark.usefixtures("il_bench_whole_table")
 def test_fitted(pytestconfig: pytest.Config, name: str, data: tuple[str, str], report: Report) -> None:
-    """What a tokenizer loses that is fitted on the other episodes of the same demonstrations."""
+    """Measure a tokenizer that is fitted on the other episodes of the same demonstrations."""
     from il_bench.suite.tokenizers import fitted
 
     report(fitted(name, data[1], tokenizer_names.factory(pytestconfig, name)))

@@ -1,4 +1,4 @@
-"""What test_throughput.py times, in turns with what it is compared with, on one thread as rollouts do."""
+"""The work that test_throughput.py times, on one thread as in rollouts, in turns with reference and floor."""
 
 import copy
 import math
@@ -25,14 +25,14 @@ from il_bench.train.batches import BATCH_KEYS, delta_timestamps
 
 MOST_ROUNDS, FEWEST_ROUNDS = 100, 5
 WARM_UP = 3  # rounds
-WARM_BELOW = 1024  # no cache decides what a larger batch takes
-MOST_SAMPLES = 64  # of LeRobot's dataset at once: 2 ms each
+WARM_BELOW = 1024  # caches do not matter to a larger batch
+MOST_SAMPLES = 64  # from LeRobot's dataset at once: each takes 2 ms
 LEROBOT = {"encode": "LeRobot's get_code", "decode": "LeRobot's decode"}
 
 
 @dataclass(frozen=True, eq=False)
 class Counterpart:
-    """What some work is compared with: a call that does `n` of the same."""
+    """What some work is compared with: a call that does `n` of the same things."""
 
     name: str
     call: Call
@@ -43,8 +43,8 @@ class Counterpart:
 class Work:
     """A call that does `n` of something, and what is timed in turns with it.
 
-    reference: another way to do the same. floor: only what hardly any implementation can leave out. device:
-    where it runs, whatever --il-device says; None: where that says.
+    reference: another way to do the same. floor: only the work that hardly any implementation can leave out.
+    device: where it runs, if not on --il-device.
     """
 
     call: Call
@@ -57,9 +57,9 @@ class Work:
 def throughput(
     what: str, work: Work, batch: int, *, seconds: float, device: str, benchmark: Any
 ) -> Throughput:
-    """Time some work for about so many seconds by pytest-benchmark's fixture; return its row."""
+    """Time some work for about so many seconds with pytest-benchmark's fixture; return its row."""
     where = device_for(work.device or device)
-    clock = benchmark._timer  # what --benchmark-timer says
+    clock = benchmark._timer  # --benchmark-timer
     call = where.waited_for(work.call)
     beside = {
         each: TimedBeside(where.waited_for(each.call), where, clock)
@@ -90,7 +90,7 @@ def throughput(
 
 
 def _rounds(calls: Sequence[Call], seconds: float, clock: Clock) -> int:
-    """How many rounds of all `calls` take about `seconds`; warms them up."""
+    """Warm `calls` up; return how many rounds of them take about `seconds`."""
     taken: list[float] = []
     for call in calls:
         call()
@@ -103,7 +103,7 @@ def _rounds(calls: Sequence[Call], seconds: float, clock: Clock) -> int:
 
 
 def acting(policy: LoadedPolicy, batch: int) -> Work:
-    """Take all actions of one prediction, over the batch."""
+    """Take all actions of one prediction, for a batch."""
     n_steps = actions_per_prediction(policy)
     seen = observations(batch, policy.camera)
     policy.reset()
@@ -115,11 +115,11 @@ def acting(policy: LoadedPolicy, batch: int) -> Work:
     return Work(act, n_steps * batch)
 
 
-def coding(subject: FittedTokenizer, seen: Chunks, way: str, batch: int, device: str) -> Work:
+def tokenizing(subject: FittedTokenizer, seen: Chunks, way: str, batch: int, device: str) -> Work:
     """Encode or decode (`way`) a batch of the chunks `seen`, in random order, on the device.
 
-    The reference of a residual VQ is LeRobot's own code on the same weights. The floor is the matrix products
-    of the network, if there is one; what folds layers together or looks answers up in a table can be faster.
+    A residual VQ's reference is LeRobot's own code on the same weights. The floor is the network's matrix
+    products, if it has one; code that folds layers together, or looks results up in a table, can be faster.
     """
     tokenizer = copy.deepcopy(subject.tokenizer).to(device)
     order = torch.randperm(len(seen.frames), generator=torch.Generator().manual_seed(0))
@@ -135,7 +135,7 @@ def coding(subject: FittedTokenizer, seen: Chunks, way: str, batch: int, device:
 
 
 def _products(tokenizer: Tokenizer, way: str, batch: int) -> Counterpart | None:
-    """The matrix products of a tokenizer's encoder or decoder alone; None where it has none."""
+    """The matrix products of a tokenizer's encoder or decoder alone; None if it has no network."""
     owner = tokenizer.vqvae if isinstance(tokenizer, ResidualVQTokenizer) else tokenizer
     network = getattr(owner, f"{way}r", None)
     if not isinstance(network, nn.Module):
@@ -153,9 +153,9 @@ def _products(tokenizer: Tokenizer, way: str, batch: int) -> Counterpart | None:
 
 
 def windowing(policy: LoadedPolicy, dataset: LeRobotDataset, batch: int) -> Work:
-    """Gather a batch of a policy's training windows, on the CPU, where datasets are.
+    """Gather a batch of a policy's training windows, on the CPU.
 
-    The reference is LeRobot's dataset, collated; the floor is to index as many rows in as random an order.
+    The reference is LeRobot's dataset, collated. The floor is indexing as many rows in random order.
     """
     deltas = delta_timestamps(policy.policy.config, dataset.fps)
     windows = Windows(dataset, deltas)
@@ -172,9 +172,9 @@ def windowing(policy: LoadedPolicy, dataset: LeRobotDataset, batch: int) -> Work
 
 
 def normalising(policy: LoadedPolicy, dataset: LeRobotDataset, way: str, batch: int, device: str) -> Work:
-    """Normalise a batch of training windows, or turn actions back into px (`way`), by LeRobot's processors.
+    """Normalise a batch of training windows, or turn actions back into px (`way`), with LeRobot's processors.
 
-    The floor is one multiplication of every number, and its way from the CPU to the device or back.
+    The floor is one multiplication of every number, and its copy from the CPU to the device or back.
     """
     windows = Windows(dataset, delta_timestamps(policy.policy.config, dataset.fps))
     raw = windows.batch(_spread(len(windows), batch))
@@ -192,7 +192,7 @@ def normalising(policy: LoadedPolicy, dataset: LeRobotDataset, way: str, batch: 
 
 
 def _spread(length: int, n: int) -> Tensor:
-    """Places (n,) in range(length), evenly spread, in an order that jumps; repeated where they are few."""
+    """Indices (n,) in range(length), evenly spread, in random order; some repeat if n > length."""
     generator = torch.Generator().manual_seed(0)
     places = torch.linspace(0, length - 1, n).round().long()
     return places[torch.randperm(n, generator=generator)]

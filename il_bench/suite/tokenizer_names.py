@@ -1,4 +1,4 @@
-"""Which tokenizers the suite fits, and on whose demonstrations; collecting the tests imports no torch."""
+"""The tokenizers that the suite fits, and their demonstrations. Importing this module imports no torch."""
 
 import os
 from collections.abc import Callable
@@ -12,19 +12,19 @@ from il_bench.protocol import EXPERT, HUMAN_DATA, data_name
 if TYPE_CHECKING:
     from il_bench.tokenizers import Tokenizer
 
-#: Fitted in a second, so on every set of demonstrations; `suite.tokenizers.NEW` says how to make them.
+#: These fit in a second, so on every set of demonstrations; `suite.tokenizers.NEW` makes them.
 QUICK = ("uniform bins 256", "k-means 64", "k-means 512")
-#: Fitted in ten seconds each, so on one set only.
+#: These fit in ten seconds each, so on one set only.
 TRAINED = (
     *("residual VQ 16+16, as LeRobot trains it", "residual VQ 16+16"),
     *("VQ-VAE 256", "VQ-VAE 512", "FSQ 8x6x5", "FSQ 8x8x8"),
 )
-#: Timed too. Each of the others is like one of these, or like an embedded policy's own.
+#: These are also timed. The others are like one of them, or like an embedded policy's own.
 TIMED = ("uniform bins 256", "k-means 512", "VQ-VAE 512", "FSQ 8x8x8")
 
 
 def demonstrations(config: pytest.Config) -> dict[str, str]:
-    """The source of each set of demonstrations, by its name in the report: the expert's, and yours if any."""
+    """The sources of demonstrations by their names in the report: the expert's, and yours if any."""
     found = {EXPERT: EXPERT}
     if own := config.getini(DATA_INI):
         path = config.rootpath / own
@@ -35,12 +35,12 @@ def demonstrations(config: pytest.Config) -> dict[str, str]:
 
 
 def preferred(config: pytest.Config) -> tuple[str, str]:
-    """Name and source of the demonstrations for what takes long to fit: yours, else the expert's."""
+    """Name and source of the demonstrations for slow fits: yours, or else the expert's."""
     return list(demonstrations(config).items())[-1]
 
 
-def registered(config: pytest.Config) -> tuple[str, ...]:
-    """Names of the project's own tokenizers; a UsageError where one is the name of one of il_bench's."""
+def of_project(config: pytest.Config) -> tuple[str, ...]:
+    """The names of the project's own tokenizers; a UsageError if one is the name of one of il_bench's."""
     names = tuple(config.stash[REGISTRY].tokenizers)
     for name in names:
         if name in (*QUICK, *TRAINED):
@@ -49,5 +49,5 @@ def registered(config: pytest.Config) -> tuple[str, ...]:
 
 
 def factory(config: pytest.Config, name: str) -> "Callable[[], Tokenizer] | None":
-    """What makes the project's tokenizer of this name; None for one of il_bench's."""
+    """The function that makes the project's tokenizer of this name; None for il_bench's."""
     return config.stash[REGISTRY].tokenizers.get(name)

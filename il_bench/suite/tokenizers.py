@@ -1,7 +1,4 @@
-"""The tokenizers that test_tokenizers.py and test_throughput.py fit.
-
-All learn from the same demonstrations, those that are not held out (see `il_bench.data.chunks`).
-"""
+"""The tokenizers that the suite fits, on all episodes that are not held out (`il_bench.data.chunks`)."""
 
 import time
 from collections.abc import Callable
@@ -27,13 +24,13 @@ SEED = 0
 
 
 class AsLeRobotTrains(ResidualVQTokenizer):
-    """Residual VQ fitted as LeRobot does it: counts of code use start at 0, and no code is revived."""
+    """A residual VQ fitted as LeRobot does: counts of code use start at 0, and no code is revived."""
 
     def _untrained(self) -> VqVae:
         return VqVae(self.vqvae.config)
 
 
-#: How to make each tokenizer of `tokenizer_names`; the residual VQ is as large as the embedded vqbet's.
+#: Makes each tokenizer of `tokenizer_names`; the residual VQ is as large as the embedded vqbet's.
 NEW: dict[str, Callable[[], Tokenizer]] = {
     "uniform bins 256": lambda: UniformBinsTokenizer(256, CHUNK_SHAPE),
     "k-means 64": lambda: KMeansTokenizer(64, CHUNK_SHAPE),
@@ -58,15 +55,15 @@ def held_out(source: str, chunk_size: int) -> chunks.Chunks:
 
 @cache
 def fitted(name: str, source: str, make: Callable[[], Tokenizer] | None = None) -> FittedTokenizer:
-    """One of NEW, or what a project's `make` gives, fitted once on all episodes that are not held out.
+    """A tokenizer of NEW, or a project's from `make`, fitted once on all episodes that are not held out.
 
-    The fit runs on one thread, so that its seconds are those of one core. If `make` gives no tokenizer, or
-    one of chunks that are not (steps, 2), the test fails with a sentence.
+    The fit runs on one thread, so its seconds are one core's. The test fails if `make` returns no tokenizer,
+    or one whose chunks are not (steps, 2).
     """
     coordinates, tokenizer = chunks.FromTheAgent(), (make or NEW[name])()
     problem = None
     if not isinstance(tokenizer, Tokenizer):
-        problem = f"{tokenizer!r} is no il_bench.tokenizers.Tokenizer; register what makes one"
+        problem = f"{tokenizer!r} is not an il_bench.tokenizers.Tokenizer; register a function that makes one"
     elif len(tokenizer.chunk_shape) != 2 or tokenizer.chunk_shape[1] != 2:
         problem = f"chunk_shape is {tuple(tokenizer.chunk_shape)}; chunks of PushT are (steps, 2)"
     if problem is not None:

@@ -1,4 +1,4 @@
-"""Training: one loop and recipes as data here, LeRobot's own trainer in `lerobot`."""
+"""Training: one loop with recipes as data; `lerobot` runs LeRobot's own trainer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from il_bench.errors import IlBenchError
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The options of ``il-bench train``, for both trainers; None where the command line gives none.
+    """The options of ``il-bench train``, for both trainers; None if the command line does not give one.
 
-    ``data`` is the source that ``--data`` means, ``data_name`` what reports call it.
+    ``data`` is the source that ``--data`` names; ``data_name`` is its name in reports.
     """
 
     data: str | None = None
@@ -29,13 +29,13 @@ class TrainOptions:
     print_command: bool = False
 
     def data_and_output(self) -> tuple[str, Path]:
-        """Source of the data and folder of the run. Raises IlBenchError if one of them was not given."""
+        """The source of the data and the folder of the run; an IlBenchError if one is missing."""
         if self.data is None or self.output is None:
             missing = "--data" if self.data is None else "--output"
             raise IlBenchError(f"{missing} is missing; `il-bench train --help` says what it takes.")
         return self.data, self.output
 
     def given_as(self, names: Mapping[str, str]) -> dict[str, Any]:
-        """The given ones among the options ``names``, under the names that ``names`` maps them to."""
+        """The options among ``names`` that were given, under the names that ``names`` maps them to."""
         values = {name: getattr(self, option) for option, name in names.items()}
         return {name: value for name, value in values.items() if value is not None}

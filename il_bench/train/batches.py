@@ -1,4 +1,4 @@
-"""What a policy is trained on: LeRobot's configuration, its windows of the data, and its processors."""
+"""What a policy needs for training: its configuration, its windows of the data, and its processors."""
 
 import hashlib
 from pathlib import Path
@@ -23,11 +23,7 @@ BATCH_KEYS = (OBS_STATE, OBS_ENV_STATE, ACTION, f"{ACTION}_is_pad")
 
 
 def policy_config(recipe: Recipe, device: str) -> PreTrainedConfig:
-    """LeRobot's configuration out of a recipe.
-
-    Raises:
-        IlBenchError: when LeRobot does not know the type or a field, or refuses a value.
-    """
+    """LeRobot's configuration from a recipe; an IlBenchError if LeRobot refuses its type or a field."""
     fields = {**recipe.policy, "device": device, "push_to_hub": False}
     try:
         config: PreTrainedConfig = draccus.decode(PreTrainedConfig, fields)
@@ -40,7 +36,7 @@ def policy_config(recipe: Recipe, device: str) -> PreTrainedConfig:
 
 
 def processors(recipe: Recipe, config: PreTrainedConfig, windows: Windows) -> tuple[Any, Any]:
-    """LeRobot's processors of the policy, with the recipe's steps among them."""
+    """LeRobot's processors for the policy, with the recipe's steps inserted."""
     processing, stats = recipe.processing, windows.stats
     if processing.relative_actions:
         stats = {**stats, ACTION: _relative_stats(windows)}
@@ -55,16 +51,16 @@ def processors(recipe: Recipe, config: PreTrainedConfig, windows: Windows) -> tu
 
 
 def _relative_stats(windows: Windows) -> dict[str, Tensor]:
-    """LeRobot's statistics of the windows' actions (2,), relative to where the agent is; padding left out."""
+    """LeRobot's statistics (2,) of the windows' actions, relative to the agent's place, without padding."""
     batch = windows.batch(torch.arange(len(windows)))
-    state = batch[OBS_STATE].flatten(1)[:, -2:]  # the last one, if there is a history
+    state = batch[OBS_STATE].flatten(1)[:, -2:]  # the last state of a history
     relative = (batch[ACTION] - state[:, None])[~batch[f"{ACTION}_is_pad"]]
     low, high = relative.aminmax(dim=0)
     return {"mean": relative.mean(dim=0), "std": relative.std(dim=0), "min": low, "max": high}
 
 
 def delta_timestamps(config: PreTrainedConfig, fps: int) -> dict[str, list[float]]:
-    """LeRobot's ``delta_timestamps`` of the policy's windows, in seconds."""
+    """LeRobot's ``delta_timestamps`` for the policy's windows, in seconds."""
     result = {ACTION: [i / fps for i in config.action_delta_indices or [0]]}
     if (observations := config.observation_delta_indices) is not None:
         result |= {key: [i / fps for i in observations] for key in (OBS_STATE, OBS_ENV_STATE)}
@@ -72,7 +68,7 @@ def delta_timestamps(config: PreTrainedConfig, fps: int) -> dict[str, list[float
 
 
 def usable_frames(windows: Windows, drop_n_last_frames: int) -> Tensor:
-    """Frames a window may be centred on: all but the last few of each episode."""
+    """The frames that windows may be taken at: all but the last few of each episode."""
     everything = torch.arange(len(windows))
     episodes = windows.batch(everything)["episode_index"]
     _, lengths = torch.unique_consecutive(episodes, return_counts=True)
@@ -94,7 +90,7 @@ def check_keypoints(dataset: LeRobotDataset, source: str | Path) -> None:
 
 
 def describe_data(dataset: LeRobotDataset, name: str, windows: Windows) -> dict[str, Any]:
-    """What a policy was trained on: name, size, and a hash of its states and actions."""
+    """A record of the training data: name, size, and a hash of its states and actions."""
     columns = windows.batch(torch.arange(len(windows)))
     digest = hashlib.sha256()
     for column in (columns[key] for key in (OBS_STATE, OBS_ENV_STATE, ACTION)):

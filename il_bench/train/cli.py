@@ -22,8 +22,9 @@ def train(
         list[str],
         typer.Argument(
             metavar="POLICY",
-            help=f"{', '.join(_SHIPPED)}, or a recipe of your own (.toml). With --track pixels, flags "
-            "of lerobot-train may follow after --, and win; or -- and a whole line of it alone.",
+            help=f"{', '.join(_SHIPPED)}, or a recipe of your own (.toml). With --track pixels, flags of "
+            "lerobot-train may follow after --; they override the recipe. Or give -- and a whole "
+            "lerobot-train command.",
         ),
     ],
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
@@ -33,10 +34,12 @@ def train(
     track: Annotated[str, typer.Option(help="What the policy sees: keypoints or pixels.")] = KEYPOINTS,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, max=LAST_TRAINING_SEED, help="Initialisation, order, noise.  [default: 1]"),
+        typer.Option(
+            min=0, max=LAST_TRAINING_SEED, help="Seed of initialisation, order and noise.  [default: 1]"
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.  [default: the recipe's]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="[default: the recipe's]")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.  [default: cpu]")] = None,
     save_every: Annotated[
         int | None, typer.Option(min=1, help="Steps between checkpoints.  [default: 500; the pixel recipe's]")
@@ -45,24 +48,25 @@ def train(
         int | None,
         typer.Option(
             min=0,
-            help="Steps between evaluations, on validation seeds; 0: none.  "
+            help="Steps between evaluations on validation seeds; 0 for none.  "
             "[default: 2000; the pixel recipe's]",
         ),
     ] = None,
     eval_episodes: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Episodes of one evaluation.  [default: 50]")
+        int | None, typer.Option(min=1, max=1000, help="Episodes in each evaluation.  [default: 50]")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the output folder's last checkpoint.")
+        bool, typer.Option("--resume", help="Continue from the last checkpoint in the output folder.")
     ] = False,
     print_command: Annotated[
         bool,
-        typer.Option("--print-command", help="Print lerobot-train's line, and do not run it (pixels)."),
+        typer.Option("--print-command", help="Print the lerobot-train command without running it (pixels)."),
     ] = False,
 ) -> None:
-    """Train POLICY by its recipe; the shipped ones, with every hyperparameter, are in its train/recipes/.
+    """Train POLICY by its recipe. il_bench/train/recipes/ holds the shipped recipes, every hyperparameter.
 
-    On keypoints il_bench trains; Ctrl-C saves and says how to go on. On pixels LeRobot's lerobot-train does.
+    Keypoint policies train in il_bench's own loop: Ctrl-C saves and says how to continue. On pixels,
+    lerobot-train does the training.
     """
     try:
         from il_bench.data.sources import resolve_data
@@ -90,18 +94,18 @@ def train(
 
 
 def _train(words: list[str], track: str, options: TrainOptions) -> bool:
-    """Train by the trainer that ``words`` and ``track`` ask for; False if it was interrupted."""
-    is_line = words[0].startswith("--") or words[0] == "lerobot-train"
-    if is_line or track == PIXELS:
+    """Train with the trainer that ``words`` and ``track`` ask for; False if it was interrupted."""
+    is_command = words[0].startswith("--") or words[0] == "lerobot-train"
+    if is_command or track == PIXELS:
         from il_bench.train.lerobot import command
 
-        return command.train_line(words, options) if is_line else command.train_recipe(words, options)
+        return command.train_command(words, options) if is_command else command.train_recipe(words, options)
     if words[1:]:
-        raise IlBenchError(f"{words[1]!r}: flags of lerobot-train go with --track pixels.")
+        raise IlBenchError(f"{words[1]!r}: flags of lerobot-train need --track pixels.")
     if options.print_command:
         raise IlBenchError(
             "--print-command: on keypoints il_bench trains itself (averaged weights, data in memory), and no "
-            "lerobot-train line does the same; give --track pixels, or a line of lerobot-train after --."
+            "lerobot-train command does the same; give --track pixels, or a lerobot-train command after --."
         )
     return _train_on_keypoints(words[0], track, options)
 
@@ -134,19 +138,19 @@ def _train_on_keypoints(policy: str, track: str, options: TrainOptions) -> bool:
             on_evaluate=on_evaluate,
         )
     evaluate = f"pytest --benchmark --pyargs il_bench.suite --il-policy {trainer.output}"
-    stopped = f"Stopped and saved at step {trainer.step}. To go on: the same command with --resume"
+    stopped = f"Stopped and saved at step {trainer.step}. To continue: the same command with --resume"
     typer.echo(f"Done. Evaluate it: {evaluate}" if finished else stopped)
     return finished
 
 
 def _trainer(policy: str, track: str, options: TrainOptions) -> "Trainer":
-    """A new run, or with --resume the one in the output folder."""
+    """A new run, or the one in the output folder with --resume."""
     from il_bench.train import recipes
     from il_bench.train.loop import Trainer, has_checkpoint
 
     source, output = options.data_and_output()
     if has_checkpoint(output) and not options.resume:
-        raise IlBenchError(f"{output}: holds a run already. Add --resume to go on, or give another --output.")
+        raise IlBenchError(f"{output}: already holds a run; add --resume, or give another --output.")
     if options.resume and not has_checkpoint(output):
         raise IlBenchError(f"{output}: holds no checkpoint to resume; leave --resume out to start.")
     recipe = recipes.load(policy, track, options.given_as({"steps": "steps", "batch_size": "batch_size"}))

@@ -1,4 +1,4 @@
-"""What a run says as it trains: ``train_log.csv`` for plots; notes, a bar or lines for people."""
+"""The output of a training run: ``train_log.csv`` for plots; notes and a progress bar for people."""
 
 import csv
 import sys
@@ -14,10 +14,10 @@ from rich.progress import Progress as Bar
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run of il_bench's own loop stands; each field is a column of ``train_log.csv``.
+    """The state of a run of il_bench's own loop; each field is a column of ``train_log.csv``.
 
-    ``loss`` is the mean since the last report; ``seconds`` counts training time of all sittings;
-    ``data_share`` is the share of it spent gathering and normalising batches.
+    ``loss`` is the mean since the last report. ``seconds`` is the training time of the whole run, pauses left
+    out; ``data_share`` is the share of it that went into gathering and normalising batches.
     """
 
     step: int
@@ -34,16 +34,16 @@ FORMATS = {"loss": ".6g", "lr": ".4g", "steps_per_second": ".4g", "seconds": ".1
 
 
 class TrainingLog:
-    """Writes ``train_log.csv`` and says what VQ-BeT's two phases mean for its success rates.
+    """Writes ``train_log.csv``, and explains VQ-BeT's two phases.
 
-    VQ-BeT trains only its residual VQ in its first steps; the rates of the untrained policy are not kept.
+    In its first steps VQ-BeT trains its residual VQ only, so its success rates up to then are not kept.
 
     Args:
-        output: folder of the run; None keeps no file.
-        start_step: of this sitting; rows of later steps, which an interrupted sitting left, are dropped.
+        output: folder of the run; None to write no file.
+        start_step: where this session begins; later rows, which an interrupted session left, are dropped.
         say: takes a sentence for people.
-        residual_vq_steps: of VQ-BeT, the steps that train only its residual VQ; else 0.
-        steps: of the whole run; 0 where they are not known.
+        residual_vq_steps: how many steps train VQ-BeT's residual VQ only; 0 for other policies.
+        steps: of the whole run; 0 if unknown.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class TrainingLog:
         self._start_step = self._step = start_step
         self._is_begun = False
         if start_step < residual_vq_steps:
-            too_short = f"; {steps} steps end in it, and train no policy at all"
+            too_short = f"; {steps} steps are too few to train the policy at all"
             say(
                 f"steps 1 to {residual_vq_steps} train the residual VQ alone: no success rate up to step "
                 f"{residual_vq_steps} counts{too_short if 0 < steps <= residual_vq_steps else ''}"
@@ -71,23 +71,23 @@ class TrainingLog:
         self._write(step, **columns)
         if self._step < self._residual_vq_steps <= step:
             self._say(
-                f"step {self._residual_vq_steps}: first phase over, the residual VQ is trained and frozen; "
-                "from here on the policy itself is trained"
+                f"step {self._residual_vq_steps}: the residual VQ is trained and frozen; from here on the "
+                "policy itself trains"
             )
         self._step = step
 
     def has_policy(self, step: int) -> bool:
-        """Whether rates measured at ``step`` count; says why if they do not."""
+        """Whether success rates measured at ``step`` count; says why if they do not."""
         if step > self._residual_vq_steps or self._residual_vq_steps == 0:
             return True
         self._say(
-            f"step {step}: no policy yet, only the residual VQ is trained up to step "
-            f"{self._residual_vq_steps}; a success rate says nothing and is not kept"
+            f"step {step}: no policy yet, since only the residual VQ trains up to step "
+            f"{self._residual_vq_steps}; the success rate means nothing and is not kept"
         )
         return False
 
     def evaluation(self, step: int, success_rate: float, mean_max_reward: float) -> None:
-        """Say the rates of an evaluation, and write a row of them alone."""
+        """Print the rates of an evaluation, and write them as a row of their own."""
         self._say(f"step {step}: success_rate {success_rate:.3f}, mean_max_reward {mean_max_reward:.3f}")
         self._write(step, success_rate=success_rate, mean_max_reward=mean_max_reward)
 
@@ -104,7 +104,7 @@ class TrainingLog:
                 for name, value in {"step": step, **columns}.items()
             }
         )
-        # The folder is not made earlier: lerobot-train refuses one that is there already.
+        # The folder must not exist earlier: lerobot-train refuses one that does.
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a" if self._is_begun else "w", newline="") as file:
             writer = csv.DictWriter(file, FIELDS)
@@ -115,7 +115,7 @@ class TrainingLog:
 
 
 class Display:
-    """Shows il_bench's own loop at work: a bar in a terminal, a line every 500 steps elsewhere."""
+    """The progress of il_bench's own loop: a bar in a terminal, a line every 500 steps elsewhere."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps

@@ -1,7 +1,7 @@
-"""One training loop for every policy on keypoints, out of windows held in memory.
+"""One training loop for every policy on keypoints, from windows held in memory.
 
-A run's folder has LeRobot's layout: ``checkpoints/last`` holds ``pretrained_model``, the averaged policy with
-``training.json``, which says what made it, and ``training_state``, enough to go on exactly.
+A run's folder has LeRobot's layout. ``checkpoints/last/pretrained_model`` holds the averaged policy, with
+``training.json``, which says what made it. ``training_state`` beside it is enough to resume exactly.
 """
 
 import copy
@@ -39,11 +39,10 @@ PROGRESS_FILE, RAW_WEIGHTS = "progress.json", "raw.safetensors"
 
 
 class AveragedPolicy:
-    """A second policy whose parameters are the exponential moving average of the trained one's.
+    """A copy of a policy whose parameters are the exponential moving average of the trained one's.
 
-    Parameters are averaged; buffers (codebooks, cluster centres, counters) are copied, since an average of
-    two codebooks is no codebook. The decay rises as (1 + t) / (10 + t) up to ``decay``, so that the first
-    weights are soon forgotten.
+    Buffers (codebooks, cluster centres, counters) are copied instead, since the average of two codebooks is
+    not a codebook. The decay rises as (1 + t) / (10 + t) up to ``decay``, to forget the first weights soon.
     """
 
     def __init__(self, policy: PreTrainedPolicy, decay: float) -> None:
@@ -52,7 +51,7 @@ class AveragedPolicy:
         self.n_updates = 0
 
     def restart(self, policy: PreTrainedPolicy) -> None:
-        """Forget the average: take the weights as they are."""
+        """Forget the average, and begin again from the current weights."""
         self.policy.load_state_dict(policy.state_dict())
         self.n_updates = 0
 
@@ -70,19 +69,14 @@ class AveragedPolicy:
 class Trainer:
     """A run: policy, data, optimizer and average, at some step.
 
-    Every random draw of a step comes from ``seed`` and the step's number, so that an interrupted run goes
-    on as if it had never stopped.
+    All random numbers of a step come from ``seed`` and the step's number, so that a resumed run continues as
+    if it had never stopped. A recipe that LeRobot refuses, or data that do not fit, are an IlBenchError.
 
     Args:
-        recipe: what to train and how.
         source: demonstrations, as ``open_dataset`` takes them.
         seed: of initialisation, order and noise.
         output: folder of the run.
-        device: where to train.
-        data_name: what reports call the data; default is the source's name.
-
-    Raises:
-        IlBenchError: for a recipe LeRobot does not accept, or data that do not fit.
+        data_name: name of the data in reports; default: the source's.
     """
 
     def __init__(
@@ -102,7 +96,7 @@ class Trainer:
         batches.check_keypoints(dataset, source)
         config = batches.policy_config(recipe, device)
         torch.manual_seed(seed)
-        with redirect_stdout(io.StringIO()):  # LeRobot prints what it does
+        with redirect_stdout(io.StringIO()):  # LeRobot prints
             self.policy: PreTrainedPolicy = make_policy(config, ds_meta=dataset.meta)
         self.windows = Windows(dataset, batches.delta_timestamps(config, dataset.fps))
         self.preprocessor, self.postprocessor = batches.processors(recipe, config, self.windows)
@@ -124,7 +118,7 @@ class Trainer:
         eval_every: int = 0,
         on_evaluate: Callable[[], object] | None = None,
     ) -> bool:
-        """Train to the end. Ctrl-C (or SIGTERM) finishes the step, saves, and returns False."""
+        """Train to the end. On Ctrl-C or SIGTERM, finish the step, save, and return False."""
         losses: list[Tensor] = []
         with _asked_to_stop() as interrupted, one_thread() if self.device == "cpu" else nullcontext():
             while self.step < self.settings.steps and not interrupted():
@@ -140,7 +134,7 @@ class Trainer:
         return self.step == self.settings.steps
 
     def train_step(self) -> Tensor:
-        """One optimizer step; returns its loss, detached."""
+        """Take one optimizer step; return its loss, detached."""
         started, core_started = time.perf_counter(), time.process_time()
         batch = self._batch(self.frames[self._batch_rows()])
         self.data_seconds += time.perf_counter() - started
@@ -156,7 +150,7 @@ class Trainer:
         if not torch.isfinite(loss):
             raise IlBenchError(
                 f"step {self.step}: the loss is {loss.item()}. Lower lr in the recipe, or look for outliers "
-                f"in {self.source}; the last checkpoint is in {self.output}."
+                f"in {self.source}. The last checkpoint is in {self.output}."
             )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.grad_clip_norm)
@@ -173,7 +167,7 @@ class Trainer:
         return detached
 
     def save(self) -> Path:
-        """Write ``checkpoints/<step>``, whole, and point ``last`` at it; only the last one is kept."""
+        """Write ``checkpoints/<step>``, whole or not at all, point ``last`` at it, and delete the others."""
         checkpoints = self.output / "checkpoints"
         final = checkpoints / f"{self.step:06d}"
         partial = checkpoints / f".{final.name}.partial"
@@ -206,17 +200,16 @@ class Trainer:
         (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
 
     def restore(self) -> None:
-        """Go to where the output folder's last checkpoint left off.
+        """Continue from the output folder's last checkpoint.
 
-        Raises:
-            IlBenchError: when that run had another recipe, seed or data, or its files are damaged.
+        Raises IlBenchError if that run had another recipe, seed or data, or if its files are damaged.
         """
         last = self.output / "checkpoints" / "last"
         file = last / STATE / PROGRESS_FILE
         try:
             progress = json.loads(file.read_text())
         except (OSError, json.JSONDecodeError) as error:
-            raise IlBenchError(f"{file}: cannot go on from here ({error}).") from None
+            raise IlBenchError(f"{file}: cannot resume from here ({error}).") from None
         now = self._made_by()
         if changed := differences({name: progress[name] for name in now}, now):
             raise IlBenchError(
@@ -244,7 +237,7 @@ class Trainer:
         return {key: processed[key] for key in BATCH_KEYS}
 
     def _batch_rows(self) -> Tensor:
-        """Rows of ``self.frames`` of the current step: each epoch is one permutation, its rest dropped."""
+        """Rows of ``self.frames`` for the current step. An epoch is a permutation, cut to whole batches."""
         size = min(self.settings.batch_size, len(self.frames))
         epoch, place = divmod(self.step, len(self.frames) // size)
         order = self._epoch_order(epoch)
@@ -259,11 +252,11 @@ class Trainer:
 
     @property
     def residual_vq_steps(self) -> int:
-        """Steps of VQ-BeT that train only its residual VQ; 0 of other policies."""
+        """How many steps train VQ-BeT's residual VQ only; 0 for other policies."""
         return int(getattr(self.policy.config, "n_vqvae_training_steps", 0))
 
     def _trains_residual_vq(self) -> bool:
-        return bool(getattr(self.policy, "in_first_phase", False))
+        return bool(getattr(self.policy, "trains_residual_vq_only", False))
 
     def _progress(self, losses: list[Tensor]) -> Progress:
         return Progress(
@@ -278,18 +271,18 @@ class Trainer:
 
 
 def has_checkpoint(output: Path) -> bool:
-    """Whether ``output`` holds a run of this loop to go on with."""
+    """Whether ``output`` holds a run of this loop that can be resumed."""
     return (output / "checkpoints" / "last" / STATE / PROGRESS_FILE).exists()
 
 
 def _mix(seed: int, number: int) -> int:
-    """One 62-bit seed out of two numbers; plain sums would make run 1's step 2 run 2's step 1."""
+    """A 62-bit seed from two numbers. With their sum, run 1's step 2 would draw what run 2's step 1 does."""
     return ((seed + 1) * 0x9E3779B97F4A7C15 + number * 0xC2B2AE3D27D4EB4F) % (1 << 62)
 
 
 @contextmanager
 def _asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Yield whether Ctrl-C or SIGTERM came; within, neither ends this process. For the main thread only."""
+    """Keep Ctrl-C and SIGTERM from ending the process; yield whether one came. For the main thread only."""
     asked = False
 
     def ask(*_: object) -> None:

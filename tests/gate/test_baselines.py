@@ -139,7 +139,7 @@ def test_one_error_names_file_field_value_and_way_out(
         (b"[]", "schema = None"),
         (b'{"gates": {}}', "schema = None"),
         (b"\xff\xfe", "not UTF-8"),
-        (b'{"schema": 1, "gates": {"bc": {}, "bc": {}}}', "'bc' is there twice"),
+        (b'{"schema": 1, "gates": {"bc": {}, "bc": {}}}', "'bc' occurs twice"),
         (None, "cannot be read"),
     ],
 )
@@ -160,14 +160,13 @@ def test_alpha_is_divided_over_all_gates_declared() -> None:
 
 
 def test_stale_entries_are_named(path: Path) -> None:
-    here = ["keypoints"]
-    baselines.check_stale(example(), {"vqbet": here, "bc": here}, path=path)
+    baselines.check_stale(example(), {"keypoints": ["vqbet", "bc"]}, path=path)
     with pytest.raises(
         IlBenchError, match=r"gates\.bc\.keypoints is stale.*it has act, vqbet.*delete the en"
     ):
-        baselines.check_stale(example(), {"vqbet": here, "act": here}, path=path)
+        baselines.check_stale(example(), {"keypoints": ["vqbet", "act"]}, path=path)
     with pytest.raises(IlBenchError, match=r"gates\.vqbet\.keypoints is stale"):
-        baselines.check_stale(example(), {"vqbet": ["pixels"], "bc": here}, path=path)
+        baselines.check_stale(example(), {"pixels": ["vqbet"], "keypoints": ["bc"]}, path=path)
 
 
 @pytest.mark.parametrize(

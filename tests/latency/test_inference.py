@@ -50,7 +50,7 @@ def test_an_impossible_sampler_is_named(diffusion: LoadedPolicy, sampler: str) -
 
 def test_only_diffusion_has_a_sampler(policy: LoadedPolicy) -> None:
     assert sampler_of(policy) is None and sampler_of(load_policy("expert")) is None
-    with pytest.raises(IlBenchError, match="no diffusion policy"):
+    with pytest.raises(IlBenchError, match="not a diffusion policy"):
         with_sampler(policy, "DDIM-10")
 
 

@@ -52,7 +52,7 @@ def test_an_environment_without_il_bench_is_named_with_the_way_out() -> None:
     command = (sys.executable, "-I", "-S", "-m", "il_bench.latency.worker")
     with (
         Worker(Path("/env/python"), command=command) as worker,
-        pytest.raises(IlBenchError, match=r"^/env/python: .*no il_bench.*/env/python -m pip install"),
+        pytest.raises(IlBenchError, match=r"^/env/python: .*lacks an il_bench.*/env/python -m pip install"),
     ):
         worker.greeting()
 
@@ -61,10 +61,10 @@ def test_an_environment_without_il_bench_is_named_with_the_way_out() -> None:
     ("text", "message"),
     [
         ("import sys; sys.exit('out of discs')", "ended with status 1: out of discs"),
-        ("import os; os.kill(os.getpid(), 9)", "ended by SIGKILL; was there memory enough"),
+        ("import os; os.kill(os.getpid(), 9)", "ended by SIGKILL; was there enough memory"),
         ("import os; os.kill(os.getpid(), 11)", "ended by SIGSEGV"),
-        ("print('hello')", "answers b'hello', which is no answer"),
-        ('print(\'{"protocol": 99, "il_bench": "9.9"}\')', "il_bench 9.9 speaks protocol 99 and ours"),
+        ("print('hello')", "answers b'hello', which is not il_bench's"),
+        ('print(\'{"protocol": 99, "il_bench": "9.9"}\')', "il_bench 9.9 speaks protocol 99, ours speaks"),
     ],
 )
 def test_a_worker_that_goes_wrong_says_how(text: str, message: str) -> None:

@@ -70,7 +70,7 @@ def test_updating_does_not_shorten_a_baseline(tmp_path: Path) -> None:
     path = tmp_path / "baselines.json"
     write(path, declared(baseline=measured(spread(0.2))))
     (said,) = collect.update_baselines(collect.Run([record(success(spread(0.9, n=10)))]), path)
-    assert said == "act (keypoints): kept as it is, the run has only 10 of 200 episodes"
+    assert said == "act (keypoints): kept: the run has only 10 of 200 episodes"
     assert baselines.load(path) == declared(baseline=measured(spread(0.2)))
 
 

@@ -128,7 +128,7 @@ def test_an_executor_that_is_added_runs_the_episodes_where_it_is_asked_for(
         ({"n": 0}, "n: 0 is not a number of episodes"),
         ({"n": 1001}, "n: 1001 is not a number of episodes; use 1 to 1000"),
         ({"n": 3, "seeds": [1]}, "n=3 and seeds together"),
-        ({"seeds": [1, 1_000_000]}, "seed 1000000 is kept for a third evaluation"),
+        ({"seeds": [1, 1_000_000]}, "seed 1000000 is reserved for a third evaluation"),
         ({"seeds": [1.5]}, "seeds must be"),
         ({"seeds": []}, "seeds must be"),
         ({"seeds": [4, 4]}, "seed 4 occurs more than once"),
@@ -140,7 +140,7 @@ def test_evaluate_refuses_bad_seeds(evaluate: Evaluate, arguments: dict[str, Any
 
 
 def test_evaluate_refuses_what_is_no_policy(evaluate: Evaluate) -> None:
-    with pytest.raises(IlBenchError, match="42 is no policy; give a name, a path"):
+    with pytest.raises(IlBenchError, match="42 is not a policy; give a name, a path"):
         evaluate(42)  # type: ignore[arg-type]
     with pytest.raises(IlBenchError, match="no/such/policy"):
         evaluate("no/such/policy")

@@ -116,7 +116,7 @@ def test_a_projects_policies_and_tokenizers_are_timed(pytester: pytest.Pytester,
     timed = {row["what"] for row in rows(pytester, "throughput")}
     assert timed == {"pusher: select_action", "grid 16: encode", "grid 16: decode"}
     assert {row["policy"] for row in rows(pytester, "latency")} == {"pusher"}
-    result.stdout.fnmatch_lines(["SKIPPED*another process cannot make*"])
+    result.stdout.fnmatch_lines(["SKIPPED*another process cannot call*"])
 
 
 @pytest.mark.slow
@@ -159,11 +159,11 @@ def test_a_track_in_a_baselines_file_is_pushts_or_a_registered_environment(tmp_p
     def check(track: str) -> None:
         path.write_text(json.dumps({"schema": 1, "gates": {"reacher": {track: {"target": {"value": 0.5}}}}}))
         choices = registry.choices(tmp_path)
-        collect.check_baselines(given(tmp_path, registered=choices, il_baselines=str(path)))
+        collect.check_baselines(given(tmp_path, project_policies=choices, il_baselines=str(path)))
 
     check("reach")
     with pytest.raises(
-        IlBenchError, match=r"gates\.reacher\.rech: no such track; .* keypoints, pixels, reach"
+        IlBenchError, match=r"gates\.reacher\.rech: unknown track; .* keypoints, pixels, reach"
     ):
         check("rech")
 
@@ -174,13 +174,16 @@ def test_a_track_in_a_baselines_file_is_pushts_or_a_registered_environment(tmp_p
 @pytest.mark.parametrize(
     ("add", "said"),
     [
-        (lambda r: r.policy("a b", print), "policy 'a b' is no usable name"),
-        (lambda r: r.policy("expert", print), "'expert' is a row of il_bench's own"),
-        (lambda r: r.policy("mine", 3), "policy 'mine': 3 is no checkpoint and no call"),
+        (lambda r: r.policy("a b", print), "policy 'a b' is not a usable name"),
+        (lambda r: r.policy("expert", print), "'expert' is one of il_bench's own rows"),
+        (lambda r: r.policy("mine", 3), "policy 'mine': 3 is neither a checkpoint nor a function"),
         (lambda r: [r.policy("mine", print), r.policy("mine", print)], "policy 'mine' is added twice"),
         (lambda r: r.tokenizer("grid", 16), "tokenizer 'grid': 16 cannot be called"),
         (lambda r: r.environment("pixels", print, max_steps=9), "environment 'pixels' is a track of PushT"),
-        (lambda r: r.environment("sea", print, max_steps=0), "environment 'sea': max_steps 0 is no number"),
+        (
+            lambda r: r.environment("sea", print, max_steps=0),
+            "environment 'sea': max_steps 0 is not a number",
+        ),
     ],
 )
 def test_unusable_names_and_things_are_refused(add: Callable[[Registry], Any], said: str) -> None:

@@ -22,9 +22,9 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def given(folder: Path, *, one_of_many: bool = False, registered: Any = None, **values: Any) -> Settings:
+def given(folder: Path, *, one_of_many: bool = False, project_policies: Any = (), **values: Any) -> Settings:
     assert set(values) <= set(DEFAULTS)
-    return read(Invocation({**DEFAULTS, **values}.__getitem__, folder, one_of_many, registered or {}))
+    return read(Invocation({**DEFAULTS, **values}.__getitem__, folder, one_of_many, dict(project_policies)))
 
 
 def test_defaults_are_every_embedded_policy_of_the_track_until_its_gates_are_decided(
@@ -93,18 +93,18 @@ def test_a_policy_meets_the_gates_of_its_own_name_only(zoo: Path, tmp_path: Path
         ({"il_target": ["pc_success=80"]}, r"--il-target: .* success_rate or mean_max_reward"),
         ({"il_target": ["success_rate=80"]}, r"--il-target: .* between 0.05 and 1"),
         ({"il_target": ["success_rate=nan"]}, r"--il-target: .* between 0.05 and 1"),
-        ({"il_target": ["success_rate=0.8", "success_rate=0.9"]}, r"--il-target: one target a run, not 2"),
+        ({"il_target": ["success_rate=0.8", "success_rate=0.9"]}, r"--il-target: give one target, not 2"),
         (
             {"il_policy": ["atc"]},
             r"--il-policy: atc: no such policy\. Give one of act, vqbet, expert, a pretrained_model folder",
         ),
         ({"il_policy": ["cam"]}, r"--il-policy: cam: no such policy\. Give one of act, vqbet, expert"),
-        ({"il_policy": ["expert=act"]}, r"--il-policy: 'expert=act': expert is a row of il_bench's own"),
-        ({"il_policy": ["untrained"]}, r"--il-policy: 'untrained': untrained is a row of il_bench's own"),
+        ({"il_policy": ["expert=act"]}, r"--il-policy: 'expert=act': expert is one of il_bench's own rows"),
+        ({"il_policy": ["untrained"]}, r"--il-policy: 'untrained': untrained is one of il_bench's own rows"),
         ({"il_policy": ["act", "act=vqbet"]}, r"--il-policy: act and act=vqbet would both be called act"),
         ({"il_policy": ["=runs/act"]}, r"--il-policy: '=runs/act': no usable name before '='"),
         *(
-            ({"il_sampler": [wrong]}, f"--il-sampler: '{wrong}' is none; use DDPM-N or DDIM-N")
+            ({"il_sampler": [wrong]}, f"--il-sampler: '{wrong}' is unknown; use DDPM-N or DDIM-N")
             for wrong in ("DDIM", "DDIM-0", "euler-10", "DDIM-10 ")
         ),
         ({"il_compare": "a_file"}, "--il-compare: nothing is timed without --benchmark; add it"),

@@ -75,7 +75,9 @@ def test_what_is_timed_runs_alone_afterwards_and_is_reported(pytester: pytest.Py
     result.assert_outcomes(passed=6)
     assert sorted(order(pytester)[:4]) == ["rollout gw"] * 3 + ["theirs gw"]
     assert order(pytester)[4:] == ["timed controller"] * 2
-    result.stdout.fnmatch_lines(["*il_bench: timed alone, after the workers*", "*benchmark: 1 tests*"])
+    result.stdout.fnmatch_lines(
+        ["*il_bench: timed tests run alone, after the workers*", "*benchmark: 1 tests*"]
+    )
     result.stdout.fnmatch_lines(["sleeping *"])
     assert max(map(int, re.findall(r"\[ *(\d+)%\]", result.stdout.str()))) == 100
     report = json.loads((pytester.path / "il-bench-report" / "report.json").read_text())
@@ -112,7 +114,7 @@ def test_errors_during_collection_say_that_nothing_was_timed(pytester: pytest.Py
     pytester.makepyfile(test_broken="import no_such_module")
     result = run("test_broken.py")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["*what is timed did not run: errors during collection*"])
+    result.stdout.fnmatch_lines(["*timed tests did not run: errors during collection*"])
     assert "timed controller" not in order(pytester)
 
 

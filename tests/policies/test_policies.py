@@ -112,9 +112,9 @@ def vqvae(policy: Any) -> Any:
 def test_vqbet_freezes_its_codes_when_the_first_phase_ends() -> None:
     policy = small_policy("il_vqbet")
     train_a_little(policy, steps=2)
-    assert policy.in_first_phase
+    assert policy.trains_residual_vq_only
     train_a_little(policy, steps=1)
-    assert not policy.in_first_phase
+    assert not policy.trains_residual_vq_only
     before = {key: value.clone() for key, value in vqvae(policy).state_dict().items()}
     train_a_little(policy, steps=5)  # calls policy.train() again
     after = vqvae(policy).state_dict()
@@ -128,7 +128,7 @@ def test_vqbet_saved_in_its_first_phase_goes_on_where_it_stopped(tmp_path: Path)
     again = type(policy).from_pretrained(tmp_path, strict=True)
     assert vqvae(again).optimized_steps == 2
     train_a_little(again, steps=1)
-    assert not again.in_first_phase
+    assert not again.trains_residual_vq_only
 
 
 def test_vqbet_target_chunks_are_worked_out_by_hand() -> None:

@@ -45,7 +45,7 @@ def test_what_was_not_measured_is_a_dash_and_first_calls_have_a_table_of_their_o
     rows = [row(p90_ms=None, p99_ms=None, jitter=None), fresh(peak_memory_mb=None)]
     (line,) = latency.call_rows(rows)
     assert line[3:7] == ("3.21, -, -", "-", "3.2 %", "-")
-    assert latency.fresh_rows(rows) == [("act", "300", "20", "512 MB", "-")]
+    assert latency.new_process_rows(rows) == [("act", "300", "20", "512 MB", "-")]
 
 
 def test_the_floor_has_a_table_of_its_own() -> None:
@@ -78,7 +78,7 @@ def test_published_latencies_stand_beside_and_say_where_they_are_from() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"cpu_share": 0.4}, "1 of 2 rows less than 95 % of a core"),
+        ({"cpu_share": 0.4}, "1 of 2 rows got less than 95 % of a core"),
         ({"state": {"slowed_by": "hardware slowdown"}, "device": "cuda:0", "cpu_share": 0.1}, "slowed down"),
         ({"stable": False}, "still changing after warm-up"),
     ],

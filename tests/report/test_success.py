@@ -135,7 +135,7 @@ def test_it_is_said_whose_intervals_are_confidence_sequences() -> None:
     assert (fixed.interval, row.interval) == ("Clopper-Pearson", "confidence sequence")
     both = report(success=[success(found, name="bc"), row])
     for text in (views.terminal(both), views.page(both, {})):
-        assert "confidence sequences, as the episodes ended when the gates were decided: act" in text
+        assert "confidence sequences, since the episodes ended when the gates were decided: act" in text
         assert "of a fixed number of episodes: bc" in text
 
 

@@ -23,7 +23,7 @@ def test_the_vocabulary_of_a_policy_is_drawn(tmp_path: Path, policy: str, kind: 
     result = drawn(policy, "--output", str(tmp_path))
     assert result.exit_code == 0, result.output
     assert f"{policy}: {kind}" in result.output
-    assert f"{policy}'s own data: {data}, these episodes among it" in result.output
+    assert f"{policy}'s own data: {data}, which includes these episodes" in result.output
     assert (tmp_path / f"vocabulary-{policy}.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -192,7 +192,7 @@ def test_work_is_compared_by_items_a_second() -> None:
 def test_a_residual_vq_is_compared_with_lerobot_on_the_same_weights(
     residual: FittedTokenizer, way: str
 ) -> None:
-    work = throughput.coding(residual, seen(RIGHT, DOWN, NEARLY_RIGHT), way, 7, "cpu")
+    work = throughput.tokenizing(residual, seen(RIGHT, DOWN, NEARLY_RIGHT), way, 7, "cpu")
     assert work.reference is not None and work.floor is not None
     with inference_on_one_thread():
         ours, theirs, products = work.call(), work.reference.call(), work.floor.call()
@@ -206,7 +206,7 @@ def test_what_has_no_network_has_no_floor() -> None:
     tokenizer = UniformBinsTokenizer(4, CHUNK)
     tokenizer.fit(torch.randn(9, *CHUNK))
     subject = FittedTokenizer("bins", tokenizer, AGENT, "nothing")
-    work = throughput.coding(subject, seen(RIGHT), "encode", 3, "cpu")
+    work = throughput.tokenizing(subject, seen(RIGHT), "encode", 3, "cpu")
     assert (work.reference, work.floor, work.n) == (None, None, 3)
 
 
@@ -274,7 +274,7 @@ def test_a_run_reports_tokenizers_and_draws_them(suite: Suite, pytester: pytest.
     assert set(rows) == {"bet: KMeans", "uniform bins 256", "k-means 64"}
     assert {(row.data, row.n_chunks) for row in rows.values()} == {("expert", 3281)}
     assert rows["uniform bins 256"].l1_px < 1.0 < rows["k-means 64"].l1_px < 10.0
-    assert rows["bet: KMeans"].fitted_on == "bet's own data: expert, these episodes among it"
+    assert rows["bet: KMeans"].fitted_on == "bet's own data: expert, which includes these episodes"
     assert rows["k-means 64"].fitted_on == "160 other episodes"
     assert (folder / "tokenizers.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "report.html").read_text()
@@ -327,6 +327,6 @@ def test_a_row_says_whether_its_tokenizer_has_seen_these_episodes(
     row, _ = measure(subject, seen(RIGHT, DOWN), measured_on)
     assert row.fit_seconds is None
     expected = f"mine's own data: {trained_on}"
-    perhaps = ", so called as these demonstrations: perhaps these episodes among it"
-    said = {True: ", these episodes among it", False: "", None: perhaps}[among]
+    perhaps = ", which has the name of these demonstrations and may include these episodes"
+    said = {True: ", which includes these episodes", False: "", None: perhaps}[among]
     assert row.fitted_on == expected + said

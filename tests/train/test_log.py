@@ -30,15 +30,19 @@ def test_the_beginning_and_the_end_of_the_first_phase_are_told_once(
     log = TrainingLog(tmp_path, start, notes.append, residual_vq_steps=residual_vq_steps, steps=1000)
     for step in range(start + 50, 250, 50):
         log.training(**asdict(at(step)))
-    assert not any("no policy at all" in note for note in notes)
-    said = ["steps 1 to 120 train the residual VQ alone", "step 120: first phase over"] if is_told else []
+    assert not any("too few to train" in note for note in notes)
+    said = (
+        ["steps 1 to 120 train the residual VQ alone", "step 120: the residual VQ is trained"]
+        if is_told
+        else []
+    )
     assert len(notes) == len(said) and all(map(str.startswith, notes, said))
 
 
 def test_a_rate_measured_in_the_first_phase_is_void(tmp_path: Path) -> None:
     notes: list[str] = []
     log = TrainingLog(tmp_path, 0, notes.append, residual_vq_steps=120, steps=120)
-    assert "120 steps end in it, and train no policy at all" in notes[0]
+    assert "120 steps are too few to train the policy at all" in notes[0]
     # At the end of the phase the policy is still as it was drawn.
     assert [log.has_policy(step) for step in (60, 120, 121)] == [False, False, True]
     assert [note.partition(",")[0] for note in notes[1:]] == [f"step {n}: no policy yet" for n in (60, 120)]

@@ -251,7 +251,7 @@ def test_the_command_trains_logs_and_resumes(
     assert [int(row["step"]) for row in rows] == [50, 50, 60]
     assert [row["success_rate"] for row in rows] == ["", "0.0000", ""]
     again = il_bench(*train)
-    assert again.exit_code == 2 and "holds a run already. Add --resume" in again.output
+    assert again.exit_code == 2 and "already holds a run; add --resume" in again.output
     resumed = il_bench(*train, "--resume")
     assert resumed.exit_code == 0, resumed.output
 
@@ -301,7 +301,7 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
     assert recipes.load(str(path), "keypoints", {"steps": 9}).training.steps == 9
     with pytest.raises(IlBenchError, match=r"none.toml: cannot be read \(No such file"):
         recipes.load(str(tmp_path / "none.toml"), "keypoints")
-    for text, said in (("[policy\n", "is no TOML"), ("[policy]\n", "training.steps: Field required")):
+    for text, said in (("[policy\n", "is not valid TOML"), ("[policy]\n", "training.steps: Field required")):
         path.write_text(text)
         with pytest.raises(IlBenchError, match=f"mine.toml: {said}"):
             recipes.load(str(path), "keypoints")

@@ -1,4 +1,4 @@
-"""``il-bench train`` where LeRobot's own trainer does the work: recipes for images, lines of LeRobot's."""
+"""``il-bench train`` with LeRobot's own trainer: recipes for images, and ``lerobot-train`` commands."""
 
 import logging
 import re
@@ -22,9 +22,9 @@ from il_bench.train.lerobot import command_line
 from il_bench.train.lerobot.command_line import CONFIG, CommandLine, saved_step, to_resume
 from il_bench.train.log import TrainingLog
 
-EVALUATION = "Eval policy at step "  # LeRobot logs it
+EVALUATION = "Eval policy at step "  # LeRobot logs this
 BUILD = "il-bench demos build --track pixels"
-# Options of il-bench and the flags of lerobot-train that they stand for: those in a recipe, and the others.
+# Options of il-bench, and the flags of lerobot-train that they set: those of a recipe, and the others.
 IN_RECIPE = {
     "steps": "steps",
     "batch_size": "batch_size",
@@ -40,9 +40,9 @@ OF_RUN = {
 
 
 def train_recipe(words: list[str], options: TrainOptions) -> bool:
-    """Train a policy, a name or the path of a recipe, on images; False if it was interrupted.
+    """Train on images by the recipe that the first of ``words`` names; False if it was interrupted.
 
-    It is the first of ``words``; the others are of ``lerobot-train``'s command line and win over the recipe.
+    The other words are flags of ``lerobot-train``, which override the recipe.
     """
     source, _ = options.data_and_output()
     recipe = recipes.load_pixels(words[0], options.given_as(IN_RECIPE))
@@ -51,10 +51,10 @@ def train_recipe(words: list[str], options: TrainOptions) -> bool:
     return _train(command_line.from_recipe(recipe, flags, words[1:]), options)
 
 
-def train_line(words: list[str], options: TrainOptions) -> bool:
-    """Train by the ``words`` of a ``lerobot-train`` line, perhaps an older one; False if it was interrupted.
+def train_command(words: list[str], options: TrainOptions) -> bool:
+    """Train with a ``lerobot-train`` command, perhaps an older LeRobot's; False if it was interrupted.
 
-    The ``options`` of il-bench are added to the line.
+    The ``options`` of il-bench are added to the command.
     """
     given = options.given_as({"data": "dataset.root", **OF_RUN, **IN_RECIPE})
     line = command_line.from_words(words, {name: str(value) for name, value in given.items()})
@@ -79,21 +79,21 @@ def _train(line: CommandLine, options: TrainOptions) -> bool:
         typer.echo(str(line))
         return True
     if output is not None and output.exists() and "config_path" not in line.flags:
-        raise IlBenchError(f"{output}: is there already. Add --resume to go on, or give another --output.")
+        raise IlBenchError(f"{output}: already exists; add --resume, or give another --output.")
     _check_device(line.flags.get("policy.device"))
     finished = _run_lerobot(line, TrainingLog(output, start, _say, **known))
     if not finished:
-        last = f"The last checkpoint is of step {saved_step(output) if output else 0}"
-        typer.echo(f"Stopped. {last}. To go on: the same command with --resume")
+        last = f"The last checkpoint is from step {saved_step(output) if output else 0}"
+        typer.echo(f"Stopped. {last}. To continue: the same command with --resume")
     elif output is not None:
         typer.echo(f"Done. Evaluate it: il-bench evaluate {output}")
     return finished
 
 
 class LogReader(logging.Filter):
-    """Reads the objects in LeRobot's log records, and lets every record pass.
+    """Reads losses and success rates from LeRobot's log records, and lets every record pass.
 
-    It filters the root logger and handles nothing, because LeRobot removes all handlers when it begins.
+    It is a filter of the root logger, because LeRobot removes all handlers when it begins.
     """
 
     def __init__(self, log: TrainingLog) -> None:
@@ -101,7 +101,7 @@ class LogReader(logging.Filter):
         self._log, self._evaluated_at = log, 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Write a row for a record with losses or rates in it."""
+        """Write a row for a record that holds losses or rates."""
         if isinstance(record.msg, MetricsTracker):
             tracker = record.msg
             self._log.training(tracker.steps, loss=tracker.loss.avg, lr=tracker.lr.avg)
@@ -116,17 +116,13 @@ class LogReader(logging.Filter):
 
 
 def _run_lerobot(line: CommandLine, log: TrainingLog) -> bool:
-    """Train to the end; False if Ctrl-C or SIGTERM ended it.
-
-    Raises:
-        IlBenchError: LeRobot stopped by itself, with what its exception says.
-    """
+    """Train to the end; False if Ctrl-C or SIGTERM ended it, an IlBenchError if LeRobot raised."""
     from lerobot.scripts import lerobot_eval, lerobot_train
 
     if not sys.stderr.isatty():  # no progress bars in a file
         for module in (lerobot_eval, lerobot_train):
             module.inside_slurm = lambda: True
-    # LeRobot warns in a hundred lines of a video decoder that no recipe uses.
+    # LeRobot warns at length about a video decoder that no recipe uses.
     logging.getLogger("lerobot.utils.import_utils").setLevel(logging.ERROR)
     reader = LogReader(log)
     logging.getLogger().addFilter(reader)
@@ -138,8 +134,8 @@ def _run_lerobot(line: CommandLine, log: TrainingLog) -> bool:
         return False
     except (Exception, SystemExit) as error:
         raise IlBenchError(
-            f"lerobot-train stopped: {_last_exception(error)}. Run the line of --print-command by itself to "
-            "see all it says."
+            f"lerobot-train stopped: {_last_exception(error)}. Run the command that --print-command "
+            "prints to see its whole output."
         ) from None
     finally:
         sys.argv = argv
@@ -149,7 +145,7 @@ def _run_lerobot(line: CommandLine, log: TrainingLog) -> bool:
 
 
 def _last_exception(error: BaseException) -> str:
-    """The exception in one line. Some messages hold tracebacks of their own: then the last one there."""
+    """The exception in one line; if its message holds tracebacks of other exceptions, the last of these."""
     lines = "".join(traceback.format_exception_only(error)).splitlines()
     return ([line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)] or lines)[-1].strip()
 
@@ -161,14 +157,16 @@ def _say(text: str, err: bool = False) -> None:
 def _check_device(device: str | None) -> None:
     try:
         is_there = device is None or is_torch_device_available(device)
-    except ValueError:  # a kind of device that LeRobot has never heard of
+    except ValueError:  # LeRobot does not know this kind of device
         is_there = False
     if not is_there:
-        raise IlBenchError(f"{device}: no such device here; give --device cpu, or run it where there is one.")
+        raise IlBenchError(
+            f"{device}: no such device here; give --device cpu, or run on a machine that has it."
+        )
 
 
 def _dataset_flags(source: str) -> dict[str, str]:
-    """The flags that tell ``lerobot-train`` where the images of ``source``, a folder or a Hub id, are."""
+    """The flags that name the dataset of images ``source``, a folder or a Hub id, to ``lerobot-train``."""
     _check_images(source, open_dataset(source).meta.features)
     root = Path(source).expanduser()
     if not (root / "meta" / "info.json").exists():
@@ -177,28 +175,28 @@ def _dataset_flags(source: str) -> dict[str, str]:
 
 
 def _check_dataset(flags: Mapping[str, str]) -> None:
-    """Raise IlBenchError unless the data of a command line are there."""
+    """Raise IlBenchError unless the dataset of a command line can be read."""
     repo_id, root = flags["dataset.repo_id"], flags.get("dataset.root")
     if root is not None and not (Path(root) / "meta" / "info.json").exists():
-        raise IlBenchError(f"--dataset.root={root}: no LeRobotDataset (it would hold meta/info.json).")
+        raise IlBenchError(f"--dataset.root={root}: not a LeRobotDataset (meta/info.json is missing).")
     try:
         meta = LeRobotDatasetMetadata(repo_id, root=root)
-    except Exception as error:  # offline, no such repository, old format: many types, one answer
+    except Exception as error:  # offline, no such repository, old format: many types
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise IlBenchError(
-            f"--dataset.repo_id={repo_id}: not on this machine, and the Hugging Face Hub did not give it "
-            f"({first}). Without a network, build it with `{BUILD}` and give --data DIR before the line."
+            f"--dataset.repo_id={repo_id}: not on this machine, and the Hugging Face Hub does not give it "
+            f"({first}). Without a network, build it with `{BUILD}` and give --data DIR before the command."
         ) from None
     if flags.get("policy.type") == "vqbet":
         _check_images(root or repo_id, meta.features)
 
 
 def _check_images(where: str, features: Mapping[str, Any]) -> None:
-    """Raise IlBenchError unless ``features`` are the agent's place, one image and an action."""
+    """Raise IlBenchError unless ``features`` are the agent's position, one image and an action."""
     images = [key for key, feature in features.items() if feature["dtype"] in ("image", "video")]
     if not images:
         raise IlBenchError(
-            f"{where}: holds no images (its features: {', '.join(sorted(features))}); make data with them: "
+            f"{where}: holds no images (its features: {', '.join(sorted(features))}); add them with "
             f"{BUILD} --from {where} --output DIR."
         )
     observed = {key for key in features if key.startswith("observation.")} - set(images)

@@ -1,4 +1,4 @@
-"""Command lines of the installed ``lerobot-train``: of a recipe, of an older line, or to resume a run."""
+"""Command lines for the installed ``lerobot-train``: from a recipe, from older flags, or to resume a run."""
 
 import json
 import shlex
@@ -16,7 +16,7 @@ from il_bench.train.lerobot import flags as lerobot_flags
 from il_bench.train.lerobot.older_flags import translate
 from il_bench.train.recipes import PixelRecipe
 
-# Fields of a policy's configuration that are no hyperparameters: the data, the machine or the Hub decides.
+# Fields of a policy's configuration that are not hyperparameters: data, machine or Hub decide them.
 NOT_PINNED = frozenset(
     (
         *("input_features", "output_features", "device", "discover_packages_path"),
@@ -26,9 +26,9 @@ NOT_PINNED = frozenset(
 
 CONFIG = Path("checkpoints/last/pretrained_model/train_config.json")
 STEP = Path("checkpoints/last/training_state/training_step.json")
-# Besides the policy's own fields, these may not change when a run goes on.
+# Besides the policy's own fields, these must stay the same when a run is resumed.
 SAME = ("steps", "batch_size", "seed", "dataset.repo_id", "dataset.use_imagenet_stats")
-# These may, and are given again.
+# These may change, and are given again.
 FREE = (
     *(lerobot_flags.DISCOVER, "output_dir", "policy.device", "dataset.root", "num_workers"),
     *("log_freq", "save_freq", "env_eval_freq", "eval.n_episodes"),
@@ -39,9 +39,7 @@ FREE = (
 class CommandLine:
     """A command line of ``lerobot-train``.
 
-    Attributes:
-        flags: by dotted name, in the order they are given.
-        notes: what was changed or is to be known, a sentence each.
+    flags: by dotted name, in order. notes: sentences for the user, such as what was changed.
     """
 
     flags: dict[str, str]
@@ -49,7 +47,7 @@ class CommandLine:
 
     @property
     def residual_vq_steps(self) -> int:
-        """Steps of VQ-BeT that train only its residual VQ; 0 of other policies."""
+        """How many steps train VQ-BeT's residual VQ only; 0 for other policies."""
         policy_type = self.flags.get("policy.type")
         if policy_type not in ("vqbet", "il_vqbet"):
             return 0
@@ -61,19 +59,16 @@ class CommandLine:
         return [f"--{name}={value}" for name, value in self.flags.items()]
 
     def __str__(self) -> str:
-        """The command, to be copied into a shell."""
+        """The command, ready to be pasted into a shell."""
         return " \\\n    ".join(["lerobot-train", *map(shlex.quote, self.words())])
 
 
 def from_recipe(recipe: PixelRecipe, run: Mapping[str, str], extra: list[str]) -> CommandLine:
     """The command line of a recipe.
 
-    ``run`` holds the flags that the recipe leaves open: data, output, seed, device. ``extra`` are words that
-    win over the recipe.
-
-    Raises:
-        IlBenchError: LeRobot does not take a flag or a value, or makes another optimizer of them than the
-            recipe says.
+    ``run`` holds the flags that the recipe leaves open: data, output, seed, device. ``extra`` are flags that
+    override the recipe. Raises IlBenchError if LeRobot refuses a flag or a value, or derives another
+    optimizer than the recipe expects.
     """
     policy_type = str(recipe.policy.get("type"))
     fields = lerobot_flags.policy_fields(policy_type)
@@ -94,24 +89,23 @@ def from_recipe(recipe: PixelRecipe, run: Mapping[str, str], extra: list[str]) -
 
 
 def from_words(words: list[str], run: Mapping[str, str]) -> CommandLine:
-    """The command line ``words``, perhaps an older one, for the installed LeRobot, with the flags ``run``.
+    """The command line ``words``, perhaps an older LeRobot's, for the installed one, with the flags ``run``.
 
-    Raises:
-        IlBenchError: as ``translate``; a flag given in both; LeRobot does not take a value.
+    Raises IlBenchError as ``translate`` does, for a flag given in both, and for a value that LeRobot refuses.
     """
     given = lerobot_flags.split(words)
     for name in run:
         if name in given:
-            raise IlBenchError(f"--{name} is in lerobot-train's line; leave il-bench's own option out.")
+            raise IlBenchError(f"--{name} is in the lerobot-train command; leave il-bench's own option out.")
     flags, notes = translate({**given, **run})
     if "config_path" not in flags:
         if not {"policy.type", "policy.path"} & flags.keys():
             raise IlBenchError(
-                "lerobot-train's line names no policy: give --policy.type=vqbet, act or diffusion."
+                "the lerobot-train command names no policy: give --policy.type=vqbet, act or diffusion."
             )
         if "dataset.repo_id" not in flags:
             raise IlBenchError(
-                "lerobot-train's line names no data: give --dataset.repo_id, or --data DIR before it."
+                "the lerobot-train command names no data: give --dataset.repo_id, or --data DIR before it."
             )
         lerobot_flags.read(flags)
     if flags.get("policy.type") == "act" and "policy.n_action_steps" not in flags:
@@ -123,7 +117,7 @@ def from_words(words: list[str], run: Mapping[str, str]) -> CommandLine:
 
 
 def _check_preset(policy: PreTrainedConfig, recipe: PixelRecipe) -> None:
-    """Raise IlBenchError unless LeRobot makes the recipe's optimizer and scheduler of its policy's fields."""
+    """Raise IlBenchError unless LeRobot derives the recipe's optimizer and scheduler from its policy."""
     for name, made, expected in (
         ("optimizer", policy.get_optimizer_preset(), recipe.preset.optimizer),
         ("scheduler", policy.get_scheduler_preset(), recipe.preset.scheduler),
@@ -133,13 +127,13 @@ def _check_preset(policy: PreTrainedConfig, recipe: PixelRecipe) -> None:
         if changed := differences(expected or {}, as_in_toml):
             raise IlBenchError(
                 f"LeRobot {lerobot_flags.VERSION} makes another {name} for {policy.type} than the recipe's "
-                f"[preset.{name}]: {'; '.join(changed)}. Train with LeRobot 0.6.1, or say under [preset] of "
-                "a recipe of your own that this is meant."
+                f"[preset.{name}]: {'; '.join(changed)}. Train with LeRobot 0.6.1, or accept the change "
+                "under [preset] in a recipe of your own."
             )
 
 
 def saved_step(output: Path) -> int:
-    """Step of the last checkpoint in ``output``, 0 without one; IlBenchError if its state is damaged."""
+    """The step of the last checkpoint in ``output``, 0 without one; an IlBenchError if it is damaged."""
     path = output / STEP
     if not path.exists():
         return 0
@@ -147,25 +141,23 @@ def saved_step(output: Path) -> int:
         return int(json.loads(path.read_text())["step"])
     except (ValueError, KeyError, TypeError) as error:
         raise IlBenchError(
-            f"{path}: cannot go on from here ({error}); delete {path.parent.parent}."
+            f"{path}: cannot resume from here ({error}); delete {path.parent.parent}."
         ) from None
 
 
 def to_resume(line: CommandLine, output: Path) -> CommandLine:
-    """The command line that goes on with the run in ``output``, which ``line`` would begin.
+    """The command line that resumes the run in ``output``, which ``line`` would start.
 
-    LeRobot 0.6.1 does not save for how many steps VQ-BeT's residual VQ has been trained, and counts again
-    from 0; so the steps that are left are given instead. (The checkpoints of such a run name that number.)
-
-    Raises:
-        IlBenchError: that run had other hyperparameters or data; its files are damaged.
+    LeRobot 0.6.1 does not save for how many steps VQ-BeT's residual VQ has trained, and counts from 0 again.
+    So the resumed run gets the number of steps that are left; its checkpoints name that number. Raises
+    IlBenchError if the run had other hyperparameters or data, or if its files are damaged.
     """
     path = output / CONFIG
     try:
         saved = flatten(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
-        raise IlBenchError(f"{path}: cannot go on from here ({error}).") from None
-    # A run that was interrupted in its first phase has saved the steps that were left there.
+        raise IlBenchError(f"{path}: cannot resume from here ({error}).") from None
+    # If the residual VQ was training when the run stopped, the policy's field holds the steps that were left.
     saved["policy.n_vqvae_training_steps"] = saved.get("scheduler.num_vqvae_training_steps")
     config = flatten(json.loads(json.dumps(draccus.encode(lerobot_flags.read(line.flags)))))
     is_pinned = {name: name.split(".")[1] not in NOT_PINNED for name in config if name.startswith("policy.")}

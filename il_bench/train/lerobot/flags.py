@@ -1,4 +1,4 @@
-"""The flags of the installed ``lerobot-train``: which there are, their defaults, and how it reads them."""
+"""The flags of the installed ``lerobot-train``: their names, their defaults, and how it reads them."""
 
 import contextlib
 import dataclasses
@@ -22,24 +22,23 @@ from il_bench.errors import IlBenchError
 VERSION = version("lerobot")
 DISCOVER = "policy.discover_packages_path"
 DISCOVERS = (DISCOVER, "env.discover_packages_path")
-# lerobot-train reads these itself, before draccus does.
+# lerobot-train reads these itself, before draccus.
 READ_BEFORE = ("config_path", "policy.path", "reward_model.path", *DISCOVERS)
-# What draccus says of a configuration that raised; the configuration's own words are in the cause.
+# What draccus says when a configuration raises; the configuration's own message is in the cause.
 REFUSED = "Couldn't instantiate class"
 
 
 def split(words: list[str]) -> dict[str, str]:
-    """Flags of a command line by their dotted names; ``--name=value`` and ``--name value`` alike.
+    """The flags of a command line, ``--name=value`` or ``--name value``, by their dotted names.
 
-    Raises:
-        IlBenchError: for a word that is no flag, a flag without a value, or one given twice.
+    Raises IlBenchError for a word that is not a flag, a flag without a value, or one given twice.
     """
     flags: dict[str, str] = {}
     rest = words[1:] if words[:1] == ["lerobot-train"] else list(words)
     while rest:
         word = rest.pop(0)
         if not word.startswith("--") or word == "--":
-            raise IlBenchError(f"{word!r} is no flag of lerobot-train; give --name=value.")
+            raise IlBenchError(f"{word!r} is not a flag of lerobot-train; give --name=value.")
         name, separator, value = word[2:].partition("=")
         if not separator:
             if not rest or rest[0].startswith("--"):
@@ -52,9 +51,9 @@ def split(words: list[str]) -> dict[str, str]:
 
 
 def defaults(flags: Mapping[str, str]) -> dict[str, Any]:
-    """Every flag that ``lerobot-train`` takes, with its default; ``...`` where it has none.
+    """Every flag that ``lerobot-train`` takes, with its default, or ``...`` if it has none.
 
-    Which there are depends on ``policy.type`` and the like among ``flags``.
+    They depend on ``policy.type`` and other types among ``flags``.
     """
     _load_plugins(flags)
     with _quiet():
@@ -62,7 +61,7 @@ def defaults(flags: Mapping[str, str]) -> dict[str, Any]:
 
 
 def policy_fields(policy_type: str) -> dict[str, Any]:
-    """Fields of the policy's configuration, with their defaults; IlBenchError if there is no such policy."""
+    """The fields of a policy's configuration with their defaults; an IlBenchError for an unknown policy."""
     try:
         config = PreTrainedConfig.get_choice_class(policy_type)
     except KeyError:
@@ -72,18 +71,18 @@ def policy_fields(policy_type: str) -> dict[str, Any]:
 
 
 def read(flags: Mapping[str, str]) -> TrainPipelineConfig:
-    """What ``lerobot-train`` makes of ``flags``, or IlBenchError in LeRobot's words; nothing is trained."""
+    """The configuration that ``lerobot-train`` reads from ``flags``; an IlBenchError in LeRobot's words."""
     _load_plugins(flags)
     given = {name: value for name, value in flags.items() if name not in READ_BEFORE}
-    if "policy.path" in flags:  # the policy's own flags are for the configuration at that path
+    if "policy.path" in flags:  # the policy's flags belong to the configuration at that path
         given = {name: value for name, value in given.items() if not name.startswith("policy.")}
     try:
-        # As draccus.parse does it, but for argparse, which takes seconds to list the flags of every policy.
+        # As draccus.parse does, but without argparse, which takes seconds to list the flags of every policy.
         values = {name: draccus.cfgparsing.parse_string(value) for name, value in given.items()}
         with _quiet():
             nested = draccus.utils.deflatten(values, sep=".")
             config: TrainPipelineConfig = draccus.decode(TrainPipelineConfig, nested)
-    except Exception as error:  # draccus, and whatever a configuration's own check raises
+    except Exception as error:  # draccus's, or whatever a configuration's own check raises
         cause: BaseException = error
         while REFUSED in str(error) and cause.__cause__ is not None:
             cause = cause.__cause__
@@ -104,7 +103,7 @@ def check_known(flags: Mapping[str, str]) -> None:
 
 
 def _load_plugins(flags: Mapping[str, str]) -> None:
-    """Policies and environments of other packages, as ``lerobot-train`` finds them."""
+    """Load policies and environments of other packages, as ``lerobot-train`` does."""
     register_third_party_plugins()
     for name in DISCOVERS:
         if name in flags:
@@ -130,7 +129,7 @@ def _walk(config: Any, prefix: str, flags: Mapping[str, str]) -> Iterator[tuple[
 
 
 def _dataclass_in(hint: Any) -> Any:
-    """The dataclass of a hint such as ``X``, ``X | None``."""
+    """The dataclass in a hint such as ``X`` or ``X | None``."""
     is_union = typing.get_origin(hint) in (typing.Union, UnionType)
     options = typing.get_args(hint) if is_union else (hint,)
     return next((each for each in options if isinstance(each, type) and dataclasses.is_dataclass(each)), None)
@@ -144,7 +143,7 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without LeRobot's warnings of devices and video decoders: those are the trainer's concern."""
+    """Silence LeRobot's warnings of devices and video decoders, which matter to the trainer only."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,7 +1,7 @@
-"""Flags of LeRobot 0.4.4, which the course's command lines are for, spelled for the installed LeRobot.
+"""Translates flags of LeRobot 0.4.4, which the course uses, for the installed LeRobot.
 
-The tables below are also the README's. Sources, all in huggingface/lerobot: for 0.4.4 the tag v0.4.4 (commit
-8fff0fde7c79f23a93d845d1a50e985de01f8b8a), for the changes since the configuration of VQ-BeT at
+The README shows the tables below. Sources, all in huggingface/lerobot: for 0.4.4, the tag v0.4.4 (commit
+8fff0fde7c79f23a93d845d1a50e985de01f8b8a); for the changes since, the configuration of VQ-BeT at
 1d6bc9ddfda85be1bd041ecbc58798bcd1c81f1b, lerobot#2685, #2918, #3046, #3202 and the notes of release 0.6.0.
 """
 
@@ -14,9 +14,9 @@ from il_bench.train.lerobot import flags as lerobot_flags
 from il_bench.train.recipes import spell
 
 OLDER = "0.4.4"
-#: Flags with another name since.
+#: Flags that LeRobot has renamed since.
 RENAMED = {"eval_freq": "env_eval_freq"}
-#: Flags that are gone, and what to give instead.
+#: Flags that LeRobot has dropped, and what to give instead.
 GONE = dict.fromkeys(
     ("use_rabc", "rabc_progress_path", "rabc_kappa", "rabc_epsilon", "rabc_head_mode"),
     "--sample_weighting.type=rabc and --sample_weighting.*",
@@ -25,7 +25,7 @@ GONE = dict.fromkeys(
 
 @dataclass(frozen=True)
 class ChangedDefault:
-    """A default of ``flag`` (for one ``--policy.type``, or None for all) and what its change does."""
+    """A changed default of ``flag`` (for one ``--policy.type``, or None for all), and the effect."""
 
     flag: str
     policy: str | None
@@ -80,15 +80,13 @@ CHANGED_DEFAULTS = (
     ChangedDefault("eval.use_async_envs", None, False, True, "a process for each environment"),
 )
 
-OURS = {"bc": "il_bc", "bet": "il_bet"}  # policies of these names LeRobot does not have
+OURS = {"bc": "il_bc", "bet": "il_bet"}  # policies that LeRobot does not have
 
 
 def translate(flags: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """``flags`` with today's names and 0.4.4's defaults, and a sentence for everything that was changed.
+    """``flags`` with today's names and 0.4.4's defaults, and a sentence about every change.
 
-    Raises:
-        IlBenchError: for a policy LeRobot does not have, a flag that is gone, or one there never was, naming
-            the nearest.
+    Raises IlBenchError for a policy that LeRobot does not have, and for a flag that it dropped or never had.
     """
     notes: list[str] = []
     result = _rename(flags, notes)
@@ -100,15 +98,15 @@ def translate(flags: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
         )
     if policy is not None and policy.startswith("il_") and lerobot_flags.DISCOVER not in result:
         result = {lerobot_flags.DISCOVER: "il_bench.policies", **result}
-        notes.append(f"--{lerobot_flags.DISCOVER}=il_bench.policies: so that LeRobot finds {policy}.")
+        notes.append(f"--{lerobot_flags.DISCOVER}=il_bench.policies: added so that LeRobot finds {policy}.")
     lerobot_flags.check_known(result)
     _keep_older_defaults(result, policy, notes)
-    # Both versions need this one: without it the course's line stops before it trains.
+    # Both versions need this flag: without it the course's command stops before it trains.
     if policy is not None and not {"policy.push_to_hub", "policy.repo_id"} & result.keys():
         result["policy.push_to_hub"] = "false"
         notes.append(
-            "--policy.push_to_hub=false: LeRobot stops without --policy.repo_id unless nothing is to be "
-            "uploaded."
+            "--policy.push_to_hub=false: added, since LeRobot would upload the policy, and stops without "
+            "--policy.repo_id."
         )
     return result, notes
 
@@ -119,9 +117,9 @@ def _rename(flags: Mapping[str, str], notes: list[str]) -> dict[str, str]:
     for name, value in flags.items():
         now = name if name in known else RENAMED.get(name, name)
         if name in GONE and name not in known:
-            raise IlBenchError(f"--{name}: gone since LeRobot {OLDER}; give {GONE[name]}.")
+            raise IlBenchError(f"--{name}: LeRobot has dropped it since {OLDER}; give {GONE[name]}.")
         if now != name and now in flags:
-            raise IlBenchError(f"--{name} and --{now} are one flag, renamed; give the second alone.")
+            raise IlBenchError(f"--{name} is the old name of --{now}; give --{now} alone.")
         if now != name:
             notes.append(f"--{name} is called --{now} in LeRobot {lerobot_flags.VERSION}.")
         result[now] = value
@@ -129,7 +127,7 @@ def _rename(flags: Mapping[str, str], notes: list[str]) -> dict[str, str]:
 
 
 def _keep_older_defaults(flags: dict[str, str], policy: str | None, notes: list[str]) -> None:
-    """Add the defaults of 0.4.4 that ``flags`` leaves open and the installed LeRobot has changed."""
+    """Set the flags that ``flags`` leaves out, and whose default has changed, to their defaults in 0.4.4."""
     known = lerobot_flags.defaults(flags)
     for change in CHANGED_DEFAULTS:
         now = known.get(change.flag, change.before)

@@ -1,7 +1,7 @@
 """Every hyperparameter of every policy and track, as data: ``recipes/<track>/<policy>.toml``.
 
-A ``Recipe`` on keypoints is for il_bench's own training loop. A ``PixelRecipe`` is a list of flags for
-LeRobot's trainer, with the optimizer and learning rate that LeRobot is expected to derive from them.
+A ``Recipe``, on keypoints, is for il_bench's own training loop. A ``PixelRecipe`` lists flags for LeRobot's
+trainer, with the optimizer and learning rate that LeRobot should derive from them.
 """
 
 import json
@@ -21,13 +21,13 @@ HERE = Path(__file__).parent
 
 
 class RecipePart(BaseModel):
-    """A table of a recipe; a field it does not know is an error."""
+    """A table of a recipe; an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Training(RecipePart):
-    """How a policy is trained, whatever it is."""
+    """How a policy is trained, whatever its type."""
 
     steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
@@ -55,7 +55,7 @@ class Training(RecipePart):
         return self
 
     def lr_factor(self, step: int, residual_vq_steps: int = 0) -> float:
-        """Share of lr at ``step``: 1 while only VQ-BeT's residual VQ trains, then rise, cosine, cooldown."""
+        """Share of lr at ``step``: warm-up, cosine, cooldown; 1 before, while VQ-BeT's residual VQ trains."""
         if step < residual_vq_steps:
             return 1.0
         done, length = step - residual_vq_steps, (self.cosine_steps or self.steps) - residual_vq_steps
@@ -67,14 +67,14 @@ class Training(RecipePart):
 
 
 class Processing(RecipePart):
-    """What stands between PushT and the policy besides LeRobot's normalisation: pusht_features.py."""
+    """Processing steps besides LeRobot's normalisation: pusht_features.py."""
 
-    pusht_features: bool = Field(default=False, description="show what the keypoints say besides their px")
+    pusht_features: bool = Field(default=False, description="add features computed from the keypoints")
     relative_actions: bool = Field(default=False, description="actions relative to the agent's last place")
 
 
 class Recipe(RecipePart):
-    """One policy on one track. ``policy`` holds LeRobot's configuration, ``type`` among its fields."""
+    """One policy on one track. ``policy`` holds LeRobot's configuration, including its ``type``."""
 
     SCHEDULE: ClassVar = "training"
     policy: dict[str, Any]
@@ -93,14 +93,14 @@ class Recipe(RecipePart):
 
 
 class Preset(RecipePart):
-    """The optimizer and scheduler that LeRobot's policy configuration is expected to return."""
+    """The optimizer and scheduler that LeRobot's policy configuration should return."""
 
     optimizer: dict[str, Any]
     scheduler: dict[str, Any] | None = None
 
 
 class PixelTraining(RecipePart, extra="allow"):
-    """Flags of ``lerobot-train`` besides the policy's; il_bench's options replace those named here."""
+    """Flags of ``lerobot-train`` besides the policy's; il_bench's options override the four declared here."""
 
     steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
@@ -109,7 +109,7 @@ class PixelTraining(RecipePart, extra="allow"):
 
 
 class PixelRecipe(RecipePart):
-    """One policy on images. ``policy`` holds LeRobot's configuration, ``type`` among its fields."""
+    """One policy on images. ``policy`` holds LeRobot's configuration, including its ``type``."""
 
     SCHEDULE: ClassVar = "train"
     policy: dict[str, Any]
@@ -117,18 +117,18 @@ class PixelRecipe(RecipePart):
     preset: Preset
 
     def flags(self) -> dict[str, str]:
-        """Every flag of ``lerobot-train`` that the recipe gives, by dotted name, as a line spells it."""
+        """The recipe's flags of ``lerobot-train`` by dotted name, as a command line spells them."""
         policy = {f"policy.{name}": spell(value) for name, value in self.policy.items()}
         return policy | {name: spell(value) for name, value in flatten(self.train.model_dump()).items()}
 
 
 def spell(value: Any) -> str:
-    """A value as draccus, LeRobot's parser, reads it from a command line."""
+    """A value as LeRobot's parser, draccus, reads it from a command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def names(track: str) -> list[str]:
-    """Policies that have a recipe for ``track``."""
+    """The policies that have a recipe for ``track``."""
     return sorted(path.stem for path in (HERE / track).glob("*.toml"))
 
 
@@ -145,13 +145,12 @@ def load_pixels(policy: str, overrides: Mapping[str, Any] | None = None) -> Pixe
 def parse[Kind: (Recipe, PixelRecipe)](
     kind: type[Kind], data: dict[str, Any], source: str, overrides: Mapping[str, Any] | None = None
 ) -> Kind:
-    """A recipe out of ``data``, its schedule changed by ``overrides``; ``source`` names it in errors.
+    """A recipe from ``data``, with ``overrides`` of its schedule; ``source`` names it in errors.
 
-    Raises:
-        IlBenchError: for a field that is missing, unknown or out of bounds.
+    Raises IlBenchError for a field that is missing, unknown or out of bounds.
     """
     schedule = data.get(kind.SCHEDULE, {})
-    if isinstance(schedule, dict):  # otherwise the model says that it is no table
+    if isinstance(schedule, dict):  # otherwise the model says that it is not a table
         data = {**data, kind.SCHEDULE: {**schedule, **(overrides or {})}}
     try:
         return kind.model_validate(data)
@@ -160,7 +159,7 @@ def parse[Kind: (Recipe, PixelRecipe)](
 
 
 def _find(policy: str, track: str) -> tuple[dict[str, Any], str]:
-    """What the recipe of ``policy`` says, and what errors call it."""
+    """The contents of the recipe of ``policy``, and its name for errors."""
     path, source, known = Path(policy), policy, names(track)
     if policy in known:
         source = f"{track}/{policy}.toml"
@@ -177,5 +176,5 @@ def _find(policy: str, track: str) -> tuple[dict[str, Any], str]:
         raise IlBenchError(f"{path}: cannot be read ({error.strerror}); give a recipe's path.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise IlBenchError(
-            f"{path}: is no TOML ({error}); il_bench/train/recipes/ shows what one holds."
+            f"{path}: is not valid TOML ({error}); il_bench/train/recipes/ has examples."
         ) from None

@@ -119,8 +119,8 @@ def test_a_recipe_is_run_with_every_flag_and_its_rates_are_kept(
     assert (flags["seed"], flags["steps"], flags["batch_size"]) == ("3", "250000", "64")
     assert flags["policy.pretrained_backbone_weights"] == "null" and flags["policy.push_to_hub"] == "false"
     assert "steps 1 to 20000 train the residual VQ alone" in result.output
-    assert "step 20000: first phase over" in result.output
-    assert result.output.count("a success rate says nothing") == 2
+    assert "step 20000: the residual VQ is trained and frozen" in result.output
+    assert result.output.count("the success rate means nothing") == 2
     assert "step 30000: success_rate 0.620, mean_max_reward 0.910" in result.output
     losses = [[step, "0.125", "0.0001"] for step in ("1400", "20000")]
     assert rows(output) == [*losses, ["30000", "0.6200", "0.9100"]]
@@ -173,12 +173,12 @@ def test_data_that_are_not_to_be_had_are_one_line(
         ("vqbet --track pixels --data DATA", "--output is missing"),
         ("vqbet --track pixels --data expert --output RUN", "holds no images"),
         ("vqbet --track pixels --data DATA --output RUN --resume", "no checkpoint to resume"),
-        ("vqbet --track pixels --data DATA --output DATA", "is there already"),
+        ("vqbet --track pixels --data DATA --output DATA", "already exists"),
         ("vqbet --track pixels --data DATA --output RUN --device cuda:7", "no such device"),
         ("vqbet --track pixels --data DATA --output RUN --device gpu", "Unknown device gpu"),
         ("pi0 --track pixels --data DATA --output RUN", "no recipe for policy 'pi0'"),
         ("vqbet --data expert --output RUN --print-command", "give --track pixels"),
-        ("vqbet --data expert --output RUN -- --steps=3", "go with --track pixels"),
+        ("vqbet --data expert --output RUN -- --steps=3", "need --track pixels"),
         (
             "vqbet --track pixels --data DATA --output RUN -- --policy.gpt_layers=3",
             "the nearest is --policy.gpt_n_layer",
@@ -220,7 +220,7 @@ def test_a_signal_ends_lerobot_and_says_how_to_go_on(
 ) -> None:
     before, lerobot.does = signal.getsignal(number), lambda: os.kill(os.getpid(), number)
     result = train("act")
-    assert result.exit_code == 130 and "The last checkpoint is of step 0. To go on" in result.output
+    assert result.exit_code == 130 and "The last checkpoint is from step 0. To continue" in result.output
     assert signal.getsignal(number) is before
 
 

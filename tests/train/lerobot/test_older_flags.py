@@ -70,9 +70,9 @@ def test_what_the_line_says_itself_is_left_as_it_says() -> None:
         ("--policy.type=bc", "il-bench train bc --track pixels"),
         ("--policy.type=bet", "--policy.type=il_bet"),
         ("--policy.type=vqbet --use_rabc=true", "--sample_weighting.type=rabc"),
-        ("--policy.type=vqbet --eval_freq=1 --env_eval_freq=2", "are one flag"),
+        ("--policy.type=vqbet --eval_freq=1 --env_eval_freq=2", "is the old name of --env_eval_freq"),
         ("--policy.type=vqbet --steps", "--steps has no value"),
-        ("--policy.type=vqbet runs/mine", "'runs/mine' is no flag"),
+        ("--policy.type=vqbet runs/mine", "'runs/mine' is not a flag"),
         ("--steps=1 --steps=2 --policy.type=vqbet", "given twice"),
         ("--policy.type=vqbet --dataset.repo_id=a/b --steps=many", "many"),
         ("--policy.type=diffusion --dataset.repo_id=a/b --policy.horizon=9", "should be an integer multiple"),
@@ -96,5 +96,5 @@ def test_our_own_policies_are_found_by_lerobot() -> None:
 def test_il_benchs_options_are_added_and_not_said_twice() -> None:
     line = from_words(shlex.split(COURSE), {"dataset.root": "data/pusht"})
     assert line.flags["dataset.root"] == "data/pusht"
-    with pytest.raises(IlBenchError, match="--seed is in lerobot-train's line"):
+    with pytest.raises(IlBenchError, match="--seed is in the lerobot-train command"):
         from_words(shlex.split(COURSE), {"seed": "2"})

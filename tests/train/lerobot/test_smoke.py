@@ -59,7 +59,7 @@ def test_every_policy_is_trained_saved_evaluated_and_resumed(
     if policy != "act":
         small.append("--policy.spatial_softmax_num_keypoints=8")
     said = call("il-bench", *train, *small, cwd=tmp_path)
-    assert ("first phase over" in said) is (policy == "vqbet")
+    assert ("the residual VQ is trained and frozen" in said) is (policy == "vqbet")
     last = output / "checkpoints" / "last"
     assert json.loads((last / "training_state" / "training_step.json").read_text())["step"] == 4
     rows = [row.split(",") for row in (output / "train_log.csv").read_text().splitlines()]
