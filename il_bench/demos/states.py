@@ -20,7 +20,7 @@ from il_bench.errors import IlBenchError
 from il_bench.policies.expert import poses_of
 
 REWARD, SUCCESS = "next.reward", "next.success"
-OF_THE_SOURCE = "of the source, and agree with the block's poses"
+OF_THE_SOURCE = "of the source, and right by the block's poses"  # this text is stored
 COMPUTED = "computed from the block's poses"
 #: How far a reward may be from the pose's, which float32 keypoints give to about 1e-4 px.
 _TOLERANCE = 1e-3

@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 from il_bench.errors import IlBenchError
+from il_bench.rollout.executors.inline import InlineExecutor
 
 
 class Executor(Protocol):
@@ -23,25 +24,6 @@ class Executor(Protocol):
         name: what an error calls a task. Closing the generator ends all work at once. Raises whatever `load`
         or `function` raises.
         """
-
-
-class InlineExecutor:
-    """One task after the other, in this process, in the given order."""
-
-    def run[L, T, R](
-        self,
-        load: Callable[[], L],
-        function: Callable[[L, T], R],
-        tasks: Sequence[T],
-        *,
-        name: Callable[[T], str] = str,
-    ) -> Generator[R, None, None]:
-        """See `Executor.run`."""
-        if not tasks:
-            return
-        loaded = load()
-        for task in tasks:
-            yield function(loaded, task)
 
 
 def _processes(workers: int) -> Executor:
