@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from il_bench import zoo
 from il_bench.errors import IlBenchError, fail
 from il_bench.protocol import (
     BLOCK_SIZE,
@@ -45,6 +46,8 @@ def evaluate(
 ) -> None:
     """Roll POLICY out and print its metrics with 95 % intervals; `pytest --benchmark` also gates them."""
     try:
+        zoo.resolve(policy)  # what names nothing is refused before anything heavy is imported
+
         from il_bench import machine
         from il_bench.files import write_whole, writing
         from il_bench.gate.verdict import PolicyGates

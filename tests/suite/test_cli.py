@@ -1,6 +1,8 @@
 """The commands that measure without pytest."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,17 @@ def test_a_checkpoint_here_is_called_as_its_folder_is(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["vocabulary-mine.png"]
     assert "mine: ResidualVQ" in result.output
     assert "mine's own data: dagger" in result.output and "among it" not in result.output
+
+
+def test_a_typo_in_a_policys_name_costs_no_import_of_torch() -> None:
+    code = """
+import sys
+from il_bench.cli import app
+try:
+    app(["evaluate", "atc"])
+finally:
+    print("torch" in sys.modules or "lerobot" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
+    assert "il-bench: atc: no such policy. Give one of act" in done.stderr
