@@ -28,7 +28,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "gate": {"machine", "rollout"},
     "train": {"data", "machine", "policies", "rollout"},
     "demos": {"data", "machine", "policies", "pusht", "rollout"},
-    "latency": {"machine", "policies", "pusht", "report"},
+    "latency": {"machine", "policies", "pusht", "report", "zoo"},
     "report": {"gate", "pusht", "rollout"},
     "plugin": {
         "data",

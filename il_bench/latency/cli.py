@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from il_bench import zoo
 from il_bench.errors import IlBenchError, fail
 from il_bench.files import write_whole, writing
 from il_bench.protocol import Mode, TimedCall
@@ -61,6 +62,10 @@ def compare(
     Exit status: 0 equivalent or faster, 1 slower, 6 inconclusive, 2 for unusable input.
     """
     try:
+        for spec, elsewhere in ((a, python), (b or a, python_b)):
+            if elsewhere is None:  # before twelve processes import LeRobot to say the same
+                zoo.resolve(spec)
+
         from il_bench.latency.compare import Rule
         from il_bench.latency.contenders import Contender, compare_policies
 

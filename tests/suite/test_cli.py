@@ -88,12 +88,13 @@ def test_a_checkpoint_here_is_called_as_its_folder_is(
     assert "mine's own data: dagger" in result.output and "among it" not in result.output
 
 
-def test_a_typo_in_a_policys_name_costs_no_import_of_torch() -> None:
-    code = """
+@pytest.mark.parametrize("words", [["evaluate", "atc"], ["compare", "act", "atc"]], ids=" ".join)
+def test_a_typo_in_a_policys_name_costs_no_import_of_torch(words: list[str]) -> None:
+    code = f"""
 import sys
 from il_bench.cli import app
 try:
-    app(["evaluate", "atc"])
+    app({words})
 finally:
     print("torch" in sys.modules or "lerobot" in sys.modules)
 """
