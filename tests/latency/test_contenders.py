@@ -62,8 +62,11 @@ def test_processes_end_when_one_side_cannot_be_loaded(fakes: list[Worker]) -> No
 )
 @pytest.mark.usefixtures("fakes")
 def test_the_command_answers_by_word_file_and_exit_status(
-    b: str, verdict: str, status: int, tmp_path: Path
+    b: str, verdict: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in {"1.0", b}:  # the fakes' policies, by their speed
+        (tmp_path / name).mkdir()
     output = tmp_path / "deep" / "result.json"
     arguments = ["compare", "1.0", b, "--processes", "3", "--output", str(output)]
     done = CliRunner().invoke(app, arguments)
