@@ -44,7 +44,7 @@ MAY_KNOW: dict[str, set[str]] = {
     },
     "suite": {
         *("data", "gate", "latency", "machine", "plugin", "policies", "report", "rollout"),
-        *("tokenizers", "train"),
+        *("tokenizers", "train", "zoo"),
     },
     "cli": {"demos", "latency", "report", "suite", "train"},
 }
