@@ -53,7 +53,7 @@ $(READY): pyproject.toml $(LOCK)
 	    echo "Updating $(VENV): pyproject.toml or $(LOCK) is newer."; \
 	    touch $(UNFINISHED); \
 	fi
-	@# uv takes half of pip's time; where it cannot be had or finds no packages, pip does it.
+	@# uv is faster than pip, which does it where uv cannot be had or finds no packages.
 	@uv=$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' $(LOCK)); \
 	if [ -n "$$uv" ] && $(pip) "$$uv" 2>/dev/null && \
 	    $(BIN)/uv pip install -q --no-deps --python $(BIN)/python -r $(LOCK) 2>/dev/null; then :; \
