@@ -1,6 +1,8 @@
 """Files that are written whole or not at all, locks on them, and errors of the file system that name them."""
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,13 +35,28 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def writing(path: Path, way_out: str) -> Iterator[None]:
-    """Turn errors of the file system into an IlBenchError that names `path` and the way out."""
+    """Turn errors of the file system into an IlBenchError that names `path` and the way out.
+
+    Of a full disk it says how much is free, and which file did not fit if that lies elsewhere.
+    """
     try:
         yield
     except filelock.Timeout:  # an OSError too, with a sentence of its own
         raise
     except OSError as error:
-        raise IlBenchError(f"{path}: cannot be written ({error.strerror or error}); {way_out}") from error
+        raise IlBenchError(f"{path}: cannot be written ({_reason(error, path)}); {way_out}") from error
+
+
+def _reason(error: OSError, path: Path) -> str:
+    # Libraries that write by themselves raise an OSError without a number.
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+    if not is_full:
+        return error.strerror or str(error)
+    written = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+    folder = next(each for each in (written, *written.absolute().parents) if each.is_dir())
+    which = "" if written.absolute().is_relative_to(path.absolute().parent) else f" for {written}"
+    free = shutil.disk_usage(folder).free / 1e6
+    return f"{os.strerror(errno.ENOSPC)}{which}, {free:.1f} MB free"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import il_bench
+from il_bench.errors import IlBenchError
 from il_bench.protocol import BLOCK_SIZE, MAX_STEPS, SIMULATOR, SUCCESS_COVERAGE, Scalar
 
 _SYSTEM = f"{platform.system()} {platform.machine()}"
@@ -110,6 +111,20 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], *, within: str 
 def usable_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_device(device: str, option: str = "--device") -> None:
+    """Raise IlBenchError unless torch can use ``device`` here; the CPU needs no check, and no torch."""
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        index, module = torch.device(device).index or 0, torch.get_device_module(device)
+    except RuntimeError:  # torch knows no such kind, or was built without it
+        raise IlBenchError(f"{option}: unknown device {device!r}; use cpu, cuda, cuda:N or mps") from None
+    if not module.is_available() or index >= module.device_count():
+        raise IlBenchError(f"{option}: torch finds no {device} here; leave it out to run on the CPU")
 
 
 @contextmanager

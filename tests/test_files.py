@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -46,3 +47,28 @@ def test_errors_of_the_file_system_name_the_file_and_the_way_out(tmp_path: Path)
     assert str(caught.value) == f"{path}: cannot be written (File exists); give another --output"
     with pytest.raises(filelock.Timeout), writing(path, "give another --output"):
         raise filelock.Timeout(str(path))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device, "),
+        (OSError(errno.ENOSPC, "No space left on device", "{folder}/new/x"), "No space left on device, "),
+        (OSError("writing failed: No space left on device"), "No space left on device, "),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "No space left on device, "),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/cache/x"),
+            "No space left on device for /cache/x, ",
+        ),
+    ],
+)
+def test_a_full_disk_is_told_with_what_is_free(error: OSError, said: str, tmp_path: Path) -> None:
+    if error.filename is not None:
+        error.filename = error.filename.format(folder=tmp_path)
+    path, free = tmp_path / "new" / "report.json", shutil.disk_usage(tmp_path).free / 1e6
+    with pytest.raises(IlBenchError) as caught, writing(path, "make room"):
+        raise error
+    start, _, rest = str(caught.value).rpartition(", ")
+    assert f"{start}, " == f"{path}: cannot be written ({said}"
+    told, unit = rest.removesuffix("); make room").split(" ", 1)
+    assert unit == "MB free" and float(told) == pytest.approx(free, rel=0.2)

@@ -13,6 +13,7 @@ import torch
 
 import il_bench
 from il_bench import machine
+from il_bench.errors import IlBenchError
 from il_bench.gate.baselines import MeasuredBaseline
 from il_bench.protocol import BLOCK_SIZE, EPISODE_FIELDS
 
@@ -104,3 +105,16 @@ def test_importing_it_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_device_that_is_not_there_is_told() -> None:
+    for device in ("cpu", "cpu:0"):
+        machine.check_device(device)
+    for device, said in (
+        ("gpu", "--device: unknown device 'gpu'; use cpu, cuda"),
+        ("meta", "--device: unknown device 'meta'"),
+        ("", "--device: unknown device ''"),
+        ("cuda:99", "--device: torch finds no cuda:99 here; leave it out to run on the CPU"),
+    ):
+        with pytest.raises(IlBenchError, match=f"^{said}"):
+            machine.check_device(device)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from il_bench import machine
 from il_bench.errors import IlBenchError
-from il_bench.machine import usable_cores
 from il_bench.protocol import MARGIN, MAX_EPISODES
 from il_bench.rollout.metrics import GATED_METRICS
 
@@ -75,18 +75,7 @@ def option(flag: str, explained: str, check: Check = lambda given, _: given, **p
 
 def check_device(device: str, _: Invocation) -> str:
     """`device`, if torch can use it here. The CPU needs no check, so that torch is not imported."""
-    if device == "cpu":
-        return device
-    if not re.fullmatch(r"cuda(:\d+)?|mps", device):
-        raise IlBenchError(f"--il-device: unknown device {device!r}; use cpu, cuda, cuda:N or mps")
-    import torch
-
-    if device == "mps":
-        found = torch.backends.mps.is_available()
-    else:
-        found = int(device.partition(":")[2] or 0) < torch.cuda.device_count()
-    if not found:
-        raise IlBenchError(f"--il-device: torch finds no {device} here; leave it out to run on the CPU")
+    machine.check_device(device, "--il-device")
     return device
 
 
@@ -150,7 +139,7 @@ def check_compare(given: str | None, run: Invocation) -> Path | None:
 def check_workers(given: int | None, run: Invocation) -> int:
     """A number of processes, by default one for each core, or 1 if tests run side by side already."""
     if given is None:
-        return 1 if run.one_of_many else usable_cores()
+        return 1 if run.one_of_many else machine.usable_cores()
     if given < 1:
         raise IlBenchError(f"--il-workers: {given} is not a number of processes; use 1 or more")
     return given
