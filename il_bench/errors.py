@@ -16,7 +16,18 @@ class IlBenchError(ValueError):
     """Bad input: the message names the file, field or value, and the way out, in one line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(re.sub(r"\s*\n\s*", " ", message))
+        super().__init__(printable(re.sub(r"\s*\n\s*", " ", message)))
+
+
+def printable(text: str) -> str:
+    r"""The text as terminals, files and pictures can show it: what cannot be printed is spelt out.
+
+    That are control characters and escape sequences (`\x1b`), marks that turn the direction of writing, and
+    halves of characters as they stand in file names that are no UTF-8 (`\udcff`).
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def described(error: Exception) -> str:

@@ -27,6 +27,7 @@ from il_bench.pusht.batch import PushTBatch
 from il_bench.rollout import executors
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.outcomes import Outcomes
+from il_bench.rollout.progress import Step, tell
 
 
 @runtime_checkable
@@ -220,6 +221,7 @@ def _simulate(policy: Policy, seeds: NDArray[np.int64], wanted: NDArray[np.int64
         n_steps += active
         outside += active & ((actions < ACTION_LOW) | (actions > ACTION_HIGH)).any(axis=1)
         active &= ~(coverage > SUCCESS_COVERAGE)
+        tell(Step(int(seeds[wanted[0]]), int(seeds[wanted[-1]]), step + 1, MAX_STEPS))
         if not active[wanted].any():
             break
     max_reward = np.clip(best / SUCCESS_COVERAGE, 0.0, 1.0)

@@ -1,6 +1,5 @@
 import os
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +15,9 @@ from il_bench.plugin import evaluation
 from il_bench.plugin.evaluation import Evaluate
 from il_bench.plugin.fixtures import SETTINGS
 from il_bench.policies.checkpoint import load_policy
-from il_bench.protocol import BLOCK_SIZE, HUMAN_DATA
+from il_bench.protocol import HUMAN_DATA
 from il_bench.pusht.env import PushTEnv
-from il_bench.rollout import Outcomes, blocks, progress
+from il_bench.rollout import Outcomes, blocks
 from il_bench.rollout.executors import EXECUTORS, InlineExecutor
 
 Batch = dict[str, torch.Tensor]
@@ -186,31 +185,3 @@ def test_pusht_env_gives_what_keypoint_policies_see(pusht_env: PushTEnv) -> None
 @pytest.mark.skipif(HUMAN_DATA not in os.environ, reason=f"{HUMAN_DATA} names no human data")
 def test_pusht_dataset_opens_the_demonstrations(pusht_dataset: Any) -> None:
     assert (pusht_dataset.num_episodes, pusht_dataset.num_frames) == (206, 25650)
-
-
-@pytest.mark.parametrize(
-    ("n_blocks", "said", "line"),
-    [
-        (2, ("", ""), "act: 100 of 100 episodes"),
-        (20, ("target INCONCLUSIVE", "target PASS"), "act: 100 of at most 1000 episodes, target PASS"),
-    ],
-)
-def test_progress_lines_say_how_far_it_is_and_end_when_it_ends(
-    n_blocks: int, said: tuple[str, str], line: str
-) -> None:
-    lines: list[str] = []
-    with progress.log("act", n_blocks * BLOCK_SIZE, lines.append, nullcontext) as on_block:
-        for done, each in enumerate(said, 1):
-            on_block(done, n_blocks, each)
-    assert [line.rsplit(",", 1)[0] for line in lines] == [line]
-
-
-def test_a_progress_bar_gives_the_cursor_back_when_a_rollout_fails(tmp_path: Path) -> None:
-    with (tmp_path / "terminal").open("w+") as terminal:
-        with pytest.raises(RuntimeError), progress.bar("act", 100, terminal, nullcontext) as on_block:
-            on_block(1, 2, "target PASS")
-            raise RuntimeError
-        terminal.seek(0)
-        shown = terminal.read()
-    assert "50/100" in shown and "target PASS" in shown
-    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")

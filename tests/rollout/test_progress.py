@@ -1,0 +1,100 @@
+"""What a user sees of a rollout while it runs: a bar on a terminal, lines elsewhere."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+
+from il_bench.protocol import BLOCK_SIZE
+from il_bench.rollout import blocks as module
+from il_bench.rollout import progress, rollout
+from tests.rollout.conftest import FIRST
+from tests.rollout.policies import Wander
+
+
+@pytest.mark.parametrize(
+    ("n_blocks", "said", "line"),
+    [
+        (2, ("", ""), "act: 100 of 100 episodes"),
+        (20, ("target INCONCLUSIVE", "target PASS"), "act: 100 of at most 1000 episodes, target PASS"),
+    ],
+)
+def test_progress_lines_say_how_far_it_is_and_end_when_it_ends(
+    n_blocks: int, said: tuple[str, str], line: str
+) -> None:
+    lines: list[str] = []
+    with progress.log("act", n_blocks * BLOCK_SIZE, lines.append, nullcontext) as on_block:
+        for done, each in enumerate(said, 1):
+            on_block(done, n_blocks, each)
+    assert [line.rsplit(",", 1)[0] for line in lines] == [line]
+
+
+def test_a_slow_block_shows_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before the first block has ended, so that a slow policy does not look like one that hangs."""
+    monkeypatch.setattr(module, "MAX_STEPS", 3)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    lines: list[str] = []
+    with progress.log("act", 2 * BLOCK_SIZE, lines.append, nullcontext) as on_block:
+        rollout(Wander(), range(FIRST, FIRST + 2 * BLOCK_SIZE), on_block=on_block)
+    assert [line.rsplit(",", 1)[0] for line in lines] == [
+        *(f"act: 0 of 100 episodes, step {n} of 3 of seeds 200000-200049" for n in (1, 2, 3)),
+        "act: 50 of 100 episodes",
+        *(f"act: 50 of 100 episodes, step {n} of 3 of seeds 200050-200099" for n in (1, 2, 3)),
+        "act: 100 of 100 episodes",
+    ]
+
+
+def test_what_a_block_elsewhere_tells_is_passed_on_by_telling_it_again() -> None:
+    heard: list[progress.Step] = []
+    step = progress.Step(FIRST, FIRST + 49, 3, 300)
+    progress.tell(step)  # nobody listens
+    with progress.told(heard.append):
+        progress.tell(step)
+    progress.tell(step)
+    assert heard == [step]
+
+
+def in_a_bar(terminal: TextIO, title: str, run: Callable[[progress.OnBlock], None]) -> str:
+    """What a terminal is sent while `run` rolls 100 episodes out."""
+    with progress.bar(title, 2 * BLOCK_SIZE, terminal, nullcontext) as on_block:
+        run(on_block)
+    terminal.seek(0)
+    return terminal.read()
+
+
+@pytest.mark.parametrize(
+    ("title", "encoding", "shown"),
+    [
+        ("runs/[red]mine[/]", "utf-8", "runs/[red]mine[/]"),
+        ("l\xe4ufe \u2713", "utf-8", "l\xe4ufe \u2713"),
+        ("l\xe4ufe \u2713", "ascii", "l?ufe ?"),
+        ("\x1b]0;title\x07\udcff", "utf-8", r"\x1b]0;title\x07\udcff"),
+    ],
+)
+def test_a_bar_shows_any_name_as_text(tmp_path: Path, title: str, encoding: str, shown: str) -> None:
+    with (tmp_path / "terminal").open("w+", encoding=encoding) as terminal:
+        assert shown in in_a_bar(terminal, title, lambda on_block: on_block(1, 2))
+
+
+def test_a_bar_shows_the_steps_of_a_slow_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_STEPS", 0.0)
+
+    def run(on_block: progress.OnBlock) -> None:
+        on_block(1, 2, "target PASS")
+        progress.tell(progress.Step(FIRST, FIRST + 49, 7, 300))
+
+    with (tmp_path / "terminal").open("w+") as terminal:
+        assert "step 7 of 300 of seeds 200000-200049, target PASS" in in_a_bar(terminal, "act", run)
+
+
+def test_a_progress_bar_gives_the_cursor_back_when_a_rollout_fails(tmp_path: Path) -> None:
+    with (tmp_path / "terminal").open("w+") as terminal:
+        with pytest.raises(RuntimeError), progress.bar("act", 100, terminal, nullcontext) as on_block:
+            on_block(1, 2, "target PASS")
+            raise RuntimeError
+        terminal.seek(0)
+        shown = terminal.read()
+    assert "50/100" in shown and "target PASS" in shown
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
