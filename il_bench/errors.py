@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+#: The longest message, in characters: what it quotes of somebody's file may be of any length.
+_LONGEST = 2000
+
 
 class IlBenchError(ValueError):
     """Bad input: the message names the file, field or value, and the way out, in one line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(re.sub(r"\s*\n\s*", " ", message)))
+        line = printable(re.sub(r"\s*\n\s*", " ", message))
+        if len(line) > _LONGEST:
+            line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 + 5 :]}"
+        super().__init__(line)
 
 
 def printable(text: str) -> str:

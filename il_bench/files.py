@@ -1,16 +1,33 @@
-"""Files that are written whole or not at all, locks on them, and errors of the file system that name them."""
+"""Files: written whole or not at all, locked, and read only as far as they can be trusted.
+
+Whatever is wrong with a file, its reader raises one IlBenchError that names the file, the field where there
+is one, and the way out.
+"""
 
 import errno
+import json
+import math
 import os
+import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from il_bench.errors import IlBenchError
+from il_bench.errors import IlBenchError, wrong_field
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+#: The largest file that is read whole, in bytes. A report of 100 policies, 1,000 episodes each, has 20 MB.
+LARGEST = 64 * 2**20
+_DEEPEST = 100  # objects and lists inside one another: whoever walks through them does so by recursion
+_LONGEST = 300  # digits of a whole number: those of more are no float's, and slow to read
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -57,6 +74,135 @@ def _reason(error: OSError, path: Path) -> str:
     which = "" if written.absolute().is_relative_to(path.absolute().parent) else f" for {written}"
     free = shutil.disk_usage(folder).free / 1e6
     return f"{os.strerror(errno.ENOSPC)}{which}, {free:.1f} MB free"
+
+
+@contextmanager
+def reading(path: Path, way_out: str) -> Iterator[None]:
+    """Turn errors of the file system into an IlBenchError that names `path` and the way out."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: no file can have this name
+        reason = getattr(error, "strerror", None) or error
+        raise IlBenchError(f"{path}: cannot be read ({reason}); {way_out}") from error
+
+
+def check_regular(path: Path, way_out: str) -> None:
+    """Raise IlBenchError unless `path` is a regular file: to open a pipe or a device may wait for ever."""
+    with reading(path, way_out):
+        mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IlBenchError(f"{path}: a folder, where a file belongs; {way_out}")
+    if not stat.S_ISREG(mode):
+        raise IlBenchError(f"{path}: a pipe, a socket or a device; only regular files are read; {way_out}")
+
+
+def read_whole(path: Path, way_out: str, *, at_most: int = LARGEST) -> bytes:
+    """The content of a regular file of `at_most` so many bytes; IlBenchError where it is no such file."""
+    check_regular(path, way_out)
+    with reading(path, way_out), path.open("rb") as file:
+        content = file.read(at_most + 1) if path.stat().st_size <= at_most else None
+    if content is None or len(content) > at_most:
+        raise IlBenchError(f"{path}: larger than the {at_most:,} bytes such a file may have; {way_out}")
+    return content
+
+
+def read_json(path: Path, way_out: str, *, allow_nan: bool = False) -> dict[str, Any]:
+    """The fields of a JSON file, as `parse_json` takes them."""
+    return parse_json(read_whole(path, way_out), path, way_out, allow_nan=allow_nan)
+
+
+def read_model[M: "BaseModel"](model: type[M], path: Path, way_out: str) -> M:
+    """A JSON file as a pydantic model, which says what is right in each field."""
+    from pydantic import ValidationError
+
+    content = read_whole(path, way_out)
+    parse_json(content, path, way_out)  # pydantic would take the last of two keys
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        raise IlBenchError(f"{path}: {wrong_field(error)}; {way_out}") from None
+
+
+def parse_json(content: bytes, where: object, way_out: str, *, allow_nan: bool = False) -> dict[str, Any]:
+    """The fields of a JSON object that any code may work with, however it was made.
+
+    No key occurs twice; nothing is nested more than 100 deep; numbers are finite and have at most 300 digits;
+    text can be encoded. allow_nan: take NaN and the infinities, as Python's own writer does. Raises
+    IlBenchError that names `where` (a file, a line of it), the field or the place, and the way out.
+    """
+    text = ""
+    try:
+        text = content.decode()
+        found = json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+    except UnicodeDecodeError as error:
+        reason = f"not UTF-8 text (byte {error.start})"
+    except json.JSONDecodeError as error:
+        reason = f"broken JSON at line {error.lineno}, column {error.colno} ({error.msg})"
+    except RecursionError:
+        before, *_ = re.split(r"(?:[\[{]\s*){50}", text, maxsplit=1)
+        names = re.findall(r'"([^"]*)"\s*:', before)
+        reason = f"JSON nested more than {_DEEPEST} deep, after {(names or ['its beginning'])[-1]}"
+    else:
+        reason = _fault(found, allow_nan)
+        if not reason:
+            return dict(found)
+    raise IlBenchError(f"{where}: {reason}; {way_out}")
+
+
+class _Doubled(dict[str, Any]):
+    """An object that has the key `name` twice."""
+
+    name: str
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):  # merges of branches make such objects
+        names = [name for name, _ in pairs]
+        found = _Doubled(found)
+        found.name = next(name for name in names if names.count(name) > 1)
+    return found
+
+
+def _integer(digits: str) -> int | float:
+    """The whole number; NaN in place of one that is too long, as Python refuses to read the longest."""
+    return int(digits) if len(digits) <= _LONGEST else _TOO_LONG
+
+
+_TOO_LONG = float("nan")
+
+
+def _fault(content: Any, allow_nan: bool) -> str:
+    """What is wrong with a JSON value, and where in it; nothing is: ""."""
+    if not isinstance(content, dict):
+        return f"holds {'null' if content is None else type(content).__name__}, not named fields"
+    todo: list[tuple[tuple[str | int, ...], Any]] = [((), content)]
+    while todo:
+        place, value = todo.pop()
+        fault = ""
+        if len(place) > _DEEPEST:
+            place, fault = place[:3], f"is nested more than {_DEEPEST} deep"
+        elif isinstance(value, _Doubled):
+            place, fault = (*place, value.name), "occurs twice in one object"
+        elif value is _TOO_LONG:
+            fault = f"has more than {_LONGEST} digits"
+        elif isinstance(value, float) and not (allow_nan or math.isfinite(value)):
+            fault = f"is {value}, not a finite number"
+        elif isinstance(value, str) and not _is_text(value):
+            fault = f"= {value!r:.60} holds half a character (a lone surrogate)"
+        elif isinstance(value, dict):
+            todo += (((*place, name), each) for name, each in reversed(value.items()))
+            if not all(map(_is_text, value)):
+                fault = "has a name with half a character in it (a lone surrogate)"
+        elif isinstance(value, list):
+            todo += (((*place, number), each) for number, each in reversed(list(enumerate(value))))
+        if fault:
+            return f"{'.'.join(map(str, place)) or 'the whole'} {fault}"
+    return ""
+
+
+def _is_text(value: str) -> bool:
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def test_what_a_configuration_says_wrong_is_named_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("{", "not readable as JSON"), ("[]", "holds list, not named fields")]
+    ("text", "said"), [("{", "broken JSON at line 1, column 2"), ("[]", "holds list, not named fields")]
 )
 def test_an_unreadable_configuration_is_refused(folder: Path, text: str, said: str) -> None:
     (folder / "config.json").write_text(text)

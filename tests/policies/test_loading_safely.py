@@ -88,7 +88,7 @@ def test_a_step_that_could_run_something_is_named(folder: Path, step: dict[str, 
 @pytest.mark.parametrize("content", ["{", "[]", '{"steps": 3}', '{"steps": ["a"]}'])
 def test_processors_that_are_none_are_named(folder: Path, content: str) -> None:
     (folder / "policy_postprocessor.json").write_text(content)
-    refuses(r"policy_postprocessor.json: (not readable|steps is no list|holds list)", load_policy, folder)
+    refuses(r"policy_postprocessor.json: (broken JSON|steps is no list|holds list)", load_policy, folder)
 
 
 def test_a_step_with_settings_of_another_lerobot_is_one_line(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from il_bench.errors import IlBenchError
+from il_bench.files import read_json
 from il_bench.policies.checkpoint import old_format
 from il_bench.policies.checkpoint.configuration import read_config
 from il_bench.policies.checkpoint.processors import MAKE_PROCESSORS, PROCESSORS, load_processors
@@ -159,9 +159,8 @@ class Checkpoint:
     def data(self) -> str:
         """The data that the weights were trained on, as `il-bench train` notes them; else "unknown"."""
         try:
-            text = (self.folder / "training.json").read_text(encoding="utf-8")
-            return str(json.loads(text)["data"]["name"])
-        except (OSError, ValueError, LookupError, TypeError):
+            return str(read_json(self.folder / "training.json", "train again")["data"]["name"])
+        except (IlBenchError, LookupError, TypeError):
             return "unknown"
 
 

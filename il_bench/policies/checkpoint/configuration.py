@@ -4,11 +4,9 @@ Its type is looked up among the installed policies; it cannot have anything else
 """
 
 import importlib
-import json
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import draccus
 import lerobot
@@ -17,6 +15,7 @@ from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 
 import il_bench.policies  # noqa: F401  (registers its types of policies)
 from il_bench.errors import IlBenchError
+from il_bench.files import read_json
 from il_bench.policies import pusht_features
 from il_bench.policies.checkpoint import old_format
 from il_bench.protocol import KEYPOINTS, PIXELS
@@ -34,7 +33,7 @@ def read_config(folder: Path, device: str) -> PreTrainedConfig:
     IlBenchError names the type that is not installed, or the field that is unknown or has a wrong value.
     """
     path = folder / CONFIG
-    content = old_format.modernised(read_json(path), path)
+    content = old_format.modernised(read_json(path, "fetch it again."), path)
     config_class = _class_of(str(content["type"]), path)
     unknown = content.keys() - {"type", *(field.name for field in fields(config_class))}
     if unknown:
@@ -89,17 +88,6 @@ def third_party_packages() -> tuple[str, ...]:
     """Names of the installed distributions that LeRobot looks for policies in."""
     names = {str(each.metadata["Name"]) for each in metadata.distributions()}
     return tuple(sorted(name for name in names if name.startswith(THIRD_PARTY)))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The fields in a file of a checkpoint; IlBenchError where it holds none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise IlBenchError(f"{path}: not readable as JSON ({error}); fetch it again.") from None
-    if not isinstance(content, dict):
-        raise IlBenchError(f"{path}: holds {type(content).__name__}, not named fields; fetch it again.")
-    return content
 
 
 def _class_of(policy_type: str, path: Path) -> type[PreTrainedConfig]:

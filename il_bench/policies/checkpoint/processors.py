@@ -22,7 +22,8 @@ from lerobot.processor import (
 from lerobot.utils.constants import ACTION
 
 from il_bench.errors import IlBenchError
-from il_bench.policies.checkpoint.configuration import THIRD_PARTY, read_json, third_party_packages
+from il_bench.files import read_json
+from il_bench.policies.checkpoint.configuration import THIRD_PARTY, third_party_packages
 
 PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 #: Steps for robots; one loads a network from the Hub, with its code.
@@ -62,7 +63,7 @@ def _checked_steps(path: Path, config: PreTrainedConfig) -> list[dict[str, Any]]
             f"{path}: missing. A pretrained_model folder holds {' and '.join(PROCESSORS)}, or neither where "
             "an older LeRobot wrote it; fetch it again."
         )
-    steps: list[dict[str, Any]] | None = read_json(path).get("steps")
+    steps: list[dict[str, Any]] | None = read_json(path, "fetch it again.").get("steps")
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise IlBenchError(f"{path}: steps is no list of steps, as LeRobot writes it; fetch it again.")
     for number, step in enumerate(steps):
