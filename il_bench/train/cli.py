@@ -145,13 +145,14 @@ def _train_on_keypoints(policy: str, track: str, options: TrainOptions) -> bool:
 
 def _trainer(policy: str, track: str, options: TrainOptions) -> "Trainer":
     """A new run, or the one in the output folder with --resume."""
-    from il_bench.train import recipes
-    from il_bench.train.loop import Trainer, has_checkpoint
+    from il_bench.train import checkpoints, recipes
+    from il_bench.train.loop import Trainer
 
     source, output = options.data_and_output()
-    if has_checkpoint(output) and not options.resume:
+    found = checkpoints.newest(output)
+    if found and not options.resume:
         raise IlBenchError(f"{output}: already holds a run; add --resume, or give another --output.")
-    if options.resume and not has_checkpoint(output):
+    if options.resume and not found:
         raise IlBenchError(f"{output}: holds no checkpoint to resume; leave --resume out to start.")
     recipe = recipes.load(policy, track, options.given_as({"steps": "steps", "batch_size": "batch_size"}))
     trainer = Trainer(

@@ -7,12 +7,10 @@ A run's folder has LeRobot's layout. ``checkpoints/last/pretrained_model`` holds
 import copy
 import io
 import json
-import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +26,13 @@ from il_bench import protocol
 from il_bench.data import Windows, open_dataset
 from il_bench.errors import IlBenchError
 from il_bench.machine import differences, one_thread
-from il_bench.train import batches
+from il_bench.train import batches, checkpoints
 from il_bench.train.batches import BATCH_KEYS
+from il_bench.train.checkpoints import PRETRAINED, RAW_WEIGHTS, STATE, SavedProgress
 from il_bench.train.log import Progress
 from il_bench.train.recipes import Recipe
 
 LOG_EVERY = 50
-PRETRAINED, STATE = "pretrained_model", "training_state"
-PROGRESS_FILE, RAW_WEIGHTS = "progress.json", "raw.safetensors"
 
 
 class AveragedPolicy:
@@ -96,7 +93,7 @@ class Trainer:
         batches.check_keypoints(dataset, source)
         config = batches.policy_config(recipe, device)
         torch.manual_seed(seed)
-        with redirect_stdout(io.StringIO()):  # LeRobot prints
+        with _without_prints():
             self.policy: PreTrainedPolicy = make_policy(config, ds_meta=dataset.meta)
         self.windows = Windows(dataset, batches.delta_timestamps(config, dataset.fps))
         self.preprocessor, self.postprocessor = batches.processors(recipe, config, self.windows)
@@ -109,6 +106,7 @@ class Trainer:
         self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.average = AveragedPolicy(self.policy, self.settings.ema_decay)
         self.step, self.seconds, self.data_seconds, self.core_seconds = 0, 0.0, 0.0, 0.0
+        self._saved: tuple[Path, int] | None = None  # the newest checkpoint and its step
 
     def run(
         self,
@@ -123,7 +121,7 @@ class Trainer:
         with _asked_to_stop() as interrupted, one_thread() if self.device == "cpu" else nullcontext():
             while self.step < self.settings.steps and not interrupted():
                 losses.append(self.train_step())
-                if self.step % LOG_EVERY == 0 or self.step == self.settings.steps:
+                if self.step % LOG_EVERY == 0 or self.step in (self.settings.steps, self.residual_vq_steps):
                     on_progress(self._progress(losses))
                     losses = []
                 if self.step % save_every == 0:
@@ -141,19 +139,19 @@ class Trainer:
         torch.manual_seed(_mix(self.seed, self.step))
         self.policy.train()
         was_residual_vq = self._trains_residual_vq()
+        self._phase = "residual VQ" if was_residual_vq else "policy"
         factor = self.settings.lr_factor(self.step, self.residual_vq_steps)
         for group, lr in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
             group["lr"] = lr * factor
         bf16 = self.settings.autocast == "bfloat16"
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16), _without_prints():
             loss, _ = self.policy.forward(batch)
         if not torch.isfinite(loss):
-            raise IlBenchError(
-                f"step {self.step}: the loss is {loss.item()}. Lower lr in the recipe, or look for outliers "
-                f"in {self.source}. The last checkpoint is in {self.output}."
-            )
+            raise self._diverged(f"the loss is {loss.item()}")
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.grad_clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.grad_clip_norm)
+        if not torch.isfinite(norm):
+            raise self._diverged(f"the gradient's norm is {norm.item()}")
         self.optimizer.step()
         self.optimizer.zero_grad()
         if was_residual_vq and not self._trains_residual_vq():
@@ -167,30 +165,28 @@ class Trainer:
         return detached
 
     def save(self) -> Path:
-        """Write ``checkpoints/<step>``, whole or not at all, point ``last`` at it, and delete the others."""
-        checkpoints = self.output / "checkpoints"
-        final = checkpoints / f"{self.step:06d}"
-        partial = checkpoints / f".{final.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        self.save_pretrained(partial / PRETRAINED)
-        state = partial / STATE
+        """Write ``checkpoints/<step>`` and point ``last`` at it; keep the one before, see ``checkpoints``.
+
+        Raises IlBenchError if weights are not finite, or if it cannot be written.
+        """
+        if self._saved is not None and self._saved[1] == self.step:
+            return self._saved[0]
+        for policy in (self.policy, self.average.policy):
+            for name, weight in policy.state_dict().items():
+                if not torch.isfinite(weight).all():
+                    raise self._diverged(f"{name} holds NaN or infinity")
+        seconds = {name: getattr(self, name) for name in ("seconds", "core_seconds", "data_seconds")}
+        at = {"step": self.step, **seconds, "ema_updates": self.average.n_updates}
+        progress = SavedProgress.model_validate({**self._made_by(), **at})
+        self._saved = checkpoints.write(self.output, progress, self._fill), self.step
+        return self._saved[0]
+
+    def _fill(self, folder: Path) -> None:
+        self.save_pretrained(folder / PRETRAINED)
+        state = folder / STATE
         state.mkdir()
         save_model(self.policy, str(state / RAW_WEIGHTS))
         save_optimizer_state(self.optimizer, state)
-        seconds = {name: getattr(self, name) for name in ("seconds", "core_seconds", "data_seconds")}
-        at = {"step": self.step, **seconds, "ema_updates": self.average.n_updates}
-        (state / PROGRESS_FILE).write_text(json.dumps({**self._made_by(), **at}, indent=2) + "\n")
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
-        link = checkpoints / ".last"
-        link.unlink(missing_ok=True)
-        link.symlink_to(final.name)
-        os.replace(link, checkpoints / "last")
-        for old in checkpoints.iterdir():
-            if old.is_dir() and not old.is_symlink() and old != final:
-                shutil.rmtree(old)
-        return final
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the averaged policy as a LeRobot ``pretrained_model`` folder, with ``training.json``."""
@@ -204,14 +200,11 @@ class Trainer:
 
         Raises IlBenchError if that run had another recipe, seed or data, or if its files are damaged.
         """
-        last = self.output / "checkpoints" / "last"
-        file = last / STATE / PROGRESS_FILE
-        try:
-            progress = json.loads(file.read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise IlBenchError(f"{file}: cannot resume from here ({error}).") from None
-        now = self._made_by()
-        if changed := differences({name: progress[name] for name in now}, now):
+        last = checkpoints.newest(self.output)
+        if last is None:
+            raise IlBenchError(f"{self.output}: holds no checkpoint to resume; leave --resume out to start.")
+        progress, now = checkpoints.read(self.output, last), self._made_by()
+        if changed := differences({name: getattr(progress, name) for name in now}, now):
             raise IlBenchError(
                 f"{self.output}: was trained with other settings ({'; '.join(changed)}). "
                 "Give another --output, or the same settings again."
@@ -220,13 +213,19 @@ class Trainer:
             load_model(self.policy, str(last / STATE / RAW_WEIGHTS))
             load_model(self.average.policy, str(last / PRETRAINED / "model.safetensors"))
             load_optimizer_state(self.optimizer, last / STATE)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise IlBenchError(
-                f"{last}: the checkpoint is damaged ({error}); delete it and train again."
-            ) from None
+        except (OSError, SafetensorError, RuntimeError, ValueError, LookupError, TypeError) as error:
+            way_out = checkpoints.instead_of(self.output, last)
+            raise IlBenchError(f"{last}: the checkpoint is damaged ({error}); {way_out}") from None
         for name in ("step", "seconds", "core_seconds", "data_seconds"):
-            setattr(self, name, progress[name])
-        self.average.n_updates = progress["ema_updates"]
+            setattr(self, name, getattr(progress, name))
+        self.average.n_updates = progress.ema_updates
+        self._saved = last, self.step
+
+    def _diverged(self, what: str) -> IlBenchError:
+        last = checkpoints.newest(self.output)
+        kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        way_out = f"lower lr in the recipe, or look for outliers in {self.source}"
+        return IlBenchError(f"step {self.step}: {what}; {way_out}; {kept}.")
 
     def _made_by(self) -> dict[str, Any]:
         return {"recipe": self.recipe.model_dump(mode="json"), "data": self.data, "seed": self.seed}
@@ -261,7 +260,7 @@ class Trainer:
     def _progress(self, losses: list[Tensor]) -> Progress:
         return Progress(
             step=self.step,
-            phase="residual VQ" if self._trains_residual_vq() else "policy",
+            phase=self._phase,
             loss=float(torch.stack(losses).mean()),
             lr=self.optimizer.param_groups[0]["lr"],
             seconds=self.seconds,
@@ -270,9 +269,9 @@ class Trainer:
         )
 
 
-def has_checkpoint(output: Path) -> bool:
-    """Whether ``output`` holds a run of this loop that can be resumed."""
-    return (output / "checkpoints" / "last" / STATE / PROGRESS_FILE).exists()
+def _without_prints() -> AbstractContextManager[object]:
+    """Keep to itself what LeRobot's policies print."""
+    return redirect_stdout(io.StringIO())
 
 
 def _mix(seed: int, number: int) -> int:

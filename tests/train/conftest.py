@@ -1,4 +1,4 @@
-"""A data set on images as small as can be: two pushes at random, seen by PushT's camera."""
+"""Data sets as small as can be: random numbers, and two pushes at random seen by PushT's camera."""
 
 from pathlib import Path
 
@@ -47,3 +47,16 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dataset.save_episode()
     dataset.finalize()
     return root
+
+
+@pytest.fixture(scope="package")
+def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A replay buffer of three short episodes; its conversion is kept in the same folder."""
+    folder = tmp_path_factory.mktemp("demos")
+    rng = np.random.default_rng(0)
+    state = np.column_stack([rng.uniform(100, 400, (120, 4)), rng.uniform(0, 6, 120)]).astype(np.float32)
+    action = rng.uniform(100, 400, (120, 2)).astype(np.float32)
+    np.savez(folder / "demos.npz", action=action, state=state, episode_ends=np.array([40, 70, 120]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IL_BENCH_CACHE", str(folder / "cache"))
+        yield folder / "demos.npz"

@@ -19,57 +19,7 @@ from il_bench.train.batches import policy_config
 from il_bench.train.log import Progress
 from il_bench.train.loop import AveragedPolicy, Trainer
 from il_bench.train.recipes import Recipe, Training
-
-SMALL_GPT = {f"gpt_{name}_dim": 16 for name in ("input", "hidden", "output")}
-SMALL_GPT |= {"gpt_n_layer": 1, "gpt_n_head": 2}
-SMALL: dict[str, dict[str, Any]] = {
-    "bc": {"hidden_dim": 16, "n_layers": 1},
-    "bet": {"codebook_size": 4, **SMALL_GPT},
-    "vqbet": {"n_vqvae_training_steps": 4, "vqvae_n_embed": 4, "vqvae_embedding_dim": 8, **SMALL_GPT},
-    "act": {"dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "n_encoder_layers": 1},
-    "diffusion": {"down_dims": [8, 16], "n_groups": 2, "diffusion_step_embed_dim": 8},
-}
-STEPS = 10
-
-
-@pytest.fixture(scope="module")
-def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A replay buffer of three short episodes; its conversion is kept in the same folder."""
-    folder = tmp_path_factory.mktemp("demos")
-    rng = np.random.default_rng(0)
-    state = np.column_stack([rng.uniform(100, 400, (120, 4)), rng.uniform(0, 6, 120)]).astype(np.float32)
-    action = rng.uniform(100, 400, (120, 2)).astype(np.float32)
-    np.savez(folder / "demos.npz", action=action, state=state, episode_ends=np.array([40, 70, 120]))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IL_BENCH_CACHE", str(folder / "cache"))
-        yield folder / "demos.npz"
-
-
-def small_recipe(name: str, steps: int = STEPS, **policy: Any) -> Recipe:
-    """The recipe of ``name`` with a tiny network and a short run."""
-    recipe = recipes.load(name, "keypoints", {"steps": steps, "batch_size": 16, "warmup_steps": 2})
-    return recipe.model_copy(update={"policy": {**recipe.policy, **SMALL[name], **policy}})
-
-
-def make(name: str, demos: Path, output: Path, seed: int = 1, steps: int = STEPS) -> Trainer:
-    return Trainer(small_recipe(name, steps), str(demos), seed=seed, output=output)
-
-
-def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    raw = {f"raw.{key}": value for key, value in trainer.policy.state_dict().items()}
-    return raw | {f"average.{key}": value for key, value in trainer.average.policy.state_dict().items()}
-
-
-def run_to(trainer: Trainer, step: int) -> None:
-    while trainer.step < step:
-        trainer.train_step()
-
-
-def saved(name: str, demos: Path, output: Path, step: int = 1) -> tuple[Trainer, Path]:
-    """A run at ``step``, and the folder of its checkpoint."""
-    trainer = make(name, demos, output)
-    run_to(trainer, step)
-    return trainer, trainer.save()
+from tests.train.small_runs import SMALL, STEPS, make, run_to, saved, small_recipe, weights
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
@@ -169,18 +119,12 @@ def test_the_folder_holds_the_average_the_raw_weights_and_what_made_them(demos: 
     assert len(facts["data"]["sha256"]) == 64
 
 
-def test_a_run_with_other_settings_or_a_damaged_checkpoint_is_not_resumed(
-    demos: Path, tmp_path: Path
-) -> None:
-    _, folder = saved("bc", demos, tmp_path)
+def test_a_run_with_other_settings_is_not_resumed(demos: Path, tmp_path: Path) -> None:
+    saved("bc", demos, tmp_path)
     with pytest.raises(IlBenchError, match=r"other settings \(seed was 1, is 2\)"):
         make("bc", demos, tmp_path, seed=2).restore()
     with pytest.raises(IlBenchError, match=r"recipe\.training\.steps was 10, is 20"):
         make("bc", demos, tmp_path, steps=20).restore()
-    raw = folder / "training_state" / "raw.safetensors"
-    raw.write_bytes(raw.read_bytes()[:100])
-    with pytest.raises(IlBenchError, match="the checkpoint is damaged"):
-        make("bc", demos, tmp_path).restore()
 
 
 def test_a_field_and_images_that_do_not_fit_are_named(demos: Path, pixels: Path, tmp_path: Path) -> None:
@@ -190,9 +134,9 @@ def test_a_field_and_images_that_do_not_fit_are_named(demos: Path, pixels: Path,
         Trainer(small_recipe("act"), str(pixels), seed=1, output=tmp_path)
 
 
-def test_only_the_last_checkpoint_is_kept(demos: Path, tmp_path: Path) -> None:
+def test_the_last_checkpoint_and_the_one_before_are_kept(demos: Path, tmp_path: Path) -> None:
     make("bc", demos, tmp_path).run(save_every=4, on_progress=lambda _: None)
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000010", "last"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000008", "000010", "last"]
     assert (tmp_path / "checkpoints" / "last").resolve().name == "000010"
 
 
@@ -215,12 +159,27 @@ def test_a_signal_finishes_the_step_saves_and_returns(
     assert again.step == 50
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(demos: Path, tmp_path: Path) -> None:
-    trainer = make("bc", demos, tmp_path)
-    with torch.no_grad():
-        trainer.policy.net[0].weight.fill_(torch.nan)
-    with pytest.raises(IlBenchError, match="step 0: the loss is nan"):
-        trainer.train_step()
+@pytest.mark.parametrize("what", ["the loss is nan", "the gradient's norm is inf", "net.0.weight holds"])
+def test_what_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(
+    what: str, demos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, last = saved("bc", demos, tmp_path, 2)
+    before = weights(trainer)
+    if what.startswith("the gradient"):
+        monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(torch.inf))
+    elif what.startswith("the loss"):
+        trainer.windows._columns["action"][:] = torch.nan
+    else:
+        run_to(trainer, 3)
+        trainer.policy.net[0].weight.data[0, 0] = torch.nan
+        before = weights(trainer)
+    with pytest.raises(IlBenchError, match=rf"^step [23]: {what}.*; the last good checkpoint is {last}\.$"):
+        trainer.save() if what.startswith("net") else trainer.train_step()
+    assert all(torch.equal(before[k], v) or what.startswith("net") for k, v in weights(trainer).items())
+    assert (tmp_path / "checkpoints" / "last").resolve() == last
+    with pytest.raises(IlBenchError, match="there is no checkpoint yet"):
+        trainer.output = tmp_path / "new"
+        raise trainer._diverged("x")
 
 
 def test_training_lowers_the_loss(demos: Path, tmp_path: Path) -> None:
