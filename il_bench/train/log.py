@@ -1,6 +1,7 @@
 """The output of a training run: ``train_log.csv`` for plots; notes and a progress bar for people."""
 
 import csv
+import io
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -10,6 +11,9 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from il_bench.errors import IlBenchError
+from il_bench.files import read_whole, write_whole, writing
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,14 @@ class Progress:
 
 FIELDS = (*(field.name for field in fields(Progress)), "success_rate", "mean_max_reward")
 FORMATS = {"loss": ".6g", "lr": ".4g", "steps_per_second": ".4g", "seconds": ".1f"}  # the others: .4f
+_MAKE_ROOM = "make room and give the same command with --resume"
 
 
 class TrainingLog:
     """Writes ``train_log.csv``, and explains VQ-BeT's two phases.
 
     In its first steps VQ-BeT trains its residual VQ only, so its success rates up to then are not kept.
+    Raises IlBenchError if the file of a resumed run is damaged, or if it cannot be written.
 
     Args:
         output: folder of the run; None to write no file.
@@ -57,8 +63,9 @@ class TrainingLog:
     ) -> None:
         self._path = None if output is None else output / "train_log.csv"
         self._say, self._residual_vq_steps = say, residual_vq_steps
-        self._start_step = self._step = start_step
-        self._is_begun = False
+        self._step = start_step
+        self._is_begun = self._is_void_told = False
+        self._earlier = _rows(self._path, start_step) if self._path and start_step else []
         if start_step < residual_vq_steps:
             too_short = f"; {steps} steps are too few to train the policy at all"
             say(
@@ -77,13 +84,15 @@ class TrainingLog:
         self._step = step
 
     def has_policy(self, step: int) -> bool:
-        """Whether success rates measured at ``step`` count; says why if they do not."""
+        """Whether success rates measured at ``step`` count; says why the first time they do not."""
         if step > self._residual_vq_steps or self._residual_vq_steps == 0:
             return True
-        self._say(
-            f"step {step}: no policy yet, since only the residual VQ trains up to step "
-            f"{self._residual_vq_steps}; the success rate means nothing and is not kept"
-        )
+        if not self._is_void_told:
+            self._is_void_told = True
+            self._say(
+                f"step {step}: no policy yet, since only the residual VQ trains up to step "
+                f"{self._residual_vq_steps}; until then success rates mean nothing and are not kept"
+            )
         return False
 
     def evaluation(self, step: int, success_rate: float, mean_max_reward: float) -> None:
@@ -94,24 +103,64 @@ class TrainingLog:
     def _write(self, step: int, **columns: Any) -> None:
         if self._path is None:
             return
-        rows: list[dict[str, str]] = []
-        if not self._is_begun and self._start_step and self._path.exists():
-            with self._path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self._start_step]
-        rows.append(
-            {
-                name: format(value, FORMATS.get(name, ".4f")) if isinstance(value, float) else str(value)
-                for name, value in {"step": step, **columns}.items()
-            }
-        )
-        # The folder must not exist earlier: lerobot-train refuses one that does.
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a" if self._is_begun else "w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            if not self._is_begun:
-                writer.writeheader()
-            writer.writerows(rows)
+        row = {
+            name: format(value, FORMATS.get(name, ".4f")) if isinstance(value, float) else str(value)
+            for name, value in {"step": step, **columns}.items()
+        }
+        with writing(self._path, _MAKE_ROOM):
+            if self._is_begun:
+                with self._path.open("a", newline="", encoding="utf-8") as file:
+                    csv.DictWriter(file, FIELDS).writerow(row)
+            else:  # the folder must not exist earlier: lerobot-train refuses one that does
+                write_whole(self._path, _text([*self._earlier, row]).encode())
         self._is_begun = True
+
+
+def _text(rows: list[dict[str, str]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, FIELDS)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _rows(path: Path, last_step: int) -> list[dict[str, str]]:
+    """The rows up to a step of a log, if there is one; IlBenchError names the line that is none."""
+    if not path.exists():
+        return []
+    way_out = "move it away to go on without its rows"
+    try:
+        text = read_whole(path, way_out).decode()
+    except UnicodeDecodeError as error:
+        raise IlBenchError(f"{path}: not UTF-8 text (byte {error.start}); {way_out}") from None
+    lines = text.splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):  # cut short by a kill
+        lines.pop()
+    names = lines[0].strip().split(",") if lines else []
+    if "step" not in names or not set(names) <= set(FIELDS):
+        raise IlBenchError(
+            f"{path}, line 1: {','.join(names)!r:.60} is not the head of such a log; {way_out}"
+        )
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        cells = line.rstrip("\r\n").split(",")
+        row = dict(zip(names, cells, strict=False))
+        if len(cells) != len(names) or not all(_is_cell(*each) for each in row.items()):
+            raise IlBenchError(f"{path}, line {number}: {line.strip()!r:.60} is not a row of it; {way_out}")
+        if int(row["step"]) <= last_step:
+            rows.append(row)
+    return rows
+
+
+def _is_cell(name: str, cell: str) -> bool:
+    if name == "step":
+        return cell.isascii() and cell.isdigit()
+    if name == "phase" or not cell:
+        return cell.isprintable()
+    try:
+        return bool(float(cell) or True)
+    except ValueError:
+        return False
 
 
 class Display:
@@ -119,6 +168,7 @@ class Display:
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
+        self._since: Progress | None = None  # the first report of this phase
         texts = (TextColumn("{task.completed:.0f}/{task.total:.0f}"), TextColumn("{task.description}"))
         columns = (BarColumn(), *texts, TimeElapsedColumn(), TimeRemainingColumn())
         is_terminal = sys.stderr.isatty()
@@ -136,12 +186,21 @@ class Display:
 
     def show(self, at: Progress) -> None:
         """Move the bar, or print a line when one is due."""
-        text = f"{at.phase}: loss {at.loss:.4g}, {at.steps_per_second:.3g} steps/s"
+        speed = self._speed(at)
+        text = f"{at.phase}: loss {at.loss:.4g}, {speed:.3g} steps/s"
         if self._bar:
             self._bar.update(self._task, completed=at.step, description=text)
         elif at.step % 500 == 0 or at.step == self._steps:
-            minutes = (self._steps - at.step) / at.steps_per_second / 60
-            self.say(f"step {at.step}/{self._steps}  {text}, {minutes:.0f} min left")
+            # The speed of VQ-BeT's first phase says nothing of the time left.
+            left = f", {(self._steps - at.step) / speed / 60:.0f} min left" if at.phase == "policy" else ""
+            self.say(f"step {at.step}/{self._steps}  {text}{left}")
+
+    def _speed(self, at: Progress) -> float:
+        """Steps a second since this phase began, or since this session did; of the whole run at first."""
+        if self._since is None or self._since.phase != at.phase:
+            self._since = at
+        steps, seconds = at.step - self._since.step, at.seconds - self._since.seconds
+        return steps / seconds if steps > 0 and seconds > 0 else at.steps_per_second
 
     def say(self, text: str) -> None:
         """Print a line, above the bar if there is one."""

@@ -134,9 +134,7 @@ def test_a_disk_that_is_really_full_is_told(runs: Runs, tmp_path: Path) -> None:
     folder, before = runs.copy(tmp_path / "run"), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
-        with pytest.raises(
-            IlBenchError, match=r"000003: cannot be written .*too large.*000002 is whole"
-        ):
+        with pytest.raises(IlBenchError, match=r"000003: cannot be written .*too large.*000002 is whole"):
             runs.now.save()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -201,9 +199,7 @@ def test_a_checkpoint_without_hashes_is_read_and_its_damage_named(runs: Runs, tm
     cut(last / STATE / "optimizer_param_groups.json")
     shutil.rmtree(last.with_name("000001"))
     runs.later.output = folder
-    with pytest.raises(
-        IlBenchError, match=r"000002: the checkpoint is damaged .* no other is left"
-    ):
+    with pytest.raises(IlBenchError, match=r"000002: the checkpoint is damaged .* no other is left"):
         runs.later.restore()
     shutil.rmtree(folder)
     edit(files=None)(runs.copy(folder) / "checkpoints" / "000002" / STATE / "progress.json")
