@@ -10,7 +10,7 @@ ends a rollout at once.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -21,13 +21,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from il_bench.errors import IlBenchError, described
-from il_bench.machine import one_thread
 from il_bench.protocol import ACTION_HIGH, ACTION_LOW, BLOCK_SIZE, MAX_STEPS, SUCCESS_COVERAGE
 from il_bench.pusht.batch import PushTBatch
 from il_bench.rollout import executors
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.outcomes import Outcomes
 from il_bench.rollout.progress import Step, tell
+from il_bench.rollout.surroundings import of_block, undisturbed
 
 
 @runtime_checkable
@@ -103,7 +103,8 @@ def rollout(
         runner = executors.choose(workers, len(missing), executor)
         attempt = partial(_attempt, block=block)
         # Closing ends the workers at once, also when an error or Ctrl-C gets in between two blocks.
-        with closing(runner.run(load, attempt, missing, name=_name)) as results:
+        results = runner.run(load, attempt, missing, name=_name)
+        with undisturbed(called(policy_or_loader)), closing(results):
             for first, result in results:
                 if journal is not None and isinstance(result, Outcomes):
                     journal.append(result)
@@ -161,6 +162,13 @@ def _loader(policy_or_loader: Policy | PolicyLoader, workers: int) -> PolicyLoad
     return policy_or_loader
 
 
+def called(policy_or_loader: Policy | PolicyLoader) -> str:
+    """What a warning calls the policy."""
+    if not isinstance(policy_or_loader, Policy):
+        return "the policy"
+    return f"policy {getattr(policy_or_loader, 'name', None) or type(policy_or_loader).__name__}"
+
+
 def _attempt(
     policy: Policy, wanted: NDArray[np.int64], block: RunBlock | None
 ) -> tuple[int, Outcomes | IlBenchError]:
@@ -192,13 +200,12 @@ def _blocks(seeds: ArrayLike) -> list[NDArray[np.int64]]:
 def run_block(policy: Policy, wanted: NDArray[np.int64]) -> Outcomes:
     """Run one block in this process, torch on one thread, and return its wanted episodes.
 
-    Torch's global generators are seeded with the block's first seed, and restored. wanted: (n,) distinct
-    seeds in rising order, all of one block.
+    The global generators of torch, numpy and `random` are seeded with the block's first seed, and put back.
+    wanted: (n,) distinct seeds in rising order, all of one block.
     """
     start = time.perf_counter()
     first = int(wanted[0]) // BLOCK_SIZE * BLOCK_SIZE
-    with one_thread(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(first)
+    with of_block(first, called(policy)):
         whole = _simulate(policy, np.arange(first, first + BLOCK_SIZE), wanted - first)
     return replace(whole.take(wanted - first), seconds=time.perf_counter() - start)
 
@@ -240,8 +247,7 @@ def _actions(
             action = policy.select_action(batch)
     except Exception as error:
         raise IlBenchError(f"policy failed {where}: {described(error)}") from error
-    check_shape(action, (len(seeds), 2), where)
-    actions: NDArray[np.float32] = action.to("cpu", torch.float32).numpy()
+    actions: NDArray[np.float32] = checked(action, (len(seeds), 2), where).to(torch.float32).numpy()
     bad = active & ~np.isfinite(actions).all(axis=1)
     if bad.any():
         row = int(np.argmax(bad))
@@ -250,8 +256,38 @@ def _actions(
     return actions
 
 
-def check_shape(action: object, shape: tuple[int, ...], at: str) -> None:
-    """Check that a policy has returned a tensor of this shape; `at` says where in the rollout."""
-    found = f"actions of shape {tuple(action.shape)}" if isinstance(action, torch.Tensor) else repr(action)
-    if getattr(action, "shape", None) != shape:
-        raise IlBenchError(f"policy returned {found} {at}, expected a tensor of shape {shape}")
+def checked(action: object, shape: tuple[int, ...], at: str) -> torch.Tensor:
+    """A policy's actions without their gradient, on the CPU; some may not be finite.
+
+    Raises IlBenchError unless they are a tensor of this shape, of real numbers; `at`: where in the rollout.
+    """
+    if isinstance(action, torch.Tensor) and tuple(action.shape) == shape:
+        is_plain = action.layout == torch.strided and not action.is_meta
+        if is_plain and not action.is_complex() and action.dtype != torch.bool:
+            return action.detach().cpu()
+    raise IlBenchError(
+        f"policy returned {in_words(action)} {at}, expected a tensor of shape {shape}, of real numbers"
+    )
+
+
+def in_words(value: object) -> str:
+    """What somebody's code gave, in a few words: 'None', "'False'", 'a tuple of 2 (Tensor, dict)'."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return f"{value!r:.40}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with {', '.join(map(repr, list(value)[:3])):.60}"
+    if isinstance(value, tuple | list):
+        kinds = ", ".join(type(each).__name__ for each in value[:3])
+        return f"a {type(value).__name__} of {len(value)} ({kinds}{', ..' if len(value) > 3 else ''})"
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        return f"a {type(value).__name__}"
+    if tuple(shape) == () and not getattr(value, "is_meta", False):
+        return f"{value!r:.40}"
+    kind = "tensor" if isinstance(value, torch.Tensor) else type(value).__name__
+    more = [str(getattr(value, "dtype", ""))]
+    if getattr(value, "layout", torch.strided) != torch.strided:
+        more.append(str(value.layout))  # type: ignore[attr-defined]
+    if getattr(value, "is_meta", False):
+        more.append("without values (meta)")
+    return f"a {kind} of shape {tuple(shape)} ({', '.join(more)})"

@@ -1,9 +1,10 @@
 """Rollouts in a project's own environment, through gymnasium's API: what `rollout` does for PushT.
 
-Episodes run one after another, each with its own seed for the environment and for torch, so that an episode
-does not depend on which others run. Success is `info["is_success"]`, as in LeRobot.
+Episodes run one after another, each with its own seed for the environment, torch, numpy and `random`, so that
+an episode does not depend on which others run. Success is `info["is_success"]`, as in LeRobot.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -17,10 +18,11 @@ from lerobot.envs.utils import preprocess_observation
 from numpy.typing import NDArray
 
 from il_bench.errors import IlBenchError, described
-from il_bench.machine import one_thread
 from il_bench.protocol import Scalar
-from il_bench.rollout.blocks import Policy, check_shape
+from il_bench.rollout.blocks import Policy, called, checked, in_words
 from il_bench.rollout.outcomes import Outcomes
+from il_bench.rollout.progress import Step, tell
+from il_bench.rollout.surroundings import of_block, seed_all, seeded
 
 SUCCESS = "is_success"
 
@@ -40,7 +42,8 @@ class EnvironmentRollout(AbstractContextManager["EnvironmentRollout"]):
         observe: Callable[[Any], dict[str, torch.Tensor]] | None,
     ) -> None:
         self._name, self._max_steps, self._observe = name, max_steps, observe or _as_lerobot
-        self._env = make()
+        with seeded(0):
+            self._env = make()
         if not isinstance(self._env, gymnasium.Env):
             raise IlBenchError(
                 f"environment {name!r}: {self._env!r} is no gymnasium.Env; register a function that makes one"
@@ -77,15 +80,22 @@ class EnvironmentRollout(AbstractContextManager["EnvironmentRollout"]):
         whether the episode is a success.
         """
         start = time.perf_counter()
-        with one_thread(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            rows = [self._episode(policy, int(seed)) for seed in wanted]
+        seeds = wanted.tolist()
+        with of_block(seeds[0], called(policy)):
+            rows: list[tuple[bool, int, int]] = []
+            for seed in seeds:
+                done = Step(seeds[0], seeds[-1], len(rows) * self._max_steps, len(seeds) * self._max_steps)
+                rows.append(self._episode(policy, seed, done))
         success, n_steps, outside = (np.array(column) for column in zip(*rows, strict=True))
         return Outcomes(wanted, success, success, n_steps, outside, time.perf_counter() - start)
 
-    def _episode(self, policy: Policy, seed: int) -> tuple[bool, int, int]:
-        """Return whether it was a success, its steps, and how many actions lay outside the Box."""
-        outside, is_said = 0, False
-        torch.manual_seed(seed)
+    def _episode(self, policy: Policy, seed: int, done: Step) -> tuple[bool, int, int]:
+        """Return whether it was a success, its steps, and how many actions lay outside the Box.
+
+        done: the steps of the block before it.
+        """
+        outside, success = 0, None
+        seed_all(seed)
         at = f"at seed {seed}"
         try:
             observation, _ = self._env.reset(seed=seed)
@@ -95,28 +105,48 @@ class EnvironmentRollout(AbstractContextManager["EnvironmentRollout"]):
                 action = self._action(policy, observation, at)
                 outside += bool(((action < self._actions.low) | (action > self._actions.high)).any())
                 observation, _, terminated, truncated, info = self._env.step(action)
-                is_said |= SUCCESS in info
-                if info.get(SUCCESS) or terminated or truncated:
+                tell(done._replace(done=done.done + step + 1))
+                if (said := self._truth(info.get(SUCCESS), f"info[{SUCCESS!r}]", at)) is not None:
+                    success = said
+                is_over = self._truth(terminated, "terminated", at), self._truth(truncated, "truncated", at)
+                if said or any(is_over):
                     break
         except IlBenchError:
             raise
         except Exception as error:  # the project's own code
             raise IlBenchError(f"in environment {self._name!r} {at}: {described(error)}") from error
-        if not is_said:
+        if success is None:
             raise IlBenchError(
                 f"in environment {self._name!r} {at}: the episode ended, and no info had {SUCCESS!r}; step() "
                 "has to say there whether it is a success"
             )
-        return bool(info.get(SUCCESS)), step + 1, outside
+        return success, step + 1, outside
 
     def _action(self, policy: Policy, observation: Any, at: str) -> NDArray[Any]:
         with torch.inference_mode():
             action = policy.select_action(self._observe(observation))
-        check_shape(action, (1, *self._actions.shape), at)
+        action = checked(action, (1, *self._actions.shape), at)
         if not torch.isfinite(action).all():
             raise IlBenchError(f"policy returned action {action[0].tolist()} {at}; expected finite numbers")
-        given: NDArray[Any] = action[0].cpu().numpy().astype(self._actions.dtype)
+        given: NDArray[Any] = action[0].numpy().astype(self._actions.dtype)
         return given
+
+    def _truth(self, value: Any, name: str, at: str) -> bool | None:
+        """Whether a boolean, 0 or 1, alone or in an array of one, is true; None as it is.
+
+        Raises IlBenchError for anything else: a word is always true, and so are a dictionary and a nan.
+        """
+        if value is None:
+            return None
+        one = value
+        if math.prod(getattr(value, "shape", (0,))) == 1:
+            one = value.item()
+        if isinstance(one, bool | int | float) and one in (0, 1):
+            return bool(one)
+        raise IlBenchError(
+            f"in environment {self._name!r} {at}: {name} is {in_words(value)}; step() has to give True or"
+            " False there"
+        )
 
 
 def _as_lerobot(observation: Any) -> dict[str, torch.Tensor]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -18,6 +17,7 @@ from il_bench.plugin.registry import RegisteredEnvironment, Registry, load
 from il_bench.rollout.environments import EnvironmentRollout
 from tests.conftest import Run
 from tests.plugin.test_settings import given
+from tests.rollout.test_environments import Still
 
 EXAMPLE = Path(__file__).parents[1] / "example_project"
 FIRST = 200_000
@@ -210,46 +210,8 @@ def test_a_checkpoint_can_be_registered(checkpoint: Path) -> None:
 # ---- episodes in an environment
 
 
-class Broken(gymnasium.Env[Any, Any]):
-    """An environment with a fault of choice."""
-
-    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-    action_space: gymnasium.spaces.Space[Any] = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-
-    def __init__(self, fault: str) -> None:
-        self.fault = fault
-        if fault == "discrete":
-            self.action_space = gymnasium.spaces.Discrete(4)
-
-    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
-        self.n_steps = 0
-        return np.zeros(2, np.float32), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        if self.fault == "step":
-            raise ValueError("a motor is stuck")
-        self.n_steps += 1
-        info = {} if self.fault == "silent" else {"is_success": self.n_steps == 1}
-        return np.zeros(2, np.float32), 0.0, self.fault != "passing", False, info
-
-
-class Still:
-    def __init__(self, shape: tuple[int, ...] = (1, 2)) -> None:
-        self.shape = shape
-
-    def reset(self) -> None: ...
-
-    def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        assert batch["observation.state"].shape == (1, 2)
-        return torch.zeros(self.shape)
-
-
 def opened(registered: RegisteredEnvironment) -> EnvironmentRollout:
     return EnvironmentRollout(registered.name, registered.make, registered.max_steps, registered.observe)
-
-
-def sea(fault: str) -> EnvironmentRollout:
-    return EnvironmentRollout("sea", lambda: Broken(fault), 3, None)
 
 
 class Noisy(Still):
@@ -276,32 +238,3 @@ def test_actions_outside_the_space_are_counted_and_pass(example: Registry) -> No
     with opened(example.environments["reach"]) as environment:
         fast = environment.run_block(Reacher(speed=5.0), np.array([FIRST]))
     assert fast.outside[0] > 0 and fast.n_steps[0] <= 20
-
-
-STUCK = "in environment 'sea' at seed 7, step 0: ValueError: a motor is stuck (test_register.py, line "
-
-
-@pytest.mark.parametrize(
-    ("fault", "policy", "said"),
-    [
-        ("silent", Still(), "at seed 7, step 0: the episode ended, and no info had 'is_success'"),
-        ("step", Still(), STUCK),
-        (
-            "none",
-            Still((2, 2)),
-            "shape (2, 2) at seed 7, step 0, expected a tensor of shape (1, 2)",
-        ),
-        ("discrete", Still(), "environment 'sea': its actions are Discrete(4)"),
-    ],
-)
-def test_what_goes_wrong_in_an_environment_is_one_sentence(fault: str, policy: Still, said: str) -> None:
-    with pytest.raises(IlBenchError) as raised, sea(fault) as environment:
-        environment.run_block(policy, np.array([7]))
-    assert said in str(raised.value)
-
-
-@pytest.mark.parametrize("fault", ["none", "passing"])
-def test_a_success_at_one_step_is_enough(fault: str) -> None:
-    with sea(fault) as environment:
-        outcomes = environment.run_block(Still(), np.array([7]))
-    assert outcomes.success.all() and outcomes.n_steps.tolist() == [1]

@@ -99,27 +99,6 @@ def test_steps_with_actions_outside_the_arena_are_counted_and_carried_out() -> N
     assert positions[5][1] > 512
 
 
-def test_torchs_generator_and_threads_are_given_back() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    during = []
-
-    def act(batch: Batch, step: int) -> torch.Tensor:
-        during.append(torch.get_num_threads())
-        return batch["observation.state"] + torch.randn(BLOCK_SIZE, 2)
-
-    try:
-        torch.manual_seed(1)
-        expected = torch.randn(3)
-        torch.manual_seed(1)
-        rollout(Scripted(act), [FIRST])
-        assert torch.equal(torch.randn(3), expected)
-        assert torch.get_num_threads() == 2
-        assert set(during) == {1}
-    finally:
-        torch.set_num_threads(threads)
-
-
 def breaks(batch: Batch, step: int, *, at: int, how: str) -> Any:
     """Do something wrong at one step."""
     action = batch["observation.state"].clone()
@@ -131,7 +110,22 @@ def breaks(batch: Batch, step: int, *, at: int, how: str) -> Any:
         json.loads("no JSON")
     if how == "nan":
         action[12, 1] = torch.nan
-    return {"nan": action, "shape": action[:, None], "list": action.tolist(), "inf": action / 0}[how]
+    return {
+        "nan": action,
+        "shape": action[:, None],
+        "list": action.tolist(),
+        "inf": action / 0,
+        "pair": (action, {}),
+        "nothing": None,
+        "array": action.numpy(),
+        "complex": action + 1j,
+        "boolean": action > 0,
+        "meta": action.to("meta"),
+        "sparse": action.to_sparse(),
+    }[how]
+
+
+EXPECTED = r"expected a tensor of shape \(50, 2\), of real numbers$"
 
 
 @pytest.mark.parametrize(
@@ -141,13 +135,38 @@ def breaks(batch: Batch, step: int, *, at: int, how: str) -> Any:
         ("parse", r"step 3: JSONDecodeError: .*\(test_blocks.py, line \d+\)"),
         ("nan", r"action \[\d+\.\d+, nan\] at seed 200012, step 3; expected finite"),
         ("inf", r"action \[inf, inf\] at seed 200000, step 3; expected finite"),
-        ("shape", r"shape \(50, 1, 2\) at seeds 200000-200049, step 3, expected a tensor of shape \(50, 2\)"),
-        ("list", r"policy returned \[\[.* step 3, expected a tensor of shape \(50, 2\)"),
+        (
+            "shape",
+            r"a tensor of shape \(50, 1, 2\) \(torch.float32\) at seeds 200000-200049, step 3, " + EXPECTED,
+        ),
+        ("list", r"policy returned a list of 50 \(list, list, list, \.\.\) at .* step 3, " + EXPECTED),
+        ("pair", r"policy returned a tuple of 2 \(Tensor, dict\) at .* step 3, " + EXPECTED),
+        ("nothing", r"policy returned None at .* step 3, " + EXPECTED),
+        ("array", r"policy returned a ndarray of shape \(50, 2\) \(float32\) at .* step 3, " + EXPECTED),
+        ("complex", r"policy returned a tensor of shape \(50, 2\) \(torch.complex64\) at .* " + EXPECTED),
+        ("boolean", r"policy returned a tensor of shape \(50, 2\) \(torch.bool\) at .* " + EXPECTED),
+        ("meta", r"a tensor of shape \(50, 2\) \(torch.float32, without values \(meta\)\) at .* " + EXPECTED),
+        ("sparse", r"a tensor of shape \(50, 2\) \(torch.float32, torch.sparse_coo\) at .* " + EXPECTED),
     ],
 )
 def test_a_policy_that_fails_is_named_with_seed_step_and_value(how: str, message: str) -> None:
     with pytest.raises(IlBenchError, match=message):
         rollout(Scripted(partial(breaks, at=3, how=how)), [FIRST + 12])
+
+
+@pytest.mark.parametrize("kind", ["gradient", torch.float64, torch.bfloat16, torch.int64])
+def test_actions_may_carry_a_gradient_and_be_of_any_real_type(kind: Any) -> None:
+    weights = torch.nn.Parameter(torch.full((BLOCK_SIZE, 2), 256.0))
+
+    def act(batch: Batch, step: int) -> torch.Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            return weights * 1 if kind == "gradient" else weights.detach().to(kind)
+
+    found = rollout(Scripted(act), [FIRST]).to_records()
+    assert (
+        found
+        == rollout(Scripted(lambda batch, step: torch.full((BLOCK_SIZE, 2), 256.0)), [FIRST]).to_records()
+    )
 
 
 def test_a_policy_whose_reset_fails_is_named() -> None:
