@@ -209,7 +209,7 @@ def test_a_journal_that_cannot_be_written_is_named(path: Path, monkeypatch: pyte
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    said = r"act\.keypoints\.jsonl: cannot be written \(No space left on device\).*--il-report"
+    said = r"act\.keypoints\.jsonl: cannot be written \(No space left on device, .* MB free\).*--il-report"
     with opened(path, CONDITIONS, resume=True) as mine:
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(IlBenchError, match=said):
