@@ -307,7 +307,8 @@ def fuzz(
         assume(len(text) < 2**22)
         path.write_text(text)
         # No field is to blame where everything is another, or where no parser gets to it.
-        is_whole = any(not change.place and change.what != "add" for change in example)
+        is_whole = any(not change.names() for change in example)
+        is_whole |= isinstance(content, list) and any(not change.place for change in example)
         is_whole |= any(change.value == _DEEPEST for change in example)
         check(set() if is_whole else set().union(*(change.names() for change in example)))
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from il_bench.errors import IlBenchError
 
@@ -32,6 +32,14 @@ class Episode(BaseModel):
     n_steps: Annotated[int, Field(ge=1)]
     outside: Annotated[int, Field(ge=0)]
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.success and self.max_reward < 1.0:
+            raise ValueError(f"seed {self.seed} is a success with max_reward {self.max_reward}; it has 1.0")
+        if self.outside > self.n_steps:
+            raise ValueError(f"seed {self.seed} has {self.outside} steps outside, of {self.n_steps}")
+        return self
+
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
@@ -45,14 +53,23 @@ class Outcomes:
     seconds: float = 0.0  # wall time
 
     def __post_init__(self) -> None:
-        """Give every column its dtype, and raise IlBenchError when one has another length than `seeds`."""
+        """Give every column its dtype.
+
+        Raises IlBenchError if one has another length than `seeds` or holds what its dtype cannot, or if a
+        seed occurs twice: its episode would count twice.
+        """
         for name, dtype in DTYPES.items():
-            column: NDArray[Any] = np.asarray(getattr(self, name), dtype)
+            column = _column(name, getattr(self, name), dtype)
             if column.ndim != 1 or len(column) != len(self.seeds):
                 raise IlBenchError(
                     f"{name} must have shape ({len(self.seeds)},) as seeds, got {column.shape}"
                 )
             object.__setattr__(self, name, column)
+        seeds, counts = np.unique(self.seeds, return_counts=True)
+        if (counts > 1).any():
+            raise IlBenchError(
+                f"seed {seeds[counts > 1][0]} occurs more than once; outcomes hold each episode once"
+            )
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -110,3 +127,14 @@ class Outcomes:
         except KeyError as error:
             raise IlBenchError(f"an episode's record has no field {error}") from None
         return Outcomes(**columns, seconds=seconds)
+
+
+def _column(name: str, given: Any, dtype: Any) -> NDArray[Any]:
+    """An array of this dtype; IlBenchError if that changes a value: a word would become True, 1.5 would 1."""
+    found, wanted = np.asarray(given), np.dtype(dtype)
+    is_number = found.dtype.kind in "biuf" or wanted.kind not in "biuf"
+    column: NDArray[Any] | None = found.astype(wanted, copy=False) if is_number else None
+    if column is None or not np.array_equal(column, found):
+        first = found.reshape(-1)[:1].tolist()
+        raise IlBenchError(f"{name} must be {wanted}, got {found.dtype} such as {str(first)[1:-1]:.40}")
+    return column

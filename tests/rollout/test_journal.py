@@ -14,22 +14,26 @@ from il_bench.errors import IlBenchError
 from il_bench.rollout import journal
 from il_bench.rollout.journal import Conditions, Journal, opened, path_of
 from il_bench.rollout.outcomes import Outcomes
+from tests.fuzzing import FUZZ, LINES, fuzz
 
 CONDITIONS = Conditions(
     policy="act",
     track="keypoints",
     sha256="a" * 64,
     first_seed=200_000,
-    fingerprint={"task": "PushT", "block_size": 50, "torch": "2.11.0", "success_coverage": 0.95},
+    fingerprint={"task": "PushT", "max_steps": 300, "block_size": 50, "torch": "2.11.0"},
 )
 FIRST, SECOND, THIRD = (np.arange(start, start + 3) for start in (200_000, 200_050, 200_100))
 
 
 def episodes(seeds: Any, seconds: float = 1.5) -> Outcomes:
-    """Episodes with rewards that no short decimal number is equal to."""
+    """Episodes with rewards that no short decimal number is equal to, unless they are successes."""
     rewards = np.random.default_rng(int(seeds[0])).random(len(seeds))
+    success = rewards > 0.5
     n_steps = np.arange(len(seeds)) + 9
-    return Outcomes(np.asarray(seeds), rewards > 0.5, rewards, n_steps, n_steps // 2, seconds)
+    return Outcomes(
+        np.asarray(seeds), success, np.where(success, 1.0, rewards), n_steps, n_steps // 2, seconds
+    )
 
 
 @pytest.fixture
@@ -101,7 +105,9 @@ def test_a_torn_last_line_is_dropped_wherever_it_was_torn(path: Path) -> None:
         assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("end", [b'{"seconds": 1.0, "epis\n', b"\x00" * 40 + b"\n", b"\xff\xfe\n"])
+@pytest.mark.parametrize(
+    "end", [b'{"seconds": 1.0, "epis\n', b"\x00" * 40 + b"\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n"]
+)
 def test_a_last_line_of_nonsense_is_torn_too(path: Path, end: bytes) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole + end)
@@ -128,19 +134,40 @@ def edited(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
     return edit
 
 
+def episode(number: int, **changes: Any) -> Callable[[bytes], bytes]:
+    return edited(lambda block: block["episodes"][number].update(changes))
+
+
+def shift(block: dict[str, Any], by: int) -> None:
+    for episode in block["episodes"]:
+        episode["seed"] += by
+
+
 @pytest.mark.parametrize(
     ("number", "edit", "said"),
     [
-        (2, lambda line: line[:-9], "line 2 is damaged .*Invalid JSON: "),
-        (2, lambda line: b"", "line 2 is damaged .*Invalid JSON: "),
-        (2, lambda line: b"[]", "line 2 is damaged "),
+        (2, lambda line: line[:-9], "line 2 is damaged: broken JSON "),
+        (2, lambda line: b"", "line 2 is damaged: broken JSON "),
+        (2, lambda line: b"[]", "line 2 is damaged: holds list, not named fields"),
         (2, edited(lambda block: block["episodes"].clear()), r"line 2 .*episodes = \[\]: "),
         (2, edited(lambda block: block["episodes"][1].pop("n_steps")), r"line 2 .*episodes\.1\.n_steps: "),
-        (2, edited(lambda block: block["episodes"][0].update(success="yes")), "success = 'yes': "),
-        (2, edited(lambda block: block["episodes"][2].update(max_reward=7.5)), "episodes.2.max_reward = 7.5"),
+        (2, episode(0, success="yes"), "success = 'yes': "),
+        (2, episode(2, max_reward=7.5), "episodes.2.max_reward = 7.5"),
         (3, edited(lambda block: block.update(host="mine")), "line 3 .*host = 'mine': unknown field"),
+        (3, episode(0, seed=200_001), "seed 200051 cannot follow seed 200001"),
+        (3, episode(2, seed=200_100), "seed 200100 cannot follow seed 200051"),
+        (3, edited(lambda block: block["episodes"].reverse()), "seed 200051 cannot follow seed 200052"),
+        (2, edited(lambda block: shift(block, -50)), "seed 199950: the run starts at seed 200000"),
+        (2, episode(1, success=True, max_reward=0.3), "seed 200001 is a success with max_reward 0.3"),
+        (2, episode(1, n_steps=301), "seed 200001: n_steps is 301, of at most 300"),
+        (2, episode(1, outside=99), "seed 200001 has 99 steps outside, of 10"),
+        (2, episode(1, n_steps=11), "line 2 was edited: its checksum is of other seconds and episodes"),
+        (3, edited(lambda block: block["episodes"].pop()), "line 3 was edited: its checksum"),
+        (3, edited(lambda block: block.update(seconds=9.5)), "line 3 was edited: its checksum"),
+        (3, edited(lambda block: block.pop("checksum")), "line 3 is damaged .checksum: Field required"),
         (1, lambda line: line[:-9], "line 1 is damaged"),
-        (1, lambda line: b"{}", "line 1 is damaged"),
+        (1, lambda line: b"{}", "journal is of another run .schema was None, is 2"),
+        (1, edited(lambda header: header.update(schema=1)), "an older il_bench wrote this journal, with"),
     ],
 )
 def test_damage_before_the_end_is_an_error_that_names_file_and_line(
@@ -155,6 +182,29 @@ def test_damage_before_the_end_is_an_error_that_names_file_and_line(
     assert path.read_bytes() == damaged
 
 
+@pytest.mark.parametrize("change", ["another journal's line", "twice", "otherwise"])
+def test_lines_are_checked_against_each_other(path: Path, tmp_path: Path, change: str) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    with opened(tmp_path / "other.jsonl", replace(CONDITIONS, sha256="b" * 64), resume=False) as other:
+        other.append(episodes(THIRD))
+    if change == "twice":
+        lines, said = [*lines, lines[1]], "line 4 holds the episodes of line 2 again; delete it"
+    elif change == "another journal's line":
+        strange = (tmp_path / "other.jsonl").read_bytes().splitlines(keepends=True)[1]
+        lines, said = [*lines, strange], "line 4 was edited: its checksum is of other"
+    else:
+        longer = Outcomes.concatenate([episodes(FIRST[1:]), episodes(np.arange(200_003, 200_005))])
+        with opened(path, CONDITIONS, resume=True) as mine:
+            mine.append(longer)
+        lines = path.read_bytes().splitlines(keepends=True)
+        said = "line 4 says otherwise than line 2 of the episode with seed 200001"
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(IlBenchError, match=rf"act\.keypoints\.jsonl: {said}.*without --il-resume"):
+        recalled(path, FIRST)
+    path.write_bytes(b"".join(lines[:3]))
+    assert recalled(path, FIRST, SECOND) == [True, True], "as the sentence says"
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -162,6 +212,7 @@ def test_damage_before_the_end_is_an_error_that_names_file_and_line(
         ({"first_seed": 100_000}, "first_seed was 200000, is 100000"),
         ({"policy": "bc"}, "policy was 'act', is 'bc'"),
         ({"track": "pixels"}, "track was 'keypoints', is 'pixels'"),
+        ({"version": "2"}, "version was None, is '2'"),
         *(
             (
                 {"fingerprint": {**CONDITIONS.fingerprint, name: now}},
@@ -173,7 +224,7 @@ def test_damage_before_the_end_is_an_error_that_names_file_and_line(
                 ("gpu", None, "H100"),
             )
         ),
-        ({"fingerprint": {"task": "PushT"}}, "fingerprint.block_size was 50, is None"),
+        ({"fingerprint": {"task": "PushT"}}, "fingerprint.max_steps was 300, is None"),
     ],
 )
 def test_a_journal_of_something_else_is_refused_by_name(
@@ -186,8 +237,8 @@ def test_a_journal_of_something_else_is_refused_by_name(
 
 
 def test_a_journal_of_another_schema_is_refused_by_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "SCHEMA", 2)
-    with pytest.raises(IlBenchError, match=r"journal is of another run \(schema was 1, is 2"):
+    monkeypatch.setattr(journal, "SCHEMA", 3)
+    with pytest.raises(IlBenchError, match=r"journal is of another run \(schema was 2, is 3"):
         recalled(path, FIRST)
 
 
@@ -223,7 +274,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line_tears_it(path: Path) -> Non
             return 20
 
     with pytest.raises(IlBenchError, match="No space left"):
-        Journal(path, Full(), []).append(episodes(THIRD))  # type: ignore[arg-type]
+        Journal(path, Full(), CONDITIONS, []).append(episodes(THIRD))  # type: ignore[arg-type]
     assert recalled(path, FIRST, SECOND, THIRD) == [True, True, False]
 
 
@@ -234,10 +285,45 @@ def test_a_report_that_is_a_file_is_named(tmp_path: Path) -> None:
         recalled(path, FIRST)
 
 
+def test_what_is_no_regular_file_is_not_opened(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+    for resume in (True, False):
+        with (
+            pytest.raises(IlBenchError, match=r"act\.keypoints\.jsonl: a pipe, "),
+            opened(path, CONDITIONS, resume=resume),
+        ):
+            raise AssertionError
+
+
 def test_every_policy_has_a_file_of_its_own(tmp_path: Path) -> None:
     names = ["act", "runs/act", "runs_act", "runs%2Fact", "../act", "user/act", "é" * 200, "é" * 201, "a.b"]
-    paths = [path_of(tmp_path, name, track) for name in names for track in ("keypoints", "pixels")]
+    names += ["\x1b[31m", "\udcff", "\udcfe"]
+    paths = [path_of(tmp_path, name, track) for name in names for track in ("keypoints", "pixels", "t" * 500)]
     assert len(set(paths)) == len(paths)
     assert {path.parent for path in paths} == {tmp_path / "journal"}
     for path in paths:
         assert recalled(path, FIRST) == [False]
+
+
+@pytest.mark.parametrize("examples", FUZZ)
+def test_whatever_is_in_a_journal_no_episode_is_another(path: Path, examples: int) -> None:
+    """Refused by name, or accepted with fewer blocks at most."""
+    every = {seed: episodes(block).take([n]) for block in (FIRST, SECOND) for n, seed in enumerate(block)}
+
+    def read(path: Path) -> list[Outcomes]:
+        with opened(path, CONDITIONS, resume=True) as mine:
+            found = {seed: mine.recall(np.array([seed])) for seed in every}
+        for seed, outcomes in found.items():
+            assert outcomes is None or outcomes.to_records() == every[seed].to_records()
+        return [outcomes for outcomes in found.values() if outcomes is not None]
+
+    def write(path: Path, known: list[Outcomes]) -> None:
+        with opened(path, CONDITIONS, resume=False) as mine:
+            for outcomes in known:
+                mine.append(outcomes)
+
+    def equal(one: list[Outcomes], other: list[Outcomes]) -> bool:
+        return [each.to_records() for each in one] == [each.to_records() for each in other]
+
+    fuzz(path, read, write, examples=examples, form=LINES, equal=equal)

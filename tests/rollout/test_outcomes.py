@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -46,3 +48,30 @@ def test_outcomes_survive_as_records() -> None:
 def test_outcomes_of_unequal_length_are_refused() -> None:
     with pytest.raises(IlBenchError, match=r"success must have shape \(2,\) as seeds, got \(1,\)"):
         Outcomes(np.arange(2), np.ones(1), np.ones(2), np.ones(2), np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("success", ["False", "True"], "success must be bool, got <U5 such as 'False'"),
+        ("success", [0.7, 1.0], "success must be bool, got float64 such as 0.7"),
+        ("success", [None, True], "success must be bool, got object such as None"),
+        ("seeds", [1.5, 2.0], "seeds must be int64, got float64 such as 1.5"),
+        ("max_reward", [1j, 0], "max_reward must be float64, got complex128"),
+    ],
+)
+def test_a_column_of_something_else_is_refused(column: str, values: list[Any], said: str) -> None:
+    columns = {**vars(outcomes_of([3, 4])), column: values}
+    with pytest.raises(IlBenchError) as raised:
+        Outcomes(**columns)
+    assert said in str(raised.value)
+
+
+def test_an_episode_cannot_count_twice() -> None:
+    outcomes = outcomes_of([3, 4, 9])
+    for twice in (
+        lambda: Outcomes.concatenate([outcomes, outcomes_of([4])]),
+        lambda: outcomes.take([0, 1, 1]),
+    ):
+        with pytest.raises(IlBenchError, match="seed 4 occurs more than once"):
+            twice()
