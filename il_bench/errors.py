@@ -25,15 +25,23 @@ class IlBenchError(ValueError):
         super().__init__(line)
 
 
-def printable(text: str) -> str:
+def printable(text: str, encoding: str | None = None) -> str:
     r"""The text as terminals, files and pictures can show it: what cannot be printed is spelt out.
 
     That are control characters and escape sequences (`\x1b`), marks that turn the direction of writing, and
     halves of characters as they stand in file names that are no UTF-8 (`\udcff`).
+
+    encoding: of the terminal. What it lacks becomes a question mark, and an ellipsis three dots.
     """
-    if text.isprintable():
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if encoding is None or text.isascii():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.replace("…", "...").encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def described(error: Exception) -> str:

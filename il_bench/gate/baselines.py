@@ -1,9 +1,10 @@
 """baselines.json: each policy's declared target, and its measured baseline.
 
-    {"schema": 1, "gates": {"<policy>": {"<track>": {"target": {..} or null, "baseline": {..} or null}}}}
+    {"schema": 2, "gates": {"<policy>": {"<track>": {"target": {..} or null, "baseline": {..} or null}}}}
 
 People declare targets; only `pytest --benchmark --il-update-baselines` writes baselines. A baseline keeps
-every episode: later runs are compared with it seed by seed, and the same weights must reproduce it exactly.
+every episode (see `gate.measured`): later runs are compared with it seed by seed, and the same weights must
+reproduce it exactly. Files of schema 1 are read; the next update writes them as schema 2.
 """
 
 import json
@@ -11,32 +12,22 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from il_bench import machine
-from il_bench.errors import IlBenchError, wrong_field
+from il_bench.errors import IlBenchError, printable, wrong_field
 from il_bench.files import locked, write_whole, writing
-from il_bench.protocol import EPISODE_FIELDS, MARGIN, MAX_EPISODES, TEST_SEEDS, Scalar
-from il_bench.rollout.metrics import DEFAULT_METRIC, gated_metric
-from il_bench.rollout.outcomes import Outcomes
+from il_bench.gate.measured import UPDATE, GatedMetric, MeasuredBaseline, Risk, Strict, from_schema_1
+from il_bench.protocol import MARGIN, MAX_EPISODES
+from il_bench.rollout.metrics import DEFAULT_METRIC
 
-SCHEMA = 1
+SCHEMA = 2
 #: PushT's keypoints or pixels, else the name of a project's environment.
 Track = Annotated[str, Field(pattern=r"^[\w.-]+$")]
-#: The name of a metric that can have a target.
-GatedMetric = Annotated[str, AfterValidator(lambda name: gated_metric(name).name)]
 
-_Share = Annotated[float, Field(gt=0, lt=1)]
-_UPDATE = "`pytest --benchmark --il-update-baselines`"
 _LOCK_SECONDS = 30
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Target(_Model):
+class Target(Strict):
     """A declared requirement: the true mean of `metric` is at least `value`.
 
     alpha: risk of FAIL for a policy at `value`, before it is divided over all gates (`Baselines.tested`).
@@ -45,10 +36,10 @@ class Target(_Model):
     """
 
     metric: GatedMetric = DEFAULT_METRIC
-    value: _Share
-    margin: _Share = MARGIN
-    alpha: _Share = 0.05
-    beta: _Share = 0.05
+    value: Risk
+    margin: Risk = MARGIN
+    alpha: Risk = 0.05
+    beta: Risk = 0.05
     cap: Annotated[int, Field(ge=1, le=MAX_EPISODES)] = MAX_EPISODES
     required: bool = False
 
@@ -59,123 +50,22 @@ class Target(_Model):
         return self
 
 
-class MeasuredBaseline(_Model):
-    """The episodes that some weights gave under some conditions.
-
-    margin: the loss that PASS rules out. alpha, beta: as in `Target`.
-    data: what the weights were trained on, for example "human". sha256: of the weights.
-    fingerprint: `machine.fingerprint()` of the run.
-    success, max_reward, n_steps: (N,), entry i belongs to the episode with seed `first_seed + i`.
-    """
-
-    metric: GatedMetric = DEFAULT_METRIC
-    margin: _Share = MARGIN
-    alpha: _Share = 0.05
-    beta: _Share = 0.05
-    data: str
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    fingerprint: dict[str, Scalar]
-    first_seed: Annotated[int, Field(ge=TEST_SEEDS.start, lt=TEST_SEEDS.stop)]
-    success: tuple[Annotated[int, Field(ge=0, le=1)], ...]
-    max_reward: tuple[Annotated[float, Field(ge=0, le=1)], ...]
-    n_steps: tuple[Annotated[int, Field(ge=1)], ...]
-
-    @model_validator(mode="after")
-    def _episodes_fit(self) -> Self:
-        n = len(self.success)
-        if not n:
-            raise ValueError("success holds no episodes")
-        for name in ("max_reward", "n_steps"):
-            if (found := len(getattr(self, name))) != n:
-                raise ValueError(f"{name} holds {found} episodes, success holds {n}")
-        if self.seeds.stop > TEST_SEEDS.stop:
-            raise ValueError(f"{n} episodes end at seed {self.seeds[-1]}; test seeds end at {TEST_SEEDS[-1]}")
-        for seed, success, reward in zip(self.seeds, self.success, self.max_reward, strict=True):
-            if success and reward < 1.0:
-                raise ValueError(f"seed {seed} is a success with max_reward {reward}; a success has 1.0")
-        if lacking := [name for name in EPISODE_FIELDS if name not in self.fingerprint]:
-            raise ValueError(f"fingerprint lacks {lacking[0]!r}")
-        return self
-
-    @classmethod
-    def from_outcomes(
-        cls, outcomes: Outcomes, *, data: str, sha256: str, fingerprint: Mapping[str, Scalar], **gate: Any
-    ) -> "MeasuredBaseline":
-        """Build a baseline; `gate` may hold metric, margin, alpha and beta.
-
-        Raises IlBenchError unless the seeds are consecutive test seeds and every field is in range.
-        """
-        if not len(outcomes.seeds) or (np.diff(outcomes.seeds) != 1).any():
-            raise IlBenchError("a baseline needs consecutive seeds in rising order; run them without gaps")
-        try:
-            return cls(
-                data=data,
-                sha256=sha256,
-                fingerprint=dict(fingerprint),
-                first_seed=int(outcomes.seeds[0]),
-                success=tuple(map(int, outcomes.success)),
-                max_reward=tuple(map(float, outcomes.max_reward)),
-                n_steps=tuple(map(int, outcomes.n_steps)),
-                **gate,
-            )
-        except ValidationError as error:
-            raise IlBenchError(f"measured baseline: {wrong_field(error, 'its episodes')}") from None
-
-    @property
-    def seeds(self) -> range:
-        """The seeds of its episodes."""
-        return range(self.first_seed, self.first_seed + len(self.success))
-
-    @property
-    def outcomes(self) -> Outcomes:
-        """Its episodes; it does not keep their `outside`, which is 0 here."""
-        outside = np.zeros(len(self.success))
-        return Outcomes(np.array(self.seeds), self.success, self.max_reward, self.n_steps, outside)  # type: ignore[arg-type]
-
-    def pairs(self, outcomes: Outcomes) -> tuple[Outcomes, Outcomes]:
-        """Return the new episodes and the baseline's, both of the seeds that they share."""
-        new = outcomes.take(np.flatnonzero(np.isin(outcomes.seeds, self.seeds)))
-        return new, self.outcomes.take(new.seeds - self.first_seed)
-
-    def first_difference(self, outcomes: Outcomes) -> int | None:
-        """Return the first seed whose success, max_reward (to the bit) or n_steps differs, or None."""
-        new, old = self.pairs(outcomes)
-        columns = ("success", "max_reward", "n_steps")
-        differs = np.any([getattr(new, name) != getattr(old, name) for name in columns], axis=0)
-        return next(iter(new.seeds[differs].tolist()), None)
-
-    def same(self, *, sha256: str | None, fingerprint: Mapping[str, Scalar], name: str) -> bool:
-        """Return whether weights and conditions are the baseline's: then the episodes must be so, to the bit.
-
-        Raises IlBenchError if a fingerprint field that defines the episodes differs: then the same seeds give
-        other problems to solve, and comparing the episodes says nothing.
-        """
-        differences = machine.differences(self.fingerprint, dict(fingerprint))
-        for difference in differences:
-            if difference.split()[0] in EPISODE_FIELDS:
-                raise IlBenchError(
-                    f"baseline of {name}: fingerprint.{difference} now, so its episodes cannot be compared;"
-                    f" measure it again with {_UPDATE}"
-                )
-        return self.sha256 == sha256 and not differences
-
-
-class Entry(_Model):
+class Entry(Strict):
     """The two gates of one policy on one track."""
 
     target: Target | None = None
     baseline: MeasuredBaseline | None = None
 
 
-class Baselines(_Model):
+class Baselines(Strict):
     """The whole file: `gates[policy][track]`."""
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
-    gates: dict[str, dict[Track, Entry]] = {}
+    schema_version: Annotated[Literal[2], Field(alias="schema")] = 2
+    gates: dict[str, dict[Track, Entry]] = Field(default_factory=dict)
 
     def entry(self, policy: str, track: str) -> Entry:
         """Return the gates of a policy on a track; both are None if the file has none."""
-        return self.gates.get(policy, {}).get(track, Entry())
+        return self.gates.get(printable(policy), {}).get(track, Entry())
 
     @property
     def n_gates(self) -> int:
@@ -195,6 +85,18 @@ class Baselines(_Model):
         return Entry(**divided)
 
 
+class _Entry1(Strict):
+    target: Target | None = None
+    baseline: Annotated[dict[str, Any], AfterValidator(from_schema_1)] | None = None
+
+
+class _Schema1(Strict):
+    """The whole file as older versions wrote it."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")]
+    gates: dict[str, dict[Track, _Entry1]] = Field(default_factory=dict)
+
+
 def default_path() -> Path:
     """Return the baselines.json at the root of the checkout, or the one inside an installed il_bench."""
     package = Path(__file__).parents[1]
@@ -212,27 +114,33 @@ def load(path: str | Path) -> Baselines:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise IlBenchError(
             f"{path}: cannot be read ({reason}); name another with --il-baselines FILE, or write a new"
-            f" one with {_UPDATE}"
+            f" one with {UPDATE}"
         ) from None
     except json.JSONDecodeError as error:
         raise IlBenchError(
             f"{path}: broken JSON at line {error.lineno}, column {error.colno} ({error.msg}); restore it from"
-            f" version control, or move it away and write a new one with {_UPDATE}"
+            f" version control, or move it away and write a new one with {UPDATE}"
         ) from None
     except IlBenchError as error:
         raise IlBenchError(f"{path}: {error}") from None
     found = content.get("schema") if isinstance(content, dict) else None
-    if found != SCHEMA:
+    if isinstance(found, bool) or found not in (1, SCHEMA):
         raise IlBenchError(
             f"{path}: schema = {found!r}, but this il_bench reads schema {SCHEMA}; use the il_bench that"
-            f" wrote it, or move it away and write a new one with {_UPDATE}"
+            f" wrote it, or move it away and write a new one with {UPDATE}"
         )
     try:
-        return Baselines.model_validate_json(text)
+        if found == SCHEMA:
+            return Baselines.model_validate_json(text)
+        old = _Schema1.model_validate_json(text).gates
+        gates = {
+            policy: {track: Entry(**dict(entry)) for track, entry in old[policy].items()} for policy in old
+        }
+        return Baselines(gates=gates)
     except ValidationError as error:
-        way_out = "correct the field, or restore the file from version control"
+        way_out = "correct the field"
         if "baseline" in error.errors()[0]["loc"]:
-            way_out = f"baselines are not edited by hand: make it null and measure it again with {_UPDATE}"
+            way_out = f"baselines are not edited by hand: make it null and measure it again with {UPDATE}"
         raise IlBenchError(f"{path}: {wrong_field(error)}; {way_out}") from None
 
 
@@ -250,9 +158,9 @@ def update(path: str | Path, measured: Mapping[tuple[str, str], MeasuredBaseline
         gates = {policy: dict(tracks) for policy, tracks in before.gates.items()}
         for (policy, track), baseline in measured.items():
             target = before.entry(policy, track).target
-            gates.setdefault(policy, {})[track] = Entry(target=target, baseline=baseline)
+            gates.setdefault(printable(policy), {})[track] = Entry(target=target, baseline=baseline)
         after = Baselines(gates=gates)
-        write_whole(path, (_dump(after.model_dump(by_alias=True)) + "\n").encode())
+        write_whole(path, (_dump(after.model_dump(mode="json", by_alias=True)) + "\n").encode())
     return after
 
 
@@ -278,9 +186,9 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _dump(value: Any, indent: str = "") -> str:
-    """Return JSON with one field a line, so that every column of episodes is one line."""
+    """Return JSON with one field a line, so that a diff shows the fields that changed."""
     if not isinstance(value, dict) or not value:
-        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+        return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ": "))
     deeper = indent + " "
     fields = (f"{deeper}{json.dumps(name)}: {_dump(field, deeper)}" for name, field in value.items())
     return "{\n" + ",\n".join(fields) + f"\n{indent}}}"

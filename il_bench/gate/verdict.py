@@ -11,8 +11,9 @@ import numpy as np
 
 from il_bench.errors import IlBenchError
 from il_bench.gate import stats
-from il_bench.gate.baselines import Baselines, Entry, MeasuredBaseline, Target
-from il_bench.gate.sequential import Decision, GateResult, check_baseline, check_target
+from il_bench.gate.baselines import Baselines, Entry, Target
+from il_bench.gate.measured import MeasuredBaseline
+from il_bench.gate.sequential import Decision, GateResult, check_baseline, check_target, in_seed_order
 from il_bench.protocol import MAX_STEPS, TEST_SEEDS, Scalar
 from il_bench.rollout.metrics import METRICS, Metric
 from il_bench.rollout.outcomes import Outcomes
@@ -37,6 +38,7 @@ class Verdict:
     sequential: whether the episodes ended when the gates were decided. Then the intervals are confidence
         sequences, which hold after early stopping; else Clopper & Pearson's for rates, bootstraps for means.
     problems: a sentence for each gate that fails the run.
+    accepted: whether FAIL against the baseline was consented to beforehand, and so does not fail the run.
     """
 
     target: Target | None
@@ -45,6 +47,7 @@ class Verdict:
     estimates: dict[str, Estimate]
     sequential: bool
     problems: tuple[str, ...]
+    accepted: bool = False
 
     @property
     def decision(self) -> Decision:
@@ -58,6 +61,8 @@ class PolicyGates:
 
     same: weights and conditions are the baseline's, so its episodes must be reproduced to the bit.
     max_steps: the most steps that an episode may have.
+    replacing: whether these episodes are to become the baseline. Then the same weights may give others.
+    accepted: whether they may be worse than the baseline.
     """
 
     name: str
@@ -65,6 +70,8 @@ class PolicyGates:
     baseline: MeasuredBaseline | None = None
     same: bool = False
     max_steps: int = MAX_STEPS
+    replacing: bool = False
+    accepted: bool = False
 
     @staticmethod
     def of(
@@ -76,21 +83,25 @@ class PolicyGates:
         fingerprint: Mapping[str, Scalar],
         seeds: Sequence[int] = TEST_SEEDS,
         target: Target | None = None,
-        compare: bool = True,
+        replacing: bool = False,
+        accepted: bool = False,
     ) -> "PolicyGates":
         """Return the gates that `baselines` declare for a policy and track.
 
         seeds: the episodes', in order. Declared gates apply to test seeds only.
         target: replaces the declared target, at its own alpha, on any seeds.
-        compare: whether to compare with the measured baseline: not if it is about to be replaced.
+        replacing, accepted: see `PolicyGates`.
 
-        Raises IlBenchError if the baseline's episodes cannot be compared with new ones.
+        Raises IlBenchError if the baseline's episodes cannot be compared with new ones, which do not replace
+        it.
         """
         entry = baselines.tested(name, track) if seeds[0] in TEST_SEEDS else Entry()
-        baseline = entry.baseline if compare else None
+        baseline = entry.baseline
+        if replacing and baseline is not None and baseline.other_task(fingerprint):
+            baseline = None
         same = baseline is not None and baseline.same(sha256=sha256, fingerprint=fingerprint, name=name)
         max_steps = int(fingerprint.get("max_steps") or MAX_STEPS)
-        return PolicyGates(name, target or entry.target, baseline, same, max_steps)
+        return PolicyGates(name, target or entry.target, baseline, same, max_steps, replacing, accepted)
 
     def most_episodes(self) -> int:
         """Return how many episodes, from the first test seed on, can matter for a decision, 0 if none can.
@@ -114,18 +125,19 @@ class PolicyGates:
 
     def verdict(self, outcomes: Outcomes, *, sequential: bool = False) -> Verdict:
         """Return the verdict on these episodes, in seed order; `sequential`: see `Verdict`."""
+        outcomes = in_seed_order(outcomes)
         found, baseline = self._against_target(outcomes), self._against_baseline(outcomes)
         problems = []
         if self.target is not None and found is not None and found.decision is Decision.FAIL:
             problems.append(f"{self.name}: required {self.target.metric} of {self.target.value:g}: {found}")
-        if baseline is not None and baseline.decision is Decision.FAIL:
+        if baseline is not None and baseline.decision is Decision.FAIL and not self.accepted:
             problems.append(f"{self.name}: worse than its measured baseline: {baseline}")
         estimates = {
             name: _estimate(metric, outcomes, sequential, self.max_steps)
             for name, metric in METRICS.items()
             if metric.values(outcomes).size
         }
-        return Verdict(self.target, found, baseline, estimates, sequential, tuple(problems))
+        return Verdict(self.target, found, baseline, estimates, sequential, tuple(problems), self.accepted)
 
     def _against_target(self, outcomes: Outcomes) -> GateResult | None:
         if self.target is None:
@@ -137,24 +149,33 @@ class PolicyGates:
     def _against_baseline(self, outcomes: Outcomes) -> GateResult | None:
         if self.baseline is None:
             return None
-        new, old = map(METRICS[self.baseline.metric].values, self.baseline.pairs(outcomes))
-        risks = self.baseline.model_dump(include={"margin", "alpha", "beta"})
+        pair = self.baseline.pairs(outcomes)
+        new, old = map(METRICS[self.baseline.metric].values, pair)
         differs_at = self.baseline.first_difference(outcomes) if self.same else None
-        return check_baseline(new, old, **risks, same=self.same, differs_at=differs_at)
+        return check_baseline(
+            new,
+            old,
+            **self.baseline.model_dump(include={"metric", "margin", "alpha", "beta"}),
+            same=self.same and not (self.replacing and differs_at is not None),
+            differs_at=differs_at,
+            seeds=pair[0].seeds,
+            cap=self.baseline.n_episodes,
+        )
 
 
 def exit_status(rows: Iterable[Mapping[str, Any]]) -> int:
     """Return pytest's exit status for the `success` rows of a report.
 
-    Each row has `target` ({"decision", "required", ..} or None) and `baseline` ({"decision", ..} or None).
-    1: FAIL against a baseline or a required target. Otherwise 6: a required target is INCONCLUSIVE. Otherwise
-    0, even if a comparison with a baseline is INCONCLUSIVE. An unknown decision is an IlBenchError.
+    Each row has `target` ({"decision", "required", ..} or None) and `baseline` ({"decision", "accepted", ..}
+    or None). 1: FAIL against a required target, or against a baseline unless it was accepted. Otherwise 6: a
+    required target is INCONCLUSIVE. Otherwise 0, even if a comparison with a baseline is INCONCLUSIVE. An
+    unknown decision is an IlBenchError.
     """
     is_failed = is_undecided = False
     for row in rows:
         for kind in ("target", "baseline"):
             gate = row.get(kind)
-            if gate is None or not gate.get("required", True):
+            if gate is None or not gate.get("required", True) or gate.get("accepted", False):
                 continue
             decision = gate.get("decision")
             if decision not in list(Decision):

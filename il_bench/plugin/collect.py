@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from il_bench import machine, zoo
-from il_bench.errors import IlBenchError
-from il_bench.gate import baselines, exit_status
-from il_bench.gate.baselines import Baselines, MeasuredBaseline
+from il_bench.errors import IlBenchError, printable
+from il_bench.gate import Decision, baselines, exit_status
+from il_bench.gate.baselines import Baselines
+from il_bench.gate.measured import MeasuredBaseline
 from il_bench.plugin.settings import Settings
 from il_bench.protocol import TEST_SEEDS, TRACKS
 from il_bench.report import schema, views
 from il_bench.rollout.metrics import METRICS
 from il_bench.rollout.outcomes import Outcomes
+
+ACCEPT = "repeat the run with --il-accept-regression (with --il-resume no episode runs again)"
 
 
 def baselines_path(settings: Settings) -> Path:
@@ -90,77 +93,105 @@ class Run:
         facts = {"created": datetime.now(UTC), "environment": machine.describe()}
         return schema.Report.model_validate(facts | rows)
 
-    def measured(self, known: Baselines) -> dict[tuple[str, str], MeasuredBaseline]:
+    def measured(self, known: Baselines) -> list[tuple[schema.Success, MeasuredBaseline]]:
         """Return the new baselines: of rows whose episodes ran on the first test seeds, without a gap.
 
         A baseline that `known` holds keeps its metric, margin and risks.
         """
-        found: dict[tuple[str, str], MeasuredBaseline] = {}
-        for record in self._records:
+        found = []
+        for record in sorted(self._records, key=lambda record: _order(record.row)):
             row = record.row
             if not isinstance(row, schema.Success) or row.sha256 is None:
                 continue
             if [episode.seed for episode in row.episodes] != list(TEST_SEEDS[: row.n_episodes]):
                 continue
             old = known.entry(row.policy, row.track).baseline
-            found[row.policy, row.track] = MeasuredBaseline.from_outcomes(
+            new = MeasuredBaseline.from_outcomes(
                 Outcomes.from_records([episode.model_dump() for episode in row.episodes]),
                 data=row.data,
                 sha256=row.sha256,
                 fingerprint=record.fingerprint,
+                measured=datetime.now(UTC).date(),
                 **(old.model_dump(include={"metric", "margin", "alpha", "beta"}) if old else {}),
             )
+            found.append((row, new))
         return found
 
 
 def finish(
-    records: Iterable[Mapping[str, Any]], settings: Settings, *, width: int | None, color: bool
+    records: Iterable[Mapping[str, Any]],
+    settings: Settings,
+    *,
+    width: int | None,
+    color: bool,
+    encoding: str | None = None,
 ) -> tuple[str, int]:
-    """Write the report, and the baselines if asked to; return the terminal's summary and the status."""
+    """Write the report, and the baselines if asked to; return the terminal's summary and the status.
+
+    What cannot be written costs neither the summary nor the other files. width, color, encoding: of the
+    terminal.
+    """
     run = Run(records)
-    report = run.report()
-    text = views.terminal(report, width=width, color=color)
+    report, status, lines = run.report(), run.exit_status, []
+    text = views.terminal(report, width=width, color=color, encoding=encoding)
     try:
-        paths = views.write(report, settings.report)
-        text += f"report: {paths[0]} (and {', '.join(path.name for path in paths[1:])})\n"
-        if settings.update_baselines:
-            path = baselines_path(settings)
-            text += f"baselines: {path}\n"
-            text += "".join(f"  {line}\n" for line in update_baselines(run, path) or ["nothing to update"])
-    except (OSError, IlBenchError) as error:
-        return f"{text}NOT WRITTEN: {error}\n", 1
-    if run.exit_status == 6:
-        text += "exit status 6: a required gate is INCONCLUSIVE: nothing failed, but too little is shown\n"
-    return text, run.exit_status
+        paths, problems = views.write(report, settings.report)
+        lines.append(f"report: {paths[0]} (and {', '.join(path.name for path in paths[1:])})")
+        lines += problems
+    except IlBenchError as error:
+        status = 1
+        lines.append(f"NOT WRITTEN: {error}")
+    if settings.update_baselines:
+        path = baselines_path(settings)
+        try:
+            changes = update_baselines(run, path)
+            lines += [f"baselines: {path}", *(f"  {line}" for line in changes or ["nothing to update"])]
+        except IlBenchError as error:
+            status = 1
+            lines.append(f"NOT WRITTEN: {error}")
+    if status == 6:
+        lines.append(
+            "exit status 6: a required gate is INCONCLUSIVE: nothing failed, but too little is shown"
+        )
+    return text + "".join(f"{printable(line, encoding)}\n" for line in lines), status
 
 
 def update_baselines(run: Run, path: Path) -> list[str]:
     """Make this run's rows the measured baselines in the file; return a sentence for each policy.
 
-    A baseline with more episodes than the run stays.
+    A baseline stays if it has more episodes than the run, or if the run's are shown to be worse and nobody
+    has accepted that.
     """
     before = baselines.load(path) if path.exists() else Baselines()
     changes, kept = [], {}
-    for (policy, track), new in sorted(run.measured(before).items()):
-        old = before.entry(policy, track).baseline
-        if old is not None and old != new and len(new.success) < len(old.success):
-            said = f"kept: the run has only {len(new.success)} of {len(old.success)} episodes"
+    for row, new in run.measured(before):
+        old, against = before.entry(row.policy, row.track).baseline, row.baseline
+        if old is None:
+            said = f"new, {_described(new)}"
+        elif old.same_episodes(new):
+            said = f"unchanged, {_described(old)}"
+            new = old
+        elif new.n_episodes < old.n_episodes:
+            said = f"kept: the run has only {new.n_episodes} of {old.n_episodes} episodes"
+            new = old
+        elif against is not None and against.decision is Decision.FAIL and not against.accepted:
+            said = f"REFUSED, {against.told}; to record it all the same, {ACCEPT}"
+            new = old
         else:
-            kept[policy, track], said = new, _described(new)
-            if old is None or old == new:
-                said = f"{'new' if old is None else 'unchanged'}, {said}"
-            else:
-                said += f"; it was {_described(old)}"
-        changes.append(f"{policy} ({track}): {said}")
+            said = f"{_described(new)}; it was {_described(old)}"
+            if against is not None and against.beside is not None:
+                said += f": {against.beside}"
+        if new is not old:
+            kept[row.policy, row.track] = new
+        changes.append(f"{row.policy} ({row.track}): {said}")
     if kept:
         baselines.update(path, kept)
     return changes
 
 
 def _described(baseline: MeasuredBaseline) -> str:
-    value = METRICS[baseline.metric].estimate(baseline.outcomes)
-    n = len(baseline.success)
-    return f"{baseline.metric} {value:.3f} ({n} episodes, sha256 {baseline.sha256[:12]})"
+    rate = METRICS[baseline.metric].estimate(baseline.outcomes)
+    return f"{baseline.metric} {rate:.3f} ({baseline.n_episodes} episodes, sha256 {baseline.sha256[:12]})"
 
 
 def _order(row: schema.ReportPart) -> tuple[str, ...]:

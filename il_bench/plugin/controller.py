@@ -39,6 +39,7 @@ class Reporter:
             self._settings,
             width=terminal.fullwidth if sys.stdout.isatty() else None,
             color=terminal.hasmarkup,
+            encoding=terminal._file.encoding,
         )
         if session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = status

@@ -133,6 +133,12 @@ class Settings:
         file for policies that ran all their test seeds, and says what changed. Targets stay.""",
         action="store_true",
     )
+    accept_regression: bool = option(
+        "--il-accept-regression",
+        """With --il-update-baselines: also record results that are shown to be worse than the baseline they
+        replace.""",
+        action="store_true",
+    )
     report: Path = option(
         "--il-report",
         "Folder for report.json, its plot and its page. Default: il-bench-report.",
@@ -194,6 +200,10 @@ def read(run: Invocation) -> Settings:
         )
     if settings.update_baselines:
         _check_update(settings)
+    elif settings.accept_regression:
+        raise IlBenchError(
+            "--il-accept-regression: only --il-update-baselines records results; add that, or leave this out"
+        )
     return settings
 
 

@@ -27,16 +27,18 @@ ReportFile = Annotated[Path, typer.Argument(help="A report.json.")]
 def show(path: ReportFile = REPORT_FOLDER / "report.json") -> None:
     """Print the tables of a report, and make its page and pictures again beside it."""
     try:
-        from il_bench.files import writing
         from il_bench.report import schema, views
 
         report = schema.load(path)
         print_tables(report)
-        with writing(path.parent, f"copy {path.name} elsewhere"):
-            made = views.write(report, path.parent)
+        made, problems = views.draw(report, path.parent)
     except IlBenchError as error:
         fail(error)
-    typer.echo(f"made: {', '.join(map(str, made[1:]))}")
+    typer.echo(f"made: {', '.join(map(str, made)) or 'nothing'}")
+    if problems:
+        for problem in problems:
+            typer.secho(f"il-bench: {problem}", fg="red", err=True)
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -59,4 +61,4 @@ def print_tables(report: "Report") -> None:
 
     is_terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if is_terminal else None
-    typer.echo(views.terminal(report, width=width, color=is_terminal))
+    typer.echo(views.terminal(report, width=width, color=is_terminal, encoding=sys.stdout.encoding))

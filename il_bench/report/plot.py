@@ -3,16 +3,22 @@
 import io
 from collections.abc import Sequence
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from il_bench.protocol import CONTROL_PERIOD_MS, Mode, TimedCall
 from il_bench.report import latency, success
 from il_bench.report.schema import Latency, Report, Success, TokenizerRow
-from il_bench.report.tables import published
+from il_bench.report.tables import published, shortened
 from il_bench.rollout.metrics import METRICS, Metric
 
+_LONGEST = 40  # characters of a name
+#: Decorates what draws names: `$` is a character of theirs, not the beginning of a formula.
+with_names_as_text = rc_context({"text.parse_math": False})
 
+
+@with_names_as_text
 def render(report: Report) -> bytes:
     """Return the success rows as a PNG, the best on top; without rows the axes are empty."""
     rows = success.ranked(report.success)[::-1]
@@ -20,13 +26,17 @@ def render(report: Report) -> bytes:
     axes = figure.subplots(1, len(METRICS), sharey=True)
     for axis, metric in zip(axes, METRICS.values(), strict=True):
         _draw(axis, rows, metric)
-    axes[0].set_yticks(range(len(rows)), [f"{success.label(row)}\n{row.n_episodes} episodes" for row in rows])
+    axes[0].set_yticks(
+        range(len(rows)),
+        [f"{shortened(success.label(row), _LONGEST)}\n{row.n_episodes} episodes" for row in rows],
+    )
     labelled = [axis.get_legend_handles_labels() for axis in axes]
     handles = {label: handle for pair in labelled for handle, label in zip(*pair, strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
     return png(figure)
 
 
+@with_names_as_text
 def render_tokenizers(rows: Sequence[TokenizerRow]) -> bytes:
     """Return a PNG of each tokenizer's bits and error, with a panel for each set of demonstrations."""
     data = list(dict.fromkeys(row.data for row in rows))
@@ -36,9 +46,13 @@ def render_tokenizers(rows: Sequence[TokenizerRow]) -> bytes:
         shown = sorted((row for row in rows if row.data == name), key=lambda row: row.tokenizer)
         for row in shown:
             style = {"marker": "s" if row.fit_seconds is None else "o", "color": colors[row.tokenizer]}
-            label = f"{row.tokenizer} ({row.l1_px:.1f} px)"
+            label = f"{shortened(row.tokenizer, _LONGEST)} ({row.l1_px:.1f} px)"
             axis.plot(row.bits_per_chunk, row.l1_px, ls="none", markersize=8, label=label, **style)
-        axis.set(xscale="log", xlabel="bits a chunk", title="" if name is None else f"{name} demonstrations")
+        axis.set(
+            xscale="log",
+            xlabel="bits a chunk",
+            title="" if name is None else f"{shortened(name, _LONGEST)} demonstrations",
+        )
         axis.set_xticks(ticks := [4, 8, 16, 32, 64], [str(tick) for tick in ticks])
         axis.minorticks_off()
         axis.set(ylim=(0.0, 1.15 * max(row.l1_px for row in shown)), ylabel="error of a coordinate (px)")
@@ -48,6 +62,7 @@ def render_tokenizers(rows: Sequence[TokenizerRow]) -> bytes:
     return png(figure)
 
 
+@with_names_as_text
 def render_latency(rows: Sequence[Latency]) -> bytes:
     """Return a PNG of what one robot waits for: p50, and a line to the highest percentile there is."""
     shown = [row for row in rows if row.batch == 1 and row.processed and row.p50_ms is not None]
@@ -67,7 +82,7 @@ def render_latency(rows: Sequence[Latency]) -> bytes:
     axis.plot(ms, at, "x", color="0.6", label="published, other networks and devices")
     axis.axvline(CONTROL_PERIOD_MS, color="C3", lw=1, ls="--", label="control period, 10 Hz")
     axis.set(xscale="log", xlabel="ms: p50, line to p99 (p90 where calls are few)", ylim=(-0.6, len(names)))
-    axis.set_yticks(range(len(names)), names)
+    axis.set_yticks(range(len(names)), [shortened(name, _LONGEST) for name in names])
     axis.grid(axis="x", color="0.9")
     axis.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)

@@ -1,18 +1,22 @@
 """report.json: the machine's view of a run. Every other view is made from it."""
 
 import json
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from il_bench.errors import IlBenchError, wrong_field
-from il_bench.files import write_whole
+from il_bench.errors import IlBenchError, printable, wrong_field
+from il_bench.files import write_whole, writing
 from il_bench.gate import Decision
-from il_bench.gate.baselines import GatedMetric, Track
+from il_bench.gate.baselines import Track
+from il_bench.gate.measured import GatedMetric
+from il_bench.gate.sequential import LostAndWon
 from il_bench.rollout.metrics import METRICS
-from il_bench.rollout.outcomes import Episode
+from il_bench.rollout.outcomes import Episode, Outcomes
 
 SCHEMA: Final[Literal[1]] = 1
 MOST_COUNTS: Final = 1024  # of a Vocabulary: its histogram has so many bars
@@ -32,6 +36,14 @@ class ReportPart(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_text(cls, values: Any) -> Any:
+        """Names come from folders and users, and may hold what no file or picture can."""
+        if not isinstance(values, dict):
+            return values
+        return {name: printable(value) if isinstance(value, str) else value for name, value in values.items()}
+
 
 class Interval(ReportPart):
     """An estimate and its two-sided 95 % interval."""
@@ -42,7 +54,10 @@ class Interval(ReportPart):
 
 
 class TargetResult(ReportPart):
-    """A declared target and the gate's decision."""
+    """A declared target and the gate's decision.
+
+    told: what the episodes show, and how many more would decide.
+    """
 
     metric: GatedMetric
     value: Share
@@ -50,14 +65,34 @@ class TargetResult(ReportPart):
     required: bool
     decision: Decision
     evidence: dict[str, float]
+    told: str = ""
 
 
 class BaselineResult(ReportPart):
-    """The comparison with the measured baseline over `n` episodes."""
+    """The comparison with the measured baseline: the first `n` episodes decided it.
+
+    was, now: the metric of the baseline's episodes and the new ones, over all seeds that both have.
+    lost, won: the seeds whose value is lower now, and higher.
+    told: the same in words, and how many more episodes would decide.
+    accepted: whether FAIL does not fail the run (--il-accept-regression).
+    """
 
     decision: Decision
     n: Count
     evidence: dict[str, float]
+    told: str = ""
+    was: Share | None = None
+    now: Share | None = None
+    lost: tuple[Count, ...] = ()
+    won: tuple[Count, ...] = ()
+    accepted: bool = False
+
+    @property
+    def beside(self) -> LostAndWon | None:
+        """Both policies side by side; older reports have none."""
+        if self.was is None or self.now is None:
+            return None
+        return LostAndWon(self.was, self.now, self.lost, self.won)
 
 
 class Success(ReportPart):
@@ -101,10 +136,62 @@ class Success(ReportPart):
                         raise ValueError(f"{place}.{field} = {value}: need a number in [{low:g}, {high:g}]")
         return self
 
+    @model_validator(mode="after")
+    def _numbers_follow(self) -> Self:
+        """A file that was edited by hand is no report: its numbers must be those of its episodes."""
+        if not self.episodes:
+            return self  # taken out to make the file small: nothing to compare with
+        found = Outcomes.from_records([episode.model_dump() for episode in self.episodes])
+        seeds, n = np.unique(found.seeds, return_counts=True)
+        if (n > 1).any():
+            raise ValueError(f"episodes hold seed {seeds[n > 1][0]} more than once")
+        numbers = {
+            "n_episodes": (self.n_episodes, found.n),
+            "share_outside": (self.share_outside, found.share_outside),
+        }
+        for name, metric in METRICS.items():
+            for place, interval in (
+                (name, getattr(self, name, None)),
+                (f"metrics.{name}", self.metrics.get(name)),
+            ):
+                if interval is not None:
+                    numbers[f"{place}.estimate"] = interval.estimate, metric.estimate(found)
+                    numbers[f"{place}.low"] = interval.low, min(interval.low, metric.estimate(found))
+                    numbers[f"{place}.high"] = interval.high, max(interval.high, metric.estimate(found))
+        for place, (said, true) in numbers.items():
+            if not math.isclose(said, true, rel_tol=1e-9, abs_tol=1e-9):
+                raise ValueError(
+                    f"{place} is {said:.6g}, but its episodes give {true:.6g}: it was changed by hand"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _decisions_follow(self) -> Self:
+        """The row's decision is its target's, and no decision contradicts its evidence."""
+        decision = Decision.NOT_GATED if self.target is None else self.target.decision
+        if self.decision != decision:
+            raise ValueError(f"decision is {self.decision}, but its target gives {decision}")
+        for name, gate in (("target", self.target), ("baseline", self.baseline)):
+            if gate is not None and (said := _contradiction(gate.decision, gate.evidence)):
+                raise ValueError(f"{name}.decision is {gate.decision}, but {said}: it was changed by hand")
+        return self
+
     def measured(self, metric: str) -> Interval | None:
         """Return a metric by its name, or None; older reports have no `metrics`."""
         found: Interval | None = self.metrics.get(metric) or getattr(self, metric, None)
         return found
+
+
+def _contradiction(decision: Decision, evidence: dict[str, float]) -> str | None:
+    """Say how a decision contradicts the evidence of its gate, None if it does not."""
+    for kind, decisions in (("fail", (Decision.FAIL, Decision.BELOW_TARGET)), ("pass", (Decision.PASS,))):
+        if kind in evidence and f"{kind}_at" in evidence:
+            reached = evidence[kind] >= evidence[f"{kind}_at"]
+            if decision in decisions and not reached:
+                return f"its evidence does not reach evidence.{kind}_at"
+            if decision is Decision.INCONCLUSIVE and reached:
+                return f"its evidence reaches evidence.{kind}_at"
+    return None
 
 
 Point = tuple[float, float]
@@ -305,5 +392,6 @@ def load(path: Path) -> Report:
 
 
 def save(path: Path, report: Report) -> None:
-    """Write report.json, whole or not at all."""
-    write_whole(path, report.model_dump_json(indent=1).encode() + b"\n")
+    """Write report.json, whole or not at all. Raises IlBenchError if it cannot be written."""
+    with writing(path, "use another folder with --il-report"):
+        write_whole(path, report.model_dump_json(indent=1).encode() + b"\n")

@@ -43,10 +43,12 @@ def row_of(policy: Any, outcomes: Outcomes, verdict: Verdict) -> Success:
     }
     if target is not None and against_target is not None:
         declared = target.model_dump(include={"metric", "value", "margin", "required"})
-        said = {"decision": against_target.decision, "evidence": against_target.evidence}
+        said = {name: getattr(against_target, name) for name in ("decision", "evidence", "told")}
         row["target"] = declared | said
     if baseline is not None:
-        row["baseline"] = {name: getattr(baseline, name) for name in ("decision", "n", "evidence")}
+        said = {name: getattr(baseline, name) for name in ("decision", "n", "evidence", "told")}
+        beside = {} if baseline.beside is None else vars(baseline.beside)
+        row["baseline"] = {**said, **beside, "accepted": verdict.accepted}
     return Success.model_validate(row)
 
 

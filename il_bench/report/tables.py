@@ -12,6 +12,11 @@ from il_bench.report.schema import PRODUCTS, Report, ReportPart
 _NOT_IN_TABLES = {"vocabulary", "floor", "blocks", "yardstick", "machine", "versions", "sha256"}
 
 
+def shortened(name: str, most: int = 80) -> str:
+    """Return a name with its middle left out if it is longer than `most`: begin and end tell names apart."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[1 - most + most // 2 :]}"
+
+
 class Cell(str):
     """The text of a cell, and its tone ("green", "red", ..), a word of rich and of the page's style sheet."""
 

@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import compress
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from il_bench.files import write_whole
+from il_bench.errors import IlBenchError, described, printable
+from il_bench.files import write_whole, writing
 from il_bench.report import latency, plot, schema, success, tables, vocabulary
 from il_bench.report.schema import Report
 
@@ -31,10 +33,12 @@ def sections(report: Report) -> list[tables.Section]:
     ]
 
 
-def terminal(report: Report, *, width: int | None = None, color: bool = False) -> str:
+def terminal(
+    report: Report, *, width: int | None = None, color: bool = False, encoding: str | None = None
+) -> str:
     """Return the tables of a report that have rows, as text.
 
-    width: columns of the terminal; None in a log, whose lines never wrap.
+    width: columns of the terminal; None in a log, whose lines never wrap. encoding: what it lacks is marked.
     """
     written = io.StringIO()
     console = Console(
@@ -48,13 +52,13 @@ def terminal(report: Report, *, width: int | None = None, color: bool = False) -
         if section.tables and section.title != "success":
             console.print(Text(f"\n{section.title}", style="bold"))
         for table in section.tables:
-            console.print(_rich(table, has_room=console.width >= _WIDE))
+            console.print(_rich(table, encoding, has_room=console.width >= _WIDE))
         for note in section.notes:
-            console.print(Text(note, style="dim"))
+            console.print(Text(printable(note, encoding), style="dim"))
     return "\n".join(text.rstrip() for text in written.getvalue().splitlines()) + "\n"
 
 
-def _rich(table: tables.Table, *, has_room: bool) -> RichTable:
+def _rich(table: tables.Table, encoding: str | None, *, has_room: bool) -> RichTable:
     drawn = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     kept = [has_room or not column.is_spare for column in table.columns]
     for column in compress(table.columns, kept):
@@ -65,10 +69,13 @@ def _rich(table: tables.Table, *, has_room: bool) -> RichTable:
             drawn.add_section()
             drawn.add_row(Text("for context", style="dim italic"))
         for row in rows:
-            drawn.add_row(
-                *(Text(cell, getattr(cell, "tone", "")) for cell in compress(row, kept)), style=style
-            )
+            cells = [Text(_cell(cell, encoding), getattr(cell, "tone", "")) for cell in compress(row, kept)]
+            drawn.add_row(*cells, style=style)
     return drawn
+
+
+def _cell(text: str, encoding: str | None) -> str:
+    return printable(tables.shortened(text), encoding)
 
 
 def page(
@@ -88,22 +95,52 @@ def page(
     )
 
 
-def write(report: Report, folder: Path) -> list[Path]:
-    """Write report.json and the views made from it, each file whole or not at all; return their paths.
+def write(report: Report, folder: Path) -> tuple[list[Path], list[str]]:
+    """Write report.json and the views made from it; see `draw`. Raises IlBenchError without a report.json."""
+    path = folder / "report.json"
+    schema.save(path, report)
+    views, problems = draw(report, folder)
+    return [path, *views], problems
+
+
+def draw(report: Report, folder: Path) -> tuple[list[Path], list[str]]:
+    """Write the views of a report, each file whole or not at all; return their paths, and what is missing.
 
     The views are report.png, tokenizers.png and latency.png if the report has such rows, and report.html,
-    which holds these pictures and one of each tokenizer's vocabulary.
+    which holds these pictures and one of each tokenizer's vocabulary. One that cannot be drawn or written
+    costs that one alone, and a sentence.
     """
-    schema.save(folder / "report.json", report)
-    pictures = {"success": plot.render(report)}
+    drawings = {"success": partial(plot.render, report)}
     if report.tokenizers:
-        pictures["tokenizers"] = plot.render_tokenizers(report.tokenizers)
+        drawings["tokenizers"] = partial(plot.render_tokenizers, report.tokenizers)
     if report.latency:
-        pictures["latency"] = plot.render_latency(report.latency)
-    files = {f"{title}.png".replace("success", "report"): png for title, png in pictures.items()}
+        drawings["latency"] = partial(plot.render_latency, report.latency)
+    pictures, problems = _drawn(drawings)
     with_vocabulary = [row for row in report.tokenizers if row.vocabulary is not None]
-    vocabularies = {vocabulary.title(row): vocabulary.render(row) for row in with_vocabulary}
+    vocabularies, more = _drawn(
+        {vocabulary.title(row): partial(vocabulary.render, row) for row in with_vocabulary}
+    )
+    files = {f"{title}.png".replace("success", "report"): png for title, png in pictures.items()}
     files["report.html"] = page(report, pictures, vocabularies).encode()
+    written = []
     for name, content in files.items():
-        write_whole(folder / name, content)
-    return [folder / name for name in ("report.json", *files)]
+        try:
+            with writing(folder / name, "use another folder"):
+                write_whole(folder / name, content)
+            written.append(folder / name)
+        except IlBenchError as error:
+            more.append(f"NOT WRITTEN: {error}")
+    return written, problems + more
+
+
+def _drawn(drawings: Mapping[str, Callable[[], bytes]]) -> tuple[dict[str, bytes], list[str]]:
+    """Draw pictures, by title; return them, and a sentence for each that failed or was interrupted."""
+    found, problems = {}, []
+    for title, drawing in drawings.items():
+        try:
+            found[title] = drawing()
+        except KeyboardInterrupt:
+            problems.append(f"no picture of {title}: interrupted; `il-bench report show` draws it again")
+        except Exception as error:  # whatever it is, the others and the page are worth having
+            problems.append(f"no picture of {title}: {described(error)}")
+    return found, problems

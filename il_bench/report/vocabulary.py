@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from il_bench.pusht.geometry import GOAL_POSE, OUTLINE
 from il_bench.report import plot
 from il_bench.report.schema import MOST_COUNTS, Demonstration, Move, TokenizerRow, Vocabulary
+from il_bench.report.tables import shortened
 
 COLUMNS = 8
 FIRST_COLUMNS = 16  # of cells with what first tokens decode to alone
@@ -25,6 +26,7 @@ _GOAL, _FAINT, _REAL = "#a8d5a2", "0.93", "0.55"
 _LINE, _MOST_LINES = 88, 3  # characters and lines of the episode in tokens
 
 
+@plot.with_names_as_text
 def render(row: TokenizerRow) -> bytes:
     """Return the picture of a row that has a vocabulary, as a PNG."""
     return plot.png(draw(row), dpi=90)
@@ -43,7 +45,7 @@ def draw(row: TokenizerRow) -> Figure:
     possible = row.codebook_size**row.num_quantizers  # one move for each sequence of tokens
     occur = f"{vocabulary.n_moves:,} of {possible:,} {'codes' if row.num_quantizers == 1 else 'moves'} occur"
     found = occur if possible <= MOST_POSSIBLE else f"{vocabulary.n_moves:,} different moves"
-    figure.suptitle(f"{title(row)}: {found}, {lost}", fontsize=13)
+    figure.suptitle(f"{shortened(title(row))}: {found}, {lost}", fontsize=13)
     halves = figure.subfigures(1, 2, width_ratios=(1.12, 1.0), squeeze=False)[0]
     rows = [["moves"], ["first"]] if n_first else [["moves"]]
     heights = [COLUMNS, n_first * COLUMNS / FIRST_COLUMNS][: len(rows)]

@@ -82,7 +82,7 @@ def bar(title: str, n_episodes: int, terminal: TextIO, uncaptured: Uncaptured) -
         redirect_stdout=False,
         redirect_stderr=False,
     )
-    task = progress.add_task(_encodable(title, terminal), total=n_episodes, said="")
+    task = progress.add_task(printable(title, terminal.encoding), total=n_episodes, said="")
     last, latest = time.monotonic(), ""
 
     def on_block(done: int, total: int, said: str = "") -> None:
@@ -141,9 +141,3 @@ def log(
         yield on_block
     if latest is not nothing:
         write(latest)  # a sequential test may end before the last block
-
-
-def _encodable(text: str, terminal: TextIO) -> str:
-    """A name with marks in the place of what the terminal's encoding lacks."""
-    encoding = terminal.encoding or "utf-8"
-    return printable(text).encode(encoding, "replace").decode(encoding)

@@ -60,7 +60,8 @@ class Measure:
             fingerprint=fingerprint,
             seeds=settings.seed_range,
             target=asked,
-            compare=not settings.update_baselines,
+            replacing=settings.update_baselines,
+            accepted=settings.accept_regression,
         )
         most = gates.most_episodes() if settings.episodes is None else 0
         seeds = settings.first_seeds(most) if most else settings.seed_range

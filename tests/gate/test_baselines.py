@@ -1,9 +1,13 @@
 """baselines.json: what it refuses and how it says so, round trips to the bit, updates that lose nothing."""
 
+import difflib
 import json
 import os
+import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import date
 from functools import reduce
 from itertools import repeat
 from operator import getitem
@@ -18,6 +22,7 @@ from hypothesis import strategies as st
 from il_bench.errors import IlBenchError
 from il_bench.gate import baselines
 from il_bench.gate.baselines import Baselines, Entry, Target
+from il_bench.gate.measured import MeasuredBaseline
 from il_bench.rollout import Outcomes
 from tests.gate.made import FINGERPRINT, OTHER_SHA, SHA, episodes, measured, write
 
@@ -66,7 +71,7 @@ def test_rewards_survive_the_file_to_the_bit(
     baselines.update(path, {("bc", "pixels"): measured(of)})
     back = baselines.load(path).entry("bc", "pixels").baseline
     assert back is not None
-    assert np.array(back.max_reward).tobytes() == np.array(rewards).tobytes()
+    assert back.outcomes.max_reward.tobytes() == np.array(rewards).tobytes()
     assert back.first_difference(of) is None
 
 
@@ -74,8 +79,11 @@ def test_what_is_saved_is_loaded_readable_and_stable(path: Path) -> None:
     assert baselines.load(path) == example()
     before = path.read_text()
     lines = before.splitlines()
-    assert len(lines) <= 60  # a field a line, whatever the number of episodes
-    assert sum(line.strip().startswith('"max_reward": [') and line.endswith("],") for line in lines) == 1
+    assert len(lines) <= 60  # a field a line, and one for each block
+    of = outcomes().success[50:]
+    assert '"200050": "' + "".join(".F"[1 - solved] for solved in of) + '"' in {
+        line.strip() for line in lines
+    }
     baselines.update(path, {})
     assert path.read_text() == before
 
@@ -98,18 +106,31 @@ TARGET, BASELINE = "gates.vqbet.keypoints.target", "gates.vqbet.keypoints.baseli
         (f"{TARGET}.required", "yes", "required = 'yes'"),
         (f"{TARGET}.metric", "avg_max_reward", "metric = 'avg_max_reward'"),
         ("gates.vqbet.li dar", {}, "li dar"),
-        (f"{BASELINE}.first_seed", 100_000, "first_seed = 100000"),
-        (f"{BASELINE}.first_seed", 200_950, "end at seed 201049; test seeds end at 200999"),
         (f"{BASELINE}.sha256", "abc", "sha256 = 'abc'"),
-        (f"{BASELINE}.success", [], "success holds no episodes"),
-        (f"{BASELINE}.success", [2] * 100, "success.0 = 2"),
-        (f"{BASELINE}.n_steps", [300] * 99, "n_steps holds 99 episodes, success holds 100"),
-        (f"{BASELINE}.max_reward", [1.0] * 99 + [1.25], "max_reward.99 = 1.25"),
-        (f"{BASELINE}.max_reward", [0.5] * 100, "is a success with max_reward 0.5"),
+        (f"{BASELINE}.measured", "yesterday", "measured = 'yesterday': Input should be a valid date"),
+        (f"{BASELINE}.n_episodes", 99, "n_episodes counts 99, but `episodes` holds 100 episodes"),
+        (f"{BASELINE}.n_episodes", True, "n_episodes = True"),
+        (
+            f"{BASELINE}.metrics.success_rate",
+            0.99,
+            "metrics.success_rate is 0.99, but the episodes give 0.63",
+        ),
+        (f"{BASELINE}.metrics.mean_max_reward", 0.9, "mean_max_reward is 0.9, but the episodes give 0.8"),
+        (f"{BASELINE}.metrics", {}, "metrics.success_rate is None, but the episodes give 0.63"),
+        (f"{BASELINE}.metrics.reward", 0.9, "metrics.reward: no such metric; there are success_rate"),
+        (f"{BASELINE}.episodes", {}, "episodes = {}: Dictionary should have at least 1 item"),
+        (f"{BASELINE}.episodes.200000", "." * 49 + "x", "episodes.200000 = '...."),
+        (f"{BASELINE}.episodes.200000", "." * 50, "failed_max_reward counts 37, but `episodes` holds 22 f"),
+        (f"{BASELINE}.episodes.200000", "." * 49, "200050: the line before it ends at seed 200048"),
+        (f"{BASELINE}.episodes.200100", ".", "n_episodes counts 100, but `episodes` holds 101"),
+        (f"{BASELINE}.episodes.seed", "....", "episodes.seed"),
+        (f"{BASELINE}.n_steps", [300] * 99, "n_steps counts 99, but `episodes` holds 100 episodes"),
+        (f"{BASELINE}.failed_max_reward", [0.5] * 26 + [1.25], "failed_max_reward.26 = 1.25"),
         (f"{BASELINE}.fingerprint", {"task": "PushT"}, "fingerprint lacks 'simulator'"),
         (f"{BASELINE}.fingerprint", FINGERPRINT | {"clock": float("inf")}, "fingerprint.clock"),
         (f"{BASELINE}.checkpoint", "zoo/vqbet", "unknown field"),
-        ("schema", 2, "schema = 2, but this il_bench reads schema 1"),
+        ("schema", 3, "schema = 3, but this il_bench reads schema 2"),
+        ("schema", True, "schema = True"),
     ],
 )
 def test_one_error_names_file_field_value_and_way_out(
@@ -146,6 +167,61 @@ def test_one_error_names_file_field_value_and_way_out(
 def test_a_file_that_is_no_baselines_file(path: Path, content: bytes | None, message: str) -> None:
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(IlBenchError, match=f"{path.name}.*{message}"):
+        baselines.load(path)
+
+
+# ---- files of schema 1
+
+
+def as_schema_1(baseline: MeasuredBaseline, **changes: object) -> dict[str, object]:
+    """The baseline as il_bench 0.1 wrote it."""
+    of, new = baseline.outcomes, set(baseline.model_dump()) - {"n_steps"}
+    kept = new - {"measured", "n_episodes", "metrics", "episodes", "failed_max_reward"}
+    columns = {
+        "first_seed": baseline.first_seed,
+        "success": of.success.astype(int).tolist(),
+        "max_reward": of.max_reward.tolist(),
+        "n_steps": of.n_steps.tolist(),
+    }
+    return baseline.model_dump(include=kept) | columns | changes
+
+
+def schema_1(baseline: dict[str, object]) -> str:
+    target = {"value": 0.85, "margin": 0.05}
+    gates = {"vqbet": {"keypoints": {"target": target, "baseline": baseline}}, "bc": {"keypoints": {}}}
+    return json.dumps({"schema": 1, "gates": gates})
+
+
+def test_a_file_of_schema_1_is_read_and_the_next_update_writes_schema_2(path: Path) -> None:
+    old = measured(outcomes(120), margin=0.1)
+    path.write_text(schema_1(as_schema_1(old)))
+    found = baselines.load(path)
+    assert found.entry("vqbet", "keypoints") == Entry(target=Target(value=0.85), baseline=old)
+    assert found.entry("bc", "keypoints") == Entry()
+    baselines.update(path, {("act", "pixels"): old})
+    assert json.loads(path.read_text())["schema"] == 2
+    assert baselines.load(path).entry("vqbet", "keypoints") == found.entry("vqbet", "keypoints")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"first_seed": 100_000}, "first_seed = 100000"),
+        ({"first_seed": 200_950}, "its episodes have seeds 200950-201049; test seeds are 200000-200999"),
+        ({"success": []}, "success = []"),
+        ({"success": [2] * 100}, "success.0 = 2"),
+        ({"success": [True] * 100}, "success.0 = True"),
+        ({"n_steps": [300] * 99}, "n_steps holds 99 episodes, success holds 100"),
+        ({"max_reward": [1.0] * 99 + [1.25]}, "max_reward.99 = 1.25"),
+        ({"max_reward": [0.5] * 100}, "is a success with max_reward 0.5"),
+        ({"checkpoint": "zoo/vqbet"}, "checkpoint = 'zoo/vqbet': unknown field"),
+        ({"measured": "2026-11-30"}, "measured = '2026-11-30': unknown field in schema 1"),
+        ({"sha256": "abc"}, "sha256 = 'abc'"),
+    ],
+)
+def test_what_is_wrong_in_schema_1_is_named_too(path: Path, change: dict[str, object], message: str) -> None:
+    path.write_text(schema_1(as_schema_1(measured(outcomes()), **change)))
+    with pytest.raises(IlBenchError, match=f"{BASELINE}: .*{re.escape(message)}.*measure it again"):
         baselines.load(path)
 
 
@@ -212,8 +288,12 @@ def test_the_first_difference_is_found_in_every_column(column: str) -> None:
     [
         (outcomes(0), "consecutive seeds"),
         (Outcomes(*(np.array([200_001, 200_000]), *np.ones((4, 2)))), "consecutive seeds"),
-        (outcomes(50, first=100_000), "measured baseline: first_seed = 100000"),
-        (outcomes(51, first=200_950), "measured baseline: its episodes: .*test seeds end at 200999"),
+        (outcomes(50, first=100_000), "measured baseline: .* seeds 100000-100049; test seeds are 200000-"),
+        (outcomes(51, first=200_950), "measured baseline: .* seeds 200950-201000; test seeds are 200000-"),
+        (
+            replace(outcomes(), max_reward=np.full(100, 0.5)),
+            "seed 200000 is a success with a max_reward below",
+        ),
     ],
 )
 def test_a_baseline_is_of_consecutive_test_seeds(of: Outcomes, message: str) -> None:
@@ -237,6 +317,19 @@ def test_update_refuses_a_broken_file(path: Path) -> None:
     assert path.read_text() == "{"
 
 
+def test_the_diff_of_an_update_is_short_and_says_what_changed(path: Path) -> None:
+    """A reviewer sees the rates before and after, and the blocks whose episodes came out otherwise."""
+    before = path.read_text().splitlines()
+    now = outcomes()
+    now.success[60:70], now.max_reward[60:70] = True, 1.0
+    baselines.update(path, {("vqbet", "keypoints"): measured(now, measured=date(2026, 11, 30))})
+    changes = [
+        line for line in difflib.unified_diff(before, path.read_text().splitlines(), n=0) if ": " in line
+    ]
+    fields = [line[1:].split(":")[0].strip().strip('"') for line in changes if line[0] == "+"]
+    assert fields == ["measured", "success_rate", "mean_max_reward", "200050", "failed_max_reward"]
+
+
 def test_updates_at_the_same_time_lose_nothing(path: Path) -> None:
     policies = [f"policy{i}" for i in range(8)]
     found = [{(name, "keypoints"): measured(outcomes())} for name in policies]
@@ -255,7 +348,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, broken, full)
-    with pytest.raises(IlBenchError, match=r"cannot be written \(No space left on device\)"):
+    with pytest.raises(IlBenchError, match=r"cannot be written \(No space left on device, .* MB free\)"):
         baselines.update(path, {("bc", "keypoints"): measured(outcomes())})
     assert path.read_bytes() == before
     assert {file.name for file in path.parent.iterdir()} <= {path.name, f".{path.name}.lock"}

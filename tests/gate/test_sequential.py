@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from il_bench.errors import IlBenchError
 from il_bench.gate import Decision, GateResult, check_baseline, check_target
-from il_bench.gate.stats import clopper_pearson
+from il_bench.gate.forecast import more_episodes
+from il_bench.gate.stats import clopper_pearson, confidence_sequence
 
 TARGET = {"target": 0.85, "margin": 0.05, "alpha": 0.05, "beta": 0.05, "cap": 1000}
 BASELINE = {"margin": 0.05, "alpha": 0.05, "beta": 0.05}
@@ -186,3 +188,68 @@ def test_bad_input_to_a_baseline_is_named(new, old, changes, message: str) -> No
 def test_passed_is_true_for_pass_and_unchanged_alone() -> None:
     passed = {decision for decision in Decision if GateResult(decision, "", 0).passed}
     assert passed == {Decision.PASS, Decision.UNCHANGED}
+
+
+# ---- what is told
+
+
+def test_pytest_prints_rate_interval_and_what_was_shown() -> None:
+    values = np.arange(200) % 20 != 0
+    low, high = confidence_sequence(values)
+    rate = f"success_rate 0.950 [{low:.2f}, {high:.2f}] of 200 episodes"
+    said = repr(check_target(values, **TARGET))
+    assert said.startswith(f"<PASS: {rate}; > 0.80 shown after ")
+    assert repr(check_target(values, target=None)) == f"<NOT GATED: {rate}; no target>"
+    assert f"<FAIL: {rate}; < 0.99 shown after 101>" == repr(check_target(values, target=0.99, margin=0.01))
+    assert len(repr(check_target(values, target=0.96))) < 240, "pytest cuts longer ones"
+    assert repr(check_target([], **TARGET)).startswith("<INCONCLUSIVE (neither < 0.85")
+
+
+def test_inconclusive_says_how_many_more_episodes_would_decide() -> None:
+    # 36 more successes in a row pass; of a policy that may fail one in 40, it takes a few more.
+    result = check_target(np.ones(20), **TARGET)
+    found = re.search(r"; about (\d+) more episodes would decide \(4 times in 5\)", str(result))
+    assert found is not None and 30 <= int(found[1]) <= 60
+    assert "would decide" in repr(result) and "would decide" not in result.shown
+    half_way = np.tile([1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 0, 1], 20)[:380]
+    for cap, left in ((1000, "620 are left"), (381, "1 is left"), (380, "there are no more")):
+        said = str(check_target(half_way, **TARGET | {"cap": cap, "margin": 0.02}))
+        assert re.search(rf"it would take about [\d,]+ more episodes to decide, and {left}", said), said
+
+
+def test_a_forecast_comes_true_about_four_times_in_five() -> None:
+    rng, hits = np.random.default_rng(0), []
+    for rate in rng.uniform(0.6, 1.0, 300):
+        values = (rng.random(3000) < rate).astype(float)
+        test = check_target(values[:30], target=0.8).test
+        more = more_episodes(values[:30], test.decided_after, low=0.0, high=1.0)
+        hits.append(0 < test.decided_after(values) <= 30 + more)
+    assert 0.7 < np.mean(hits) < 0.9
+
+
+def test_a_forecast_repeats_and_grows_where_the_difference_is_small() -> None:
+    rng = np.random.default_rng(0)
+    old = (rng.random(100) < 0.9).astype(float)
+
+    def more(rate: float) -> float:
+        test = check_baseline((rng.random(100) < rate).astype(float), old, **BASELINE).test
+        found = [more_episodes(test.values, test.decided_after, low=-1.0, high=1.0) for _ in range(2)]
+        assert found[0] == found[1]
+        return found[0] or math.inf
+
+    assert more(0.9) < more(0.85)
+
+
+def test_a_loss_says_what_was_lost_and_where() -> None:
+    old = np.ones(200)
+    new = np.where(np.arange(200) % 4 == 1, 0.0, 1.0)
+    result = check_baseline(new, old, **BASELINE, seeds=200_000 + np.arange(200))
+    told = "was 1.000, is 0.750, lost 50, won 0, e.g. seeds 200001, 200005, 200009"
+    assert str(result) == f"FAIL (< baseline shown, {result.n} episodes; {told})"
+    assert "success_rate - baseline -0.250 [-0.3" in repr(result) and told in repr(result)
+    assert (result.beside.lost[:2], result.beside.won) == ((200_001, 200_005), ())
+    gain = check_baseline(old, new, **BASELINE)
+    assert str(gain) == f"PASS (> baseline - 0.05 shown, {gain.n} episodes)"
+    assert len(gain.beside.won) == 50
+    undecided = str(check_baseline(new[:8], old[:8], **BASELINE, cap=200))
+    assert "lost 2, won 0, e.g. seeds 1, 5; about " in undecided

@@ -51,7 +51,6 @@ def looks(policy: PolicyGates, success: np.ndarray) -> tuple[int, str]:
 
 def test_without_a_gate_no_episode_can_say_anything() -> None:
     assert gates().most_episodes() == 0
-    assert gates(baseline=measured(outcomes(EVEN)), compare=False).most_episodes() == 0
 
 
 def test_a_target_alone_ends_when_it_is_decided_or_at_its_cap() -> None:
@@ -121,8 +120,31 @@ def test_a_baseline_of_another_task_is_refused_before_any_episode_runs() -> None
     other = {**FINGERPRINT, "max_steps": 200}
     with pytest.raises(IlBenchError, match=r"fingerprint\.max_steps was 300, is 200 now"):
         gates(baseline=measured(outcomes(EVEN)), fingerprint=other)
-    replaced = gates(baseline=measured(outcomes(EVEN)), fingerprint=other, compare=False)
+    replaced = gates(baseline=measured(outcomes(EVEN)), fingerprint=other, replacing=True)
     assert replaced.verdict(outcomes(EVEN)).against_baseline is None
+
+
+def test_what_replaces_a_baseline_is_compared_with_it_and_fails_if_shown_to_be_worse() -> None:
+    was, worse = measured(outcomes(GOOD)), outcomes(ANYTHING < 0.9)
+    for sha256 in (OTHER_SHA, SHA):  # the same weights may give other episodes now
+        found = gates(baseline=was, sha256=sha256, replacing=True).verdict(worse)
+        (problem,) = found.problems
+        assert "worse than its measured baseline: FAIL (< baseline shown" in problem
+        assert "was 1.000, is 0.904, lost 96, won 0, e.g. seeds 200005, 200009, 200026" in problem
+        accepted = gates(baseline=was, sha256=sha256, replacing=True, accepted=True).verdict(worse)
+        assert accepted.problems == () and accepted.accepted
+        assert accepted.against_baseline == found.against_baseline
+    assert gates(baseline=was, sha256=SHA, replacing=True).verdict(
+        outcomes(GOOD)
+    ).against_baseline.decision == (Decision.UNCHANGED)
+
+
+def test_a_seed_that_occurs_twice_is_refused_by_every_gate() -> None:
+    found = spread(0.9)
+    twice = found.take([*range(200), 7])
+    for judged in (gates(Target(value=0.8)), gates(baseline=measured(found)), PolicyGates("mine")):
+        with pytest.raises(IlBenchError, match="seed 200007 occurs more than once among 201 episodes"):
+            judged.verdict(twice)
 
 
 def test_episodes_on_other_than_test_seeds_meet_no_declared_gate() -> None:
@@ -222,10 +244,12 @@ def test_steps_to_success_are_bounded_by_the_environments_and_absent_without_a_s
 # ---- the exit status of a run
 
 
-def row(target: str | None = None, required: bool = True, baseline: str | None = None) -> dict:
+def row(
+    target: str | None = None, required: bool = True, baseline: str | None = None, accepted: bool = False
+) -> dict:
     return {
         "target": None if target is None else {"decision": target, "required": required},
-        "baseline": None if baseline is None else {"decision": baseline},
+        "baseline": None if baseline is None else {"decision": baseline, "accepted": accepted},
     }
 
 
@@ -241,6 +265,8 @@ def row(target: str | None = None, required: bool = True, baseline: str | None =
         ([row("INCONCLUSIVE")], 6),
         ([row("INCONCLUSIVE", required=False)], 0),
         ([row("PASS", baseline="INCONCLUSIVE")], 0),
+        ([row("PASS", baseline="FAIL", accepted=True)], 0),
+        ([row("FAIL", baseline="FAIL", accepted=True)], 1),
         ([row("INCONCLUSIVE"), row("FAIL")], 1),
     ],
 )

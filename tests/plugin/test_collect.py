@@ -1,7 +1,11 @@
 """What a run makes of its records: the report, whoever finished first, and new baselines."""
 
+import errno
 import json
+import os
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +14,7 @@ from il_bench.gate import baselines
 from il_bench.gate.baselines import Target
 from il_bench.plugin import collect
 from il_bench.report import schema
-from tests.gate.made import FINGERPRINT, OTHER_SHA, declared, measured, spread, write
+from tests.gate.made import FINGERPRINT, OTHER_SHA, SHA, declared, measured, spread, write
 from tests.report import test_latency as latency
 from tests.report.test_success import success
 
@@ -44,7 +48,8 @@ def test_updating_replaces_what_was_measured_and_leaves_targets(tmp_path: Path) 
     (said,) = collect.update_baselines(collect.Run([record(success(spread(0.5)))]), path)
     entry = baselines.load(path).entry("act", "keypoints")
     assert entry.target == Target(value=0.8)
-    assert entry.baseline == measured(spread(0.5), margin=0.1)
+    assert entry.baseline is not None and entry.baseline.measured == datetime.now(UTC).date()
+    assert entry.baseline.same_episodes(measured(spread(0.5), margin=0.1))
     assert said.startswith(f"act (keypoints): success_rate {spread(0.5).success_rate:.3f} (200 episodes")
     assert f"it was success_rate {spread(0.2).success_rate:.3f}" in said
     (said,) = collect.update_baselines(collect.Run([record(success(spread(0.5)))]), path)
@@ -72,6 +77,60 @@ def test_updating_does_not_shorten_a_baseline(tmp_path: Path) -> None:
     (said,) = collect.update_baselines(collect.Run([record(success(spread(0.9, n=10)))]), path)
     assert said == "act (keypoints): kept: the run has only 10 of 200 episodes"
     assert baselines.load(path) == declared(baseline=measured(spread(0.2)))
+
+
+def test_a_shown_regression_is_not_recorded_without_consent_and_costs_no_other_row(tmp_path: Path) -> None:
+    path = tmp_path / "baselines.json"
+    old = measured(spread(0.95), sha256=OTHER_SHA)
+    write(path, declared(baseline=old))
+    worse = {"gates": declared(baseline=old), "replacing": True}
+    rows = [record(success(spread(0.5), **worse)), record(success(spread(0.5), name="bc"))]
+    refused, new = collect.update_baselines(collect.Run(rows), path)
+    assert refused.startswith(
+        "act (keypoints): REFUSED, < baseline shown; was 0.950, is 0.500, lost 90, won 0"
+    )
+    assert "e.g. seeds 200002, 200004, " in refused and "--il-accept-regression (with --il-resume" in refused
+    assert new.startswith("bc (keypoints): new, success_rate 0.500 (200 episodes")
+    found = baselines.load(path)
+    assert found.entry("act", "keypoints").baseline == old
+    assert found.entry("bc", "keypoints").baseline is not None
+    assert collect.Run(rows).exit_status == 1
+
+    consented = collect.Run([record(success(spread(0.5), **worse, accepted=True))])
+    (said,) = collect.update_baselines(consented, path)
+    assert "; it was success_rate 0.950 (200 episodes, sha256 bbbb" in said and "lost 90, won 0" in said
+    assert baselines.load(path).entry("act", "keypoints").baseline.sha256 == SHA
+    assert consented.exit_status == 0
+
+
+@pytest.mark.parametrize("lost", ["report.json", "report.png", "report.html", "baselines.json"])
+def test_a_file_that_cannot_be_written_costs_no_other(
+    lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was there before stays whole, and the table is shown in any case."""
+    folder = tmp_path / "report"
+    folder.mkdir()
+    files = {name: folder / name for name in ("report.json", "report.png", "report.html")}
+    files["baselines.json"] = tmp_path / "baselines.json"
+    write(files["baselines.json"], declared(baseline=measured(spread(0.5))))
+    before = files["baselines.json"].read_bytes()
+    for path in list(files.values())[:3]:
+        path.write_bytes(before)
+    replace = os.replace
+
+    def full(source: str, target: Path) -> None:
+        if target == files[lost]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    settings = SimpleNamespace(report=folder, baselines=files["baselines.json"], update_baselines=True)
+    text, status = collect.finish([record(success(spread(0.9)))], settings, width=None, color=False)
+    assert f"NOT WRITTEN: {files[lost]}: cannot be written (No space left on device, " in text
+    assert "0.900 [0.85, 0.94]" in text and status == (lost in ("report.json", "baselines.json"))
+    kept = {name for name, path in files.items() if path.read_bytes() == before}
+    assert kept == ({"report.json", "report.png", "report.html"} if lost == "report.json" else {lost})
+    assert {path.suffix for path in folder.iterdir()} <= {".json", ".png", ".html"}
 
 
 def test_rows_that_differ_in_how_they_were_run_are_all_kept() -> None:

@@ -96,7 +96,7 @@ def test_another_clock_than_the_walls_is_said() -> None:
 
 def test_every_view_shows_the_latencies(tmp_path: Path) -> None:
     found = report(latency=[row(), row("control step"), row(policy="bc"), fresh()])
-    written = [path.name for path in views.write(found, tmp_path)]
+    written = [path.name for path in views.write(found, tmp_path)[0]]
     assert written == ["report.json", "report.png", "latency.png", "report.html"]
     assert (tmp_path / "latency.png").read_bytes().startswith(b"\x89PNG")
     assert schema.load(tmp_path / "report.json") == found

@@ -1,5 +1,6 @@
 """One policy's row, report.json with it, and the success table."""
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -9,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from il_bench.errors import IlBenchError
+from il_bench.cli import app
+from il_bench.errors import IlBenchError, printable
 from il_bench.gate.baselines import Baselines, Target
 from il_bench.gate.verdict import PolicyGates
 from il_bench.protocol import EXPERT, UNTRAINED
@@ -18,17 +21,27 @@ from il_bench.report import plot, schema, tables, views
 from il_bench.report.success import row_of
 from il_bench.rollout import Outcomes
 from il_bench.rollout.metrics import GATED_METRICS, METRICS
-from tests.gate.made import FINGERPRINT, SHA, declared, measured, spread
+from tests.gate.made import FINGERPRINT, OTHER_SHA, SHA, declared, measured, spread
 from tests.report.made import report
+from tests.report.test_latency import row as latency_row
+from tests.report.test_tokenizers import tokenizer
 
+PICTURED = ["report.json", "report.png", "tokenizers.png", "latency.png"]
 ACT = {"name": "act", "track": "keypoints", "checkpoint": "zoo/act", "sha256": SHA, "data": "human"}
 
 
 def success(
-    found: Outcomes, gates: Baselines | None = None, *, sequential: bool = False, **changes: Any
+    found: Outcomes,
+    gates: Baselines | None = None,
+    *,
+    sequential: bool = False,
+    replacing: bool = False,
+    accepted: bool = False,
+    **changes: Any,
 ) -> schema.Success:
     policy = SimpleNamespace(**ACT | {"parameters": 2_100_000} | changes)
     conditions = {"fingerprint": FINGERPRINT, "seeds": found.seeds.tolist()}
+    conditions |= {"replacing": replacing, "accepted": accepted}
     of = (policy.name, policy.track, policy.sha256)
     met = PolicyGates.of(*of, baselines=gates or declared(), **conditions)
     return row_of(policy, found, met.verdict(found, sequential=sequential))
@@ -68,7 +81,7 @@ def test_report_json_has_the_fields_tools_read() -> None:
     (row,) = json.loads(written)["success"]
     assert {"policy", "track", "data", "checkpoint", "sha256", "decision", "seconds"} <= row.keys()
     assert row["parameters"] == 2_100_000
-    assert set(row["target"]) == {"metric", "value", "margin", "required", "decision", "evidence"}
+    assert {"metric", "value", "margin", "required", "decision", "evidence"} <= set(row["target"])
     assert set(row["success_rate"]) == {"estimate", "low", "high"}
     assert {"seed", "success", "max_reward", "n_steps"} <= set(row["episodes"][0])
 
@@ -112,6 +125,76 @@ def test_an_interval_outside_its_metrics_range_is_refused(
             with pytest.raises(IlBenchError, match=re.escape(f"success.0: {place}{metric}.{said}")):
                 schema.load(path)
             intervals[metric] = kept
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"n_episodes": 300}, "n_episodes is 300, but its episodes give 200"),
+        ({"success_rate": {"estimate": 0.6}}, "success_rate.estimate is 0.6, but its episodes give 0.5"),
+        (
+            {"mean_max_reward": {"estimate": 0.8}},
+            "mean_max_reward.estimate is 0.8, but its episodes give 0.75",
+        ),
+        (
+            {"metrics": {"mean_steps_to_success": {"estimate": 90.0}}},
+            "metrics.mean_steps_to_success.estimate is 90, but its episodes give 100",
+        ),
+        (
+            {"success_rate": {"low": 0.55}},
+            "success_rate.low is 0.55, but its episodes give 0.5",
+        ),
+        ({"share_outside": 0.1}, "share_outside is 0.1, but its episodes give 0"),
+        (
+            {"episodes": {"3": {"success": False}}},
+            "success_rate.estimate is 0.5, but its episodes give 0.495",
+        ),
+        ({"episodes": {"3": {"seed": 200_000}}}, "episodes hold seed 200000 more than once"),
+        ({"decision": "PASS"}, "decision is PASS, but its target gives FAIL"),
+        (
+            {"target": {"decision": "PASS"}, "decision": "PASS"},
+            "target.decision is PASS, but its evidence does not",
+        ),
+        (
+            {"target": {"decision": "INCONCLUSIVE"}, "decision": "INCONCLUSIVE"},
+            "its evidence reaches evidence.fail",
+        ),
+        ({"baseline": {"decision": "PASS"}}, "baseline.decision is PASS, but its evidence does not reach"),
+    ],
+)
+def test_numbers_that_do_not_follow_from_their_episodes_are_refused(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    row = success(spread(0.5), declared(Target(value=0.8, required=True), measured(spread(0.9), OTHER_SHA)))
+    values, path = json.loads(report(success=[row]).model_dump_json()), tmp_path / "report.json"
+
+    def put(into: Any, changes: dict[str, Any]) -> None:
+        for name, value in changes.items():
+            place = int(name) if isinstance(into, list) else name
+            if isinstance(value, dict):
+                put(into[place], value)
+            else:
+                into[place] = value
+
+    path.write_text(json.dumps(values))
+    assert schema.load(path).success == (row,)
+    put(values["success"][0], change)
+    path.write_text(json.dumps(values))
+    with pytest.raises(IlBenchError, match=re.escape(said)) as caught:
+        schema.load(path)
+    assert str(caught.value).startswith(f"{path}: success.0: ")
+    result = CliRunner().invoke(app, ["report", "show", str(path)])
+    assert result.exit_code == 2 and said in result.output and "report.json" in result.output
+
+
+def test_a_report_without_its_episodes_is_still_shown(tmp_path: Path) -> None:
+    values, path = (
+        json.loads(report(success=[success(spread(0.5))]).model_dump_json()),
+        tmp_path / "report.json",
+    )
+    values["success"][0]["episodes"] = []
+    path.write_text(json.dumps(values))
+    assert schema.load(path).success[0].success_rate.estimate == 0.5
 
 
 def test_a_report_from_before_all_metrics_were_in_it_is_still_read(tmp_path: Path) -> None:
@@ -199,6 +282,70 @@ def test_what_is_no_gate_is_left_out_of_terminals_without_room() -> None:
     wide, narrow = (views.terminal(found, width=width) for width in (150, 149))
     assert "mean_steps_to_success" in wide and f"100.0 [{steps.low:.0f}, {steps.high:.0f}] steps" in wide
     assert "mean_steps_to_success" not in narrow and "mean_max_reward" in narrow
+
+
+NAMES = [
+    "a$\\bad$",
+    "$x^2",
+    r"\frac{",
+    "tab\tand\nnewline",
+    "\x1b]0;title\x07\x1b[31mred",
+    "bad\udcffbytes",
+    "right\u202eleft",
+    "l\xe4ufe",
+    "\u200b",
+    "\N{GRINNING FACE}",
+    "[bold]mark-up[/]",
+    "<script>alert(1)</script>",
+    "{{ 7 * 7 }}",
+    "../../up",
+    "a" * 500,
+    "%s %d {}",
+]
+
+
+def test_any_name_is_text_in_every_view_and_costs_no_other_row(tmp_path: Path) -> None:
+    rows = [success(spread(0.5), name=name, data=name, checkpoint=name) for name in NAMES]
+    latencies, tokenizers = [latency_row(policy=name) for name in NAMES], [tokenizer(NAMES[0])]
+    tokenizers += [tokenizer(name, vocabulary=None) for name in NAMES[1:]]
+    found = report(success=rows, tokenizers=tokenizers, latency=latencies)
+    paths, problems = views.write(found, tmp_path)
+    assert [path.name for path in paths] == [*PICTURED, "report.html"] and problems == []
+    assert schema.load(tmp_path / "report.json") == found
+    page, shown = (tmp_path / "report.html").read_text(), views.terminal(found, encoding="ascii")
+    assert "\x1b" not in shown + page and shown.isascii()
+    assert len(shown.split("parameters")[1].splitlines()) > len(NAMES), "a row a line"
+    for name in map(printable, NAMES):
+        text = name if len(name) < 80 else f"{name[:40]}..."
+        assert text.encode("ascii", "replace").decode() in shown
+        assert html.escape(name).replace("&#x27;", "&#39;") in page
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), MemoryError("too large"), ValueError("of matplotlib")]
+)
+def test_a_picture_that_cannot_be_drawn_costs_itself_and_a_line(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(*_: object) -> bytes:
+        raise error
+
+    monkeypatch.setattr(plot, "render", drawn)
+    found = report(success=[success(spread(0.5))], latency=[latency_row()])
+    paths, (said,) = views.write(found, tmp_path)
+    assert [path.name for path in paths] == ["report.json", "latency.png", "report.html"]
+    assert said.startswith("no picture of success: ") and (str(error) or "interrupted") in said
+    assert "0.500 [0.43, 0.57]" in (tmp_path / "report.html").read_text()
+
+
+def test_a_terminal_without_unicode_gets_the_table_with_marks() -> None:
+    found = report(
+        success=[success(spread(0.9), name="l\xe4ufe \u2713"), success(spread(0.5), name="b" * 90)]
+    )
+    whole, marked = (views.terminal(found, encoding=encoding) for encoding in ("utf-8", "ascii"))
+    assert "l\xe4ufe \u2713" in whole and f"{'b' * 40}\u2026{'b' * 39}" in whole
+    assert "l?ufe ?" in marked and f"{'b' * 40}...{'b' * 39}" in marked
+    assert len(marked.splitlines()) == len(whole.splitlines()) and "?" not in whole
 
 
 def test_the_page_holds_everything_and_escapes_it() -> None:

@@ -61,7 +61,8 @@ def test_a_run_with_tokenizers_shows_what_each_stage_leaves_and_their_moves(tmp_
     table = views.terminal(found)
     assert "stage_l1_px" in table and "7.5, 3.25" in table
     assert "vocabulary" not in table and "episode" not in table
-    paths = views.write(found, tmp_path)
+    paths, problems = views.write(found, tmp_path)
+    assert problems == []
     assert [path.name for path in paths] == ["report.json", "report.png", "tokenizers.png", "report.html"]
     assert schema.load(paths[0]) == found
     text = paths[-1].read_text()
