@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from il_bench.errors import IlBenchError, printable, wrong_field
-from il_bench.files import locked, write_whole, writing
+from il_bench.files import locked, parse_json, read_whole, write_whole, writing
 from il_bench.gate.measured import UPDATE, GatedMetric, MeasuredBaseline, Risk, Strict, from_schema_1
 from il_bench.protocol import MARGIN, MAX_EPISODES
 from il_bench.rollout.metrics import DEFAULT_METRIC
@@ -107,38 +107,24 @@ def default_path() -> Path:
 def load(path: str | Path) -> Baselines:
     """Read and check the file; an IlBenchError names the file, the field, its value and the way out."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text, object_pairs_hook=_without_duplicates)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise IlBenchError(
-            f"{path}: cannot be read ({reason}); name another with --il-baselines FILE, or write a new"
-            f" one with {UPDATE}"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise IlBenchError(
-            f"{path}: broken JSON at line {error.lineno}, column {error.colno} ({error.msg}); restore it from"
-            f" version control, or move it away and write a new one with {UPDATE}"
-        ) from None
-    except IlBenchError as error:
-        raise IlBenchError(f"{path}: {error}") from None
-    found = content.get("schema") if isinstance(content, dict) else None
+    way_out = f"restore it from version control, or move it away and write a new one with {UPDATE}"
+    content = read_whole(path, f"name another with --il-baselines FILE, or write a new one with {UPDATE}")
+    found = parse_json(content, path, way_out).get("schema")
     if isinstance(found, bool) or found not in (1, SCHEMA):
         raise IlBenchError(
-            f"{path}: schema = {found!r}, but this il_bench reads schema {SCHEMA}; use the il_bench that"
+            f"{path}: schema = {found!r:.60}, but this il_bench reads schema {SCHEMA}; use the il_bench that"
             f" wrote it, or move it away and write a new one with {UPDATE}"
         )
     try:
         if found == SCHEMA:
-            return Baselines.model_validate_json(text)
-        old = _Schema1.model_validate_json(text).gates
+            return Baselines.model_validate_json(content)
+        old = _Schema1.model_validate_json(content).gates
         gates = {
-            policy: {track: Entry(**dict(entry)) for track, entry in old[policy].items()} for policy in old
+            policy: {track: Entry(**dict(each)) for track, each in old[policy].items()} for policy in old
         }
         return Baselines(gates=gates)
     except ValidationError as error:
-        way_out = "correct the field"
+        way_out = "correct the field, or restore the file from version control"
         if "baseline" in error.errors()[0]["loc"]:
             way_out = f"baselines are not edited by hand: make it null and measure it again with {UPDATE}"
         raise IlBenchError(f"{path}: {wrong_field(error)}; {way_out}") from None
@@ -173,16 +159,6 @@ def check_stale(baselines: Baselines, known: Mapping[str, Collection[str]], *, p
                     f"{path}: gates.{policy}.{track} is stale: the zoo has no such weights (it has"
                     f" {', '.join(sorted(there)) or 'none'}); delete the entry, or restore the weights"
                 )
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key given twice: merges of branches produce them, and JSON readers silently drop one."""
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise IlBenchError(f"{name!r} occurs twice in one object; delete one of the two")
-        found[name] = value
-    return found
 
 
 def _dump(value: Any, indent: str = "") -> str:

@@ -39,7 +39,7 @@ _DIGITS = 4  # of the metrics in the file
 _Seed = Annotated[str, Field(pattern=r"^[1-9][0-9]{5}$")]
 _Line = Annotated[str, Field(pattern=f"^[{_SUCCESS}{_FAILURE}]+$")]
 _Rewards = tuple[Annotated[float, Field(ge=0, le=1)], ...]
-_Steps = tuple[Annotated[int, Field(ge=1)], ...]
+_Steps = tuple[Annotated[int, Field(ge=1, lt=2**31)], ...]
 
 
 class Strict(BaseModel):

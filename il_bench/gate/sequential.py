@@ -17,7 +17,6 @@ from il_bench.gate import stats
 from il_bench.gate.forecast import MOST, more_episodes
 from il_bench.protocol import MARGIN, MAX_EPISODES
 from il_bench.rollout.metrics import DEFAULT_METRIC, gated_metric
-from il_bench.rollout.outcomes import Outcomes
 
 _SEEDS_SHOWN = 3
 
@@ -171,18 +170,6 @@ class GateResult:
         after = f" after {self.n}" if self.n < self.test.values.size else ""
         told = self._told(f"{self.shown}{after}")
         return f"<{self.decision}: {rate} of {_episodes(self.test.values.size)}; {told}>"
-
-
-def in_seed_order(outcomes: Outcomes) -> Outcomes:
-    """Return the episodes in seed order. Raises IlBenchError for a seed given twice: it would count twice."""
-    ordered = outcomes.sorted()
-    twice = np.unique(ordered.seeds[1:][np.diff(ordered.seeds) == 0])
-    if twice.size:
-        raise IlBenchError(
-            f"seed {twice[0]} occurs more than once among {_episodes(outcomes.n)}; a repeated episode is no"
-            " evidence, so give each seed once"
-        )
-    return ordered
 
 
 def check_target(

@@ -13,7 +13,7 @@ from il_bench.errors import IlBenchError
 from il_bench.gate import stats
 from il_bench.gate.baselines import Baselines, Entry, Target
 from il_bench.gate.measured import MeasuredBaseline
-from il_bench.gate.sequential import Decision, GateResult, check_baseline, check_target, in_seed_order
+from il_bench.gate.sequential import Decision, GateResult, check_baseline, check_target
 from il_bench.protocol import MAX_STEPS, TEST_SEEDS, Scalar
 from il_bench.rollout.metrics import METRICS, Metric
 from il_bench.rollout.outcomes import Outcomes
@@ -125,7 +125,6 @@ class PolicyGates:
 
     def verdict(self, outcomes: Outcomes, *, sequential: bool = False) -> Verdict:
         """Return the verdict on these episodes, in seed order; `sequential`: see `Verdict`."""
-        outcomes = in_seed_order(outcomes)
         found, baseline = self._against_target(outcomes), self._against_baseline(outcomes)
         problems = []
         if self.target is not None and found is not None and found.decision is Decision.FAIL:

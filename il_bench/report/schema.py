@@ -1,16 +1,14 @@
 """report.json: the machine's view of a run. Every other view is made from it."""
 
-import json
 import math
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from il_bench.errors import IlBenchError, printable, wrong_field
-from il_bench.files import write_whole, writing
+from il_bench.files import parse_json, read_whole, write_whole, writing
 from il_bench.gate import Decision
 from il_bench.gate.baselines import Track
 from il_bench.gate.measured import GatedMetric
@@ -20,8 +18,11 @@ from il_bench.rollout.outcomes import Episode, Outcomes
 
 SCHEMA: Final[Literal[1]] = 1
 MOST_COUNTS: Final = 1024  # of a Vocabulary: its histogram has so many bars
+_AGAIN: Final = "make the report again"
 PRODUCTS: Final = "the matrix products of its network"  # a floor of Throughput
 
+#: Names come from folders and users, and may hold what no file and no picture can.
+Text = Annotated[str, BeforeValidator(lambda value: printable(value) if isinstance(value, str) else value)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -35,14 +36,6 @@ class ReportPart(BaseModel):
     ORDER: ClassVar[tuple[str, ...]] = ()
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _names_are_text(cls, values: Any) -> Any:
-        """Names come from folders and users, and may hold what no file or picture can."""
-        if not isinstance(values, dict):
-            return values
-        return {name: printable(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 class Interval(ReportPart):
@@ -65,7 +58,7 @@ class TargetResult(ReportPart):
     required: bool
     decision: Decision
     evidence: dict[str, float]
-    told: str = ""
+    told: Text = ""
 
 
 class BaselineResult(ReportPart):
@@ -80,7 +73,7 @@ class BaselineResult(ReportPart):
     decision: Decision
     n: Count
     evidence: dict[str, float]
-    told: str = ""
+    told: Text = ""
     was: Share | None = None
     now: Share | None = None
     lost: tuple[Count, ...] = ()
@@ -105,11 +98,11 @@ class Success(ReportPart):
     share_outside: share of the actions that lie outside [0, 512] px; they are not clipped.
     """
 
-    policy: str
+    policy: Text
     track: Track
-    data: str
-    checkpoint: str
-    sha256: str | None
+    data: Text
+    checkpoint: Text
+    sha256: Text | None
     parameters: Count
     decision: Decision
     target: TargetResult | None
@@ -142,9 +135,6 @@ class Success(ReportPart):
         if not self.episodes:
             return self  # taken out to make the file small: nothing to compare with
         found = Outcomes.from_records([episode.model_dump() for episode in self.episodes])
-        seeds, n = np.unique(found.seeds, return_counts=True)
-        if (n > 1).any():
-            raise ValueError(f"episodes hold seed {seeds[n > 1][0]} more than once")
         numbers = {
             "n_episodes": (self.n_episodes, found.n),
             "share_outside": (self.share_outside, found.share_outside),
@@ -238,8 +228,8 @@ class TokenizerRow(ReportPart):
     fitted_on: what the tokenizer learned from, in `fit_seconds` of one core.
     """
 
-    tokenizer: str
-    data: str | None = None
+    tokenizer: Text
+    data: Text | None = None
     codebook_size: Count
     num_quantizers: Count
     bits_per_chunk: float
@@ -249,7 +239,7 @@ class TokenizerRow(ReportPart):
     perplexity: float
     round_trip: Share | None = None
     n_chunks: Count | None = None
-    fitted_on: str | None = None
+    fitted_on: Text | None = None
     fit_seconds: float | None = None
     vocabulary: Vocabulary | None = None
 
@@ -262,14 +252,14 @@ class Throughput(ReportPart):
     peak_memory_mb: the most memory that one call adds.
     """
 
-    what: str
+    what: Text
     batch: Count
-    device: str
+    device: Text
     per_second: float
     ratio_to_reference: float | None
-    reference: str | None
+    reference: Text | None
     ratio_to_floor: float | None = None
-    floor: str | None = None
+    floor: Text | None = None
     peak_memory_mb: float | None = None
 
 
@@ -290,18 +280,18 @@ class Latency(ReportPart):
 
     ORDER: ClassVar[tuple[str, ...]] = ("policy", "sampler", "mode", "device", "batch", "processed", "what")
 
-    policy: str
-    what: str
+    policy: Text
+    what: Text
     batch: Count
-    device: str
-    mode: str
+    device: Text
+    mode: Text
     n: Count
     p50_ms: float | None
     p90_ms: float | None
     p99_ms: float | None
     peak_memory_mb: float | None
     processed: bool = True
-    sampler: str | None = None
+    sampler: Text | None = None
     steps: Count = 1
     share_of_period: float | None = None
     jitter: float | None = None
@@ -311,7 +301,7 @@ class Latency(ReportPart):
     stable: bool | None = None
     cpu_share: float | None = None
     event_ratio: float | None = None
-    clock: str = "wall"
+    clock: Text = "wall"
     resident_mb: float | None = None
     state: dict[str, Any] | None = None
     flops: Count | None = None
@@ -331,19 +321,19 @@ class Stored(ReportPart):
 
     ORDER: ClassVar[tuple[str, ...]] = ("policy", "what", "batch")
 
-    policy: str
-    what: str
+    policy: Text
+    what: Text
     batch: Count
-    device: str
-    verdict: str
+    device: Text
+    verdict: Text
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
-    against: str | None = None
+    against: Text | None = None
     gate: bool = False
-    differs: tuple[str, ...] = ()
+    differs: tuple[Text, ...] = ()
     clock: Literal["processor", "wall"]
-    sha256: str | None
+    sha256: Text | None
     blocks: tuple[tuple[float, ...], ...]
     yardstick: tuple[tuple[float, ...], ...] | None = None
     machine: dict[str, Any]
@@ -376,19 +366,14 @@ SECTIONS: dict[str, type[ReportPart]] = {
 
 def load(path: Path) -> Report:
     """Read and check a report.json; an IlBenchError names what is wrong in it."""
+    content = read_whole(path, "name the report.json of a run")
+    found = parse_json(content, path, _AGAIN).get("schema")
+    if isinstance(found, bool) or found != SCHEMA:
+        raise IlBenchError(f"{path}: schema is {found!r:.60}, this il_bench reads {SCHEMA}; {_AGAIN}")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise IlBenchError(f"{path}: not a readable report.json: {error}") from error
-    found = data.get("schema") if isinstance(data, dict) else None
-    if found != SCHEMA:
-        raise IlBenchError(
-            f"{path}: schema is {found!r}, this il_bench reads {SCHEMA}; make the report again"
-        )
-    try:
-        return Report.model_validate(data)
+        return Report.model_validate_json(content, strict=True)
     except ValidationError as error:
-        raise IlBenchError(f"{path}: {wrong_field(error)}; make the report again") from error
+        raise IlBenchError(f"{path}: {wrong_field(error)}; {_AGAIN}") from error
 
 
 def save(path: Path, report: Report) -> None:

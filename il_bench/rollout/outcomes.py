@@ -26,11 +26,11 @@ class Episode(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     success: bool
     max_reward: Annotated[float, Field(ge=0, le=1)]
-    n_steps: Annotated[int, Field(ge=1)]
-    outside: Annotated[int, Field(ge=0)]
+    n_steps: Annotated[int, Field(ge=1, lt=2**31)]
+    outside: Annotated[int, Field(ge=0, lt=2**31)]
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

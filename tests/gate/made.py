@@ -29,6 +29,12 @@ def episodes(success: ArrayLike, first: int = FIRST, reward: ArrayLike = 0.5) ->
     return Outcomes(first + np.arange(n), solved, np.where(solved, 1.0, reward), steps, none, seconds=12.5)
 
 
+def outcomes(n: int = 100, first: int = 200_000, seed: int = 0) -> Outcomes:
+    """Episodes of which seven in ten succeed; the others have any reward."""
+    generator = np.random.default_rng(seed)
+    return episodes(generator.random(n) < 0.7, first, generator.random(n))
+
+
 def spread(rate: float, n: int = 200, first: int = FIRST) -> Outcomes:
     """Successes spread evenly, so that a rate halfway between target and floor stays undecided."""
     return episodes(np.diff(np.floor(rate * np.arange(n + 1))) > 0, first)
@@ -39,7 +45,7 @@ def measured(of: Outcomes, sha256: str = SHA, **fields: Any) -> MeasuredBaseline
 
 
 def write(path: Path, baselines: Baselines) -> None:
-    path.write_text(baselines.model_dump_json(by_alias=True), encoding="utf-8")
+    path.write_text(baselines.model_dump_json(by_alias=True, indent=1), encoding="utf-8")
 
 
 def declared(target: Target | None = None, baseline: MeasuredBaseline | None = None) -> Baselines:

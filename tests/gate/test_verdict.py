@@ -139,14 +139,6 @@ def test_what_replaces_a_baseline_is_compared_with_it_and_fails_if_shown_to_be_w
     ).against_baseline.decision == (Decision.UNCHANGED)
 
 
-def test_a_seed_that_occurs_twice_is_refused_by_every_gate() -> None:
-    found = spread(0.9)
-    twice = found.take([*range(200), 7])
-    for judged in (gates(Target(value=0.8)), gates(baseline=measured(found)), PolicyGates("mine")):
-        with pytest.raises(IlBenchError, match="seed 200007 occurs more than once among 201 episodes"):
-            judged.verdict(twice)
-
-
 def test_episodes_on_other_than_test_seeds_meet_no_declared_gate() -> None:
     both = Target(value=0.8, required=True), measured(spread(0.9))
     found = gates(*both, seeds=range(100_000, 100_200)).verdict(spread(0.0, first=100_000))

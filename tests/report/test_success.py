@@ -21,6 +21,7 @@ from il_bench.report import plot, schema, tables, views
 from il_bench.report.success import row_of
 from il_bench.rollout import Outcomes
 from il_bench.rollout.metrics import GATED_METRICS, METRICS
+from tests.fuzzing import FUZZ, fuzz
 from tests.gate.made import FINGERPRINT, OTHER_SHA, SHA, declared, measured, spread
 from tests.report.made import report
 from tests.report.test_latency import row as latency_row
@@ -100,7 +101,7 @@ def test_a_wrong_report_names_the_field(tmp_path: Path, change: dict[str, Any], 
     with pytest.raises(IlBenchError, match=said):
         schema.load(path)
     path.write_text("{")
-    with pytest.raises(IlBenchError, match="not a readable report"):
+    with pytest.raises(IlBenchError, match=r"report\.json: broken JSON at line 1"):
         schema.load(path)
 
 
@@ -109,7 +110,7 @@ def test_a_wrong_report_names_the_field(tmp_path: Path, change: dict[str, Any], 
     [
         ("success_rate", {"high": 1.5}, "high = 1.5: need a number in [0, 1]"),
         ("mean_max_reward", {"low": -0.1}, "low = -0.1: need a number in [0, 1]"),
-        ("success_rate", {"estimate": float("nan")}, "estimate = nan: need a number in [0, 1]"),
+        ("success_rate", {"estimate": float("nan")}, "estimate is nan, not a finite number"),
         ("mean_steps_to_success", {"low": 0.5}, "low = 0.5: need a number in [1, inf]"),
     ],
 )
@@ -122,7 +123,7 @@ def test_an_interval_outside_its_metrics_range_is_refused(
         if metric in intervals:
             kept, intervals[metric] = intervals[metric], intervals[metric] | change
             path.write_text(json.dumps(values))
-            with pytest.raises(IlBenchError, match=re.escape(f"success.0: {place}{metric}.{said}")):
+            with pytest.raises(IlBenchError, match=f"success.0(: |\\.){place}{metric}\\.{re.escape(said)}"):
                 schema.load(path)
             intervals[metric] = kept
 
@@ -149,7 +150,7 @@ def test_an_interval_outside_its_metrics_range_is_refused(
             {"episodes": {"3": {"success": False}}},
             "success_rate.estimate is 0.5, but its episodes give 0.495",
         ),
-        ({"episodes": {"3": {"seed": 200_000}}}, "episodes hold seed 200000 more than once"),
+        ({"episodes": {"3": {"seed": 200_000}}}, "seed 200000 occurs more than once"),
         ({"decision": "PASS"}, "decision is PASS, but its target gives FAIL"),
         (
             {"target": {"decision": "PASS"}, "decision": "PASS"},
@@ -185,6 +186,21 @@ def test_numbers_that_do_not_follow_from_their_episodes_are_refused(
     assert str(caught.value).startswith(f"{path}: success.0: ")
     result = CliRunner().invoke(app, ["report", "show", str(path)])
     assert result.exit_code == 2 and said in result.output and "report.json" in result.output
+
+
+@pytest.mark.parametrize("examples", FUZZ)
+def test_every_change_of_a_report_is_accepted_or_one_sentence(tmp_path: Path, examples: int) -> None:
+    path = tmp_path / "report.json"
+    gates = declared(Target(value=0.8, required=True), measured(spread(0.9, n=8), OTHER_SHA))
+    sections = {"tokenizers": [tokenizer()], "latency": [latency_row()]}
+    schema.save(path, report(success=[success(spread(0.5, n=8), gates)], **sections))
+
+    def shown(of: Path) -> schema.Report:
+        found = schema.load(of)
+        views.terminal(found)
+        return found
+
+    fuzz(path, shown, schema.save, examples=examples)
 
 
 def test_a_report_without_its_episodes_is_still_shown(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_report_can_be_shown_again(tmp_path: Path) -> None:
     (tmp_path / "report.json").unlink()
     result = CliRunner().invoke(app, show)
     assert result.exit_code == 2
-    assert "not a readable report.json" in result.output and "Traceback" not in result.output
+    assert "report.json: cannot be read (No such file" in result.output and "Traceback" not in result.output
 
 
 def test_each_floor_is_explained_under_the_table_of_throughput() -> None:
