@@ -23,6 +23,15 @@ class Reporter:
         self._records: list[dict[str, Any]] = []
         self._summary = ""
 
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Say which policies cannot be resumed."""
+        reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None and (names := ", ".join(self._settings.starts_over)):
+            reporter.write_line(
+                f"--il-resume: rolled out anew, since code has no hash: {names}; give a version with"
+                " registry.policy(.., version=)"
+            )
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the records of a test that finished in this process or another."""
         self._records += getattr(report, "il_bench_records", [])

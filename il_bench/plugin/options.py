@@ -20,7 +20,8 @@ class PolicyChoice:
     """One `--il-policy`: `label` as written, `source` for `load_policy`, `name` if given as NAME=PATH.
 
     `environment`: where it is rolled out, unless in PushT. `in_process`: a project's function makes it, so no
-    other process can load it.
+    other process can load it. `version`: of a project's code, which has no hash. `has_journal`: whether
+    weights and version say all that its episodes depend on.
     """
 
     label: str
@@ -28,6 +29,8 @@ class PolicyChoice:
     name: str | None = None
     environment: str | None = None
     in_process: bool = False
+    version: str | None = None
+    has_journal: bool = True
 
     @property
     def gate_name(self) -> str:

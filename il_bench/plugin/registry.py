@@ -40,20 +40,28 @@ def pytest_il_bench_register(registry: "Registry") -> None:
 
 @dataclass(frozen=True)
 class RegisteredPolicy:
-    """A project's policy. `environment`: None for PushT. `data`: what it was trained on, in words."""
+    """A project's policy. `environment`: None for PushT. `data`: what it was trained on, in words.
+
+    version: of the code that makes the policy and its environment; None: the project gives none.
+    """
 
     name: str
     source: PolicySource
     environment: str | None
     data: str
+    version: str | None = None
 
     def choice(self, folder: Path = Path()) -> PolicyChoice:
         """The policy as --il-policy would choose it; a relative path begins at `folder`."""
-        if callable(self.source):
-            return PolicyChoice(self.name, self.name, self.name, self.environment, in_process=True)
-        path = folder / os.path.expanduser(self.source)
-        source = path if os.path.exists(path) else self.source
-        return PolicyChoice(self.name, str(source), self.name, self.environment)
+        in_process = callable(self.source)
+        has_journal = self.version is not None or not (in_process or self.environment)
+        source = self.name
+        if not callable(self.source):
+            path = folder / os.path.expanduser(self.source)
+            source = str(path if os.path.exists(path) else self.source)
+        return PolicyChoice(
+            self.name, source, self.name, self.environment, in_process, self.version, has_journal
+        )
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,13 @@ class Registry:
         self.environments: dict[str, RegisteredEnvironment] = {}
 
     def policy(
-        self, name: str, source: PolicySource, *, environment: str | None = None, data: str = "unknown"
+        self,
+        name: str,
+        source: PolicySource,
+        *,
+        environment: str | None = None,
+        data: str = "unknown",
+        version: str | None = None,
     ) -> None:
         """Add a policy: rolled out in every run of the suite, or alone with `--il-policy NAME`.
 
@@ -91,6 +105,9 @@ class Registry:
                 To see PushT's image, give it an attribute ``camera``, an `il_bench.pusht.Camera`.
             environment: the name of an environment that `environment` added; None for PushT.
             data: what it was trained on, for the report.
+            version: of your code that makes the policy and its environment; give another one whenever the
+                code changes. Code has no hash, so without a version an interrupted run starts over, also with
+                --il-resume. A checkpoint in PushT needs none.
         """
         _check_name("policy", name, self.policies)
         if name in CONTEXT or name in zoo.shipped():
@@ -99,7 +116,9 @@ class Registry:
             raise _unusable(
                 f"policy {name!r}: {source!r} is neither a checkpoint nor a function that returns a policy"
             )
-        self.policies[name] = RegisteredPolicy(name, source, environment, data)
+        if version is not None and not (isinstance(version, str) and version.strip()):
+            raise _unusable(f"policy {name!r}: version {version!r} is not a text, such as '1'")
+        self.policies[name] = RegisteredPolicy(name, source, environment, data, version)
 
     def tokenizer(self, name: str, make: "Callable[[], Tokenizer]") -> None:
         """Add an action tokenizer: the suite fits, measures and times it beside il_bench's own.

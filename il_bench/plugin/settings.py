@@ -149,7 +149,8 @@ class Settings:
     resume: bool = option(
         "--il-resume",
         """Continue an interrupted run: take finished episodes from the journal in the report folder instead
-        of rolling them out again. A journal of another checkpoint or environment is an error.""",
+        of rolling them out again. A journal of another checkpoint or environment is an error. A project's own
+        code needs a version, see pytest_il_bench_register.""",
         action="store_true",
     )
     project_policies: tuple[PolicyChoice, ...] = ()  # what `pytest_il_bench_register` added
@@ -160,6 +161,11 @@ class Settings:
         if self.chosen:
             return self.chosen
         return (*(PolicyChoice(name, name) for name in zoo.shipped(self.track)), *self.project_policies)
+
+    @property
+    def starts_over(self) -> tuple[str, ...]:
+        """The policies that --il-resume rolls out anew: nothing says that their code is still the same."""
+        return tuple(each.gate_name for each in self.policies if self.resume and not each.has_journal)
 
     @property
     def seed_range(self) -> range:

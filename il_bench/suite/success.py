@@ -74,10 +74,14 @@ class Measure:
     def _journal(
         self, policy: LoadedPolicy, first_seed: int, fingerprint: dict[str, Scalar]
     ) -> AbstractContextManager[journal.Journal | None]:
-        """The policy's journal; none for a policy whose weights have no hash."""
-        if policy.sha256 is None:
+        """The policy's journal; none if neither weights nor a version say which policy it is."""
+        chosen = [each for each in self._settings.policies if each.gate_name == policy.name]
+        version = chosen[0].version if chosen else None
+        if (chosen and not chosen[0].has_journal) or (policy.sha256 is None and version is None):
             return nullcontext()
-        conditions = journal.Conditions(policy.name, policy.track, policy.sha256, first_seed, fingerprint)
+        conditions = journal.Conditions(
+            policy.name, policy.track, policy.sha256, first_seed, fingerprint, version
+        )
         path = journal.path_of(self._settings.report, policy.name, policy.track)
         return journal.opened(path, conditions, resume=self._settings.resume)
 

@@ -13,8 +13,11 @@ import torch
 
 from il_bench.errors import IlBenchError
 from il_bench.plugin import collect
+from il_bench.plugin.evaluation import Evaluate
 from il_bench.plugin.registry import RegisteredEnvironment, Registry, load
+from il_bench.rollout import blocks
 from il_bench.rollout.environments import EnvironmentRollout
+from il_bench.suite.success import Measure
 from tests.conftest import Run
 from tests.plugin.test_settings import given
 from tests.rollout.test_environments import Still
@@ -97,7 +100,11 @@ def test_a_projects_environment_has_gates_and_a_journal(pytester: pytest.Pyteste
     assert kept["success"] == [int((FIRST + i) % 3 != 0) for i in range(50)]
     assert run(*suite).ret == 0
     assert rows(pytester, "success")[0]["baseline"]["decision"] == "UNCHANGED"
-    assert run(*suite, "--il-resume").ret == 0
+    resumed = run(*suite, "--il-resume", "--il-policy", "pusher")
+    assert resumed.ret == 0
+    resumed.stdout.fnmatch_lines(
+        ["--il-resume: rolled out anew, since code has no hash: pusher; give a version*"]
+    )
     pytester.makepyfile(
         slow="from reach import policies\n\npolicies.Reacher.__init__.__defaults__ = (0.02,)\n"
     )
@@ -178,6 +185,7 @@ def test_a_track_in_a_baselines_file_is_pushts_or_a_registered_environment(tmp_p
         (lambda r: r.policy("expert", print), "'expert' is one of il_bench's own rows"),
         (lambda r: r.policy("mine", 3), "policy 'mine': 3 is neither a checkpoint nor a function"),
         (lambda r: [r.policy("mine", print), r.policy("mine", print)], "policy 'mine' is added twice"),
+        (lambda r: r.policy("mine", print, version=2), "policy 'mine': version 2 is not a text, such as '1'"),
         (lambda r: r.tokenizer("grid", 16), "tokenizer 'grid': 16 cannot be called"),
         (lambda r: r.environment("pixels", print, max_steps=9), "environment 'pixels' is a track of PushT"),
         (
@@ -205,6 +213,67 @@ def test_a_checkpoint_can_be_registered(checkpoint: Path) -> None:
     loaded = load(registry.policies["mine"].choice(), registry, "cpu")
     assert (loaded.name, loaded.track, loaded.data) == ("mine", "keypoints", "a robot of ours")
     assert not registry.policies["mine"].choice().in_process
+
+
+# ---- what is resumed
+
+
+class Counted(Still):
+    """How many blocks it has begun."""
+
+    n_blocks = 0
+
+    def reset(self) -> None:
+        Counted.n_blocks += 1
+
+    def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return batch["observation.state"]
+
+
+def blocks_run(folder: Path, version: str | None, *, resume: bool) -> int:
+    """How many blocks a run of a project's policy has begun."""
+    registry = Registry()
+    registry.policy("mine", lambda device: Counted(), version=version)
+    (folder / "none.json").write_text('{"schema": 1, "gates": {}}')
+    values = {"il_episodes": 100, "il_resume": resume, "il_baselines": "none.json", "il_workers": 1}
+    settings = given(folder, project_policies=registry.choices(folder), il_policy=["mine"], **values)
+    Counted.n_blocks = 0
+    measure = Measure(settings, Evaluate(settings), registry)
+    measure.policy(load(settings.policies[0], registry, "cpu"))
+    assert settings.starts_over == (("mine",) if resume and version is None else ())
+    return Counted.n_blocks
+
+
+def test_code_is_resumed_only_if_its_project_says_that_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "MAX_STEPS", 3)
+    assert blocks_run(tmp_path, None, resume=False) == 2
+    assert blocks_run(tmp_path, None, resume=True) == 2
+    assert not (tmp_path / "il-bench-report").exists()
+    assert blocks_run(tmp_path, "1", resume=True) == 2
+    assert blocks_run(tmp_path, "1", resume=True) == 0
+    with pytest.raises(IlBenchError, match=r"journal/mine\.keypoints\.jsonl: .* \(version was '1', is '2'\)"):
+        blocks_run(tmp_path, "2", resume=True)
+    assert blocks_run(tmp_path, "2", resume=False) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "has_journal"),
+    [
+        ("runs/mine", {}, True),
+        ("runs/mine", {"environment": "sea"}, False),
+        ("runs/mine", {"environment": "sea", "version": "1"}, True),
+        (print, {}, False),
+        (print, {"version": "1"}, True),
+    ],
+)
+def test_a_journal_needs_a_version_of_whatever_code_runs(
+    tmp_path: Path, source: Any, more: dict[str, Any], has_journal: bool
+) -> None:
+    registry = Registry()
+    registry.policy("mine", source, **more)
+    assert registry.choices(tmp_path)["mine"].has_journal is has_journal
 
 
 # ---- episodes in an environment

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 @pytest.hookimpl(optionalhook=True)  # the project's tests run without il_bench too
 def pytest_il_bench_register(registry: "Registry") -> None:
     registry.environment("reach", environment, max_steps=20)
-    registry.policy("reacher", reacher, environment="reach", data="none")
+    registry.policy("reacher", reacher, environment="reach", data="none", version="1")
     registry.policy("pusher", pusher)
     registry.tokenizer("grid 16", grid)
 
