@@ -7,22 +7,22 @@ import numpy as np
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from il_bench.data.lerobot_folder import read_column
+from il_bench.data.lerobot_folder import NOT_NUMBERS, read_column
 from il_bench.errors import IlBenchError
 
 TOLERANCE_S = 1e-4  # LeRobotDataset's default
-NOT_NUMBERS = ("image", "video", "string", "language")
 
 
 class Windows:
     """Every frame of a dataset with the frames around it, held as tensors.
 
-    `batch(indices)` equals LeRobot's `default_collate([dataset[i] for i in indices])` on every key, for the
-    dataset opened with the same delta_timestamps and episodes. A window that leaves its episode repeats the
-    episode's first or last frame; `<key>_is_pad` marks these places.
+    `batch(indices)` equals LeRobot's `default_collate([dataset[i] for i in indices])` on every key that holds
+    numbers, for the dataset opened with the same delta_timestamps and episodes; images and text are left
+    out. A window that leaves its episode repeats the episode's first or last frame; `<key>_is_pad` marks
+    these places.
 
     Args:
-        dataset: an opened LeRobotDataset whose features are all numbers (no images, no text).
+        dataset: an opened LeRobotDataset.
         delta_timestamps: for each key the offsets of its window in seconds, multiples of 1 / fps.
         episodes: take only these; the frames keep the dataset's order, as in LeRobot.
 
@@ -39,6 +39,7 @@ class Windows:
         self.stats: dict[str, dict[str, torch.Tensor]] = {
             key: {name: torch.tensor(value) for name, value in feature.items()}
             for key, feature in (dataset.meta.stats or {}).items()
+            if key in dataset.features
         }
         self.fps: int = dataset.fps
         self._columns = _load_columns(dataset, episodes)
@@ -73,7 +74,8 @@ class Windows:
     def _frame_deltas(self, key: str, seconds: Sequence[float]) -> torch.Tensor:
         if key not in self._columns:
             raise IlBenchError(
-                f"delta_timestamps[{key!r}]: no such feature (found: {', '.join(sorted(self._columns))})"
+                f"delta_timestamps[{key!r}]: no such feature that holds numbers (found: "
+                f"{', '.join(sorted(self._columns))})"
             )
         if key == "task_index":
             raise IlBenchError("delta_timestamps['task_index']: a window has one task, that of its own frame")
@@ -89,12 +91,8 @@ class Windows:
 
 
 def _load_columns(dataset: LeRobotDataset, episodes: Sequence[int] | None) -> dict[str, torch.Tensor]:
-    if other := [key for key, feature in dataset.features.items() if feature["dtype"] in NOT_NUMBERS]:
-        raise IlBenchError(
-            f"{dataset.repo_id}: windows hold numbers, which {', '.join(other)} are not;"
-            " use a dataset of keypoints such as lerobot/pusht_keypoints"
-        )
-    columns = {key: _as_torch(read_column(dataset, key)) for key in dataset.hf_dataset.column_names}
+    names = [key for key in dataset.hf_dataset.column_names if _holds_numbers(dataset, key)]
+    columns = {key: _as_torch(read_column(dataset, key)) for key in names}
     if episodes is None:
         return columns
     present = set(columns["episode_index"].tolist())
@@ -105,6 +103,10 @@ def _load_columns(dataset: LeRobotDataset, episodes: Sequence[int] | None) -> di
         )
     chosen = torch.isin(columns["episode_index"], torch.tensor(sorted(set(episodes))))
     return {key: column[chosen] for key, column in columns.items()}
+
+
+def _holds_numbers(dataset: LeRobotDataset, key: str) -> bool:
+    return key in dataset.features and dataset.features[key]["dtype"] not in NOT_NUMBERS
 
 
 def _as_torch(column: np.ndarray[Any, Any]) -> torch.Tensor:

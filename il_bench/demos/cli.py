@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,7 +109,8 @@ def merge(
 
         resolved = [resolve_data(source, "merge") for source in sources]
         names = [name or Path(source).name for source, name in resolved]
-        merged = merge_demos([source for source, _ in resolved], output, names)
+        say = partial(typer.secho, fg="yellow", err=True)
+        merged = merge_demos([source for source, _ in resolved], output, names, say)
     typer.echo(f"{output}: {merged.num_episodes} episodes, {merged.num_frames} frames")
 
 

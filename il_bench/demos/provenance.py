@@ -5,10 +5,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from il_bench.errors import IlBenchError, wrong_field
-from il_bench.files import write_whole
+from il_bench.data.lerobot_folder import content_sha256
+from il_bench.errors import IlBenchError
+from il_bench.files import read_model, write_whole
 
 FILE = Path("meta") / "il_bench.json"
 
@@ -70,6 +71,7 @@ class Provenance(_Facts):
     schema_version: Literal[1] = 1
     parts: list[Part]
     episodes: list[EpisodeOrigin | None]
+    sha256: dict[str, str] | None = None  # `content_sha256` of the dataset, None of il_bench 0.1
 
     @property
     def left_out(self) -> list[EpisodeOrigin]:
@@ -96,10 +98,7 @@ def read(root: Path, n_episodes: int | None = None) -> Provenance:
     if not path.exists():
         return Provenance.unknown(n_episodes or 0)
     way_out = "make the data again, or remove this file to do without it"
-    try:
-        found = Provenance.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise IlBenchError(f"{path}: {wrong_field(error)}; {way_out}") from None
+    found = read_model(Provenance, path, way_out)
     if n_episodes not in (None, len(found.episodes)):
         listed = len(found.episodes)
         raise IlBenchError(f"{path}: lists {listed} episodes, but the data hold {n_episodes}; {way_out}")
@@ -107,7 +106,9 @@ def read(root: Path, n_episodes: int | None = None) -> Provenance:
 
 
 def write(root: Path, facts: BaseModel, file: Path = FILE) -> None:
-    """Write a dataset's provenance, or other facts about it, into a file of its folder."""
+    """Write a dataset's provenance, with hashes of its data, or other facts into a file of its folder."""
+    if isinstance(facts, Provenance):
+        facts = facts.model_copy(update={"sha256": content_sha256(root)})
     write_whole(root / file, (facts.model_dump_json(indent=1) + "\n").encode())
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import draccus
+import numpy as np
 import torch
-from lerobot.configs import PreTrainedConfig
+from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.processor import AbsoluteActionsProcessorStep
@@ -15,11 +16,13 @@ from torch import Tensor
 
 import il_bench.policies  # noqa: F401  (registers its types of policies)
 from il_bench.data import Windows
+from il_bench.data.lerobot_folder import read_column
 from il_bench.errors import IlBenchError
 from il_bench.policies import pusht_features
 from il_bench.train.recipes import Recipe
 
-BATCH_KEYS = (OBS_STATE, OBS_ENV_STATE, ACTION, f"{ACTION}_is_pad")
+READ = (OBS_STATE, OBS_ENV_STATE, ACTION)  # the features of a dataset that training reads
+BATCH_KEYS = (*READ, f"{ACTION}_is_pad")
 
 
 def policy_config(recipe: Recipe, device: str) -> PreTrainedConfig:
@@ -30,6 +33,12 @@ def policy_config(recipe: Recipe, device: str) -> PreTrainedConfig:
     except Exception as error:  # draccus has its own errors around ValueError and KeyError
         cause = error.__cause__ or error
         raise IlBenchError(f"recipe, [policy] {recipe.policy.get('type')}: {cause}") from None
+    # Left to itself, LeRobot would take every feature of the data that is called observation or action.
+    config.input_features = {
+        OBS_STATE: PolicyFeature(FeatureType.STATE, (2,)),
+        OBS_ENV_STATE: PolicyFeature(FeatureType.ENV, (16,)),
+    }
+    config.output_features = {ACTION: PolicyFeature(FeatureType.ACTION, (2,))}
     if recipe.processing.pusht_features:
         config.input_features = pusht_features.input_features()
     return config
@@ -89,11 +98,23 @@ def check_keypoints(dataset: LeRobotDataset, source: str | Path) -> None:
         )
 
 
+def check_spread(dataset: LeRobotDataset, source: str | Path) -> None:
+    """Raise IlBenchError for a column that is the same in every frame: nothing can be normalised by it."""
+    for key in READ:
+        column = read_column(dataset, key)
+        same = np.flatnonzero(column.min(axis=0) == column.max(axis=0))
+        if len(same):
+            raise IlBenchError(
+                f"{source}: {key}: column {same[0]} is {column[0, same[0]]:g} in every frame; normalised by "
+                "its spread, any other value would be infinite: give data in which it varies"
+            )
+
+
 def describe_data(dataset: LeRobotDataset, name: str, windows: Windows) -> dict[str, Any]:
     """A record of the training data: name, size, and a hash of its states and actions."""
     columns = windows.batch(torch.arange(len(windows)))
     digest = hashlib.sha256()
-    for column in (columns[key] for key in (OBS_STATE, OBS_ENV_STATE, ACTION)):
+    for column in (columns[key] for key in READ):
         of_frame = column if column.ndim == 2 else column[:, 0]
         digest.update(of_frame.contiguous().numpy().tobytes())
     return {

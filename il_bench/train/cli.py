@@ -111,11 +111,15 @@ def _train(words: list[str], track: str, options: TrainOptions) -> bool:
 
 
 def _train_on_keypoints(policy: str, track: str, options: TrainOptions) -> bool:
+    from il_bench.data import statistics
     from il_bench.policies.checkpoint import wrap
     from il_bench.rollout import rollout
     from il_bench.train.log import Display, Progress, TrainingLog
 
     trainer, start = _trainer(policy, track, options), SEED_STARTS["validation"]
+    if trainer.computed_statistics:
+        told = statistics.told(trainer.computed_statistics)
+        typer.secho(f"{trainer.source}: {told}", fg="yellow", err=True)
     seeds = range(start, start + (options.eval_episodes or 50))
     steps = {"steps": trainer.settings.steps, "residual_vq_steps": trainer.residual_vq_steps}
     with Display(trainer.settings.steps) as display:

@@ -23,7 +23,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from il_bench import protocol
-from il_bench.data import Windows, open_dataset
+from il_bench.data import Windows, open_dataset, statistics
 from il_bench.errors import IlBenchError
 from il_bench.machine import differences, one_thread
 from il_bench.train import batches, checkpoints
@@ -91,6 +91,9 @@ class Trainer:
         self.settings = recipe.training
         dataset = open_dataset(source)
         batches.check_keypoints(dataset, source)
+        #: The features whose statistics the data lack; they were computed from the data.
+        self.computed_statistics = statistics.prepare(source, dataset, batches.READ)
+        batches.check_spread(dataset, source)
         config = batches.policy_config(recipe, device)
         torch.manual_seed(seed)
         with _without_prints():

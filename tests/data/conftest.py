@@ -12,6 +12,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from il_bench.data import open_dataset
 from il_bench.data.replay_buffer import ReplayBuffer
+from il_bench.errors import IlBenchError
 
 LENGTHS = (5, 1, 3, 9)
 
@@ -57,6 +58,14 @@ def save_zarr(folder: Path, buffer: ReplayBuffer, zarr_format: int = 2) -> Path:
 def frames_of(dataset: LeRobotDataset) -> dict[str, np.ndarray]:
     table = dataset.hf_dataset.with_format("numpy")[:]
     return {key: np.asarray(table[key]) for key in dataset.features}
+
+
+def assert_named(source: str | Path, message: str) -> None:
+    """Opening the source raises one line that names it and matches the message."""
+    with pytest.raises(IlBenchError, match=message) as caught:
+        open_dataset(source)
+    assert str(source) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.fixture(scope="package")

@@ -1,22 +1,16 @@
 """Every kind of source is found, and what is wrong with one is named in one line."""
 
-import json
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from lerobot.datasets import dataset_metadata
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from il_bench.data import convert, open_dataset
-from il_bench.data.lerobot_folder import open_folder
-from il_bench.errors import IlBenchError
-from tests.data.conftest import LENGTHS, make_buffer, save_npz, save_zarr
+from tests.data.conftest import LENGTHS, assert_named, make_buffer, save_npz, save_zarr
 
 # --- bad replay buffers ---------------------------------------------------------------------------------
 
@@ -51,13 +45,6 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "far": (changed("state", (9, 2), 5000), r"state: 5000 at frame 9, column 2, outside \[-100, 612\]"),
     "degrees": (changed("state", (0, 4), 359), r"angle .*: 359 at frame 0.*rad"),
 }
-
-
-def assert_named(source: str | Path, message: str) -> None:
-    with pytest.raises(IlBenchError, match=message) as caught:
-        open_dataset(source)
-    assert str(source) in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("case", BAD_ARRAYS)
@@ -136,72 +123,3 @@ def test_a_local_path_comes_before_a_hub_id(tmp_path: Path, monkeypatch: pytest.
     convert.write_dataset(make_buffer(), tmp_path / "lerobot" / "pusht_keypoints")
     monkeypatch.chdir(tmp_path)
     assert open_dataset("lerobot/pusht_keypoints").root == Path("lerobot/pusht_keypoints")
-
-
-# --- LeRobot folders ------------------------------------------------------------------------------------
-
-
-def edit_info(root: Path, **changes: Any) -> None:
-    path = root / "meta" / "info.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def edit_data(root: Path, change: Callable[[pd.DataFrame], object]) -> None:
-    (path,) = root.glob("data/*/*.parquet")
-    frames = pd.read_parquet(path)
-    change(frames)
-    frames.to_parquet(path)
-
-
-def set_action(root: Path, frame: int, *values: float) -> None:
-    edit_data(root, lambda frames: frames["action"][frame].__setitem__(slice(None), values))
-
-
-def set_episodes(root: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    edit_data(root, lambda frames: frames.update({"episode_index": change(frames["episode_index"].values)}))
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def without(root: Path, key: str) -> None:
-    info = json.loads((root / "meta" / "info.json").read_text())
-    del info["features"][key]
-    edit_info(root, features=info["features"])
-    edit_data(root, lambda frames: frames.drop(columns=key, inplace=True))
-
-
-BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "info": (lambda root: truncate(root / "meta/info.json"), r"info\.json: not a LeRobot info file"),
-    "info shape": (lambda root: edit_info(root, features=3), r"info\.json: not a LeRobot info file"),
-    "version": (lambda root: edit_info(root, codebase_version="v2.1"), r"v2\.1, expected v3\.0; convert it"),
-    "truncated": (lambda root: truncate(next(root.glob("data/*/*"))), r"file-000\.parquet: damaged parquet"),
-    "no data": (lambda root: shutil.rmtree(root / "data"), r"no data/\*/\*\.parquet; the dataset is empty"),
-    "no tasks": (lambda root: (root / "meta/tasks.parquet").unlink(), r"no meta/tasks\.parquet"),
-    "no episodes": (lambda root: shutil.rmtree(root / "meta/episodes"), r"no meta/episodes"),
-    "frames": (lambda root: edit_info(root, total_frames=19), r"hold 18 rows but .* total_frames = 19"),
-    "fps": (lambda root: edit_info(root, fps=30), r"fps 30, PushT is controlled at 10 Hz"),
-    "no action": (lambda root: without(root, "action"), r"no feature action"),
-    "blind": (lambda root: without(root, "observation.environment_state"), r"the block would be unseen"),
-    "nan": (lambda root: set_action(root, 7, 1, np.nan), r"action: nan at frame 7, column 1"),
-    "range": (lambda root: set_action(root, 3, 1, 700), r"700 at frame 3, column 1, outside \[0, 512\]"),
-    "lacking": (lambda root: set_episodes(root, np.zeros_like), r"lack episodes \[1, 2, 3\] of the 4"),
-    "episodes": (lambda root: set_episodes(root, np.flip), r"episode_index at row 0 is not 0"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_FOLDERS)
-def test_a_bad_lerobot_folder_is_named(tmp_path: Path, small: LeRobotDataset, case: str) -> None:
-    damage, message = BAD_FOLDERS[case]
-    root = shutil.copytree(small.root, tmp_path / "dataset")
-    assert open_dataset(root).num_frames == sum(LENGTHS)
-    damage(root)
-    assert_named(root, message)
-
-
-def test_a_folder_that_is_none_is_not_called_damaged(tmp_path: Path) -> None:
-    with pytest.raises(IlBenchError, match=r"nothere: no such folder .* is missing"):
-        open_folder(tmp_path / "nothere")
-    with pytest.raises(IlBenchError, match=r": no LeRobotDataset in it .*; give the folder that holds meta/"):
-        open_folder(tmp_path)

@@ -5,11 +5,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from lerobot.datasets.aggregate import aggregate_datasets
 
-from il_bench.data import Windows, open_dataset
+from il_bench.data import Windows, open_dataset, statistics
 from il_bench.data.convert import write_columns
+from il_bench.demos.check import check_dataset
 from il_bench.demos.describe import measure
 from il_bench.demos.merge import merge_demos
 from il_bench.errors import IlBenchError
@@ -62,6 +65,57 @@ def test_frames_and_provenance_follow_one_another(two_solved: Path, people: Path
     assert [part["source"] for part in facts["parts"]] == ["expert-demos", "people.npz", "other"]
     windows = Windows(both, {"action": [0.0, 0.1]})
     assert windows.batch(torch.tensor([len(windows) - 1]))["action_is_pad"].tolist() == [[False, True]]
+
+
+def test_statistics_of_merged_data_are_theirs(two_solved: Path, people: Path, tmp_path: Path) -> None:
+    """Also of where a frame is, which LeRobot leaves as it was in the parts."""
+    output = tmp_path / "both"
+    merge_demos([two_solved, people], output)
+    assert [finding for finding in check_dataset(output) if not finding.passed] == []
+    dataset = open_dataset(output)
+    places = statistics.place_features(dataset)
+    assert not any(statistics.problem(dataset, key, exact=True) for key in places)
+    (path,) = output.glob("meta/episodes/*/*.parquet")
+    for episode in pq.read_table(path).to_pylist():
+        assert episode["stats/episode_index/max"] == [episode["episode_index"]]
+        assert episode["stats/index/min"] == [episode["dataset_from_index"]]
+        assert episode["stats/index/max"] == [episode["dataset_to_index"] - 1]
+
+
+def test_a_merge_by_lerobot_passes_the_check_and_is_merged(
+    two_solved: Path, people: Path, tmp_path: Path
+) -> None:
+    first, second = open_dataset(two_solved), open_dataset(people)
+    ids, roots = [first.repo_id, second.repo_id], [Path(first.root), Path(second.root)]
+    aggregate_datasets(ids, "local/theirs", roots, tmp_path / "theirs")
+    (found,) = (finding for finding in check_dataset(tmp_path / "theirs") if "statistics" in finding.what)
+    assert found.passed and "episode_index, index: not of these data" in found.detail
+    merged = merge_demos([tmp_path / "theirs", two_solved], tmp_path / "more")
+    assert not any(statistics.problem(merged, key, exact=True) for key in merged.features)
+
+
+def test_missing_statistics_are_computed_and_wrong_ones_named(
+    two_solved: Path, people: Path, tmp_path: Path
+) -> None:
+    copy, output = shutil.copytree(two_solved, tmp_path / "copy"), tmp_path / "both"
+    path = copy / "meta" / "stats.json"
+    right = json.loads(path.read_text())
+    path.write_text(json.dumps({**right, "action": {**right["action"], "max": [1.0, 1.0]}}))
+    result = invoke("merge", copy, people, "--output", output)
+    assert result.exit_code == 2 and "copy: meta/stats.json: action: max is [1. 1.]" in result.output
+    path.write_text(json.dumps({key: stats for key, stats in right.items() if key != "action"}))
+    result = invoke("merge", copy, people, "--output", output)
+    assert result.exit_code == 0, result.output
+    assert "copy: meta/stats.json holds no statistics of action; they are computed" in result.output
+    path.unlink()
+    merge_demos([copy, people], tmp_path / "again")
+    expected = merge_demos([two_solved, people], tmp_path / "expected").meta.stats
+    for name in ("both", "again"):
+        stats = open_dataset(tmp_path / name).meta.stats
+        for key, feature in expected.items():
+            for which, value in feature.items():
+                np.testing.assert_allclose(stats[key][which], value, rtol=1e-9, err_msg=f"{key} {which}")
+    assert not path.exists()
 
 
 def test_what_cannot_be_merged_is_named(two_solved: Path, people: Path, tmp_path: Path) -> None:

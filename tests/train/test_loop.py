@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from il_bench.cli import app
+from il_bench.data import open_dataset
 from il_bench.errors import IlBenchError
 from il_bench.train import recipes
 from il_bench.train.batches import policy_config
@@ -104,8 +107,6 @@ def test_a_cooldown_ends_a_longer_cosine() -> None:
 
 
 def test_the_folder_holds_the_average_the_raw_weights_and_what_made_them(demos: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
     trainer, folder = saved("bc", demos, tmp_path, 3)
     averaged = load_file(folder / "pretrained_model" / "model.safetensors")
     raw = load_file(folder / "training_state" / "raw.safetensors")
@@ -180,6 +181,47 @@ def test_what_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(
     with pytest.raises(IlBenchError, match="there is no checkpoint yet"):
         trainer.output = tmp_path / "new"
         raise trainer._diverged("x")
+
+
+def test_missing_statistics_are_computed_told_and_make_the_same_policy(
+    demos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small_recipe("bc", 2)
+    monkeypatch.setattr(recipes, "load", lambda *_: recipe)
+    copy = shutil.copytree(open_dataset(demos).root, tmp_path / "copy")
+    (copy / "meta" / "stats.json").unlink()
+    said = []
+    for data, output in ((demos, "with"), (copy, "without")):
+        train = ("train", "bc", "--data", data, "--output", tmp_path / output, "--eval-every", 0)
+        result = il_bench(*train)
+        assert result.exit_code == 0, result.output
+        said.append(result.stderr)
+    assert "copy: meta/stats.json holds no statistics of observation.state, obs" in said[1] and not said[0]
+    folders = [tmp_path / name / "checkpoints/last/pretrained_model" for name in ("with", "without")]
+    for name in ("model.safetensors", "policy_preprocessor_step_3_normalizer_processor.safetensors"):
+        first, second = (load_file(folder / name) for folder in folders)
+        assert second.keys() <= first.keys() and all(torch.equal(first[key], second[key]) for key in second)
+
+
+def test_statistics_of_other_data_and_a_column_that_never_varies_are_named_before_the_first_step(
+    demos: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(open_dataset(demos).root, tmp_path / "copy")
+    path = copy / "meta" / "stats.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"action": {"max": [1, 1], "min": [0, 0]}}))
+    trainer = make("bc", copy, tmp_path / "run")
+    assert trainer.computed_statistics == ["action"]  # LeRobot needs all of them
+    stats = json.loads(path.read_text())
+    stats["action"] = {name: [0.5, 0.5] for name in ("min", "max", "mean", "std")} | {"count": [120]}
+    path.write_text(json.dumps(stats))
+    with pytest.raises(IlBenchError, match=r"copy: meta/stats\.json: action: max is \[0\.5 0\.5\], and \["):
+        make("bc", copy, tmp_path / "run")
+    with np.load(demos) as arrays:
+        columns = {**arrays, "state": arrays["state"].copy()}
+    columns["state"][:, 1] = 256.0
+    np.savez(tmp_path / "flat.npz", **columns)
+    with pytest.raises(IlBenchError, match=r"flat\.npz: observation\.state: column 1 is 256 in every frame"):
+        make("bc", tmp_path / "flat.npz", tmp_path / "run")
 
 
 def test_training_lowers_the_loss(demos: Path, tmp_path: Path) -> None:
