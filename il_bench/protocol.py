@@ -31,6 +31,8 @@ TEST_SEEDS = range(SEED_STARTS["test"], SEED_STARTS["test"] + MAX_EPISODES)
 DEFAULT_EPISODES = 200  # for a policy without a gate
 LAST_TRAINING_SEED = 99_999  # demonstrations and training use the seeds up to this one
 RESERVED_SEEDS = 1_000_000  # kept for a third evaluation: nothing here ever sees them
+#: Of which episodes every step is kept.
+RECORD = ("none", "failures", "all")
 #: The ceiling (the planner) and the floor (a policy never trained), rolled out like the others.
 EXPERT, UNTRAINED = "expert", "untrained"
 CONTEXT = (EXPERT, UNTRAINED)

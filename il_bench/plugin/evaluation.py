@@ -56,11 +56,13 @@ class Evaluate:
         journal: Journal | None = None,
         look: Look | None = None,
         block: RunBlock | None = None,
+        record: Callable[[Outcomes], object] | None = None,
     ) -> Outcomes:
         """Roll `policy` out on these seeds; take the blocks that the journal holds from there.
 
         look: called after every block, in seed order. The rollout ends when it says that this is enough.
         block: runs one block, in this process, in an environment other than PushT.
+        record: given every block that has been run, with its recording.
         """
         settings, chosen = self._settings, np.asarray(seeds)
         loaded = load_policy(policy, device=settings.device) if isinstance(policy, str | Path) else policy
@@ -90,6 +92,7 @@ class Evaluate:
                 journal=journal,
                 stop=None if look is None else stop,
                 block=block,
+                record=record,
             )
 
 

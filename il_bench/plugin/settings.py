@@ -11,7 +11,7 @@ from il_bench import zoo
 from il_bench.errors import IlBenchError
 from il_bench.plugin import options
 from il_bench.plugin.options import Invocation, Option, PolicyChoice, option
-from il_bench.protocol import CONTEXT, DEFAULT_EPISODES, EXPERT, MAX_EPISODES, SEED_STARTS, TRACKS
+from il_bench.protocol import CONTEXT, DEFAULT_EPISODES, EXPERT, MAX_EPISODES, RECORD, SEED_STARTS, TRACKS
 from il_bench.rollout.executors import EXECUTORS
 
 SUITE = Path(__file__).parents[1] / "suite"
@@ -152,6 +152,13 @@ class Settings:
         of rolling them out again. A journal of another checkpoint or environment is an error. A project's own
         code needs a version, see pytest_il_bench_register.""",
         action="store_true",
+    )
+    record: str = option(
+        "--il-record",
+        """Of which episodes to keep every step in the report folder, so that the page can play them. What is
+        counted of an episode stands in report.json anyway. Default: all.""",
+        choices=RECORD,
+        default="all",
     )
     project_policies: tuple[PolicyChoice, ...] = ()  # what `pytest_il_bench_register` added
 

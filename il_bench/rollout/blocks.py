@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,9 +24,11 @@ from il_bench.errors import IlBenchError, described
 from il_bench.protocol import ACTION_HIGH, ACTION_LOW, BLOCK_SIZE, MAX_STEPS, SUCCESS_COVERAGE
 from il_bench.pusht.batch import PushTBatch
 from il_bench.rollout import executors
+from il_bench.rollout.endings import reward
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.outcomes import Outcomes
 from il_bench.rollout.progress import Step, tell
+from il_bench.rollout.recording import StepRecorder
 from il_bench.rollout.surroundings import of_block, undisturbed
 
 
@@ -61,6 +63,7 @@ def rollout(
     journal: Journal | None = None,
     stop: Stop | None = None,
     block: RunBlock | None = None,
+    record: Callable[[Outcomes], object] | None = None,
 ) -> Outcomes:
     """Run one episode of PushT for each seed, or fewer: until `stop` says that they are enough.
 
@@ -76,6 +79,7 @@ def rollout(
             when a later one fails. The outcomes do not depend on it.
         stop: asked after every block, in seed order; once it says yes, the other blocks are not run.
         block: runs a block, picklable if `workers` > 1; None: `run_block`, PushT.
+        record: given every block that has been run, with its recording, before the journal gets it.
 
     Returns the outcomes in seed order; their `seconds` include those that blocks from the journal once took.
     Raises IlBenchError for bad seeds or workers; for a policy that raises, or returns the wrong shape or a
@@ -106,8 +110,12 @@ def rollout(
         results = runner.run(load, attempt, missing, name=_name)
         with undisturbed(called(policy_or_loader)), closing(results):
             for first, result in results:
-                if journal is not None and isinstance(result, Outcomes):
-                    journal.append(result)
+                if isinstance(result, Outcomes):
+                    if record is not None:
+                        record(result)
+                    result = replace(result, recording=None)
+                    if journal is not None:
+                        journal.append(result)
                 done(first, result)
                 if queue.stopped:
                     break
@@ -214,7 +222,7 @@ def _simulate(policy: Policy, seeds: NDArray[np.int64], wanted: NDArray[np.int64
     """Run a batch until the wanted rows are done; only the wanted rows of the result are complete."""
     worlds = PushTBatch()
     worlds.reset(seeds)
-    best = np.zeros(len(seeds))
+    recorder = StepRecorder(worlds, MAX_STEPS)
     n_steps, outside = np.zeros((2, len(seeds)), np.int64)
     active = np.ones(len(seeds), np.bool_)
     try:
@@ -224,15 +232,24 @@ def _simulate(policy: Policy, seeds: NDArray[np.int64], wanted: NDArray[np.int64
     for step in range(MAX_STEPS):
         actions = _actions(policy, worlds, seeds, active, step)
         coverage = worlds.step(actions, active)
-        best = np.maximum(best, np.where(active, coverage, 0.0))
         n_steps += active
+        recorder.add(actions)
         outside += active & ((actions < ACTION_LOW) | (actions > ACTION_HIGH)).any(axis=1)
         active &= ~(coverage > SUCCESS_COVERAGE)
         tell(Step(int(seeds[wanted[0]]), int(seeds[wanted[-1]]), step + 1, MAX_STEPS))
         if not active[wanted].any():
             break
-    max_reward = np.clip(best / SUCCESS_COVERAGE, 0.0, 1.0)
-    return Outcomes(seeds, best > SUCCESS_COVERAGE, max_reward, n_steps, outside)
+    counted: dict[str, Any] = recorder.counted(n_steps)
+    best = counted["best_coverage"]
+    return Outcomes(
+        seeds,
+        best > SUCCESS_COVERAGE,
+        reward(best),
+        n_steps,
+        outside,
+        **counted,
+        recording=recorder.recording(seeds, n_steps),
+    )
 
 
 def _actions(

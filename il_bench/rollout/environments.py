@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from il_bench.errors import IlBenchError, described
 from il_bench.protocol import Scalar
 from il_bench.rollout.blocks import Policy, called, checked, in_words
+from il_bench.rollout.endings import Ending
 from il_bench.rollout.outcomes import Outcomes
 from il_bench.rollout.progress import Step, tell
+from il_bench.rollout.recording import REWARD, StepRecording
 from il_bench.rollout.surroundings import of_block, seed_all, seeded
 
 SUCCESS = "is_success"
@@ -82,19 +84,34 @@ class EnvironmentRollout(AbstractContextManager["EnvironmentRollout"]):
         start = time.perf_counter()
         seeds = wanted.tolist()
         with of_block(seeds[0], called(policy)):
-            rows: list[tuple[bool, int, int]] = []
+            rows: list[tuple[list[float], int, Ending]] = []
             for seed in seeds:
                 done = Step(seeds[0], seeds[-1], len(rows) * self._max_steps, len(seeds) * self._max_steps)
                 rows.append(self._episode(policy, seed, done))
-        success, n_steps, outside = (np.array(column) for column in zip(*rows, strict=True))
-        return Outcomes(wanted, success, success, n_steps, outside, time.perf_counter() - start)
+        rewards, outside, ending = zip(*rows, strict=True)
+        n_rows = np.array([len(each) for each in rewards])
+        success = np.array(ending) == Ending.SUCCESS
+        last = np.array([each[-1] for each in rewards])
+        return Outcomes(
+            wanted,
+            success,
+            success.astype(np.float64),
+            n_rows - 1,
+            np.array(outside),
+            time.perf_counter() - start,
+            last_reward=np.where(np.isfinite(last), last, np.nan),
+            ending=np.array(ending),
+            recording=StepRecording(
+                REWARD, wanted, n_rows, np.concatenate(rewards).astype(np.float32)[:, None]
+            ),
+        )
 
-    def _episode(self, policy: Policy, seed: int, done: Step) -> tuple[bool, int, int]:
-        """Return whether it was a success, its steps, and how many actions lay outside the Box.
+    def _episode(self, policy: Policy, seed: int, done: Step) -> tuple[list[float], int, Ending]:
+        """Return 0 and the reward of each step, how many actions lay outside the Box, and how it ended.
 
         done: the steps of the block before it.
         """
-        outside, success = 0, None
+        outside, success, rewards = 0, None, [0.0]
         seed_all(seed)
         at = f"at seed {seed}"
         try:
@@ -104,7 +121,8 @@ class EnvironmentRollout(AbstractContextManager["EnvironmentRollout"]):
                 at = f"at seed {seed}, step {step}"
                 action = self._action(policy, observation, at)
                 outside += bool(((action < self._actions.low) | (action > self._actions.high)).any())
-                observation, _, terminated, truncated, info = self._env.step(action)
+                observation, reward, terminated, truncated, info = self._env.step(action)
+                rewards.append(_number(reward))
                 tell(done._replace(done=done.done + step + 1))
                 if (said := self._truth(info.get(SUCCESS), f"info[{SUCCESS!r}]", at)) is not None:
                     success = said
@@ -120,7 +138,10 @@ class EnvironmentRollout(AbstractContextManager["EnvironmentRollout"]):
                 f"in environment {self._name!r} {at}: the episode ended, and no info had {SUCCESS!r}; step() "
                 "has to say there whether it is a success"
             )
-        return success, step + 1, outside
+        if success:
+            return rewards, outside, Ending.SUCCESS
+        ending = Ending.TERMINATED if terminated else Ending.TRUNCATED if truncated else Ending.OUT_OF_STEPS
+        return rewards, outside, ending
 
     def _action(self, policy: Policy, observation: Any, at: str) -> NDArray[Any]:
         with torch.inference_mode():
@@ -153,3 +174,11 @@ def _as_lerobot(observation: Any) -> dict[str, torch.Tensor]:
     named = observation if isinstance(observation, dict) else {"agent_pos": np.asarray(observation)}
     batch: dict[str, torch.Tensor] = preprocess_observation(named)
     return batch
+
+
+def _number(reward: Any) -> float:
+    """A reward, nan if it is no number: nothing but looking at the episode depends on it."""
+    try:
+        return float(reward)
+    except (TypeError, ValueError):
+        return np.nan

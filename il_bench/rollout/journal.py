@@ -6,7 +6,8 @@ Every other line is a finished block; it is on the disk before the rollout conti
     {"schema": 2, "policy": "act", "track": "keypoints", "sha256": "..", "first_seed": 200000, ..,
      "fingerprint": {"task": "PushT", .., "block_size": 50, .., "torch": "2.11.0", .., "device": "cpu"}}
     {"seconds": 1.9, "episodes": [{"seed": 200000, "success": true, "max_reward": 1.0, "n_steps": 93,
-     "outside": 0}, ..], "checksum": ".."}
+     "outside": 0, "final_coverage": 0.961, "best_coverage": 0.961, "last_reward": 1.0,
+     "ending": "success"}, ..], "checksum": ".."}
 
 The checksum is of the first line and its own, so that a line which was edited, or which belongs to another
 journal, is refused. The process that runs the policy writes the file and holds a lock on it. An interruption
@@ -77,13 +78,18 @@ class _BlockLine(BaseModel):
         return episodes
 
 
-def path_of(report: Path, policy: str, track: str) -> Path:
-    """Return where the journal of a policy lies in the report folder, whatever characters its name has."""
+def file_name(policy: str, track: str) -> str:
+    """Return what files of a policy are called, whatever characters its name has; no two get one name."""
     whole = f"{policy}.{track}".encode(errors="surrogatepass")
     name = quote(whole, safe="")
     if len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(whole).hexdigest()[:12]}"
-    return report / FOLDER / f"{name}.jsonl"
+    return name
+
+
+def path_of(report: Path, policy: str, track: str) -> Path:
+    """Return where the journal of a policy lies in the report folder."""
+    return report / FOLDER / f"{file_name(policy, track)}.jsonl"
 
 
 class Journal:

@@ -1,7 +1,9 @@
 """The work of test_success.py, in a module of its own so that collecting the test imports no torch."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -15,8 +17,9 @@ from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 from il_bench.protocol import EXPERT, UNTRAINED, Scalar
 from il_bench.report.success import row_of
-from il_bench.rollout import RunBlock, journal
+from il_bench.rollout import Outcomes, RunBlock, journal
 from il_bench.rollout.environments import EnvironmentRollout
+from il_bench.rollout.recordings import Recordings
 
 
 class Measure:
@@ -40,7 +43,8 @@ class Measure:
     def context(self, name: str) -> collect.Record:
         """Roll out EXPERT or UNTRAINED, the ceiling and the floor of the table, which have no gates."""
         policy = load_policy(EXPERT) if name == EXPERT else untrained(self._settings.device)
-        outcomes = self._evaluate(policy)
+        record = self._record(policy.name, policy.track)
+        outcomes = self._evaluate.run(policy, self._settings.seed_range, record=record)
         row = row_of(policy, outcomes, PolicyGates(policy.name).verdict(outcomes))
         return collect.Record("success", row, self._fingerprint)
 
@@ -67,9 +71,19 @@ class Measure:
         seeds = settings.first_seeds(most) if most else settings.seed_range
         look = gates.look if most else None
         with self._journal(policy, seeds[0], fingerprint) as kept:
-            outcomes = self._evaluate.run(policy, seeds, journal=kept, look=look, block=block)
+            record = self._record(policy.name, policy.track)
+            outcomes = self._evaluate.run(policy, seeds, journal=kept, look=look, block=block, record=record)
         verdict = gates.verdict(outcomes, sequential=most > 0)
         return collect.Record("success", row_of(policy, outcomes, verdict), fingerprint), verdict.problems
+
+    def _record(self, name: str, track: str) -> Callable[[Outcomes], object] | None:
+        """What keeps the recordings of a policy, without those of an earlier run unless it is resumed."""
+        kept = Recordings(self._settings.report, name, track)
+        if not self._settings.resume:
+            kept.clear()
+        if self._settings.record == "none":
+            return None
+        return partial(kept.save, failures_only=self._settings.record == "failures")
 
     def _journal(
         self, policy: LoadedPolicy, first_seed: int, fingerprint: dict[str, Scalar]

@@ -23,11 +23,14 @@ class ScriptedWorlds:
 
     def reset(self, seeds: np.ndarray) -> None:
         self.n_steps = np.zeros(len(seeds), int)
+        self.agent, self.pose = np.zeros((len(seeds), 2)), np.zeros((len(seeds), 3))
+        self.coverage = np.zeros(len(seeds))
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> np.ndarray:
         self.n_steps += active
         reached = self.n_steps >= np.arange(len(active)) + 1
-        return np.where(reached, np.where(np.arange(len(active)) == 7, 0.95, 0.96), 0.5)
+        self.coverage = np.where(reached, np.where(np.arange(len(active)) == 7, 0.95, 0.96), 0.5)
+        return self.coverage
 
     def observations(self, camera: object) -> dict[str, np.ndarray]:
         return {"observation.state": np.repeat(self.n_steps[:, None], 2, 1).astype(np.float32)}

@@ -32,7 +32,14 @@ def episodes(seeds: Any, seconds: float = 1.5) -> Outcomes:
     success = rewards > 0.5
     n_steps = np.arange(len(seeds)) + 9
     return Outcomes(
-        np.asarray(seeds), success, np.where(success, 1.0, rewards), n_steps, n_steps // 2, seconds
+        np.asarray(seeds),
+        success,
+        np.where(success, 1.0, rewards),
+        n_steps,
+        n_steps // 2,
+        seconds,
+        final_coverage=0.9 * rewards,
+        ending=np.where(success, "success", "stuck"),
     )
 
 
@@ -153,6 +160,7 @@ def shift(block: dict[str, Any], by: int) -> None:
         (2, edited(lambda block: block["episodes"][1].pop("n_steps")), r"line 2 .*episodes\.1\.n_steps: "),
         (2, episode(0, success="yes"), "success = 'yes': "),
         (2, episode(2, max_reward=7.5), "episodes.2.max_reward = 7.5"),
+        (2, episode(0, ending="bored"), "episodes.0.ending"),
         (3, edited(lambda block: block.update(host="mine")), "line 3 .*host = 'mine': unknown field"),
         (3, episode(0, seed=200_001), "seed 200051 cannot follow seed 200001"),
         (3, episode(2, seed=200_100), "seed 200100 cannot follow seed 200051"),
@@ -237,7 +245,7 @@ def test_a_journal_of_something_else_is_refused_by_name(
 
 
 def test_a_journal_of_another_schema_is_refused_by_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "SCHEMA", 3)
+    monkeypatch.setattr(journal, "SCHEMA", journal.SCHEMA + 1)
     with pytest.raises(IlBenchError, match=r"journal is of another run \(schema was 2, is 3"):
         recalled(path, FIRST)
 

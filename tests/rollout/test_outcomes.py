@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,25 @@ def test_episodes_are_taken_by_their_positions() -> None:
 def test_outcomes_survive_as_records() -> None:
     outcomes = outcomes_of([3, 4, 9])
     records = outcomes.to_records()
-    assert records[1] == {"seed": 4, "success": False, "max_reward": 0.625, "n_steps": 2, "outside": 2}
+    measured = {"seed": 4, "success": False, "max_reward": 0.625, "n_steps": 2, "outside": 2}
+    unknown = dict.fromkeys(("final_coverage", "best_coverage", "last_reward", "ending"))
+    assert records[1] == measured | unknown
+    older = [{name: value for name, value in record.items() if name in measured} for record in records]
+    assert Outcomes.from_records(older).to_records() == records
     again = Outcomes.from_records(records, seconds=2.5)
     assert again.to_records() == records
     assert (again.seconds, again.success.dtype, again.seeds.dtype) == (2.5, np.bool_, np.int64)
     del records[2]["n_steps"]
     with pytest.raises(IlBenchError, match="record has no field 'n_steps'"):
         Outcomes.from_records(records)
+
+
+def test_what_an_environment_does_not_tell_is_none_in_records() -> None:
+    coverage, words = np.array([0.25, np.nan]), np.array(["stuck", ""])
+    outcomes = replace(outcomes_of([3, 4]), final_coverage=coverage, ending=words)
+    records = outcomes.to_records()
+    assert [(each["final_coverage"], each["ending"]) for each in records] == [(0.25, "stuck"), (None, None)]
+    assert Outcomes.from_records(records).to_records() == records
 
 
 def test_outcomes_of_unequal_length_are_refused() -> None:
