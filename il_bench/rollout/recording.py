@@ -121,8 +121,8 @@ class StepRecorder:
         """Return the episodes of all worlds (B,), each to its end; of an ended one the last action stays."""
         found = self._rows[: self._n + 1]
         found[n_steps, np.arange(len(seeds)), _ACTION] = found[n_steps - 1, np.arange(len(seeds)), _ACTION]
-        whole = np.round(found / tuple(UNITS.values()))
-        whole[:, :, _ANGLE] = (whole[:, :, _ANGLE] + 32_768) % 65_536 - 32_768
-        ended = np.arange(self._n + 1)[:, None] <= n_steps  # (rows, B)
-        rows = np.clip(whole, -32_768, 32_767).astype(np.int16).swapaxes(0, 1)[ended.T]
+        ended = np.arange(self._n + 1)[:, None] <= n_steps  # (rows, B); later ones may hold anything
+        rows = np.round(found.swapaxes(0, 1)[ended.T] / tuple(UNITS.values()))
+        rows[:, _ANGLE] = (rows[:, _ANGLE] + 32_768) % 65_536 - 32_768
+        rows = np.clip(rows, -32_768, 32_767).astype(np.int16)
         return StepRecording(PUSHT, seeds, n_steps + 1, rows)

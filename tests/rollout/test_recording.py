@@ -12,12 +12,13 @@ import torch
 
 from il_bench.errors import IlBenchError
 from il_bench.protocol import BLOCK_SIZE
+from il_bench.pusht.batch import PushTBatch
 from il_bench.pusht.simulator import Simulator
 from il_bench.rollout import Outcomes, rollout
 from il_bench.rollout.endings import STUCK_STEPS, Ending, counted
 from il_bench.rollout.executors import EXECUTORS
 from il_bench.rollout.journal import Conditions, opened
-from il_bench.rollout.recording import PUSHT, UNITS, StepRecording
+from il_bench.rollout.recording import PUSHT, UNITS, StepRecorder, StepRecording
 from il_bench.rollout.recordings import Recordings
 from tests.rollout.conftest import FIRST
 from tests.rollout.policies import Batch, LastFirst, Scripted, Wander
@@ -158,3 +159,14 @@ def test_a_block_that_creeps_is_not_stuck_and_one_that_trembles_is() -> None:
     pose[:, 0, 2], pose[1::2, 1, 2] = 0.004 * np.arange(101), 0.004
     endings = counted(pose, np.zeros((101, 2)), np.full(2, 100))["ending"]
     assert endings.tolist() == [Ending.STILL_WORKING, Ending.STUCK]
+
+
+def test_actions_after_the_end_of_an_episode_are_nobodys() -> None:
+    worlds = PushTBatch()
+    worlds.reset([FIRST, FIRST + 1])
+    recorder = StepRecorder(worlds, 3)
+    recorder.add(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    recorder.add(np.array([[np.nan, 2.0], [5.0, 6.0]]))
+    rows = dict(recorder.recording(np.array([FIRST, FIRST + 1]), np.array([1, 2])))
+    assert rows[FIRST][:, 5:7].tolist() == [[10, 20], [10, 20]]
+    assert rows[FIRST + 1][:, 5:7].tolist() == [[30, 40], [50, 60], [50, 60]]
