@@ -304,7 +304,12 @@ ROW: dict[str, Any] = {
     "interval": "confidence sequence",
     "share_outside": 0.0,
     "seconds": 1.0,
-    "episodes": [{"seed": 200_000, "success": True, "max_reward": 1.0, "n_steps": 9, "outside": 0}],
+    "episodes": [
+        {
+            **{"seed": 200_000, "success": True, "max_reward": 1.0, "n_steps": 9, "outside": 0},
+            **{"final_coverage": 0.97, "best_coverage": 0.97, "last_reward": 1.0, "ending": "success"},
+        }
+    ],
 }
 
 
