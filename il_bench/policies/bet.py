@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from lerobot.configs import PreTrainedConfig
@@ -132,6 +131,8 @@ def whole_dataset(meta: Any, config: ILBeTConfig) -> dict[str, Tensor]:
     Past the end of its episode a chunk repeats the last action, as LeRobot's do. IlBenchError if the data
     files of ``meta``, a ``LeRobotDatasetMetadata``, are not on this machine.
     """
+    import pandas as pd  # half a second, which only this function needs
+
     columns = [ACTION, OBS_STATE, "episode_index", "index"]
     try:
         table = pd.read_parquet(Path(meta.root) / "data", columns=columns).sort_values("index")

@@ -3,7 +3,6 @@
 import math
 
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from il_bench.tokenizers.base import Tokenizer, first_not_finite
@@ -32,6 +31,8 @@ class KMeansTokenizer(Tokenizer):
         Raises IlBenchError for fewer different chunks than centres, and for chunks that float32 cannot hold,
         whatever the type of the centres.
         """
+        from sklearn.cluster import KMeans  # half a second, which only fitting needs
+
         self._to_fit(chunks, self.centers, torch.float32)
         self._check_different(chunks)
         flat = chunks.detach().flatten(1)

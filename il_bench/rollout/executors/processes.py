@@ -4,17 +4,18 @@ A worker process that dies costs only the task it had: another takes its place a
 `ProcessPoolExecutor` gives up all its workers and their tasks, and cannot say whose task it was.)
 """
 
+import os
 import pickle
 import signal
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from il_bench.errors import IlBenchError
+from il_bench.rollout.executors import starting
 
 #: A task that has killed so many workers is not tried again.
 MAX_DEATHS = 3
@@ -22,7 +23,7 @@ _SECONDS_TO_EXIT = 5.0
 
 
 class ProcessExecutor:
-    """See `Executor`. Worker processes are spawned, load when they have a task, and die with this process.
+    """See `Executor`. Worker processes are new (see `starting`), load when they have a task, and die with us.
 
     workers: number of processes, at least 1.
     """
@@ -85,12 +86,13 @@ class _Worker:
     """A process that waits for tasks, and the index of the one it has, if any."""
 
     def __init__(self, payload: bytes) -> None:
-        # Spawn: a forked child would inherit torch's threads and locks in an undefined state.
-        context = get_context("spawn")
+        # Never forked from this process: a child would inherit torch's threads and locks as they are.
+        context = starting.context()
         self.connection, theirs = context.Pipe()
         self.index: int | None = None
         # A daemon: it does not keep this process from ending.
-        self._process = context.Process(target=_work, args=(theirs, payload), daemon=True)
+        arguments = (theirs, payload, dict(os.environ))
+        self._process = context.Process(target=_work, args=arguments, daemon=True)
         with suppress(BrokenPipeError):  # it died at once, and its connection says so
             self._process.start()
         theirs.close()
@@ -143,9 +145,14 @@ def _last_words(name: str, exit_code: int | None) -> str:
     return f"{name}: {MAX_DEATHS} worker processes died running it ({how}); use fewer workers"
 
 
-def _work(connection: Connection, payload: bytes) -> None:
-    """Answer every task with (True, result) or (False, exception) until the other side is gone."""
+def _work(connection: Connection, payload: bytes, environment: dict[str, str]) -> None:
+    """Answer every task with (True, result) or (False, exception) until the other side is gone.
+
+    environment: of the parent now. The fork server has kept that of its own start.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
+    os.environ.clear()
+    os.environ.update(environment)
     loaded: tuple[Any, Callable[[Any, Any], Any]] | None = None
     while True:
         try:

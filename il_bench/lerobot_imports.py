@@ -1,0 +1,105 @@
+"""LeRobot without the policies that nobody asked for, in processes that il_bench itself starts.
+
+`import lerobot.policies` imports the configuration of every policy, and with it the package that it lies in.
+Some of these packages import their networks at once: diffusers' models, transformers, the data sets. That
+takes a second, and no shipped policy uses any of it.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any, override
+
+PACKAGE = "lerobot.policies"
+#: Names of the modules in which LeRobot looks for a policy's network and processors.
+_OF_A_POLICY = ("modeling_", "processor_")
+
+
+def defer() -> None:
+    """From now on, run the `__init__` of a LeRobot policy's package when somebody needs more of it.
+
+    That is: when one of its names is asked for, or the module of its network or of its processors. So every
+    policy still loads, whoever brings it. Calling this twice, or after LeRobot, changes nothing.
+
+    Only for processes of our own. In a user's pytest, imports stay as LeRobot wrote them.
+    """
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(MetaPathFinder):
+    """Finds the packages of LeRobot's policies, and defers what their `__init__` does."""
+
+    def __init__(self) -> None:
+        self._deferred: dict[str, _Deferred] = {}  # by the package's name, those that have not run yet
+
+    @override
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        parent, _, name = fullname.rpartition(".")
+        if parent in self._deferred and name.startswith(_OF_A_POLICY):
+            self._deferred[parent].run()
+            if fullname in sys.modules:  # the package has imported it
+                return ModuleSpec(fullname, _Imported(sys.modules[fullname]))
+        if parent != PACKAGE:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None and spec.submodule_search_locations is not None:
+            spec.loader = _Deferred(spec.loader, self._deferred)
+        return spec
+
+
+class _Imported(Loader):
+    """Loads a module that is imported already. Meanwhile it has no spec, which `import` would execute."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module, self._spec = module, module.__spec__
+        module.__spec__ = None
+
+    @override
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self._module
+
+    @override
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec
+
+
+class _Deferred(Loader):
+    """Makes a package at once, and runs its `__init__` later."""
+
+    def __init__(self, real: Loader, deferred: "dict[str, _Deferred]") -> None:
+        self._real, self._deferred = real, deferred
+        self._module = ModuleType("")
+
+    @override
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._real.create_module(spec)
+
+    @override
+    def exec_module(self, module: ModuleType) -> None:
+        self._module = module
+        self._deferred[module.__name__] = self
+        vars(module)["__getattr__"] = self._asked_for  # PEP 562
+
+    def run(self) -> None:
+        """Run the `__init__`. If it fails, as without a package it needs, the next attempt runs it again."""
+        name = self._module.__name__
+        del self._deferred[name], vars(self._module)["__getattr__"]
+        try:
+            self._real.exec_module(self._module)
+        except BaseException:
+            self.exec_module(self._module)
+            raise
+
+    def _asked_for(self, name: str) -> Any:
+        if name.startswith("__") and name != "__all__":  # tools look for such names in every module
+            raise AttributeError(f"module {self._module.__name__!r} has no attribute {name!r}")
+        try:
+            self.run()
+        except ImportError as error:  # `from package import name` turns it into an ImportError again
+            raise AttributeError(f"module {self._module.__name__!r} cannot be imported: {error}") from error
+        return getattr(self._module, name)
