@@ -1,12 +1,16 @@
-"""LeRobot without the policies that nobody asked for, in processes that il_bench itself starts.
+"""LeRobot without what nobody asked for, in processes that il_bench itself starts.
 
 `import lerobot.policies` imports the configuration of every policy, and with it the package that it lies in.
-Some of these packages import their networks at once: diffusers' models, transformers, the data sets. That
-takes a second, and no shipped policy uses any of it.
+Some of these packages import their networks at once: diffusers' models, transformers, the data sets. And
+diffusers reads what every installed distribution holds. That is a third of what importing takes, and no
+shipped policy uses it.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from importlib import metadata
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -21,7 +25,8 @@ def defer() -> None:
     """From now on, run the `__init__` of a LeRobot policy's package when somebody needs more of it.
 
     That is: when one of its names is asked for, or the module of its network or of its processors. So every
-    policy still loads, whoever brings it. Calling this twice, or after LeRobot, changes nothing.
+    policy still loads, whoever brings it. The list of distributions waits until somebody looks at it. Calling
+    this twice, or after LeRobot, changes nothing.
 
     Only for processes of our own. In a user's pytest, imports stay as LeRobot wrote them.
     """
@@ -44,9 +49,12 @@ class _Finder(MetaPathFinder):
             self._deferred[parent].run()
             if fullname in sys.modules:  # the package has imported it
                 return ModuleSpec(fullname, _Imported(sys.modules[fullname]))
-        if parent != PACKAGE:
+        if parent != PACKAGE and fullname not in _WHILE:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None and fullname in _WHILE:
+            spec.loader = _Within(spec.loader, _WHILE[fullname])
+            return spec
         if spec is not None and spec.loader is not None and spec.submodule_search_locations is not None:
             spec.loader = _Deferred(spec.loader, self._deferred)
         return spec
@@ -103,3 +111,58 @@ class _Deferred(Loader):
         except ImportError as error:  # `from package import name` turns it into an ImportError again
             raise AttributeError(f"module {self._module.__name__!r} cannot be imported: {error}") from error
         return getattr(self._module, name)
+
+
+class _Within(Loader):
+    """Executes a module in a context."""
+
+    def __init__(self, real: Loader, context: Callable[[], AbstractContextManager[None]]) -> None:
+        self._real, self._context = real, context
+
+    @override
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._real.create_module(spec)
+
+    @override
+    def exec_module(self, module: ModuleType) -> None:
+        with self._context():
+            self._real.exec_module(module)
+
+
+class _Distributions(Mapping[str, list[str]]):
+    """`importlib.metadata.packages_distributions()`, read when first looked at."""
+
+    def __init__(self, read: Callable[[], Mapping[str, list[str]]]) -> None:
+        self._read = read
+
+    @cached_property
+    def _found(self) -> Mapping[str, list[str]]:
+        return self._read()
+
+    @override
+    def __getitem__(self, package: str) -> list[str]:
+        return self._found[package]
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+@contextmanager
+def _distributions_later() -> Iterator[None]:
+    read = metadata.packages_distributions
+    vars(metadata)["packages_distributions"] = lambda: _Distributions(read)
+    try:
+        yield
+    finally:
+        vars(metadata)["packages_distributions"] = read
+
+
+#: What to execute a module in, by its name.
+_WHILE: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "diffusers.utils.import_utils": _distributions_later,
+}

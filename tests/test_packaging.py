@@ -59,7 +59,7 @@ def test_wheel_registers_plugin_and_command(wheel: zipfile.ZipFile) -> None:
     info = f"il_bench-{il_bench.__version__}.dist-info"
     entry_points = wheel.read(f"{info}/entry_points.txt").decode()
     assert "[pytest11]\nil_bench = il_bench.plugin" in entry_points
-    assert "[console_scripts]\nil-bench = il_bench.cli:app" in entry_points
+    assert "[console_scripts]\nil-bench = il_bench.cli:main" in entry_points
     assert b"Apache License" in wheel.read(f"{info}/licenses/LICENSE")
 
 

@@ -25,6 +25,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TextIO
 
 import il_bench
+from il_bench import lerobot_imports
 from il_bench.errors import IlBenchError
 
 PROTOCOL = 1
@@ -215,6 +216,7 @@ def first_calls(spec: str, device: str) -> Message:
 def main() -> None:
     """Serve on standard input and output; what libraries print goes to standard error."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # before anything imports pygame
+    lerobot_imports.defer()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     serve(sys.stdin, answers, load)

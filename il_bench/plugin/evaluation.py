@@ -88,6 +88,7 @@ class Evaluate:
                 chosen,
                 workers=1 if copies is None else settings.workers,
                 executor=None if copies is None else settings.executor,
+                timeout=settings.timeout,
                 on_block=None if show is None else lambda done, total: show(done, total, said),
                 journal=journal,
                 stop=None if look is None else stop,

@@ -3,6 +3,7 @@
 Every pytest run loads this module where il_bench is installed: standard library only.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,6 +146,13 @@ def check_workers(given: int | None, run: Invocation) -> int:
         return 1 if run.one_of_many else machine.usable_cores()
     if given < 1:
         raise IlBenchError(f"--il-workers: {given} is not a number of processes; use 1 or more")
+    return given
+
+
+def check_timeout(given: float, _: Invocation) -> float:
+    """A number of seconds."""
+    if not 0.0 < given < math.inf:
+        raise IlBenchError(f"--il-timeout: {given:g} is not a number of seconds; use one above 0")
     return given
 
 

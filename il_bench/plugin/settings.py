@@ -121,6 +121,15 @@ class Settings:
         The results do not depend on it. Default: processes if there are two or more workers.""",
         choices=tuple(EXECUTORS),
     )
+    timeout: float = option(
+        "--il-timeout",
+        """Give a policy up that takes longer than this for one block of 50 episodes in a worker process, and
+        say how far it was. Default: 21600, six hours.""",
+        options.check_timeout,
+        type=float,
+        default=21600.0,
+        metavar="SECONDS",
+    )
     baselines: Path | None = option(
         "--il-baselines",
         "Targets and measured baselines to compare with. Default: the baselines.json of il_bench.",

@@ -59,6 +59,7 @@ def rollout(
     *,
     workers: int = 1,
     executor: str | None = None,
+    timeout: float | None = None,
     on_block: Callable[[int, int], None] | None = None,
     journal: Journal | None = None,
     stop: Stop | None = None,
@@ -69,10 +70,11 @@ def rollout(
 
     Args:
         policy_or_loader: a policy, which runs in this process; or a callable without arguments that returns
-            one, picklable if `workers` > 1: each worker process (spawned) calls it once.
+            one, picklable if `workers` > 1: each worker process, a new one, calls it once.
         seeds: distinct integers >= 0, in any order.
         workers: number of processes; 1 is this process itself. The outcomes do not depend on it.
         executor: one of `executors.EXECUTORS`; None: the one that `workers` implies.
+        timeout: seconds that a block may take in a worker process; None: for ever.
         on_block: called as `on_block(n_done_blocks, n_blocks)` after each block; with `stop`, blocks that are
             done ahead of their turn do not count yet.
         journal: this policy's, open: blocks it holds are not run, and finished blocks are added to it, also
@@ -83,7 +85,8 @@ def rollout(
 
     Returns the outcomes in seed order; their `seconds` include those that blocks from the journal once took.
     Raises IlBenchError for bad seeds or workers; for a policy that raises, or returns the wrong shape or a
-    value that is not finite (names seed, step and value); for a block that killed its worker three times.
+    value that is not finite (names seed, step and value); for a block that took longer than `timeout` or
+    killed its worker three times.
     """
     start = time.perf_counter()
     blocks = _blocks(seeds)
@@ -104,7 +107,7 @@ def rollout(
             recalled.add(int(wanted[0]))
             done(int(wanted[0]), known)
     if not queue.stopped:
-        runner = executors.choose(workers, len(missing), executor)
+        runner = executors.choose(workers, len(missing), executor, timeout)
         attempt = partial(_attempt, block=block)
         # Closing ends the workers at once, also when an error or Ctrl-C gets in between two blocks.
         results = runner.run(load, attempt, missing, name=_name)

@@ -41,14 +41,24 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file too.")] = None,
     seeds: Annotated[SeedRange, typer.Option(help="Which start states.")] = SeedRange.VALIDATION,
     episodes: Annotated[int, typer.Option(min=1, max=MAX_EPISODES, help="How many of them.")] = 200,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; they do not change the result.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes; they do not change the result. Default: one for each core."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
 ) -> None:
     """Roll POLICY out and print its metrics with 95 % intervals; `pytest --benchmark` also gates them."""
     try:
-        zoo.resolve(policy)  # what names nothing is refused before anything heavy is imported
-
         from il_bench import machine
+        from il_bench.rollout import executors
+
+        zoo.resolve(policy)  # what names nothing is refused before anything heavy is imported
+        machine.check_device(device)
+        n_blocks = -(-episodes // BLOCK_SIZE)
+        workers = min(workers or machine.usable_cores(), n_blocks)
+        if workers > 1:
+            executors.import_ahead()
+
         from il_bench.files import write_whole, writing
         from il_bench.gate.verdict import PolicyGates
         from il_bench.policies.checkpoint import load_policy

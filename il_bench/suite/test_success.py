@@ -19,10 +19,15 @@ Record = Callable[[dict[str, Any]], None]
 @pytest.fixture(scope="module")
 def measure(pytestconfig: pytest.Config, evaluate: "Evaluate") -> "Measure":
     """Rolls a policy out and judges it."""
+    from il_bench.rollout import executors
+
+    settings = pytestconfig.stash[SETTINGS]
+    if settings.workers > 1 and settings.executor in (None, "processes"):
+        executors.import_ahead()
     from il_bench.suite.success import Measure
 
     with in_one_line():
-        return Measure(pytestconfig.stash[SETTINGS], evaluate, pytestconfig.stash[REGISTRY])
+        return Measure(settings, evaluate, pytestconfig.stash[REGISTRY])
 
 
 @pytest.mark.success

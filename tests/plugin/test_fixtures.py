@@ -113,7 +113,7 @@ class Late(InlineExecutor):
 def test_an_executor_that_is_added_runs_the_episodes_where_it_is_asked_for(
     pytestconfig: pytest.Config, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(EXECUTORS, "late", lambda workers: Late())
+    monkeypatch.setitem(EXECUTORS, "late", lambda workers, timeout: Late())
     settings = replace(pytestconfig.stash[SETTINGS], workers=1)
     late, usual = (
         Evaluate(replace(settings, executor=name))(checkpoint, seeds=range(3)) for name in ("late", None)

@@ -15,6 +15,7 @@ import pytest
 from il_bench.errors import IlBenchError
 from il_bench.rollout.executors import InlineExecutor, choose
 from il_bench.rollout.executors.processes import ProcessExecutor
+from il_bench.rollout.progress import Step, tell, told
 
 TASKS = list(range(6))
 
@@ -152,6 +153,35 @@ def test_a_caller_that_stops_does_not_wait_for_busy_workers() -> None:
     results.close()
     assert time.monotonic() - start < 60
     assert not multiprocessing.active_children()
+
+
+def stuck(policy: int, task: int) -> int:
+    """Task 1 hangs after its fourth step, while the others go on telling theirs."""
+    for done in range(1, 40):
+        tell(Step(50 * task, 50 * task + 49, done, 300))
+        time.sleep(0.1)
+        if task == 1 and done == 4:
+            time.sleep(600)
+    return task
+
+
+def test_a_task_that_hangs_is_named_with_its_last_step() -> None:
+    done: list[int] = []
+    with pytest.raises(
+        IlBenchError, match=r"^1: not done after 2 s; .* step [34] of 300 of seeds 50-99; .*il-timeout"
+    ):
+        done.extend(ProcessExecutor(2, timeout=2.0).run(load, stuck, [1, 2, 3]))
+    assert not multiprocessing.active_children()
+    assert sorted(ProcessExecutor(2, timeout=60.0).run(load, add, TASKS)) == [100 + task for task in TASKS]
+
+
+def test_steps_of_workers_are_told_here() -> None:
+    heard: list[Step] = []
+    with told(heard.append):
+        assert list(ProcessExecutor(1).run(load, stuck, [2])) == [2]
+    assert [step.first_seed for step in heard] == [100] * len(heard)
+    assert heard[0].done == 1
+    assert 3 <= len(heard) <= 30, "now and then"
 
 
 def pid_then_nap(folder: Path, policy: int, task: int) -> int:

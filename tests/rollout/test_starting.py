@@ -48,7 +48,8 @@ import json, os, sys
 from il_bench.rollout.executors import starting
 from il_bench.rollout.executors.processes import ProcessExecutor
 import test_starting as this
-starting.import_ahead("il_bench.policies.checkpoint", "module_that_nobody_has")
+starting._NEEDED += ("module_that_nobody_has",)
+starting.import_ahead()
 found = []
 for run in ("first", "second"):
     os.environ["CHANGED_LATER"] = run

@@ -26,23 +26,31 @@ class Executor(Protocol):
         """
 
 
-def _processes(workers: int) -> Executor:
+def _processes(workers: int, timeout: float | None) -> Executor:
     from il_bench.rollout.executors.processes import ProcessExecutor  # every pytest run reads the names below
 
-    return ProcessExecutor(workers)
+    return ProcessExecutor(workers, timeout)
 
 
-#: By the name that `--il-executor` takes; each makes an executor for a number of workers.
-EXECUTORS: dict[str, Callable[[int], Executor]] = {
-    "inline": lambda workers: InlineExecutor(),
+def import_ahead() -> None:
+    """Let the process that workers come from import what a policy needs, beside this one: it is as slow."""
+    from il_bench.rollout.executors import starting
+
+    starting.import_ahead()
+
+
+#: By the name that `--il-executor` takes; each makes an executor for a number of workers, and for the seconds
+#: that a task may take where it can be ended.
+EXECUTORS: dict[str, Callable[[int, float | None], Executor]] = {
+    "inline": lambda workers, timeout: InlineExecutor(),
     "processes": _processes,
 }
 
 
-def choose(workers: int, n_tasks: int, name: str | None = None) -> Executor:
+def choose(workers: int, n_tasks: int, name: str | None = None, timeout: float | None = None) -> Executor:
     """Return the executor called `name`; None: processes if at least two can work, else inline."""
     workers = max(min(workers, n_tasks), 1)
     name = name or ("inline" if workers == 1 else "processes")
     if name not in EXECUTORS:
         raise IlBenchError(f"executor {name!r} is unknown; use {' or '.join(EXECUTORS)}")
-    return EXECUTORS[name](workers)
+    return EXECUTORS[name](workers, timeout)

@@ -4,32 +4,37 @@ A worker process that dies costs only the task it had: another takes its place a
 `ProcessPoolExecutor` gives up all its workers and their tasks, and cannot say whose task it was.)
 """
 
+import math
 import os
 import pickle
 import signal
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from il_bench.errors import IlBenchError
 from il_bench.rollout.executors import starting
+from il_bench.rollout.progress import Step, tell, told
 
 #: A task that has killed so many workers is not tried again.
 MAX_DEATHS = 3
 _SECONDS_TO_EXIT = 5.0
+_SECONDS_BETWEEN_STEPS = 0.2  # that a worker tells, after the first
 
 
 class ProcessExecutor:
     """See `Executor`. Worker processes are new (see `starting`), load when they have a task, and die with us.
 
-    workers: number of processes, at least 1.
+    workers: number of processes, at least 1. timeout: seconds that a task may take; None: for ever.
     """
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
+    def __init__(self, workers: int, timeout: float | None = None) -> None:
+        self._workers, self._timeout = workers, timeout
 
     def run[L, T, R](
         self,
@@ -41,8 +46,8 @@ class ProcessExecutor:
     ) -> Generator[R, None, None]:
         """See `Executor.run`.
 
-        Also raises IlBenchError if `load` or `function` cannot be pickled, or if a task killed MAX_DEATHS
-        workers.
+        Tells the steps that workers tell. Also raises IlBenchError if `load` or `function` cannot be pickled,
+        or if a task took longer than the timeout or killed MAX_DEATHS workers.
         """
         try:
             payload = pickle.dumps((load, function))
@@ -58,10 +63,11 @@ class ProcessExecutor:
                 while waiting and len(team) < self._workers:
                     team.append(_Worker(payload))
                 _hand_out(team, waiting, tasks)
-                # Those who have answered or died.
-                ready = wait([worker.connection for worker in team if worker.index is not None])
-                for worker in [worker for worker in team if worker.connection in ready]:
+                for worker in self._heard(team, lambda index: name(tasks[index])):
                     index, answer = worker.answer()
+                    if isinstance(answer, Step):
+                        tell(answer)
+                        continue
                     if answer is None:
                         team.remove(worker)
                         waiting.appendleft(index)
@@ -71,25 +77,54 @@ class ProcessExecutor:
                             raise IlBenchError(_last_words(name(tasks[index]), exit_code))
                         continue
                     _hand_out(team, waiting, tasks)  # before the caller sees the result, so no worker idles
-                    succeeded, value = answer
-                    if not succeeded:
-                        raise value
-                    yield value
+                    if not answer.succeeded:
+                        raise answer.value
+                    yield answer.value
         finally:
             for worker in team:
                 worker.stop()
             for worker in team:
                 worker.end()
 
+    def _heard(self, team: "list[_Worker]", name: Callable[[int], str]) -> "list[_Worker]":
+        """Wait for workers that have said something or died; IlBenchError if one takes too long."""
+        busy = [worker for worker in team if worker.index is not None]
+        left = None
+        if self._timeout is not None:
+            left = max(0.0, min(worker.since for worker in busy) + self._timeout - time.monotonic())
+        ready = wait([worker.connection for worker in busy], left)
+        for worker in busy:
+            is_late = self._timeout is not None and time.monotonic() - worker.since >= self._timeout
+            if is_late and worker.index is not None and worker.connection not in ready:
+                last = f"it was last heard of at {worker.last}" if worker.last else "it told no step"
+                raise IlBenchError(
+                    f"{name(worker.index)}: not done after {self._timeout:g} s; {last}; if it is slow and "
+                    "not stuck, give it longer with --il-timeout SECONDS"
+                )
+        return [worker for worker in busy if worker.connection in ready]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What became of a task: its result, or the exception that ended it."""
+
+    succeeded: bool
+    value: Any
+
 
 class _Worker:
-    """A process that waits for tasks, and the index of the one it has, if any."""
+    """A process that waits for tasks, and the index of the one it has, if any.
+
+    since: when it got the task (time.monotonic). last: the last step that it told of it.
+    """
 
     def __init__(self, payload: bytes) -> None:
         # Never forked from this process: a child would inherit torch's threads and locks as they are.
         context = starting.context()
         self.connection, theirs = context.Pipe()
         self.index: int | None = None
+        self.since = 0.0
+        self.last: Step | None = None
         # A daemon: it does not keep this process from ending.
         arguments = (theirs, payload, dict(os.environ))
         self._process = context.Process(target=_work, args=arguments, daemon=True)
@@ -99,18 +134,21 @@ class _Worker:
 
     def give(self, index: int, task: Any) -> None:
         """Send a task; reading its answer shows whether the worker still lives."""
-        self.index = index
+        self.index, self.since, self.last = index, time.monotonic(), None
         with suppress(OSError):
             self.connection.send(task)
 
-    def answer(self) -> tuple[int, tuple[bool, Any] | None]:
-        """Return the index of its task, and (True, result), (False, exception), or None if it died."""
-        index, self.index = self.index, None
+    def answer(self) -> tuple[int, _Answer | Step | None]:
+        """Return the index of its task, and a step, or what became of the task: None if the worker died."""
+        index, found = self.index, None
         assert index is not None
-        try:
-            return index, self.connection.recv()
-        except (EOFError, OSError):
-            return index, None
+        with suppress(EOFError, OSError):
+            found = self.connection.recv()
+        if isinstance(found, Step):
+            self.last = found
+        else:
+            self.index = None
+        return index, found
 
     def stop(self) -> None:
         """Let an idle worker end, and do not wait for a busy one."""
@@ -146,7 +184,7 @@ def _last_words(name: str, exit_code: int | None) -> str:
 
 
 def _work(connection: Connection, payload: bytes, environment: dict[str, str]) -> None:
-    """Answer every task with (True, result) or (False, exception) until the other side is gone.
+    """Tell the steps of every task, and answer it with an `_Answer`, until the other side is gone.
 
     environment: of the parent now. The fork server has kept that of its own start.
     """
@@ -166,13 +204,28 @@ def _work(connection: Connection, payload: bytes, environment: dict[str, str]) -
                 load, function = pickle.loads(payload)
                 loaded = load(), function
             what, function = loaded
-            answer = (True, function(what, task))
+            with told(_Steps(connection)):
+                answer = _Answer(True, function(what, task))
         except Exception as error:
-            answer = (False, _sendable(error))
+            answer = _Answer(False, _sendable(error))
         try:
             connection.send(answer)
         except OSError:
             return
+
+
+class _Steps:
+    """Sends steps, now and then."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._last = connection, -math.inf
+
+    def __call__(self, step: Step) -> None:
+        now = time.monotonic()
+        if now - self._last >= _SECONDS_BETWEEN_STEPS:
+            self._last = now
+            with suppress(OSError):  # the answer will tell that the other side is gone
+                self._connection.send(step)
 
 
 def _sendable(error: Exception) -> Exception:

@@ -10,17 +10,17 @@ Elsewhere workers are spawned: macOS has libraries that do not survive a fork, a
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, get_all_start_methods, get_context
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 import il_bench
 
-#: What the server imports, of what this process has imported. The first two are the main modules of commands,
-#: which every worker imports.
-WORTH_IT = (
-    *("il_bench.cli", "_pytest.config"),
+#: The main modules of commands: every worker imports that of its command.
+_COMMANDS = ("il_bench.cli", "_pytest.config")
+#: What rollouts need.
+_NEEDED = (
     *("il_bench.rollout.blocks", "il_bench.demos.recording", "il_bench.policies.checkpoint"),
     *("lerobot.policies.act.modeling_act", "lerobot.policies.diffusion.modeling_diffusion"),
 )
@@ -32,24 +32,32 @@ Context = ForkServerContext | SpawnContext
 
 
 def context() -> Context:
-    """Where a worker process is to come from."""
-    if sys.platform != "linux" or "forkserver" not in get_all_start_methods():
+    """Where a worker process is to come from. The server has imported what this process has."""
+    if not _can_fork():
         return get_context("spawn")
-    import_ahead(*(name for name in WORTH_IT if name in sys.modules))
+    _start(name for name in (*_COMMANDS, *_NEEDED) if name in sys.modules)
     return get_context("forkserver")
 
 
-def import_ahead(*modules: str) -> None:
-    """Start the server, unless it runs, and let it import these while this process does something else."""
-    if sys.platform == "linux" and "forkserver" in get_all_start_methods():
-        # A server that the project runs already imports what the project told it to.
-        forkserver.set_forkserver_preload([_PRELOADING])
-        with _ordered(modules):
-            forkserver.ensure_running()
+def import_ahead() -> None:
+    """Start the server, and let it import what a policy needs while this process does the same."""
+    if _can_fork():
+        _start((*(name for name in _COMMANDS if name in sys.modules), *_NEEDED))
+
+
+def _can_fork() -> bool:
+    return sys.platform == "linux" and "forkserver" in get_all_start_methods()
+
+
+def _start(modules: Iterable[str]) -> None:
+    """Start the server unless it runs. One that a project has started imports what the project wants."""
+    forkserver.set_forkserver_preload([_PRELOADING])
+    with _ordered([*modules]):
+        forkserver.ensure_running()
 
 
 @contextmanager
-def _ordered(modules: tuple[str, ...]) -> Iterator[None]:
+def _ordered(modules: list[str]) -> Iterator[None]:
     """Put into the environment what the server needs to import as this process would."""
     path = [os.getcwd() if entry == "" else entry for entry in sys.path]
     orders = {"il_bench": il_bench.__file__, "path": path, "modules": modules}
