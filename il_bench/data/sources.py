@@ -1,7 +1,5 @@
 """Open demonstrations from any source: a Hub id, a LeRobot folder or a replay buffer."""
 
-import os
-import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,16 +7,13 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from il_bench.data.convert import convert_cached
 from il_bench.data.lerobot_folder import VIDEO_BACKEND, check_dataset, first_line, open_folder
+from il_bench.data.names import ACCEPTED, path_of
 from il_bench.data.replay_buffer import read_replay_buffer
 from il_bench.errors import IlBenchError
-from il_bench.protocol import EXPERT, HUMAN_DATA
+from il_bench.protocol import EXPERT
 
 #: The folder of the demonstrations that il_bench carries.
 EXPERT_FOLDER = Path(str(files("il_bench") / "data" / EXPERT))
-ACCEPTED = (
-    "a Hub id such as lerobot/pusht_keypoints, a LeRobot v3 folder, 'expert', a replay buffer (.npz or .zarr)"
-)
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def open_dataset(source: str | Path, *, cache_dir: str | Path | None = None) -> LeRobotDataset:
@@ -37,12 +32,9 @@ def open_dataset(source: str | Path, *, cache_dir: str | Path | None = None) -> 
     """
     if source == EXPERT:
         return open_folder(EXPERT_FOLDER)
-    # Unlike os.path, Path raises for names that no file or user can have.
-    path = Path(os.path.expanduser(source))
-    if not os.path.exists(path):
-        if isinstance(source, str) and _HUB_ID.fullmatch(source) and path.suffix not in (".npz", ".zarr"):
-            return _open_hub(source)
-        raise IlBenchError(f"{source}: no such file or folder; expected {ACCEPTED}")
+    path = path_of(source)
+    if path is None:
+        return _open_hub(str(source))
     if (path / "meta" / "info.json").exists():
         return open_folder(path)
     buffer = read_replay_buffer(find_replay_buffer(path))
@@ -87,16 +79,3 @@ def _open_hub(repo_id: str) -> LeRobotDataset:
         ) from error
     check_dataset(repo_id, dataset)
     return dataset
-
-
-def resolve_data(data: str, option: str = "--data") -> tuple[str, str | None]:
-    """The source that ``--data`` means, and what reports call it (None: by its own name)."""
-    if data != "human":
-        return data, None
-    folder = os.environ.get(HUMAN_DATA)
-    if not folder:
-        raise IlBenchError(
-            f"{option} human: the environment variable {HUMAN_DATA} is not set. Point it at the folder with "
-            f"human_demos.npz, or give {option} lerobot/pusht_keypoints to fetch the same data from the Hub."
-        )
-    return folder, "human"

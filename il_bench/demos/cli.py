@@ -104,7 +104,7 @@ def merge(
 ) -> None:
     """Join SOURCES, in this order, into one LeRobotDataset."""
     with _one_line():
-        from il_bench.data.sources import resolve_data
+        from il_bench.data.names import resolve_data
         from il_bench.demos.merge import merge_demos
 
         resolved = [resolve_data(source, "merge") for source in sources]
@@ -125,7 +125,7 @@ def describe(
     """Say how long, how well solved and how smooth the demonstrations in SOURCE are."""
     with _one_line():
         from il_bench.data import open_dataset
-        from il_bench.data.sources import resolve_data
+        from il_bench.data.names import resolve_data
         from il_bench.demos.describe import draw, measure
         from il_bench.files import writing
 
@@ -174,7 +174,7 @@ def build(
                 f"--track {track}: only pixels have to be drawn; for keypoints, "
                 f"`il-bench train POLICY --data {source}` takes the data as they are"
             )
-        from il_bench.data.sources import resolve_data
+        from il_bench.data.names import resolve_data
         from il_bench.demos.check import FRAMES, ORIGINALS, check_dataset, read_originals
         from il_bench.demos.states import read_states
 

@@ -122,7 +122,7 @@ def vocabulary(
 
 def _measured(policy: str, name: str, data: str) -> "TokenizerRow":
     """The row of the tokenizer inside a policy that the report calls `name`."""
-    from il_bench.data.sources import resolve_data
+    from il_bench.data.names import resolve_data
 
     source, own_name = resolve_data(data)  # before the slow imports: a wrong name fails at once
     from il_bench.data import chunks, open_dataset

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from il_bench.errors import IlBenchError, fail
+from il_bench.machine import check_device
 from il_bench.protocol import DATA_HELP, KEYPOINTS, LAST_TRAINING_SEED, PIXELS, SEED_STARTS
 from il_bench.train import TrainOptions
 
@@ -69,7 +70,7 @@ def train(
     lerobot-train does the training.
     """
     try:
-        from il_bench.data.sources import resolve_data
+        from il_bench.data.names import resolve_data
 
         source, name = (None, None) if data is None else resolve_data(data)
         options = TrainOptions(
@@ -96,6 +97,12 @@ def train(
 def _train(words: list[str], track: str, options: TrainOptions) -> bool:
     """Train with the trainer that ``words`` and ``track`` ask for; False if it was interrupted."""
     is_command = words[0].startswith("--") or words[0] == "lerobot-train"
+    if not is_command:  # what names nothing is refused before anything heavy is imported
+        from il_bench.train import recipes
+
+        recipes.check_name(words[0], track)
+    if options.device is not None:
+        check_device(options.device)
     if is_command or track == PIXELS:
         from il_bench.train.lerobot import command
 
@@ -111,12 +118,12 @@ def _train(words: list[str], track: str, options: TrainOptions) -> bool:
 
 
 def _train_on_keypoints(policy: str, track: str, options: TrainOptions) -> bool:
+    trainer, start = _trainer(policy, track, options), SEED_STARTS["validation"]
     from il_bench.data import statistics
     from il_bench.policies.checkpoint import wrap
     from il_bench.rollout import rollout
     from il_bench.train.log import Display, Progress, TrainingLog
 
-    trainer, start = _trainer(policy, track, options), SEED_STARTS["validation"]
     if trainer.computed_statistics:
         told = statistics.told(trainer.computed_statistics)
         typer.secho(f"{trainer.source}: {told}", fg="yellow", err=True)
@@ -150,7 +157,6 @@ def _train_on_keypoints(policy: str, track: str, options: TrainOptions) -> bool:
 def _trainer(policy: str, track: str, options: TrainOptions) -> "Trainer":
     """A new run, or the one in the output folder with --resume."""
     from il_bench.train import checkpoints, recipes
-    from il_bench.train.loop import Trainer
 
     source, output = options.data_and_output()
     found = checkpoints.newest(output)
@@ -159,6 +165,8 @@ def _trainer(policy: str, track: str, options: TrainOptions) -> "Trainer":
     if options.resume and not found:
         raise IlBenchError(f"{output}: holds no checkpoint to resume; leave --resume out to start.")
     recipe = recipes.load(policy, track, options.given_as({"steps": "steps", "batch_size": "batch_size"}))
+    from il_bench.train.loop import Trainer  # takes seconds
+
     trainer = Trainer(
         recipe,
         source,

@@ -1,6 +1,5 @@
-"""Training: a run interrupted and resumed equals one that was not; averages, schedules, logs, refusals."""
+"""Training: a run interrupted and resumed equals one that was not; averages, schedules, refusals."""
 
-import csv
 import json
 import os
 import shutil
@@ -12,16 +11,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from il_bench.cli import app
 from il_bench.data import open_dataset
 from il_bench.errors import IlBenchError
-from il_bench.train import recipes
-from il_bench.train.batches import policy_config
 from il_bench.train.log import Progress
 from il_bench.train.loop import AveragedPolicy, Trainer
-from il_bench.train.recipes import Recipe, Training
+from il_bench.train.recipes import Training
 from tests.train.small_runs import SMALL, STEPS, make, run_to, saved, small_recipe, weights
 
 
@@ -183,26 +178,6 @@ def test_what_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(
         raise trainer._diverged("x")
 
 
-def test_missing_statistics_are_computed_told_and_make_the_same_policy(
-    demos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = small_recipe("bc", 2)
-    monkeypatch.setattr(recipes, "load", lambda *_: recipe)
-    copy = shutil.copytree(open_dataset(demos).root, tmp_path / "copy")
-    (copy / "meta" / "stats.json").unlink()
-    said = []
-    for data, output in ((demos, "with"), (copy, "without")):
-        train = ("train", "bc", "--data", data, "--output", tmp_path / output, "--eval-every", 0)
-        result = il_bench(*train)
-        assert result.exit_code == 0, result.output
-        said.append(result.stderr)
-    assert "copy: meta/stats.json holds no statistics of observation.state, obs" in said[1] and not said[0]
-    folders = [tmp_path / name / "checkpoints/last/pretrained_model" for name in ("with", "without")]
-    for name in ("model.safetensors", "policy_preprocessor_step_3_normalizer_processor.safetensors"):
-        first, second = (load_file(folder / name) for folder in folders)
-        assert second.keys() <= first.keys() and all(torch.equal(first[key], second[key]) for key in second)
-
-
 def test_statistics_of_other_data_and_a_column_that_never_varies_are_named_before_the_first_step(
     demos: Path, tmp_path: Path
 ) -> None:
@@ -228,104 +203,3 @@ def test_training_lowers_the_loss(demos: Path, tmp_path: Path) -> None:
     trainer = make("bc", demos, tmp_path, steps=60)
     losses = [float(trainer.train_step()) for _ in range(60)]
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
-
-
-def il_bench(*words: object) -> Any:
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def test_the_commands_help_names_every_policy_with_a_recipe() -> None:
-    said = " ".join(il_bench("train", "--help").output.replace("│", " ").split())
-    assert ", ".join(recipes.names("keypoints")) in said
-
-
-def test_the_command_trains_logs_and_resumes(
-    demos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = small_recipe("bc", 60)
-    monkeypatch.setattr(recipes, "load", lambda *_: recipe)
-    train = ["train", "bc", "--data", demos, "--output", tmp_path / "run"]
-    train += ["--eval-every", 50, "--eval-episodes", 1]
-    result = il_bench(*train)
-    assert result.exit_code == 0, result.output
-    rows = list(csv.DictReader((tmp_path / "run" / "train_log.csv").open()))
-    assert [int(row["step"]) for row in rows] == [50, 50, 60]
-    assert [row["success_rate"] for row in rows] == ["", "0.0000", ""]
-    again = il_bench(*train)
-    assert again.exit_code == 2 and "already holds a run; add --resume" in again.output
-    resumed = il_bench(*train, "--resume")
-    assert resumed.exit_code == 0, resumed.output
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("nothing --data x", "There is no recipe for policy 'nothing'"),
-        ("bc --data x --track sound", "on track 'sound'"),
-        ("bc --data no/such/folder", "no such file or folder"),
-        ("bc --data x --resume", "holds no checkpoint to resume"),
-        ("bc --data human", "IL_BENCH_HUMAN_DATA is not set"),
-    ],
-)
-def test_bad_arguments_get_one_clear_line(
-    arguments: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("IL_BENCH_HUMAN_DATA", raising=False)
-    result = il_bench("train", *arguments.split(), "--output", tmp_path / "run")
-    assert result.exit_code == 2
-    assert message in " ".join(result.output.split())
-    assert "Traceback" not in result.output
-
-
-@pytest.mark.parametrize(
-    ("changes", "overrides", "message"),
-    [
-        ({"training": 3}, {"steps": 2}, "training = 3: Input should be"),
-        ({}, {"steps": 0}, "training.steps = 0: "),
-        ({}, {"stesp": 5}, "training.stesp"),
-        ({}, {"cosine_steps": 6}, "cosine_steps 6 is less than steps"),
-    ],
-)
-def test_recipes_name_the_field_that_is_wrong(
-    changes: dict[str, Any], overrides: dict[str, int], message: str
-) -> None:
-    good = {"policy": {"type": "il_bc"}, "training": {"steps": 7, "batch_size": 1, "lr": 0.1}}
-    recipes.parse(Recipe, good, "mine.toml")
-    with pytest.raises(IlBenchError, match=f"^mine.toml: .*{message}"):
-        recipes.parse(Recipe, {**good, **changes}, "mine.toml", overrides)
-
-
-def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text('[policy]\ntype = "il_bc"\n[training]\nsteps = 7\nbatch_size = 2\nlr = 0.1\n')
-    assert recipes.load(str(path), "keypoints").training.steps == 7
-    assert recipes.load(str(path), "keypoints", {"steps": 9}).training.steps == 9
-    with pytest.raises(IlBenchError, match=r"none.toml: cannot be read \(No such file"):
-        recipes.load(str(tmp_path / "none.toml"), "keypoints")
-    for text, said in (("[policy\n", "is not valid TOML"), ("[policy]\n", "training.steps: Field required")):
-        path.write_text(text)
-        with pytest.raises(IlBenchError, match=f"mine.toml: {said}"):
-            recipes.load(str(path), "keypoints")
-
-
-@pytest.mark.parametrize("name", recipes.names("keypoints"))
-def test_every_recipe_normalises_the_keypoints(name: str) -> None:
-    """LeRobot's own defaults leave ENV features in pixels."""
-    recipe = recipes.load(name, "keypoints")
-    config = policy_config(recipe, "cpu")
-    normalised = ["IDENTITY"] if recipe.processing.pusht_features else ["MIN_MAX", "MEAN_STD"]
-    assert config.normalization_mapping["ENV"].value in normalised
-
-
-def test_evaluate_prints_and_writes_the_rates(demos: Path, tmp_path: Path) -> None:
-    saved("bc", demos, tmp_path / "run")
-    output, evaluate = tmp_path / "measured.json", ["evaluate", tmp_path / "run", "--episodes", 3, "--output"]
-    result = il_bench(*evaluate, output)
-    assert result.exit_code == 0, result.output
-    assert result.output.startswith("success_rate 0.000 [0.000, 0.708]")  # Clopper-Pearson, 0 of 3
-    refused = il_bench(*evaluate, output / "x.json")
-    assert refused.exit_code == 2
-    assert "x.json: cannot be written (File exists); give another --output" in refused.output
-    facts = json.loads(output.read_text())
-    assert facts["seeds"] == [100_000, 100_002] and facts["n_episodes"] == 3
-    assert facts["data"] == "demos" and len(facts["sha256"]) == 64

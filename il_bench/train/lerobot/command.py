@@ -12,11 +12,11 @@ from typing import Any
 import typer
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
-from lerobot.utils.device_utils import is_torch_device_available
 from lerobot.utils.logging_utils import MetricsTracker
 
 from il_bench.data import open_dataset
 from il_bench.errors import IlBenchError
+from il_bench.machine import check_device
 from il_bench.train import TrainOptions, recipes
 from il_bench.train.lerobot import command_line
 from il_bench.train.lerobot.command_line import CONFIG, CommandLine, saved_step, to_resume
@@ -80,7 +80,7 @@ def _train(line: CommandLine, options: TrainOptions) -> bool:
         return True
     if output is not None and output.exists() and "config_path" not in line.flags:
         raise IlBenchError(f"{output}: already exists; add --resume, or give another --output.")
-    _check_device(line.flags.get("policy.device"))
+    check_device(line.flags.get("policy.device", "cpu"), "--policy.device")
     finished = _run_lerobot(line, TrainingLog(output, start, _say, **known))
     if not finished:
         last = f"The last checkpoint is from step {saved_step(output) if output else 0}"
@@ -152,17 +152,6 @@ def _last_exception(error: BaseException) -> str:
 
 def _say(text: str, err: bool = False) -> None:
     typer.secho(f"il-bench: {text}", fg="yellow", err=err)
-
-
-def _check_device(device: str | None) -> None:
-    try:
-        is_there = device is None or is_torch_device_available(device)
-    except ValueError:  # LeRobot does not know this kind of device
-        is_there = False
-    if not is_there:
-        raise IlBenchError(
-            f"{device}: no such device here; give --device cpu, or run on a machine that has it."
-        )
 
 
 def _dataset_flags(source: str) -> dict[str, str]:

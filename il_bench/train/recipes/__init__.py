@@ -4,6 +4,7 @@ A ``Recipe``, on keypoints, is for il_bench's own training loop. A ``PixelRecipe
 trainer, with the optimizer and learning rate that LeRobot should derive from them.
 """
 
+import difflib
 import json
 import math
 import tomllib
@@ -158,6 +159,11 @@ def parse[Kind: (Recipe, PixelRecipe)](
         raise IlBenchError(f"{source}: {wrong_field(error)}.") from None
 
 
+def check_name(policy: str, track: str) -> None:
+    """Raise IlBenchError unless there is such a recipe, or a file of that name is one; say the nearest."""
+    _find(policy, track)
+
+
 def _find(policy: str, track: str) -> tuple[dict[str, Any], str]:
     """The contents of the recipe of ``policy``, and its name for errors."""
     path, source, known = Path(policy), policy, names(track)
@@ -165,7 +171,9 @@ def _find(policy: str, track: str) -> tuple[dict[str, Any], str]:
         source = f"{track}/{policy}.toml"
         path, source = HERE / source, f"recipes/{source}"
     elif not policy.endswith(".toml"):
+        near = difflib.get_close_matches(policy, known, n=1)
         others = f"there is one for {', '.join(known)}; your own is a file that ends in .toml"
+        others = f"the nearest is {near[0]}; {others}" if near else others
         raise IlBenchError(
             f"There is no recipe for policy {policy!r} on track {track!r}; "
             + (f"{others}." if known else f"the tracks with recipes are: {', '.join(TRACKS)}.")
