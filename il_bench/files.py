@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LARGEST = 64 * 2**20
 _DEEPEST = 100  # objects and lists inside one another: whoever walks through them does so by recursion
 _LONGEST = 300  # digits of a whole number: those of more are no float's, and slow to read
+#: How the file begins that git leaves in the place of a large one.
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -87,13 +89,22 @@ def reading(path: Path, way_out: str) -> Iterator[None]:
 
 
 def check_regular(path: Path, way_out: str) -> None:
-    """Raise IlBenchError unless `path` is a regular file: to open a pipe or a device may wait for ever."""
+    """Raise IlBenchError unless `path` is a regular file: to open a pipe or a device may wait for ever.
+
+    Nor is it what git leaves in the place of a large file.
+    """
     with reading(path, way_out):
         mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise IlBenchError(f"{path}: a folder, where a file belongs; {way_out}")
     if not stat.S_ISREG(mode):
         raise IlBenchError(f"{path}: a pipe, a socket or a device; only regular files are read; {way_out}")
+    with reading(path, way_out), path.open("rb") as file:
+        is_pointer = file.read(len(_POINTER)) == _POINTER
+    if is_pointer:
+        raise IlBenchError(
+            f"{path}: a git-lfs pointer, not the file it stands for; run `git lfs pull` in its repository"
+        )
 
 
 def read_whole(path: Path, way_out: str, *, at_most: int = LARGEST) -> bytes:

@@ -9,6 +9,8 @@ from pathlib import Path
 #: Whose dynamics the simulator repeats to the bit.
 SIMULATOR = "gym-pusht 0.1.8"
 SUCCESS_COVERAGE = 0.95
+#: The task in words, as LeRobot's data sets of it have it.
+TASK = "Push the T-shaped blue block onto the T-shaped green target surface."
 MAX_STEPS = 300
 CONTROL_HZ = 10
 CONTROL_PERIOD_MS = 1e3 / CONTROL_HZ

@@ -42,6 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "diffusion_step_embed_dim": 16,
         "num_train_timesteps": 4,
     },
+    "gaussian_actor": {"state_encoder_hidden_dim": 16, "latent_dim": 16},
     "vqbet": {"vqvae_n_embed": 8, "vqvae_embedding_dim": 16, "pretrained_backbone_weights": None, **_GPT},
 }
 OURS = ("il_bc", "il_bet", "il_vqbet")

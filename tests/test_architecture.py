@@ -23,7 +23,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "pusht": set(),
     "tokenizers": set(),
     "zoo": set(),
-    "policies": {"data", "pusht", "tokenizers", "zoo"},
+    "policies": {"data", "machine", "pusht", "tokenizers", "zoo"},
     "data": {"pusht"},
     "rollout": {"machine", "pusht"},
     "gate": {"machine", "rollout"},

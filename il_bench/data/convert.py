@@ -29,13 +29,13 @@ from il_bench.data.lerobot_folder import open_folder
 from il_bench.data.replay_buffer import ReplayBuffer
 from il_bench.errors import IlBenchError
 from il_bench.files import write_whole, writing
+from il_bench.protocol import TASK
 from il_bench.pusht import CONTROL_HZ, SUCCESS_COVERAGE
 from il_bench.pusht.geometry import block_keypoints, coverage
 
 # Part of a name in the cache. Raise it whenever the same source gives other frames.
 CONVERTER_VERSION = 1
 _ZSTD_LEVEL = 12  # higher levels save another 1 %
-TASK = "Push the T-shaped blue block onto the T-shaped green target surface."  # LeRobot's words
 
 _XY = {"axes": ["x", "y"]}
 FEATURES: dict[str, dict[str, Any]] = {

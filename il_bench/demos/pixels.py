@@ -26,10 +26,11 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.video_utils import concatenate_video_files, get_video_duration_in_s
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 
-from il_bench.data.convert import FEATURES, TASK, compact, new_metadata
+from il_bench.data.convert import FEATURES, compact, new_metadata
 from il_bench.data.lerobot_folder import VIDEO_BACKEND
 from il_bench.demos.replay import IMAGE_SIZE, Drawer
 from il_bench.demos.states import REWARD, SUCCESS, States
+from il_bench.protocol import TASK
 from il_bench.pusht import CONTROL_HZ
 
 # What meta/info.json of lerobot/pusht says: https://huggingface.co/datasets/lerobot/pusht

@@ -148,5 +148,5 @@ class _Caller:
 
     def _preprocessed(self) -> Batch:
         """Normalised observations, without what else a preprocessor adds, such as an empty action."""
-        found = self._policy.preprocessor(dict(self._raw))
-        return {key: value for key, value in found.items() if key.startswith("observation.")}
+        found = self._policy.preprocess(self._raw)
+        return {key: value for key, value in found.items() if key.startswith(("observation.", "task"))}

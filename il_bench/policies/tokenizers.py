@@ -12,7 +12,7 @@ from il_bench.data.chunks import Chunks
 from il_bench.errors import IlBenchError
 from il_bench.policies.bet import ILBeTConfig
 from il_bench.policies.checkpoint import Checkpoint, LoadedPolicy
-from il_bench.policies.checkpoint.checkpoint import check_finite
+from il_bench.policies.checkpoint.weights import check_finite
 from il_bench.policies.vqbet import ILVQBeTConfig, ResumableVqVae
 from il_bench.protocol import EXPERT
 from il_bench.tokenizers import KMeansTokenizer, ResidualVQTokenizer, Tokenizer

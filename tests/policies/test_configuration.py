@@ -9,7 +9,7 @@ import torch
 from lerobot.configs import PreTrainedConfig
 
 from il_bench.policies.checkpoint import load_policy
-from tests.small_policies import raw_observations
+from tests.small_policies import features, raw_observations, save, small_policy
 
 from .conftest import edited, refuses
 
@@ -23,7 +23,16 @@ def feature(direction: str, name: str, size: int) -> dict[str, object]:
     ("fields", "said"),
     [
         ({"n_moons": 2, "gravity": 1}, r"unknown field 'gravity', 'n_moons': ACTConfig of LeRobot 0\.6"),
-        ({"chunk_size": "many"}, r"not a configuration of act: `chunk_size`: Couldn't parse 'many' into"),
+        ({"chunk_size": "many"}, r"config.json: chunk_size = 'many': Input should be a valid integer"),
+        ({"chunk_size": True}, r"chunk_size = True: Input should be a valid integer"),
+        ({"chunk_size": None}, r"chunk_size = None: Input should be a valid integer"),
+        ({"dropout": "0.1"}, r"dropout = '0.1': Input should be a valid number"),
+        ({"dropout": 7}, r"config.json: no policy of type act .*dropout probability"),
+        ({"dim_model": -16}, r"config.json"),
+        ({"optimizer_lr": [1]}, r"optimizer_lr = \[1\]"),
+        ({"normalization_mapping": {"STATE": "LOG"}}, r"normalization_mapping.STATE = 'LOG'"),
+        ({"type": ["act"]}, r"type = \['act'\]: no name of a type"),
+        ({"n_obs_steps": 0}, r"n_obs_steps = 0: has to be between 1 and 10,000"),
         ({"n_action_steps": 9}, r"not a configuration of act: The chunk size is the upper bound"),
         ({"use_peft": True}, r"use_peft: the folder holds an adapter"),
         ({"type": "dp3"}, r"type 'dp3' is no policy of LeRobot .* such as lerobot_policy_dp3\."),
@@ -124,3 +133,44 @@ def test_a_policy_of_an_installed_package_loads(saved: Path, crab: Path) -> None
 def test_a_package_that_cannot_be_imported_is_named(saved: Path, crab: Path) -> None:
     (crab / PACKAGE / "__init__.py").write_text("import a_package_that_is_not_there")
     refuses(r"type 'crab' .*lerobot_policy_crab, which cannot be imported \(", load_policy, as_crab(saved))
+
+
+@pytest.mark.parametrize("module", ["modeling_crab", "steps"])
+def test_what_a_package_lacks_is_named(saved: Path, crab: Path, module: str) -> None:
+    path = crab / PACKAGE / f"{module}.py"
+    path.write_text(f"import a_package_that_is_not_there\n{path.read_text()}")
+    refuses(
+        r"(config|policy_preprocessor).json: .*No module named 'a_package_that", load_policy, as_crab(saved)
+    )
+
+
+def test_all_that_a_policy_of_somebodys_own_could_read_is_in_its_hash(saved: Path, crab: Path) -> None:
+    (as_crab(saved) / "words").mkdir()
+    seen = set()
+    for text in ("a", "b"):
+        (saved / "words" / "vocabulary.txt").write_text(text)
+        seen.add(load_policy(saved).sha256)
+    assert len(seen) == 2
+    (saved / "README.md").write_text("Nothing loads this.")
+    assert load_policy(saved).sha256 in seen
+
+
+# ---- LeRobot's gaussian_actor
+
+
+def gaussian(folder: Path, **fields: object) -> Path:
+    """A policy that fetches nothing, or of which a field says so."""
+    policy = small_policy("gaussian_actor", input_features=features(state=(2,), image=(3, 64, 64)))
+    save(policy, folder)
+    with edited(folder / "config.json") as config:
+        config |= fields
+    return folder
+
+
+def test_a_gaussian_actor_loads_unless_it_fetches_code(tmp_path: Path) -> None:
+    loaded = load_policy(gaussian(tmp_path / "mine"))
+    assert loaded.track == "pixels" and loaded.camera is not None and loaded.camera.width == 64
+    image = {"observation.image": torch.rand(3, 3, 64, 64), "observation.state": torch.rand(3, 2) * 512}
+    assert loaded.select_action(image).shape == (3, 2)
+    fetching = gaussian(tmp_path / "fetching", vision_encoder_name="lerobot/resnet10")
+    refuses(r"vision_encoder_name 'lerobot/resnet10': LeRobot runs code from the Hub", load_policy, fetching)

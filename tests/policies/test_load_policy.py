@@ -34,7 +34,8 @@ def test_the_hash_follows_what_changes_the_policy(saved: Path) -> None:
         return Checkpoint.find(saved).sha256
 
     before = sha256()
-    (saved / "training.json").write_text("{}")
+    for name in ("training.json", "README.md", "notes.txt"):
+        (saved / name).write_text("{}")
     assert sha256() == before
     for path in [*sorted(saved.glob("*.safetensors")), saved / "config.json"]:
         content = path.read_bytes()
@@ -54,8 +55,8 @@ def test_each_file_is_read_once(saved: Path) -> None:
 
 def test_data_comes_from_the_training_record_if_it_is_ours(saved: Path) -> None:
     assert load_policy(saved).data == "unknown"
-    for text in ("{", "[]", '{"data": "human"}', '{"data": {}}', "\xff", '{"data": {"name": "human"}}'):
-        (saved / "training.json").write_bytes(text.encode("latin-1"))
+    for text in ("{}", '{"data": "human"}', '{"data": {}}', '{"data": {"name": "human"}}'):
+        (saved / "training.json").write_text(text)
         assert Checkpoint.find(saved).data == ("human" if "name" in text else "unknown"), text
     assert load_policy(saved).data == "human"
 
@@ -80,7 +81,7 @@ def test_weights_of_another_network_and_truncated_ones_are_refused(saved: Path) 
     refuses(r"model.safetensors: the weights do not fit il_bc", load_policy, saved)
     weights = saved / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-50])
-    refuses(r"model.safetensors: not readable as safetensors", load_policy, saved)
+    refuses(r"model.safetensors: cut: [\d,]+ bytes are left of [\d,]+;", load_policy, saved)
 
 
 def test_the_device_is_the_runs_and_not_the_configurations(
@@ -109,7 +110,7 @@ def test_statistics_that_are_missing_are_not_passed_over(folder: Path) -> None:
     state = next(folder.glob("policy_preprocessor_step_3*.safetensors"))
     kept = {key: value for key, value in load_file(state).items() if "environment" not in key}
     save_file(kept, state)
-    refuses(r"'observation.environment_state' by MEAN_STD, but has no statistics", load_policy, folder)
+    refuses(r"environment_state' is normalised by MEAN_STD, but there are no", load_policy, folder)
 
 
 def test_a_backbones_own_weights_are_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,32 +2,36 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import snapshot_download
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
+from il_bench import machine
 from il_bench.errors import IlBenchError
-from il_bench.files import read_json
-from il_bench.policies.checkpoint import old_format
+from il_bench.files import read_json, reading
+from il_bench.policies.checkpoint import old_format, weights
 from il_bench.policies.checkpoint.configuration import read_config
 from il_bench.policies.checkpoint.processors import MAKE_PROCESSORS, PROCESSORS, load_processors
 from il_bench.zoo import CONFIG, WEIGHTS, ZOO, resolve
 
+TRAINING = "training.json"
 #: Suffixes of files that can run anything when they are read.
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 #: What is fetched of a repository: from its root alone, since training runs push all checkpoints below it.
-FETCHED = (CONFIG, WEIGHTS, "policy_*.json", "policy_*.safetensors", "training.json")
+FETCHED = (CONFIG, WEIGHTS, "policy_*.json", "policy_*.safetensors", TRAINING)
+#: Files beside a policy that nothing loads.
+_NOTES = (TRAINING, "train_log.csv", "measured.json", "train_config.json", "README.md", ".gitattributes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +54,9 @@ class Checkpoint:
         """The checkpoint of a shipped policy, in a folder, or on the Hub, which is asked for it.
 
         spec: as `load_policy` takes it. offered: as `il_bench.zoo.resolve` takes it. Raises IlBenchError
-        where there is no checkpoint: nothing, a file, a pickle, or the planner.
+        where there is no checkpoint: nothing, a file, a pickle, or the planner; and where there is no device.
         """
+        machine.check_device(device, "device")
         source = resolve(str(spec), offered=offered)
         if source.is_shipped:
             return cls(ZOO / source.spec, f"zoo/{source.spec}", True, device)
@@ -102,30 +107,38 @@ class Checkpoint:
                 f"{path}: {'not a file' if path.exists() else 'missing'}; a pretrained_model folder holds "
                 "its weights there, and weights in any other form, such as a pickle, are not loaded."
             )
-        try:
+        with weights.readable(path):
             yield path
-        except (OSError, SafetensorError) as error:
-            raise IlBenchError(f"{path}: not readable as safetensors ({error}); fetch it again.") from None
 
     def make_policy(self) -> PreTrainedPolicy:
         """The policy without its processors, in evaluation mode.
 
         Raises IlBenchError if the weights are missing or do not fit, or if the policy cannot be made here.
         """
-        old, config = self._old_weights, self.config
+        old, config, path = self._old_weights, self.config, self.folder / CONFIG
         try:
             policy_class = get_policy_class(config.type)
-            if old is None:
-                with redirect_stdout(io.StringIO()):  # LeRobot prints what it does
-                    return policy_class.from_pretrained(self.folder, config=config, strict=True)
-            policy = policy_class(config)
-            policy.load_state_dict(old.network)
+            with (
+                self._readable_weights() as file,
+                redirect_stdout(io.StringIO()),
+            ):  # LeRobot prints what it does
+                stored = weights.table(file)
+                weights.check_size(lambda: policy_class(config), stored, str(path))
+                with weights.bounded(stored, str(path)):
+                    if old is None:
+                        policy = policy_class.from_pretrained(self.folder, config=config, strict=True)
+                    else:
+                        policy = policy_class(config)
+                        policy.load_state_dict(old.network)
+            weights.check_taken(policy, file)
             return policy.to(self.device).eval()
+        except IlBenchError:
+            raise
         except (SafetensorError, RuntimeError) as error:
             raise self._unfitting(error) from None
         except Exception as error:  # a missing package, a wrong setting, a plugin's own error
             raise IlBenchError(
-                f"{self.folder / CONFIG}: no policy of type {config.type} can be made of it here: {error}"
+                f"{path}: no policy of type {config.type} can be made of it here: {error}"
             ) from None
 
     def load_into(self, module: nn.Module, prefix: str) -> None:
@@ -135,42 +148,62 @@ class Checkpoint:
         """
         with self._readable_weights() as path, safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (no dict)
-            weights = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+            found = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
         try:
-            module.load_state_dict(weights)
+            module.load_state_dict(found)
         except RuntimeError as error:
             raise self._unfitting(error) from None
-        check_finite(weights, f"{path}: {prefix}")
+        weights.check_taken(module, path, prefix)
 
     def _unfitting(self, error: Exception) -> IlBenchError:
-        return IlBenchError(f"{self.folder / WEIGHTS}: the weights do not fit {self.config.type}: {error}")
+        return IlBenchError(
+            f"{self.folder / WEIGHTS}: the weights do not fit {self.config.type} as {CONFIG} describes it: "
+            f"{error}"
+        )
 
     @cached_property
     def sha256(self) -> str:
         """One hash of every file that changes what the policy does."""
         digest = hashlib.sha256()
-        files = sorted(self.folder.iterdir())
-        parts = [path for path in files if path.suffix == ".safetensors" or path.name in PROCESSORS]
-        for path in [self.folder / CONFIG, *parts]:
-            digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        for path in [self.folder / CONFIG, *self._loaded()]:
+            with reading(path, "fetch it again."), path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            digest.update(os.fsencode(path.relative_to(self.folder).as_posix()) + b"\0" + content)
         return digest.hexdigest()
+
+    def _loaded(self) -> list[Path]:
+        """The files beside the configuration: of a policy or a step of somebody's own, all it could read."""
+        if self._is_known:
+            there = [path for path in self.folder.iterdir() if path.name.endswith(".safetensors")]
+            there += [self.folder / name for name in PROCESSORS]
+        else:
+            there = [path for path in self.folder.rglob("*") if path.name not in (CONFIG, *_NOTES)]
+        return sorted(path for path in there if path.is_file())
+
+    @property
+    def _is_known(self) -> bool:
+        """Whether the policy and all its steps are LeRobot's or ours, of which we know what they read."""
+        try:
+            parts = [self.config, *(step for pipeline in self.processors for step in pipeline.steps)]
+        except IlBenchError:
+            return False
+        return all(type(part).__module__.startswith(("lerobot.", "il_bench.")) for part in parts)
 
     @cached_property
     def data(self) -> str:
-        """The data that the weights were trained on, as `il-bench train` notes them; else "unknown"."""
-        try:
-            return str(read_json(self.folder / "training.json", "train again")["data"]["name"])
-        except (IlBenchError, LookupError, TypeError):
+        """The data that the weights were trained on, as `il-bench train` notes them; else "unknown".
+
+        Raises IlBenchError for a record that is damaged.
+        """
+        path = self.folder / TRAINING
+        if not path.exists():
             return "unknown"
-
-
-def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
-    """Raise IlBenchError naming the weight that is not finite."""
-    for name, weight in weights.items():
-        if not torch.isfinite(weight).all():
-            raise IlBenchError(
-                f"{where}{name} holds NaN or infinity; give a checkpoint from before its training diverged."
-            )
+        way_out = "fetch it again, or remove it to do without."
+        data = read_json(path, way_out).get("data")
+        name = data.get("name", "unknown") if isinstance(data, dict) else "unknown"
+        if not isinstance(name, str):
+            raise IlBenchError(f"{path}: data.name = {name!r:.60}: no name of data; {way_out}")
+        return name
 
 
 def _folder_at(path: Path) -> Path:

@@ -11,10 +11,11 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from il_bench.policies import pusht_features
 from il_bench.policies.checkpoint.checkpoint import Checkpoint
 from il_bench.policies.checkpoint.configuration import track_of
-from il_bench.policies.checkpoint.processors import check_statistics
+from il_bench.policies.checkpoint.normalisation import check_normalisation
 from il_bench.policies.expert import ExpertPolicy
-from il_bench.protocol import EXPERT, KEYPOINTS, PIXELS
+from il_bench.protocol import EXPERT, KEYPOINTS, PIXELS, TASK
 from il_bench.pusht.batch import Camera
+from il_bench.zoo import CONFIG
 
 
 def _unchanged(value: Any) -> Any:
@@ -44,19 +45,28 @@ class LoadedPolicy:
     @property
     def camera(self) -> Camera | None:
         """The image it asks for; None on the keypoint track."""
-        config = getattr(self.policy, "config", None)  # the expert has none
-        for key, feature in getattr(config, "image_features", {}).items():
-            return Camera(key, width=feature.shape[2], height=feature.shape[1])
+        config: Any = getattr(self.policy, "config", None)  # the expert has none
+        for key in getattr(config, "image_features", ()):  # a dictionary, or gaussian_actor's list
+            _, height, width = config.input_features[key].shape
+            return Camera(key, width=width, height=height)
         return getattr(self.policy, "camera", None)
 
     def reset(self) -> None:
         """Forget the episode."""
         self.policy.reset()
 
+    def preprocess(self, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """What the policy sees of raw observations (B, .), in PushT with its task in words."""
+        given: dict[str, Any] = dict(batch)
+        if self.preprocessor is not _unchanged and self.track in (KEYPOINTS, PIXELS):
+            n = len(next(iter(batch.values()), ()))
+            given["task"] = [TASK] * n  # as LeRobot's own evaluation gives it
+        return self.preprocessor(given)  # type: ignore[no-any-return]
+
     @torch.no_grad()
     def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """One action (B, 2) in px for raw observations (B, .), on the CPU."""
-        action: torch.Tensor = self.policy.select_action(self.preprocessor(dict(batch)))
+        action: torch.Tensor = self.policy.select_action(self.preprocess(batch))
         return self.postprocessor(action)  # type: ignore[no-any-return]
 
 
@@ -94,10 +104,10 @@ def load_policy(spec: str | Path, *, device: str = "cpu", track: str | None = No
         return LoadedPolicy(EXPERT, KEYPOINTS, "il_bench.pusht.expert", ExpertPolicy(), data="none")
     found = Checkpoint.find(spec, device)
     config, folder = found.config, found.folder
-    track = track or track_of(config, found.label)
+    track = track or track_of(config, f"{found.label}/{CONFIG}")
     policy, (pre, post) = found.make_policy(), found.processors
     pusht_features.check(config, pre.steps, folder)
-    check_statistics(pre, post, folder)
+    check_normalisation(config, pre, post, folder, is_pusht=track in (KEYPOINTS, PIXELS))
     name = folder.name if found.is_shipped else f"{config.type.removeprefix('il_')} ({Path(spec).name})"
     return LoadedPolicy(name, track, found.label, policy, pre, post, sha256=found.sha256, data=found.data)
 

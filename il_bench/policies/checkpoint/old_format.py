@@ -55,6 +55,10 @@ def modernised(old_fields: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{path}: field 'type' is missing, and the others do not say what policy it is; "
             'add it, such as "type": "act".'
         )
+    if not isinstance(fields["type"], str):
+        raise IlBenchError(
+            f"{path}: type = {fields['type']!r:.60}: no name of a type of policy; fetch it again."
+        )
     for name in _UNUSED.get(fields["type"], ()):
         fields.pop(name, None)
     if "input_shapes" in fields:

@@ -1,4 +1,4 @@
-"""A checkpoint's pre- and post-processor: only trusted steps are made, and all need their statistics.
+"""A checkpoint's pre- and post-processor: only trusted steps are made.
 
 LeRobot imports whatever module a step's ``class`` names and calls what it finds there. Here a step must be a
 `ProcessorStep` of `lerobot.processor`, of il_bench, of the policy's own package or of an installed
@@ -7,23 +7,18 @@ LeRobot imports whatever module a step's ``class`` names and calls what it finds
 
 import importlib
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lerobot.configs import NormalizationMode, PreTrainedConfig
+from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import make_pre_post_processors
-from lerobot.processor import (
-    NormalizerProcessorStep,
-    ProcessorStep,
-    ProcessorStepRegistry,
-    UnnormalizerProcessorStep,
-)
-from lerobot.utils.constants import ACTION
+from lerobot.processor import ProcessorStep, ProcessorStepRegistry
 
 from il_bench.errors import IlBenchError
 from il_bench.files import read_json
+from il_bench.policies.checkpoint import weights
 from il_bench.policies.checkpoint.configuration import THIRD_PARTY, third_party_packages
+from il_bench.policies.checkpoint.types import wrong_type
 
 PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 #: Steps for robots; one loads a network from the Hub, with its code.
@@ -69,7 +64,12 @@ def _checked_steps(path: Path, config: PreTrainedConfig) -> list[dict[str, Any]]
     for number, step in enumerate(steps):
         where = f"{path}: steps.{number}"
         step_class = _class_of(step, config, where)
-        if (step.get("config") or {}).get(_TRUST, getattr(step_class, _TRUST, False)):
+        settings = step.get("config", {})
+        if not isinstance(settings, dict):
+            raise IlBenchError(f"{where}.config = {settings!r:.60}: no named fields; fetch it again.")
+        if wrong := wrong_type(step_class, settings):
+            raise IlBenchError(f"{where}.config.{wrong}; fetch it again, or correct the field.")
+        if settings.get(_TRUST, getattr(step_class, _TRUST, False)):
             raise IlBenchError(
                 f"{where}: {_TRUST} is true: the step would run code from the Hub; nothing of a "
                 "checkpoint is run."
@@ -79,6 +79,11 @@ def _checked_steps(path: Path, config: PreTrainedConfig) -> list[dict[str, Any]]
             raise IlBenchError(
                 f"{where}: state_file {state!r} is no .safetensors file of the folder, and no other is read."
             )
+        if "state_file" in step:
+            try:
+                weights.table(path.with_name(state))  # LeRobot would look for a missing one on the Hub
+            except IlBenchError as error:
+                raise IlBenchError(f"{where}.state_file: {error}") from None
     return steps
 
 
@@ -100,8 +105,13 @@ def _class_of(step: dict[str, Any], config: PreTrainedConfig, where: str) -> typ
             ) from None
     elif _is_in(step_name, packages):
         module, _, name = step_name.rpartition(".")
-        with suppress(ImportError):
+        try:
             found = getattr(importlib.import_module(module), name, None)
+        except Exception as error:  # the module is not there, or what somebody else's raises
+            raise IlBenchError(
+                f"{where}: {step_name}: {module} cannot be imported here "
+                f"({type(error).__name__}: {error}); install what it needs."
+            ) from None
     module = str(getattr(found, "__module__", "")) or step_name
     # A package that has registered a step was imported already, not by the checkpoint. LeRobot itself
     # registers steps for robots.
@@ -117,26 +127,3 @@ def _class_of(step: dict[str, Any], config: PreTrainedConfig, where: str) -> typ
 
 def _is_in(module: str, packages: Iterable[str]) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
-
-
-def check_statistics(preprocessor: Any, postprocessor: Any, folder: Path) -> None:
-    """Raise IlBenchError where LeRobot would not normalise a feature, for lack of its statistics."""
-    for name, pipeline in zip(PROCESSORS, (preprocessor, postprocessor), strict=True):
-        for step in pipeline.steps:
-            if isinstance(step, NormalizerProcessorStep | UnnormalizerProcessorStep):
-                _check_step(step, folder / name)
-
-
-def _check_step(step: NormalizerProcessorStep | UnnormalizerProcessorStep, path: Path) -> None:
-    known, chosen = step.stats or {}, step.normalize_observation_keys
-    for key, feature in step.features.items():
-        mode = step.norm_map.get(feature.type, NormalizationMode.IDENTITY)
-        # Observations are normalised before the policy, actions unnormalised after it.
-        is_needed = (key == ACTION) == isinstance(step, UnnormalizerProcessorStep)
-        is_chosen = key == ACTION or chosen is None or key in chosen
-        if is_needed and is_chosen and mode is not NormalizationMode.IDENTITY and key not in known:
-            raise IlBenchError(
-                f"{path}: normalises {key!r} by {mode.value}, but has no statistics of it (it has them of "
-                f"{', '.join(known) or 'nothing'}), so LeRobot would pass it on in px; save the processors "
-                "again, with the data set's statistics."
-            )
