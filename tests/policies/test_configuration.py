@@ -22,7 +22,7 @@ def feature(direction: str, name: str, size: int) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"n_moons": 2, "gravity": 1}, r"unknown field 'gravity', 'n_moons': ACTConfig of LeRobot 0\.6"),
+        ({"n_moons": 2, "gravity": 1}, r"unknown field 'gravity', 'n_moons': type 'act' of LeRobot 0\.6"),
         ({"chunk_size": "many"}, r"config.json: chunk_size = 'many': Input should be a valid integer"),
         ({"chunk_size": True}, r"chunk_size = True: Input should be a valid integer"),
         ({"chunk_size": None}, r"chunk_size = None: Input should be a valid integer"),

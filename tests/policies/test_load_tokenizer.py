@@ -138,7 +138,11 @@ def test_a_first_phase_that_is_not_over_is_named(tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_are_named(with_images: Path) -> None:
     with edited(with_images / "config.json") as config:
         config["vqvae_n_embed"] = 9
-    refuses(r"model\.safetensors: the weights do not fit vqbet: .*codebook", load_tokenizer, with_images)
+    refuses(
+        r"model\.safetensors: the weights do not fit vqbet as config.json .*codebook",
+        load_tokenizer,
+        with_images,
+    )
 
 
 def test_missing_and_broken_weights_are_named(with_images: Path) -> None:

@@ -48,7 +48,7 @@ def read_config(folder: Path, device: str) -> PreTrainedConfig:
     if unknown:
         raise IlBenchError(
             f"{path}: unknown field {', '.join(map(repr, sorted(unknown)))}: "
-            f"{config_class.__name__} of LeRobot {lerobot.__version__} has none. Install the LeRobot that "
+            f"type {content['type']!r} of LeRobot {lerobot.__version__} has none. Install the LeRobot that "
             "wrote it, or remove what the policy does not depend on."
         )
     if wrong := wrong_type(config_class, content) or _wrong_length(content):
