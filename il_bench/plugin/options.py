@@ -103,14 +103,19 @@ def check_target(given: Sequence[str], _: Invocation) -> tuple[str, float] | Non
         return None
     if len(given) > 1:
         raise IlBenchError(f"--il-target: give one target, not {len(given)}: {', '.join(given)}")
-    metric, _equals, text = given[0].partition("=")
+    return target_of(given[0], "--il-target")
+
+
+def target_of(given: str, option: str) -> tuple[str, float]:
+    """The metric and the value of METRIC=VALUE; IlBenchError names the option."""
+    metric, _equals, text = given.partition("=")
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if metric not in GATED_METRICS or not MARGIN < value < 1.0:
         raise IlBenchError(
-            f"--il-target: {given[0]!r} is not METRIC=VALUE; METRIC is {' or '.join(GATED_METRICS)}, VALUE "
+            f"{option}: {given!r} is not METRIC=VALUE; METRIC is {' or '.join(GATED_METRICS)}, VALUE "
             f"between {MARGIN} and 1, for example success_rate=0.8"
         )
     return metric, value

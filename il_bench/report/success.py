@@ -93,7 +93,12 @@ def section(report: Report) -> Section:
         for row in rows
         if row.share_outside > 0
     ]
-    notes = _intervals(report.success) + outside + [f"[{number}] {said}" for said, number in sources.items()]
+    notes = (
+        attention(rows)
+        + _intervals(report.success)
+        + outside
+        + [f"[{number}] {said}" for said, number in sources.items()]
+    )
     about = {name: f"{metric.about}; published by {metric.publishers}" for name, metric in METRICS.items()}
     columns = (
         Column("policy", is_whole=True),
@@ -103,6 +108,16 @@ def section(report: Report) -> Section:
         *(Column("episodes", is_number=True), Column("seconds", is_number=True)),
     )
     return Section("success", [Table(columns, asked, context)] if rows else [], notes)
+
+
+def attention(rows: Iterable[Success]) -> list[str]:
+    """Return a sentence for each gate that is not passed, with what its episodes show."""
+    found = []
+    for row in rows:
+        for gate, what in ((row.target, "target"), (row.baseline, "baseline")):
+            if gate is not None and gate.told and gate.decision not in (Decision.PASS, Decision.UNCHANGED):
+                found.append(f"{label(row)}: {gate.decision} against its {what}: {gate.told}")
+    return found
 
 
 def target_text(target: TargetResult | None) -> str:

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -26,7 +26,12 @@ from il_bench.protocol import (
 )
 
 if TYPE_CHECKING:
-    from il_bench.report.schema import TokenizerRow
+    from il_bench.gate.baselines import Target
+    from il_bench.policies.checkpoint import LoadedPolicy
+    from il_bench.report.schema import Success, TokenizerRow
+    from il_bench.rollout import Outcomes
+
+_TARGET_HELP = "Require this of it: exit status 1 if it is missed, 6 if too little is shown."
 
 
 class SeedRange(StrEnum):
@@ -46,6 +51,7 @@ def evaluate(
         typer.Option(min=1, help="Processes; they do not change the result. Default: one for each core."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    target: Annotated[str | None, typer.Option(metavar="METRIC=VALUE", help=_TARGET_HELP)] = None,
 ) -> None:
     """Roll POLICY out and print its metrics with 95 % intervals; `pytest --benchmark` also gates them."""
     try:
@@ -53,39 +59,69 @@ def evaluate(
         from il_bench.rollout import executors
 
         zoo.resolve(policy)  # what names nothing is refused before anything heavy is imported
+        asked = None if target is None else _target(target)
         machine.check_device(device)
         n_blocks = -(-episodes // BLOCK_SIZE)
         workers = min(workers or machine.usable_cores(), n_blocks)
         if workers > 1:
             executors.import_ahead()
 
-        from il_bench.files import write_whole, writing
+        from il_bench.gate import exit_status
         from il_bench.gate.verdict import PolicyGates
         from il_bench.policies.checkpoint import load_policy
         from il_bench.report.success import row_of
-        from il_bench.rollout import progress, rollout
         from il_bench.rollout.metrics import METRICS
 
         loader = partial(load_policy, policy, device=device)
         loaded = loader()
-        start = SEED_STARTS[seeds]
-        if loaded.track == PIXELS:
-            typer.echo(f"On images, a block of {BLOCK_SIZE} episodes takes minutes on a CPU.", err=True)
-        is_terminal = sys.stderr.isatty()  # a bar there, nothing in a log
-        bar = progress.bar(loaded.name, episodes, sys.stderr, nullcontext) if is_terminal else nullcontext()
-        with bar as on_block:
-            outcomes = rollout(loader, range(start, start + episodes), workers=workers, on_block=on_block)
-        verdict = PolicyGates(loaded.name).verdict(outcomes)
+        first = SEED_STARTS[seeds]
+        chosen = range(first, first + episodes)
+        outcomes = _rolled_out(loader, loaded, chosen, workers)
+        verdict = PolicyGates(loaded.name, asked).verdict(outcomes)
         for name, found in verdict.estimates.items():
             typer.echo(f"{name} {METRICS[name].text(*found, digits=METRICS[name].digits)}")
+        if asked is not None:
+            typer.echo(f"target {target}: {verdict.against_target}")
+        row = row_of(loaded, outcomes, verdict)
         if output is not None:
-            row = row_of(loaded, outcomes, verdict)
-            facts = row.model_dump(mode="json", exclude={"decision", "target", "baseline", "episodes"})
-            facts |= {"seeds": [start, start + episodes - 1], "environment": machine.describe()}
-            with writing(output, "give another --output"):
-                write_whole(output, (json.dumps(facts, indent=2) + "\n").encode())
+            _write(output, row, chosen)
     except IlBenchError as error:
         fail(error)
+    if status := exit_status([row.model_dump(include={"target", "baseline"})]):
+        raise typer.Exit(status)
+
+
+def _target(given: str) -> "Target":
+    from il_bench.gate.baselines import Target
+    from il_bench.plugin.options import target_of
+
+    metric, value = target_of(given, "--target")
+    return Target(metric=metric, value=value, required=True)
+
+
+def _rolled_out(
+    loader: "Callable[[], LoadedPolicy]", loaded: "LoadedPolicy", seeds: range, workers: int
+) -> "Outcomes":
+    from il_bench.rollout import progress, rollout
+
+    if loaded.track == PIXELS:
+        typer.echo(f"On images, a block of {BLOCK_SIZE} episodes takes minutes on a CPU.", err=True)
+    is_terminal = sys.stderr.isatty()  # a bar there, nothing in a log
+    bar = progress.bar(loaded.name, len(seeds), sys.stderr, nullcontext) if is_terminal else nullcontext()
+    with bar as on_block:
+        return rollout(loader, seeds, workers=workers, on_block=on_block)
+
+
+def _write(output: Path, row: "Success", seeds: range) -> None:
+    """Write a row without its episodes, and what its numbers depend on."""
+    from il_bench import machine
+    from il_bench.files import write_whole, writing
+
+    ungated = {"decision", "target"} if row.target is None else set()
+    facts = row.model_dump(mode="json", exclude={"baseline", "episodes"} | ungated)
+    facts |= {"seeds": [seeds[0], seeds[-1]], "environment": machine.describe()}
+    with writing(output, "give another --output"):
+        write_whole(output, (json.dumps(facts, indent=2) + "\n").encode())
 
 
 def vocabulary(
@@ -111,7 +147,7 @@ def vocabulary(
         from il_bench.report.cli import print_tables
 
         picture = pictures.render(row)
-        file = output / f"vocabulary-{re.sub(r'[^\w.-]+', '-', name)}.png"
+        file = output / f"vocabulary-{re.sub(r'[^\w.-]+', '-', name)[:100]}.png"
         with writing(output, "give another --output"):
             write_whole(file, picture)
     except IlBenchError as error:

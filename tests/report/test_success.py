@@ -250,6 +250,19 @@ def test_every_decision_is_told_apart_in_the_table() -> None:
     assert "UNCHANGED" in shown(success(spread(0.5), declared(baseline=measured(spread(0.5)))))
 
 
+def test_a_gate_that_is_not_passed_says_below_the_table_what_its_episodes_show() -> None:
+    was, target = measured(spread(0.9), OTHER_SHA), Target(value=0.8)
+    worse, undecided = success(spread(0.5), declared(target, was)), success(spread(0.775), declared(target))
+    lost = r"was 0\.900, is 0\.500, lost \d+, won \d+, e\.g\. seeds 20"
+    for row, said in (
+        (worse, r"act: BELOW TARGET against its target: < 0\.80 shown"),
+        (worse, rf"act: FAIL against its baseline: < baseline shown; {lost}"),
+        (undecided, r"act: INCONCLUSIVE against its target: neither .*; about \d+ more episodes would"),
+    ):
+        assert re.search(said, shown(row)), shown(row)
+    assert "against its" not in shown(success(spread(0.95), declared(target, was))), "all is well"
+
+
 def test_the_best_policy_is_on_top_and_ceiling_and_floor_below_them_all() -> None:
     rates = {"bc": 0.1, EXPERT: 1.0, UNTRAINED: 0.9, "bet": 0.5}
     rows = [success(spread(rate), name=name) for name, rate in rates.items()]

@@ -1,17 +1,22 @@
 """The commands that measure without pytest."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import Result
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from il_bench import rollout
 from il_bench.cli import app
 from il_bench.zoo import WEIGHTS, ZOO
+from tests.gate.made import episodes
 
 
 def drawn(*arguments: str) -> Result:
@@ -86,6 +91,42 @@ def test_a_checkpoint_here_is_called_as_its_folder_is(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["vocabulary-mine.png"]
     assert "mine: ResidualVQ" in result.output
     assert "mine's own data: dagger" in result.output and "among it" not in result.output
+
+
+def evaluated(target: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
+    """Evaluate a policy that solves three of four states, without rolling it out."""
+    outcomes = episodes(np.arange(60) % 4 != 0, first=100_000)
+    monkeypatch.setattr(rollout, "rollout", lambda *_, **__: outcomes)
+    return CliRunner().invoke(app, ["evaluate", "expert", "--workers", "1", "--target", target, *arguments])
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "said"),
+    [
+        ("success_rate=0.5", 0, "PASS (> 0.45 shown, "),
+        ("success_rate=0.97", 1, "FAIL (< 0.97 shown, "),
+        (
+            "success_rate=0.8",
+            6,
+            r"INCONCLUSIVE \(neither .*, 60 episodes; about \d+0 more episodes would decide ",
+        ),
+        (
+            "reward=1",
+            2,
+            "--target: 'reward=1' is not METRIC=VALUE; METRIC is success_rate or mean_max_reward",
+        ),
+    ],
+)
+def test_an_evaluation_says_whether_a_target_is_met(
+    target: str, status: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "found.json"
+    result = evaluated(target, monkeypatch, "--output", str(output))
+    assert result.exit_code == status, result.output
+    assert re.search(said if status == 6 else re.escape(said), result.output)
+    if status != 2:
+        assert f"\ntarget {target}: " in result.output and "success_rate 0.750 [" in result.output
+        assert json.loads(output.read_text())["target"]["decision"] == said.split()[0]
 
 
 @pytest.mark.parametrize("words", [["evaluate", "atc"], ["compare", "act", "atc"]], ids=" ".join)
