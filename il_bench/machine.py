@@ -113,19 +113,23 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_device_name(device: str, option: str = "--device") -> None:
+    """Raise IlBenchError for what is no device of torch's, as a typo; this imports nothing."""
+    if not re.fullmatch(r"(cpu|cuda|mps|xpu|hpu|mtia|xla)(:\d+)?", device):
+        raise IlBenchError(f"{option}: unknown device {device!r}; use cpu, cuda, cuda:N or mps")
+
+
 def check_device(device: str, option: str = "--device") -> None:
     """Raise IlBenchError unless torch can use ``device`` here; the CPU needs no check, and no torch."""
     if device == "cpu":
         return
-    unknown = f"{option}: unknown device {device!r}; use cpu, cuda, cuda:N or mps"
-    if not re.fullmatch(r"(cpu|cuda|mps|xpu|hpu|mtia|xla)(:\d+)?", device):  # a typo costs no import
-        raise IlBenchError(unknown)
+    check_device_name(device, option)
     import torch
 
     try:
         index, module = torch.device(device).index or 0, torch.get_device_module(device)
-    except RuntimeError:  # torch knows no such kind, or was built without it
-        raise IlBenchError(unknown) from None
+    except RuntimeError:  # torch was built without it
+        raise IlBenchError(f"{option}: this torch has no {device}; use cpu, cuda, cuda:N or mps") from None
     if not module.is_available() or index >= module.device_count():
         raise IlBenchError(f"{option}: torch finds no {device} here; leave it out to run on the CPU")
 

@@ -3,8 +3,11 @@
 Read by every pytest run of everybody who has il_bench installed: standard library only.
 """
 
+import re
 from enum import StrEnum
 from pathlib import Path
+
+from il_bench.errors import IlBenchError
 
 #: Whose dynamics the simulator repeats to the bit.
 SIMULATOR = "gym-pusht 0.1.8"
@@ -75,3 +78,11 @@ def data_name(source: str | Path) -> str:
     """What reports call demonstrations: their folder's or file's own name, without .npz or .zarr."""
     name = Path(source).name
     return name if name in ("", "..") else name.removesuffix(".npz").removesuffix(".zarr")
+
+
+def check_sampler(sampler: str) -> tuple[str, int]:
+    """The kind and the number of steps of a diffusion policy's sampler, as `DDIM-10` names them."""
+    found = re.fullmatch(r"(DDPM|DDIM)-([1-9]\d*)", sampler)
+    if found is None:
+        raise IlBenchError(f"sampler: {sampler!r} is unknown; use DDPM-N or DDIM-N, for example DDIM-10")
+    return found[1], int(found[2])

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,16 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from il_bench import zoo
+from il_bench import machine, zoo
 from il_bench.errors import IlBenchError, fail
 from il_bench.files import write_whole, writing
-from il_bench.protocol import Mode, TimedCall
+from il_bench.protocol import Mode, TimedCall, check_sampler
 
 if TYPE_CHECKING:
-    from il_bench.latency.compare import Comparison, OnRound
+    from il_bench.latency.compare import Comparison
     from il_bench.latency.contenders import ComparedPolicies
 
 STATUS = {"slower": 1, "inconclusive": 6}  # exit status by verdict; 0 for all others
+SECONDS_BETWEEN_UPDATES, SECONDS_BETWEEN_LINES = 0.5, 10.0  # on a terminal, in a log
 
 
 class Clock(StrEnum):
@@ -49,7 +51,7 @@ def compare(
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch on the CPU.")] = 1,
     margin: Annotated[float, typer.Option(help="Differences up to this share do not matter.")] = 0.05,
     processes: Annotated[int, typer.Option(min=2, max=64, help="Processes for each of A and B.")] = 6,
-    budget: Annotated[float, typer.Option(min=1.0, help="Seconds of timing, at most.")] = 120.0,
+    budget: Annotated[float, typer.Option(min=1.0, help="Seconds for all of it, at most.")] = 120.0,
     clock: Annotated[Clock, typer.Option(help="auto: processor on one CPU thread, else wall.")] = Clock.AUTO,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the order of the blocks.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the result to this JSON file too.")] = None,
@@ -65,6 +67,10 @@ def compare(
         for spec, elsewhere in ((a, python), (b or a, python_b)):
             if elsewhere is None:  # before twelve processes import LeRobot to say the same
                 zoo.resolve(spec)
+        machine.check_device_name(device)
+        machine.check_device_name(device_b or device, "--device-b")
+        for chosen_sampler in filter(None, (sampler, sampler_b)):
+            check_sampler(chosen_sampler)
 
         from il_bench.latency.compare import Rule
         from il_bench.latency.contenders import Contender, compare_policies
@@ -77,8 +83,9 @@ def compare(
         rule = Rule(margin=margin)
         chosen = None if clock is Clock.AUTO else clock.value
         options: dict[str, Any] = {"processes": processes, "seconds": budget, "clock": chosen, "seed": seed}
-        with _bar(2 * processes + rule.looks[-1]) as on_step:
-            result = compare_policies(first, second, rule, **options, on_step=on_step)
+        with _live() as line:
+            options |= {"on_start": line.starting, "on_round": line.timing}
+            result = compare_policies(first, second, rule, **options)
         _show(result)
         if output is not None:
             with writing(output, "give another --output"):
@@ -99,20 +106,44 @@ def _python(given: Path | None, option: str) -> Path:
     return found
 
 
+class _Line:
+    """What the comparison does, and for how long: one line on a terminal, now and then one in a log."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._start = time.monotonic()
+        self._due, self._widest = self._start, 0
+
+    def starting(self, ready: int, of: int) -> None:
+        self._say(f"{ready} of {of} processes have started")
+
+    def timing(self, last: "Comparison | None") -> None:
+        so_far = "" if last is None else f": {last.ratio:.3f} [{last.low:.3f}, {last.high:.3f}] so far"
+        self._say(f"timing{so_far}")
+
+    def _say(self, text: str) -> None:
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + (SECONDS_BETWEEN_UPDATES if self._is_terminal else SECONDS_BETWEEN_LINES)
+        text = f"{text}, {now - self._start:.0f} s"
+        self._widest = max(self._widest, len(text))
+        sys.stderr.write(f"\r{text:{self._widest}}" if self._is_terminal else f"{text}\n")
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Leave nothing on the terminal."""
+        if self._is_terminal:
+            sys.stderr.write(f"\r{'':{self._widest}}\r")
+
+
 @contextmanager
-def _bar(steps: int) -> "Iterator[OnRound]":
-    """Show the progress on a terminal, not in a log."""
-    if not sys.stderr.isatty():
-        yield lambda last: None
-        return
-    with typer.progressbar(length=steps, label="timing", file=sys.stderr) as bar:
-
-        def on_step(last: "Comparison | None") -> None:
-            if last is not None:
-                bar.label = f"timing {last.ratio:.3f} [{last.low:.3f}, {last.high:.3f}]"
-            bar.update(1)
-
-        yield on_step
+def _live() -> Iterator[_Line]:
+    line = _Line()
+    try:
+        yield line
+    finally:
+        line.clear()
 
 
 def _show(result: "ComparedPolicies") -> None:

@@ -1,7 +1,6 @@
 """Other ways to run a policy: compiled, as CUDA graphs, or with another diffusion sampler."""
 
 import copy
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,7 @@ from torch.utils import _pytree
 from il_bench.errors import IlBenchError
 from il_bench.latency.device import Device, Replay
 from il_bench.policies.checkpoint import LoadedPolicy
-from il_bench.protocol import Mode
+from il_bench.protocol import Mode, check_sampler
 
 _SCHEDULERS = {"DDPM": DDPMScheduler, "DDIM": DDIMScheduler}
 
@@ -33,17 +32,15 @@ def with_sampler(policy: LoadedPolicy, sampler: str) -> LoadedPolicy:
     Weights and noise schedule stay. In config.json, ``noise_scheduler_type`` and ``num_inference_steps`` do
     the same.
     """
-    found = re.fullmatch(r"(DDPM|DDIM)-([1-9]\d*)", sampler)
-    if found is None:
-        raise IlBenchError(f"sampler: {sampler!r} is unknown; use DDPM-N or DDIM-N, for example DDIM-10")
+    kind, steps = check_sampler(sampler)
     if sampler_of(policy) is None:
         raise IlBenchError(f"sampler: {policy.name} is not a diffusion policy; leave {sampler} out")
     model: Any = policy.policy.diffusion
-    most, steps = int(model.noise_scheduler.config.num_train_timesteps), int(found[2])
+    most = int(model.noise_scheduler.config.num_train_timesteps)
     if steps > most:
         raise IlBenchError(f"sampler: {sampler} has more steps than {policy.name} was trained on: {most}")
     other: Any = copy.deepcopy(policy.policy)
-    other.diffusion.noise_scheduler = _SCHEDULERS[found[1]].from_config(model.noise_scheduler.config)
+    other.diffusion.noise_scheduler = _SCHEDULERS[kind].from_config(model.noise_scheduler.config)
     other.diffusion.num_inference_steps = steps
     return replace(policy, policy=other)
 

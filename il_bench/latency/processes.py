@@ -82,9 +82,15 @@ class Worker:
             raise IlBenchError(str(answer["error"]))
         return answer
 
-    def greeting(self) -> Message:
+    @property
+    def output(self) -> int:
+        """The handle on which answers arrive, to wait for."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    def greeting(self, seconds: float = ANSWER_SECONDS) -> Message:
         """Wait until the process is ready; an IlBenchError if its il_bench speaks another protocol."""
-        answer = self.receive()
+        answer = self.receive(seconds)
         if answer.get("protocol") != PROTOCOL:
             raise IlBenchError(
                 f"{self._python}: its il_bench {answer.get('il_bench', '(unknown)')} speaks protocol "
@@ -103,8 +109,7 @@ class Worker:
         return self.ask(request)["seconds"]  # type: ignore[no-any-return]
 
     def _line(self, seconds: float) -> bytes:
-        assert self._process.stdout is not None
-        handle, deadline = self._process.stdout.fileno(), time.monotonic() + seconds
+        handle, deadline = self.output, time.monotonic() + seconds
         while b"\n" not in self._rest:
             if not wait([handle], max(0.0, deadline - time.monotonic())):
                 raise IlBenchError(

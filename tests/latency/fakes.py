@@ -110,7 +110,7 @@ class PixelPolicy(nn.Module):
 
 #: A worker without torch: its calls take as long as its policy's name says.
 SCRIPT = f"""
-import json, sys
+import json, sys, time
 def say(message): print(json.dumps(message), flush=True)
 say({{"protocol": {PROTOCOL}, "il_bench": "0"}})
 taking = 0.0
@@ -121,6 +121,8 @@ for line in sys.stdin:
         if name == "absent":
             say({{"error": "absent: no such policy. Give one of bc, act"}})
             continue
+        if name == "stuck":
+            time.sleep(600)
         taking = float(name)
         facts = {{"policy": name, "sha256": None, "sampler": None, "machine": {{}}, "versions": {{}}}}
         say({{"loaded": request["key"], "facts": facts}})

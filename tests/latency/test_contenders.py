@@ -1,6 +1,7 @@
 """Two policies beside each other: from the command to the processes, and back to its answer."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,40 @@ def test_processes_end_when_one_side_cannot_be_loaded(fakes: list[Worker]) -> No
     assert all(worker._process.poll() is not None for worker in fakes)
 
 
+def test_the_budget_bounds_starting_too(fakes: list[Worker]) -> None:
+    start = time.monotonic()
+    with pytest.raises(
+        IlBenchError, match=r"--budget: after . s of 2, 2 of 4 processes have started, too few"
+    ):
+        compare_policies(Contender("1.0"), Contender("stuck"), Rule(), processes=2, seconds=2.0)
+    assert time.monotonic() - start < 60
+    assert all(worker._process.poll() is not None for worker in fakes)
+
+
+def test_a_process_that_does_not_start_is_left_out(
+    fakes: list[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Contender.request.fget
+    asked = iter(["1.0", "stuck", "1.0", "1.0", *["1.2"] * 4])
+    monkeypatch.setattr(
+        Contender,
+        "request",
+        property(lambda self: {**plain(self), "policy": next(asked)}),  # type: ignore[misc]
+    )
+    found = compare_policies(Contender("1.0"), Contender("1.2"), Rule(), processes=4, seconds=8.0)
+    assert (found.comparison.processes, found.comparison.verdict) == ((3, 3), "slower")
+    assert found.comparison.ratio == pytest.approx(1.2)
+
+
+@pytest.mark.usefixtures("fakes")
+def test_a_log_tells_at_once_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1.0").mkdir()
+    done = CliRunner().invoke(app, ["compare", "1.0", "--processes", "2"])
+    assert done.stderr.startswith("0 of 4 processes have started, 0 s\n")
+    assert done.stdout.count("equivalent") == 1, "and nothing of it is in the answer"
+
+
 @pytest.mark.parametrize(
     ("b", "verdict", "status"), [("1.2", "slower", 1), ("0.8", "faster", 0), ("1.01", "equivalent", 0)]
 )
@@ -108,6 +143,8 @@ def test_the_command_hands_each_side_what_it_asked_for(
     [
         (["bc", "--python-b", "/nowhere/python"], "--python-b: no such python: /nowhere/python"),
         (["bc", "--margin", "0"], "margin: 0 is out of range"),
+        (["bc", "--device-b", "cdua"], "--device-b: unknown device 'cdua'; use cpu"),
+        (["diffusion", "--sampler", "DDIM10"], "sampler: 'DDIM10' is unknown; use DDPM-N"),
         (["bc", "--device-b", "cuda", "--clock", "processor"], "use wall"),
     ],
 )
