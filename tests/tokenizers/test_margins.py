@@ -67,11 +67,28 @@ def hidden_layers_decide(generator: torch.Generator) -> Layers:
     return [first, first_bias, second, bias, weight, torch.zeros(DIM)], 0.3, 0.0, 3e-4
 
 
+def large_chunks_decide(generator: torch.Generator) -> Layers:
+    """The second layer adds up to nearly nothing, and its terms grow with the chunk: no bias hides them.
+
+    The second stage's codes are far apart, as above.
+    """
+    width = 64
+    first = uniform(width, 4, generator=generator)
+    ones = first.double().sum(dim=1)
+    second = torch.randn(width, width, generator=generator, dtype=torch.float64)
+    second -= torch.outer(second @ ones, ones) / ones.square().sum()
+    weight = torch.randn(DIM, width, generator=generator) / width**0.5
+    bias = 10.0 * uniform(width, generator=generator)
+    return [first, torch.zeros(width), second.float(), bias, weight, torch.zeros(DIM)], 0.3, 0.0, 10.0
+
+
 KINDS = (constant_decides, cross_decides, last_product_decides, hidden_layers_decide)
 
 
-def network(kind: Any, seed: int, spread: float = 0.0) -> tuple[ResidualVQTokenizer, Tensor]:
-    """A tokenizer whose codes lie around the latent of the chunk of ones, and that latent (D,).
+def network(
+    kind: Any, seed: int, spread: float = 0.0, size: float = 1.0
+) -> tuple[ResidualVQTokenizer, Tensor]:
+    """A tokenizer whose codes lie around the latent (D,) of the chunk of only ``size``, and that latent.
 
     On a sphere, or at distances ``spread`` times as large that differ.
     """
@@ -79,7 +96,7 @@ def network(kind: Any, seed: int, spread: float = 0.0) -> tuple[ResidualVQTokeni
     layers, radius, share, reach = kind(generator)
     tokenizer = ResidualVQTokenizer.new(N_CODES, (2, 2), embedding_dim=DIM, hidden_dim=len(layers[1]))
     vqvae = tokenizer.vqvae
-    latent = torch.ones(4, dtype=torch.float64)
+    latent = torch.full((4,), size, dtype=torch.float64)
     with torch.no_grad():
         for parameter, values in zip(vqvae.encoder.parameters(), layers, strict=True):
             parameter.copy_(values)
@@ -95,27 +112,30 @@ def network(kind: Any, seed: int, spread: float = 0.0) -> tuple[ResidualVQTokeni
     return tokenizer.eval(), latent
 
 
-def in_float32(tokenizer: Any) -> int:
+def in_float32(tokenizer: Any, size: float) -> int:
     """The first stage's code by scores in float32 alone."""
     first, *_ = tokenizer.vqvae.vq_layer.codebooks
     *hidden, (weight, bias) = [(layer.weight, layer.bias) for layer in list(tokenizer.vqvae.encoder)[::2]]
-    values = torch.ones(1, 4)
+    values = torch.full((1, 4), size)
     for each in hidden:
         values = torch.nn.functional.linear(values, *each).relu()
     scores = values @ (weight.T @ first.T) + (first @ bias - first.square().sum(dim=1) / 2)
     return int(scores.argmax())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_codes_that_rounding_cannot_tell_apart_are_decided_in_float64(kind: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "size"), [*((kind, 1.0) for kind in KINDS), (large_chunks_decide, 30_000.0)]
+)
+def test_codes_that_rounding_cannot_tell_apart_are_decided_in_float64(kind: Any, size: float) -> None:
+    """Also of chunks that are not normalised, in px or of another robot."""
     wrong_in_float32 = 0
     for seed in range(30):
-        tokenizer, latent = network(kind, seed)
+        tokenizer, latent = network(kind, seed, size=size)
         first = tokenizer.vqvae.vq_layer.codebooks[0]
         nearest = int((first.double() - latent).square().sum(dim=1).argmin())
         with torch.no_grad():
-            wrong_in_float32 += in_float32(tokenizer) != nearest
-            assert tokenizer.encode(torch.ones(1, 2, 2))[0, 0] == nearest, seed
+            wrong_in_float32 += in_float32(tokenizer, size) != nearest
+            assert tokenizer.encode(torch.full((1, 2, 2), size))[0, 0] == nearest, seed
     assert wrong_in_float32 > 5
 
 
