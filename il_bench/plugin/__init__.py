@@ -11,6 +11,8 @@ from il_bench.plugin import controller, fixtures, registry, selection, settings
 from il_bench.plugin.options import Invocation
 from il_bench.protocol import HUMAN_DATA
 
+ALIAS = "--benchmark"
+
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     """Add the hook by which projects register their policies, tokenizers and environments."""
@@ -29,19 +31,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, object, object]:
-    """Add `--benchmark` after all plugins and conftest files have added options, unless one has taken it."""
+def pytest_load_initial_conftests(args: list[str], parser: pytest.Parser) -> Generator[None, object, object]:
+    """Read `--benchmark` as --il-benchmark, unless a plugin or conftest file has an option of that name.
+
+    It is no option of its own, so that a conftest file further down, which pytest reads later, can add one.
+    """
     result = yield
     groups = [parser._anonymous, *parser._groups]
-    taken = any("--benchmark" in option.names() for group in groups for option in group.options)
-    if not taken and os.environ.get("IL_BENCH_NO_ALIAS", "0") in ("", "0"):
-        parser.getgroup("il_bench").addoption(
-            "--benchmark",
-            dest="il_benchmark",
-            action="store_true",
-            help="Short for --il-benchmark"
-            " (set IL_BENCH_NO_ALIAS=1 if your project has its own --benchmark).",
-        )
+    is_taken = any(ALIAS in option.names() for group in groups for option in group.options)
+    if not is_taken and os.environ.get("IL_BENCH_NO_ALIAS", "0") in ("", "0"):
+        end = args.index("--") if "--" in args else len(args)
+        args[:end] = ["--il-benchmark" if each == ALIAS else each for each in args[:end]]
     return result
 
 

@@ -17,6 +17,7 @@ from il_bench.protocol import RESERVED_SEEDS
 from il_bench.rollout import Outcomes, Policy, RunBlock, rollout
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.progress import OnBlock
+from il_bench.rollout.surroundings import undisturbed
 
 #: `progress(title, n_episodes)` opens a context, whose value a rollout calls after each block.
 Progress = Callable[[str, int], AbstractContextManager[OnBlock | None]]
@@ -65,36 +66,37 @@ class Evaluate:
         record: given every block that has been run, with its recording.
         """
         settings, chosen = self._settings, np.asarray(seeds)
-        loaded = load_policy(policy, device=settings.device) if isinstance(policy, str | Path) else policy
-        if not isinstance(loaded, Policy):
-            raise IlBenchError(
-                f"evaluate: {policy!r} is not a policy; give a name, a path, a Hub id, or an object with "
-                "reset() and select_action(batch)"
-            )
-        title = loaded.name if isinstance(loaded, LoadedPolicy) else type(loaded).__name__
-        may_leave = block is None and (settings.workers > 1 or settings.executor is not None)
-        copies = _copies(loaded) if may_leave else None
-        said = ""
+        with undisturbed(f"policy {policy if isinstance(policy, str | Path) else type(policy).__name__}"):
+            loaded = load_policy(policy, device=settings.device) if isinstance(policy, str | Path) else policy
+            if not isinstance(loaded, Policy):
+                raise IlBenchError(
+                    f"evaluate: {policy!r} is not a policy; give a name, a path, a Hub id, or an object with "
+                    "reset() and select_action(batch)"
+                )
+            title = loaded.name if isinstance(loaded, LoadedPolicy) else type(loaded).__name__
+            may_leave = block is None and (settings.workers > 1 or settings.executor is not None)
+            copies = _copies(loaded) if may_leave else None
+            said = ""
 
-        def stop(so_far: Outcomes) -> bool:
-            nonlocal said
-            assert look is not None
-            enough, said = look(so_far)
-            return enough
+            def stop(so_far: Outcomes) -> bool:
+                nonlocal said
+                assert look is not None
+                enough, said = look(so_far)
+                return enough
 
-        with self._progress(title, len(chosen)) as show:
-            return rollout(
-                loaded if copies is None else copies,
-                chosen,
-                workers=1 if copies is None else settings.workers,
-                executor=None if copies is None else settings.executor,
-                timeout=settings.timeout,
-                on_block=None if show is None else lambda done, total: show(done, total, said),
-                journal=journal,
-                stop=None if look is None else stop,
-                block=block,
-                record=record,
-            )
+            with self._progress(title, len(chosen)) as show:
+                return rollout(
+                    loaded if copies is None else copies,
+                    chosen,
+                    workers=1 if copies is None else settings.workers,
+                    executor=None if copies is None else settings.executor,
+                    timeout=settings.timeout,
+                    on_block=None if show is None else lambda done, total: show(done, total, said),
+                    journal=journal,
+                    stop=None if look is None else stop,
+                    block=block,
+                    record=record,
+                )
 
 
 def _copies(policy: Policy) -> Callable[[], Any] | None:

@@ -1,7 +1,7 @@
 """The fixtures. They import what is heavy when they are first used, not before."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,12 +29,16 @@ SETTINGS = pytest.StashKey[Settings]()
 REGISTRY = pytest.StashKey[Registry]()
 #: What a test has recorded for the report, in the stash of its item.
 RECORDS = pytest.StashKey[list[dict[str, Any]]]()
+#: By the id of a loaded policy: the policy, and what loading it has changed in the process.
+CHANGED = pytest.StashKey[dict[int, tuple[Any, dict[str, Any]]]]()
 DATA_INI = "il_bench_data"
 ANY_ENVIRONMENT = "il_bench_any_environment"
 
 
-@pytest.fixture(scope="session")
-def evaluate(pytestconfig: pytest.Config) -> "Evaluate":
+# The suite uses the fixtures whose names begin with il_bench_, whatever a project calls its own.
+
+
+def _evaluate(pytestconfig: pytest.Config) -> "Evaluate":
     """Roll a policy out in PushT: `evaluate(policy, *, n=None, seeds=None) -> Outcomes`.
 
     policy: an embedded policy's name, a pretrained_model folder, a Hub id, or an object with reset() and
@@ -43,6 +47,10 @@ def evaluate(pytestconfig: pytest.Config) -> "Evaluate":
     from il_bench.plugin.evaluation import Evaluate
 
     return Evaluate(pytestconfig.stash[SETTINGS], progress_of(pytestconfig))
+
+
+evaluate = pytest.fixture(scope="session", name="evaluate")(_evaluate)
+il_bench_evaluate = pytest.fixture(scope="session", name="il_bench_evaluate")(_evaluate)
 
 
 @pytest.fixture(scope="session")
@@ -60,16 +68,39 @@ def gate() -> "Callable[..., GateResult]":
     return decide
 
 
-@pytest.fixture(scope="session")
-def policy(request: pytest.FixtureRequest) -> "LoadedPolicy":
+def _policy(request: pytest.FixtureRequest) -> "LoadedPolicy":
     """Each policy selected with --il-policy, loaded, in turn; by default all of il_bench's and the project's.
 
     Policies for environments other than PushT are left out.
     """
-    choice = request.param
+    choice, config = request.param, request.config
     chosen = choice if isinstance(choice, PolicyChoice) else PolicyChoice(str(choice), str(choice))
-    with in_one_line():
-        return load(chosen, request.config.stash[REGISTRY], request.config.stash[SETTINGS].device)
+    import il_bench.policies.checkpoint  # noqa: F401  (what its imports change is not the policy's doing)
+    from il_bench.rollout.surroundings import undisturbed
+
+    with in_one_line(), undisturbed(f"policy {chosen.gate_name}, while it was loaded,") as changed:
+        loaded = load(chosen, config.stash[REGISTRY], config.stash[SETTINGS].device)
+    if changed:
+        config.stash.setdefault(CHANGED, {})[id(loaded)] = loaded, changed
+    return loaded
+
+
+policy = pytest.fixture(scope="session", name="policy")(_policy)
+il_bench_policy = pytest.fixture(scope="session", name="il_bench_policy")(_policy)
+POLICIES = ("policy", "il_bench_policy")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Let what loading a policy has changed in the process hold while a test uses that policy."""
+    changes = item.config.stash.get(CHANGED, {})
+    own = [changes[id(each)][1] for each in getattr(item, "funcargs", {}).values() if id(each) in changes]
+    if not own:
+        return (yield)
+    from il_bench.rollout.surroundings import holding
+
+    with holding(own[0]):
+        return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -83,9 +114,25 @@ def expert() -> "ExpertPolicy":
 @pytest.fixture(scope="session")
 def tokenizer(policy: "LoadedPolicy") -> "Tokenizer":
     """The action tokenizer inside each selected policy, LeRobot's vqbet included; skips policies without."""
+    return _tokenizer(policy)
+
+
+@pytest.fixture(scope="session")
+def il_bench_tokenizer(il_bench_policy: "LoadedPolicy") -> "Tokenizer":
+    """The same, for the suite."""
+    return _tokenizer(il_bench_policy)
+
+
+def _tokenizer(policy: "LoadedPolicy") -> "Tokenizer":
+    from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.policies.tokenizers import tokenizer_of
 
     with in_one_line():
+        if not isinstance(policy, LoadedPolicy):
+            raise IlBenchError(
+                f"fixture 'tokenizer': the fixture 'policy' of this project gives a {type(policy).__name__}, "
+                "not a policy of il_bench; give the one another name"
+            )
         found = tokenizer_of(policy.policy, policy.name)
     if found is None:
         pytest.skip(f"{policy.name} has no action tokenizer")

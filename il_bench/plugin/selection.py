@@ -50,16 +50,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     Only tests marked `any_environment` get policies for environments other than PushT. A project's own
     fixture or parameter called `policy` is left alone.
     """
-    if not fixtures.is_ours(metafunc._arg2fixturedefs.get("policy", ())):
-        return
+    for name in fixtures.POLICIES:
+        if fixtures.is_ours(metafunc._arg2fixturedefs.get(name, ())) and not _has_parameter(metafunc, name):
+            policies = metafunc.config.stash[fixtures.SETTINGS].policies
+            if not getattr(metafunc.function, fixtures.ANY_ENVIRONMENT, False):
+                policies = tuple(policy for policy in policies if policy.environment is None)
+            metafunc.parametrize(name, policies, indirect=True, ids=lambda each: each.label, scope="session")
+
+
+def _has_parameter(metafunc: pytest.Metafunc, name: str) -> bool:
+    """Whether a test says itself which values `name` takes."""
     for mark in metafunc.definition.iter_markers("parametrize"):
         names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
-        if "policy" in (map(str.strip, names.split(",")) if isinstance(names, str) else names):
-            return
-    policies = metafunc.config.stash[fixtures.SETTINGS].policies
-    if not getattr(metafunc.function, fixtures.ANY_ENVIRONMENT, False):
-        policies = tuple(policy for policy in policies if policy.environment is None)
-    metafunc.parametrize("policy", policies, indirect=True, ids=lambda policy: policy.label, scope="session")
+        if name in (map(str.strip, names.split(",")) if isinstance(names, str) else names):
+            return True
+    return False
 
 
 @pytest.hookimpl(trylast=True)  # after the selection by -m, -k and other plugins

@@ -25,7 +25,8 @@ class Settings:
         "--il-benchmark",
         """Run the benchmark: roll the policies out in PushT, compare them with baselines.json, print a table
         and write a report. Adds the suite il_bench.suite unless you name files to run, and runs tests marked
-        success, throughput or latency, which are skipped otherwise.""",
+        success, throughput or latency, which are skipped otherwise. --benchmark is short for it (unless
+        IL_BENCH_NO_ALIAS=1 is set, or your project has an option of that name).""",
         action="store_true",
     )
     chosen: tuple[PolicyChoice, ...] = option(

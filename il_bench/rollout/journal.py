@@ -170,8 +170,8 @@ def _read(path: Path, conditions: Conditions) -> tuple[int, list[Outcomes]]:
     found = parse_json(lines[0], f"{path}: line 1 is damaged and does not say which run this is", _AGAIN)
     if found.get("schema") == 1:
         raise IlBenchError(
-            f"{path}: an older il_bench wrote this journal, without checksums, so its episodes cannot be "
-            f"used; {_AGAIN}, or {_ELSEWHERE}"
+            f"{path}: an older il_bench wrote this journal (schema 1), without checksums, so its episodes "
+            f"cannot be used; {_AGAIN}, or {_ELSEWHERE}"
         )
     if differing := differences(found, conditions.to_dict()):
         raise IlBenchError(

@@ -49,15 +49,32 @@ def of_block(seed: int, who: str) -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed(who: str) -> Iterator[None]:
-    """Put back the settings of the process that change in this context; a warning names them, and `who`."""
+def undisturbed(who: str) -> Iterator[dict[str, Any]]:
+    """Put back the settings of the process that change in this context; a warning names them, and `who`.
+
+    Its value is a dictionary that holds, afterwards, what they were changed to; see `holding`.
+    """
+    before, found = settings(), dict[str, Any]()
+    changed: dict[str, tuple[Any, Any]] = {}
+    try:
+        yield found
+    finally:
+        changed = put_back(before)
+        found |= {name: after for name, (_, after) in changed.items()}
+    if changed:
+        _tell(who, changed)
+
+
+@contextmanager
+def holding(changed: dict[str, Any]) -> Iterator[None]:
+    """Let these settings hold in this context."""
     before = settings()
+    for name, value in changed.items():
+        _SETTINGS[name][1](value)
     try:
         yield
     finally:
-        changed = put_back(before)
-    if changed:
-        _tell(who, changed)
+        put_back(before)
 
 
 def settings() -> dict[str, Any]:
@@ -83,7 +100,7 @@ def _tell(who: str, changed: dict[str, tuple[Any, Any]]) -> None:
             words.append(f"{name} {', '.join(differing)}")
         else:
             words.append(f"{name} ({before} -> {after})")
-    text = f"{who} changed {', '.join(words)}; put back, so that it does not disturb others"
+    text = f"{who} changed {', '.join(words)}; put back, so that other policies are not disturbed"
     warnings.warn(printable(text), stacklevel=3)
 
 

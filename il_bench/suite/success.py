@@ -20,6 +20,7 @@ from il_bench.report.success import row_of
 from il_bench.rollout import Outcomes, RunBlock, journal
 from il_bench.rollout.environments import EnvironmentRollout
 from il_bench.rollout.recordings import Recordings
+from il_bench.rollout.surroundings import undisturbed
 
 
 class Measure:
@@ -37,7 +38,7 @@ class Measure:
         own = self._environments.get(policy.track)
         if own is None:
             return self._gated(policy, self._fingerprint, None)
-        with EnvironmentRollout(**vars(own)) as environment:
+        with undisturbed(f"environment {own.name}"), EnvironmentRollout(**vars(own)) as environment:
             return self._gated(policy, environment.fingerprint(self._fingerprint), environment.run_block)
 
     def context(self, name: str) -> collect.Record:

@@ -26,7 +26,7 @@ def stopwatch(pytestconfig: pytest.Config) -> "Iterator[Stopwatch]":
 
 @pytest.mark.latency
 def test_against_stored_run(
-    policy: "LoadedPolicy",
+    il_bench_policy: "LoadedPolicy",
     stopwatch: "Stopwatch",
     pytestconfig: pytest.Config,
     il_bench_record: Callable[[dict[str, Any]], None],
@@ -38,9 +38,9 @@ def test_against_stored_run(
     from il_bench.suite.latency import source_of
 
     settings = pytestconfig.stash[SETTINGS]
-    contender = Contender(source_of(policy, settings), settings.device)
+    contender = Contender(source_of(il_bench_policy, settings), settings.device)
     with in_one_line():
-        row = stopwatch(policy.name, contender)
+        row = stopwatch(il_bench_policy.name, contender)
         if settings.compare is not None:
             row = against(find(settings.compare, row), row, settings.compare)
     il_bench_record(Record("comparisons", row).to_dict())

@@ -72,20 +72,26 @@ def time_call(request: pytest.FixtureRequest, pytestconfig: pytest.Config, repor
 @pytest.mark.parametrize("processed", [True, False], ids=["processed", "bare"])
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("what", TimedCall)
-def test_call(policy: "LoadedPolicy", what: str, batch: int, processed: bool, time_call: TimeCall) -> None:
+def test_call(
+    il_bench_policy: "LoadedPolicy", what: str, batch: int, processed: bool, time_call: TimeCall
+) -> None:
     """Time each call, with the checkpoint's pre- and post-processing and without."""
-    time_call(policy, what=what, batch=batch, processed=processed)
+    time_call(il_bench_policy, what=what, batch=batch, processed=processed)
 
 
 @pytest.mark.latency
 @pytest.mark.parametrize("batch", BATCHES)
 def test_sampler(
-    policy: "LoadedPolicy", sampler: str, batch: int, time_call: TimeCall, pytestconfig: pytest.Config
+    il_bench_policy: "LoadedPolicy",
+    sampler: str,
+    batch: int,
+    time_call: TimeCall,
+    pytestconfig: pytest.Config,
 ) -> None:
     """Time a new chunk of a diffusion policy with another sampler."""
     from il_bench.latency.inference import sampler_of, with_sampler
 
-    own = sampler_of(policy)
+    own = sampler_of(il_bench_policy)
     if own is None:
         pytest.skip("only a diffusion policy has a sampler")
     if sampler == own:
@@ -93,7 +99,7 @@ def test_sampler(
     if batch > 1 and pytestconfig.stash[SETTINGS].latency != "full":
         pytest.skip(ONLY_FULL)
     with in_one_line():
-        other = with_sampler(policy, sampler)
+        other = with_sampler(il_bench_policy, sampler)
     time_call(other, what=TimedCall.NEW_CHUNK, batch=batch)
 
 
@@ -101,7 +107,7 @@ def test_sampler(
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("mode", [mode for mode in Mode if mode != Mode.EAGER])
 def test_mode(
-    policy: "LoadedPolicy", mode: str, batch: int, time_call: TimeCall, pytestconfig: pytest.Config
+    il_bench_policy: "LoadedPolicy", mode: str, batch: int, time_call: TimeCall, pytestconfig: pytest.Config
 ) -> None:
     """Time a new chunk of a policy whose networks are compiled, or recorded as CUDA graphs."""
     settings = pytestconfig.stash[SETTINGS]
@@ -111,7 +117,7 @@ def test_mode(
 
     if mode == Mode.CUDA_GRAPH and not device_for(settings.device).has_graphs:
         pytest.skip(f"{settings.device} has no {mode}")
-    time_call(policy, what=TimedCall.NEW_CHUNK, batch=batch, mode=mode)
+    time_call(il_bench_policy, what=TimedCall.NEW_CHUNK, batch=batch, mode=mode)
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +132,14 @@ def worker() -> "Iterator[Worker]":
 
 @pytest.mark.latency
 def test_fresh_process(
-    policy: "LoadedPolicy", worker: "Worker", pytestconfig: pytest.Config, report: Report
+    il_bench_policy: "LoadedPolicy", worker: "Worker", pytestconfig: pytest.Config, report: Report
 ) -> None:
     """Time what a new process does once: loading the policy, and the first call."""
     from il_bench.latency.device import device_for
     from il_bench.suite.latency import first_calls, source_of
 
     settings = pytestconfig.stash[SETTINGS]
-    source = source_of(policy, settings)
+    source = source_of(il_bench_policy, settings)
     with in_one_line():
-        row = first_calls(policy, source, device_for(settings.device), worker)
+        row = first_calls(il_bench_policy, source, device_for(settings.device), worker)
     report(row)

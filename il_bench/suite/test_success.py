@@ -17,7 +17,7 @@ Record = Callable[[dict[str, Any]], None]
 
 
 @pytest.fixture(scope="module")
-def measure(pytestconfig: pytest.Config, evaluate: "Evaluate") -> "Measure":
+def measure(pytestconfig: pytest.Config, il_bench_evaluate: "Evaluate") -> "Measure":
     """Rolls a policy out and judges it."""
     from il_bench.rollout import executors
 
@@ -27,15 +27,15 @@ def measure(pytestconfig: pytest.Config, evaluate: "Evaluate") -> "Measure":
     from il_bench.suite.success import Measure
 
     with in_one_line():
-        return Measure(settings, evaluate, pytestconfig.stash[REGISTRY])
+        return Measure(settings, il_bench_evaluate, pytestconfig.stash[REGISTRY])
 
 
 @pytest.mark.success
 @any_environment
-def test_success(policy: "LoadedPolicy", measure: "Measure", il_bench_record: Record) -> None:
+def test_success(il_bench_policy: "LoadedPolicy", measure: "Measure", il_bench_record: Record) -> None:
     """Roll a policy out, report it, and fail if it misses a required target or its measured baseline."""
     with in_one_line():
-        record, problems = measure.policy(policy)
+        record, problems = measure.policy(il_bench_policy)
     il_bench_record(record.to_dict())
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)

@@ -54,19 +54,19 @@ def time(
 
 @pytest.mark.throughput
 @pytest.mark.parametrize("batch", [1, BLOCK])
-def test_actions(policy: "LoadedPolicy", batch: int, time: Time) -> None:
+def test_actions(il_bench_policy: "LoadedPolicy", batch: int, time: Time) -> None:
     """Time actions, including their share of the prediction."""
     from il_bench.suite.throughput import acting
 
-    time(f"{policy.name}: select_action", acting(policy, batch), batch, SECONDS)
+    time(f"{il_bench_policy.name}: select_action", acting(il_bench_policy, batch), batch, SECONDS)
 
 
 @pytest.mark.throughput
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("way", ["encode", "decode"])
 def test_chunks(
-    policy: "LoadedPolicy",
-    tokenizer: "Tokenizer",
+    il_bench_policy: "LoadedPolicy",
+    il_bench_tokenizer: "Tokenizer",
     way: str,
     batch: int,
     time: Time,
@@ -77,9 +77,10 @@ def test_chunks(
     from il_bench.suite.throughput import tokenizing
     from il_bench.suite.tokenizers import held_out
 
-    subject, seen = of_policy(policy, tokenizer, policy.name), held_out(EXPERT, tokenizer.chunk_shape[0])
+    subject = of_policy(il_bench_policy, il_bench_tokenizer, il_bench_policy.name)
+    seen = held_out(EXPERT, il_bench_tokenizer.chunk_shape[0])
     work = tokenizing(subject, seen, way, batch, pytestconfig.stash[SETTINGS].device)
-    time(f"{policy.name}: {way}", work, batch, FEW_SECONDS)
+    time(f"{il_bench_policy.name}: {way}", work, batch, FEW_SECONDS)
 
 
 @pytest.mark.throughput

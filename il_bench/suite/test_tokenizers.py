@@ -51,11 +51,11 @@ def report(data: tuple[str, str], il_bench_record: Callable[[dict[str, Any]], No
 
 
 @pytest.mark.success
-def test_tokenizer(policy: "LoadedPolicy", tokenizer: "Tokenizer", report: Report) -> None:
+def test_tokenizer(il_bench_policy: "LoadedPolicy", il_bench_tokenizer: "Tokenizer", report: Report) -> None:
     """Measure the tokenizer inside a policy."""
     from il_bench.suite.reconstruction import of_policy
 
-    report(of_policy(policy, tokenizer, policy.name))
+    report(of_policy(il_bench_policy, il_bench_tokenizer, il_bench_policy.name))
 
 
 @pytest.mark.success

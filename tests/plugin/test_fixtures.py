@@ -11,9 +11,10 @@ import torch
 
 from il_bench.errors import IlBenchError
 from il_bench.gate import Decision, GateResult
-from il_bench.plugin import evaluation
+from il_bench.plugin import evaluation, fixtures
 from il_bench.plugin.evaluation import Evaluate
 from il_bench.plugin.fixtures import SETTINGS
+from il_bench.plugin.registry import Registry
 from il_bench.policies.checkpoint import load_policy
 from il_bench.protocol import HUMAN_DATA
 from il_bench.pusht.env import PushTEnv
@@ -172,6 +173,28 @@ def test_gate_takes_episodes_in_seed_order(gate: Gate) -> None:
     )
     assert gate(back, target=0.6) == gate(mixed, target=0.6)
     assert gate(back, target=0.6).passed
+
+
+def test_what_loading_a_policy_changes_holds_while_its_tests_run_only() -> None:
+    def first(device: str) -> Still:
+        os.environ["OF_FIRST"] = "1"
+        return Still()
+
+    registry = Registry()
+    registry.policy("first", first)
+    config: Any = SimpleNamespace(stash=pytest.Stash())
+    config.stash[fixtures.REGISTRY], config.stash[SETTINGS] = registry, SimpleNamespace(device="cpu")
+    with pytest.warns(
+        UserWarning, match=r"^policy first, while it was loaded, changed the environment .* OF_FIRST;"
+    ):
+        loaded = fixtures._policy(SimpleNamespace(param=registry.choices(Path())["first"], config=config))
+    for used, expected in ((loaded, "1"), ("another", None)):
+        call = fixtures.pytest_runtest_call(SimpleNamespace(config=config, funcargs={"policy": used}))
+        next(call)
+        assert os.environ.get("OF_FIRST") == expected
+        with pytest.raises(StopIteration):
+            next(call)
+    assert "OF_FIRST" not in os.environ
 
 
 def test_pusht_env_gives_what_keypoint_policies_see(pusht_env: PushTEnv) -> None:

@@ -3,14 +3,11 @@
 import json
 import os
 import pty
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pytest
@@ -44,7 +41,8 @@ def test_help_explains_every_option_in_one_group(light: Run, plugins: tuple[str,
     start = next(i for i, line in enumerate(result.outlines) if line.startswith("il_bench"))
     end = next(i for i in range(start + 1, len(result.outlines)) if result.outlines[i] == "")
     ours = [line.split()[0].split("=")[0] for line in result.outlines[start:end] if line.startswith("  --")]
-    assert ours == [*(option.flag for option in OPTIONS.values()), "--benchmark"]
+    assert ours == [option.flag for option in OPTIONS.values()]
+    assert "--benchmark is short for it" in " ".join(result.stdout.str().split())
 
 
 @pytest.mark.parametrize(
@@ -81,77 +79,6 @@ def test_options_of_a_project_and_of_pytest_benchmark_are_not_mistaken_for_ours(
     light("-p", "benchmark", "--benchmark-skip", "--benchmark-min-rounds=2").assert_outcomes(passed=1)
     pytester.makeconftest("def pytest_addoption(parser): parser.addoption('--benchmark', metavar='FILE')")
     light("--benchmark", "mine.json").assert_outcomes(passed=1)
-
-
-# ---- what other projects notice
-
-
-def test_an_empty_project_imports_nothing_heavy(pytester: pytest.Pytester, light: Run) -> None:
-    pytester.makeconftest(
-        """
-        import sys
-        from pathlib import Path
-
-        def pytest_unconfigure(config):
-            Path(config.invocation_params.dir, "modules.txt").write_text("\\n".join(sys.modules))
-        """
-    )
-    pytester.makepyfile("def test_nothing(): pass")
-
-    def modules(result: pytest.RunResult) -> set[str]:
-        result.assert_outcomes(passed=1)
-        return set((pytester.path / "modules.txt").read_text().split())
-
-    without = modules(pytester.runpytest_subprocess("-p", "no:il_bench"))
-    added = {name.partition(".")[0] for name in modules(light()) - without}
-    assert "il_bench" in added
-    assert added - {"il_bench"} <= sys.stdlib_module_names
-
-
-def test_an_empty_project_runs_as_fast_as_without(tmp_path: Path) -> None:
-    """Processor time, in turns; other programs on the machine disturb some: the median, and patience."""
-    (tmp_path / "test_nothing.py").write_text("def test_nothing(): pass\n")
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users compile il_bench once, not in every run
-    others = {entry.name for entry in metadata.entry_points(group="pytest11")} - {"il_bench"}
-    without = [argument for name in ("cacheprovider", *others) for argument in ("-p", f"no:{name}")]
-    base = [sys.executable, "-m", "pytest", "-q", *without, str(tmp_path)]
-
-    def seconds(*arguments: str) -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([*base, *arguments], env=environment, stdout=subprocess.DEVNULL, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    seconds()
-    turns: list[float] = []
-    for _ in range(5):
-        turns += [seconds() / seconds("-p", "no:il_bench") for _ in range(5)]
-        if median(turns) < 1.1:
-            return
-    pytest.fail(f"{median(turns):.2f} times as long as without: {turns}")
-
-
-def test_other_projects_markers_and_fixtures_stay_theirs(pytester: pytest.Pytester, light: Run) -> None:
-    pytester.makepyfile(
-        """
-        import pytest
-
-        @pytest.fixture
-        def policy():
-            return "a policy of insurance"
-
-        @pytest.mark.latency
-        def test_own_fixture(policy):
-            assert policy == "a policy of insurance"
-
-        @pytest.mark.success
-        @pytest.mark.parametrize("policy", ["fire", "flood"])
-        def test_own_parameter(policy):
-            assert policy in ("fire", "flood")
-        """
-    )
-    light("--strict-markers").assert_outcomes(passed=3)
 
 
 # ---- what is collected, and what runs

@@ -175,7 +175,11 @@ def shift(block: dict[str, Any], by: int) -> None:
         (3, edited(lambda block: block.pop("checksum")), "line 3 is damaged .checksum: Field required"),
         (1, lambda line: line[:-9], "line 1 is damaged"),
         (1, lambda line: b"{}", "journal is of another run .schema was None, is 2"),
-        (1, edited(lambda header: header.update(schema=1)), "an older il_bench wrote this journal, with"),
+        (
+            1,
+            edited(lambda header: header.update(schema=1)),
+            "an older il_bench wrote this journal .schema 1., with",
+        ),
     ],
 )
 def test_damage_before_the_end_is_an_error_that_names_file_and_line(

@@ -13,7 +13,7 @@ import torch
 from il_bench.protocol import BLOCK_SIZE
 from il_bench.rollout import blocks as module
 from il_bench.rollout import rollout
-from il_bench.rollout.surroundings import put_back, settings, undisturbed
+from il_bench.rollout.surroundings import holding, put_back, settings, undisturbed
 from tests.rollout.conftest import FIRST
 from tests.rollout.policies import Batch, Scripted
 
@@ -146,3 +146,14 @@ def test_a_policy_that_changes_nothing_is_not_blamed() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rollout(Scripted(lambda batch, step: still(batch)), [FIRST])
+
+
+def test_what_was_changed_can_hold_for_who_changed_it() -> None:
+    before = settings()
+    with pytest.warns(UserWarning, match="default dtype"), undisturbed("loading mine") as changed:
+        torch.set_default_dtype(torch.float64)
+        os.environ["OF_MINE"] = "1"
+    assert settings() == before
+    with holding(changed):
+        assert torch.get_default_dtype() == torch.float64 and os.environ["OF_MINE"] == "1"
+    assert settings() == before
