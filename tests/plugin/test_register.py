@@ -250,7 +250,7 @@ def test_code_is_resumed_only_if_its_project_says_that_it_is_the_same(
     monkeypatch.setattr(blocks, "MAX_STEPS", 3)
     assert blocks_run(tmp_path, None, resume=False) == 2
     assert blocks_run(tmp_path, None, resume=True) == 2
-    assert not (tmp_path / "il-bench-report").exists()
+    assert not (tmp_path / "il-bench-report" / "journal").exists()
     assert blocks_run(tmp_path, "1", resume=True) == 2
     assert blocks_run(tmp_path, "1", resume=True) == 0
     with pytest.raises(IlBenchError, match=r"journal/mine\.keypoints\.jsonl: .* \(version was '1', is '2'\)"):
