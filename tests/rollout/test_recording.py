@@ -72,7 +72,7 @@ def test_rows_are_what_the_simulator_did_to_a_tenth_of_a_px(once: tuple[Path, Ou
 def test_files_do_not_depend_on_executor_or_on_an_interruption(
     once: tuple[Path, Outcomes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(EXECUTORS, "elsewhere", lambda workers: Elsewhere())
+    monkeypatch.setitem(EXECUTORS, "elsewhere", lambda *_: Elsewhere())
     recorded(tmp_path / "two", executor="elsewhere")
     assert files(tmp_path / "two") == files(once[0])
     conditions = Conditions("w", "keypoints", "a" * 64, FIRST, {})
