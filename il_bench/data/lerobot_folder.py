@@ -1,6 +1,7 @@
 """Check and open a local LeRobotDataset v3 folder; LeRobot would look on the Hub if one is damaged."""
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -159,12 +160,40 @@ def _check_files(root: Path, info: DatasetInfo) -> None:
             f"{root}: data/*/*.parquet lack episodes {absent[:5]} of the {n_episodes} in meta/episodes;"
             " a file is missing or belongs to another dataset, copy the folder again"
         )
+    _check_columns(root, info)
     for key in info.video_keys:
         if not (videos := sorted(root.glob(f"videos/{key}/*/*.mp4"))):
             raise IlBenchError(f"{root}: no videos/{key}/*/*.mp4 for the video feature {key}")
         for path in videos:
             check_regular(path, _COPY_AGAIN)
     _check_content(root)
+
+
+def _check_columns(root: Path, info: DatasetInfo) -> None:
+    """Check that the columns are the features: LeRobot would make whole numbers of fractions, unasked."""
+    stored = {key: feature.dtype for key, feature in info.features.items() if feature.dtype != "video"}
+    for path in sorted(root.glob("data/*/*.parquet")):
+        schema = pq.read_schema(path)
+        if absent := sorted(stored.keys() ^ set(schema.names)):
+            which = "no feature" if absent[0] in schema.names else "a feature"
+            raise IlBenchError(
+                f"{path}: column {absent[0]} is {'' if which == 'no feature' else 'not '}there, and"
+                f" meta/info.json has {which} of that name; copy the folder again, or correct features there"
+            )
+        for key, dtype in stored.items():
+            leaf = schema.field(key).type
+            while pa.types.is_list(leaf) or pa.types.is_fixed_size_list(leaf) or pa.types.is_large_list(leaf):
+                leaf = leaf.value_type
+            if dtype not in NOT_NUMBERS and _kind(dtype) != _kind(str(leaf)):
+                raise IlBenchError(
+                    f"{path}: column {key} holds {leaf}, and meta/info.json says features.{key}.dtype ="
+                    f" {dtype!r}; correct it there"
+                )
+
+
+def _kind(dtype: str) -> str:
+    """What numbers of a type are: float, int, bool; the name of any other type."""
+    return re.sub(r"^u?(int)\d+$|^(half|double|float\d*)$", lambda m: m[1] or "float", dtype)
 
 
 def _episode_indices(root: Path, pattern: str, total: str, totals: dict[str, int]) -> list[int]:

@@ -1,6 +1,9 @@
 """What a policy needs for training: its configuration, its windows of the data, and its processors."""
 
+import copy
 import hashlib
+import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,8 @@ import numpy as np
 import torch
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.policies.factory import make_pre_post_processors
+from lerobot.policies.factory import get_policy_class, make_policy, make_pre_post_processors
+from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import AbsoluteActionsProcessorStep
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Tensor
@@ -19,20 +23,33 @@ from il_bench.data import Windows
 from il_bench.data.lerobot_folder import read_column
 from il_bench.errors import IlBenchError
 from il_bench.policies import pusht_features
-from il_bench.train.recipes import Recipe
+from il_bench.policies.checkpoint.types import wrong_type
+from il_bench.train.recipes import Recipe, nearest
 
 READ = (OBS_STATE, OBS_ENV_STATE, ACTION)  # the features of a dataset that training reads
+#: Of each weight: itself, its gradient, Adam's two moments and the average, 4 bytes each.
+_BYTES = 20
 BATCH_KEYS = (*READ, f"{ACTION}_is_pad")
 
 
 def policy_config(recipe: Recipe, device: str) -> PreTrainedConfig:
     """LeRobot's configuration from a recipe; an IlBenchError if LeRobot refuses its type or a field."""
-    fields = {**recipe.policy, "device": device, "push_to_hub": False}
+    where, given = f"{recipe.source}: policy", {**recipe.policy, "device": device, "push_to_hub": False}
+    kind, known = given.get("type"), PreTrainedConfig.get_known_choices()
+    if not isinstance(kind, str) or kind not in known:
+        near = nearest(str(kind), known)
+        raise IlBenchError(f"{where}.type = {kind!r:.60}: LeRobot has no such policy{near}.")
+    names = {field.name for field in fields(known[kind]) if field.init}
+    if unknown := sorted(given.keys() - names - {"type"}):
+        near = nearest(unknown[0], names)
+        raise IlBenchError(f"{where}.{unknown[0]}: {kind} has no such field{near}.")
+    if wrong := wrong_type(known[kind], given):
+        raise IlBenchError(f"{where}.{wrong}.")
     try:
-        config: PreTrainedConfig = draccus.decode(PreTrainedConfig, fields)
+        config: PreTrainedConfig = draccus.decode(PreTrainedConfig, given)
     except Exception as error:  # draccus has its own errors around ValueError and KeyError
         cause = error.__cause__ or error
-        raise IlBenchError(f"recipe, [policy] {recipe.policy.get('type')}: {cause}") from None
+        raise IlBenchError(f"{where} ({kind}): {cause}") from None
     # Left to itself, LeRobot would take every feature of the data that is called observation or action.
     config.input_features = {
         OBS_STATE: PolicyFeature(FeatureType.STATE, (2,)),
@@ -42,6 +59,35 @@ def policy_config(recipe: Recipe, device: str) -> PreTrainedConfig:
     if recipe.processing.pusht_features:
         config.input_features = pusht_features.input_features()
     return config
+
+
+def make_network(recipe: Recipe, config: PreTrainedConfig, dataset: LeRobotDataset) -> PreTrainedPolicy:
+    """The policy of a configuration, with weights drawn by torch's generator.
+
+    Raises IlBenchError if LeRobot cannot make it, or if it would not fit into this machine's memory.
+    """
+    where = f"{recipe.source}: policy ({config.type})"
+    _check_memory(config, where)
+    try:
+        policy: PreTrainedPolicy = make_policy(config, ds_meta=dataset.meta)
+    except Exception as error:  # sizes that do not fit one another, in the words of torch or of LeRobot
+        raise IlBenchError(f"{where}: no network can be made of these fields: {error}") from None
+    return policy
+
+
+def _check_memory(config: PreTrainedConfig, where: str) -> None:
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            network = get_policy_class(config.type)(copy.deepcopy(config))
+        numbers = sum(weight.numel() for weight in network.state_dict().values())
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except Exception:  # what cannot be made without memory, or asked here, is not judged
+        return
+    if (needed := _BYTES * numbers) > memory:
+        raise IlBenchError(
+            f"{where}: {numbers:,} numbers take {needed / 1e9:,.0f} GB to train, and this machine has "
+            f"{memory / 1e9:,.0f} GB; choose smaller dimensions"
+        )
 
 
 def processors(recipe: Recipe, config: PreTrainedConfig, windows: Windows) -> tuple[Any, Any]:

@@ -88,7 +88,7 @@ def read(output: Path, checkpoint: Path) -> SavedProgress:
         raise IlBenchError(f"{file}: step = {progress.step}, in a checkpoint of that name; {way_out}")
     for name, sha256 in (progress.files or {}).items():
         if not (checkpoint / name).is_file() or _hash(checkpoint / name) != sha256:
-            raise IlBenchError(f"{checkpoint / name}: damaged, not what was written there; {way_out}")
+            raise IlBenchError(f"{checkpoint / name}: damaged, by its hash in {PROGRESS_FILE}; {way_out}")
     return progress
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from lerobot.optim.optimizers import load_optimizer_state, save_optimizer_state
-from lerobot.policies.factory import make_policy
 from lerobot.policies.pretrained import PreTrainedPolicy
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
@@ -97,7 +96,7 @@ class Trainer:
         config = batches.policy_config(recipe, device)
         torch.manual_seed(seed)
         with _without_prints():
-            self.policy: PreTrainedPolicy = make_policy(config, ds_meta=dataset.meta)
+            self.policy: PreTrainedPolicy = batches.make_network(recipe, config, dataset)
         self.windows = Windows(dataset, batches.delta_timestamps(config, dataset.fps))
         self.preprocessor, self.postprocessor = batches.processors(recipe, config, self.windows)
         self.frames = batches.usable_frames(self.windows, getattr(config, "drop_n_last_frames", 0))

@@ -50,6 +50,12 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def set_feature(root: Path, key: str, dtype: str) -> None:
+    info = json.loads((root / "meta" / "info.json").read_text())
+    info["features"][key] = {"shape": [1], **info["features"].get(key, {}), "dtype": dtype}
+    edit_info(root, features=info["features"])
+
+
 def without(root: Path, key: str) -> None:
     info = json.loads((root / "meta" / "info.json").read_text())
     del info["features"][key]
@@ -82,6 +88,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{1:064d}\nsize 3700000\n"
 BOOLEAN_SHAPE = {"action": {"dtype": "float32", "shape": [True]}}
 
 
@@ -95,6 +102,17 @@ def data_of(root: Path) -> Path:
 
 
 BAD_FOLDERS |= {
+    "dtype": (lambda root: set_feature(root, "action", "int64"), r"action holds float, .*dtype = 'int64'"),
+    "column": (lambda root: set_feature(root, "note", "string"), r"note is not there, and meta/info\.json"),
+    "feature": (lambda root: edit_data(root, lambda data: data.insert(0, "note", 1)), r"note is there, and"),
+    "pointer": (
+        lambda root: data_of(root).write_text(POINTER),
+        r"000\.parquet: a git-lfs pointer",
+    ),
+    "info pointer": (
+        lambda root: (root / "meta/info.json").write_text(POINTER),
+        r"info\.json: a git-lfs",
+    ),
     "pipe": (lambda root: replace(data_of(root), os.mkfifo), r"file-000\.parquet: a pipe, a socket or a dev"),
     "folder": (lambda root: replace(data_of(root), Path.mkdir), r"file-000\.parquet: a folder, where a file"),
     "stats": (lambda root: truncate(root / "meta/stats.json"), r"stats\.json: broken JSON .*; remove it"),

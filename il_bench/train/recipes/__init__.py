@@ -7,40 +7,59 @@ trainer, with the optimizer and learning rate that LeRobot should derive from th
 import difflib
 import json
 import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from draccus.utils import flatten
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from il_bench.errors import IlBenchError, wrong_field
+from il_bench.files import read_whole
 from il_bench.protocol import PIXELS, TRACKS
 
 HERE = Path(__file__).parent
 
 
-class RecipePart(BaseModel):
-    """A table of a recipe; an unknown field is an error."""
+# TOML writes 100000 also as 1e5, which is a float there.
+Whole = Annotated[int, BeforeValidator(lambda given: int(given) if _is_whole(given) else given)]
+Beta = Annotated[float, Field(ge=0, lt=1, strict=True)]
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+def _is_whole(given: Any) -> bool:
+    return isinstance(given, float) and given.is_integer()
+
+
+class RecipePart(BaseModel):
+    """A table of a recipe; an unknown field is an error, and so is a number that is not finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Training(RecipePart):
     """How a policy is trained, whatever its type."""
 
-    steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
+    steps: Whole = Field(gt=0)
+    batch_size: Whole = Field(gt=0)
     lr: float = Field(gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)
     weight_decay: float = Field(default=1e-4, ge=0)
-    warmup_steps: int = Field(default=500, ge=0, description="linear rise of the learning rate, in steps")
+    warmup_steps: Whole = Field(default=500, ge=0, description="linear rise of the learning rate, in steps")
     final_lr_fraction: float = Field(
         default=0.0, ge=0, le=1, description="where the cosine ends, as a share of lr"
     )
-    cosine_steps: int | None = Field(default=None, gt=0, description="length of the cosine; None: steps")
-    cooldown_steps: int = Field(
+    cosine_steps: Whole | None = Field(default=None, gt=0, description="length of the cosine; None: steps")
+    cooldown_steps: Whole = Field(
         default=0, ge=0, description="the last steps, over which lr falls to 0 in a straight line besides"
     )
     grad_clip_norm: float = Field(default=10.0, gt=0)
@@ -81,6 +100,12 @@ class Recipe(RecipePart):
     policy: dict[str, Any]
     training: Training
     processing: Processing = Processing()
+    _source: str = PrivateAttr("the recipe")
+
+    @property
+    def source(self) -> str:
+        """What errors call the recipe: its file."""
+        return self._source
 
     @model_validator(mode="after")
     def _predicts_at_every_step(self) -> Self:
@@ -103,10 +128,10 @@ class Preset(RecipePart):
 class PixelTraining(RecipePart, extra="allow"):
     """Flags of ``lerobot-train`` besides the policy's; il_bench's options override the four declared here."""
 
-    steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    save_freq: int = Field(gt=0)
-    env_eval_freq: int = Field(ge=0)
+    steps: Whole = Field(gt=0)
+    batch_size: Whole = Field(gt=0)
+    save_freq: Whole = Field(gt=0)
+    env_eval_freq: Whole = Field(ge=0)
 
 
 class PixelRecipe(RecipePart):
@@ -154,9 +179,30 @@ def parse[Kind: (Recipe, PixelRecipe)](
     if isinstance(schedule, dict):  # otherwise the model says that it is not a table
         data = {**data, kind.SCHEDULE: {**schedule, **(overrides or {})}}
     try:
-        return kind.model_validate(data)
+        recipe = kind.model_validate(data)
     except ValidationError as error:
-        raise IlBenchError(f"{source}: {wrong_field(error)}.") from None
+        raise IlBenchError(f"{source}: {wrong_field(error)}{_nearest(kind, error)}.") from None
+    if isinstance(recipe, Recipe):
+        recipe._source = source
+    return recipe
+
+
+def _nearest(kind: type[BaseModel], error: ValidationError) -> str:
+    """For an unknown field: the field whose name is nearest, of the table that it is in."""
+    first = error.errors()[0]
+    if first["type"] != "extra_forbidden":
+        return ""
+    table, name = kind, str(first["loc"][-1])
+    for part in first["loc"][:-1]:
+        inner = table.model_fields[str(part)].annotation
+        table = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else table
+    return nearest(name, table.model_fields)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest among those that there are."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; the nearest is {near[0]}" if near else ""
 
 
 def check_name(policy: str, track: str) -> None:
@@ -178,11 +224,21 @@ def _find(policy: str, track: str) -> tuple[dict[str, Any], str]:
             f"There is no recipe for policy {policy!r} on track {track!r}; "
             + (f"{others}." if known else f"the tracks with recipes are: {', '.join(TRACKS)}.")
         )
+    way_out = "give a recipe's path; il_bench/train/recipes/ has examples"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8")), source
-    except OSError as error:
-        raise IlBenchError(f"{path}: cannot be read ({error.strerror}); give a recipe's path.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise IlBenchError(
-            f"{path}: is not valid TOML ({error}); il_bench/train/recipes/ has examples."
-        ) from None
+        text = read_whole(path, way_out).decode()
+    except UnicodeDecodeError as error:
+        raise IlBenchError(f"{path}: not UTF-8 text (byte {error.start}); {way_out}") from None
+    try:
+        return tomllib.loads(text), source
+    except (ValueError, RecursionError) as error:
+        raise IlBenchError(f"{path}: is not valid TOML ({error}{_place(text, error)}); {way_out}") from None
+
+
+def _place(text: str, error: Exception) -> str:
+    """What stands where a TOML file is wrong."""
+    found = re.search(r"at line (\d+), column (\d+)", str(error))
+    if not found:
+        return ""
+    line, column = text.splitlines()[int(found[1]) - 1], int(found[2])
+    return f", after {line[max(0, column - 60) : column].strip()!r}"
