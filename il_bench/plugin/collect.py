@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from il_bench import machine, zoo
-from il_bench.errors import IlBenchError, printable
+from il_bench.errors import IlBenchError, printable, wrong_field
 from il_bench.gate import Decision, baselines, exit_status
 from il_bench.gate.baselines import Baselines
 from il_bench.gate.measured import MeasuredBaseline
@@ -64,24 +66,40 @@ class Record:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Record":
-        """Read what `to_dict` wrote."""
-        row = schema.SECTIONS[values["section"]].model_validate(values["row"])
-        return Record(values["section"], row, values["fingerprint"])
+        """Read what `to_dict` wrote. Raises IlBenchError for anything else, or a row that cannot be right."""
+        section = values.get("section")
+        if section not in schema.SECTIONS:
+            raise IlBenchError(f"section = {section!r:.60}: use one of {', '.join(schema.SECTIONS)}")
+        try:
+            row = schema.SECTIONS[section].model_validate(values.get("row"))
+        except ValidationError as error:
+            raise IlBenchError(f"{section}: {wrong_field(error, 'the row')}") from None
+        return Record(section, row, values.get("fingerprint", {}))
 
 
 class Run:
     """The records of one pytest run, in any order.
 
     values: what `Record.to_dict` gave. Of rows for the same thing, as after a rerun, the last one counts.
+    problems: a sentence for each row that cannot be right, which costs no other row.
     """
 
     def __init__(self, values: Iterable[Mapping[str, Any]]) -> None:
-        records = map(Record.from_dict, values)
-        self._records = list({(record.section, _order(record.row)): record for record in records}.values())
+        records: dict[tuple[str, tuple[str, ...]], Record] = {}
+        self.problems = []
+        for each in values:
+            try:
+                record = Record.from_dict(each)
+                records[record.section, _order(record.row)] = record
+            except IlBenchError as error:
+                self.problems.append(f"NOT IN THE REPORT: a row of {error}")
+        self._records = list(records.values())
 
     @property
     def exit_status(self) -> int:
-        """Exit status 1, 6 or 0, see `gate.exit_status`."""
+        """Exit status 1, 6 or 0, see `gate.exit_status`; 1 if a row is missing."""
+        if self.problems:
+            return 1
         rows = [record.row for record in self._records if record.section == "success"]
         return exit_status(row.model_dump(include={"target", "baseline"}) for row in rows)
 
@@ -132,7 +150,7 @@ def finish(
     terminal.
     """
     run = Run(records)
-    report, status, lines = run.report(), run.exit_status, []
+    report, status, lines = run.report(), run.exit_status, list(run.problems)
     text = views.terminal(report, width=width, color=color, encoding=encoding)
     try:
         paths, problems = views.write(report, settings.report)

@@ -42,14 +42,12 @@ class Reporter:
             return
         from il_bench.plugin import collect
 
-        terminal = session.config.get_terminal_writer()
-        self._summary, status = collect.finish(
-            self._records,
-            self._settings,
-            width=terminal.fullwidth if sys.stdout.isatty() else None,
-            color=terminal.hasmarkup,
-            encoding=terminal._file.encoding,
-        )
+        shown: dict[str, Any] = {"width": None, "color": False}
+        if session.config.pluginmanager.hasplugin("terminalreporter"):  # not with -p no:terminal
+            terminal = session.config.get_terminal_writer()
+            width = terminal.fullwidth if sys.stdout.isatty() else None
+            shown = {"width": width, "color": terminal.hasmarkup, "encoding": terminal._file.encoding}
+        self._summary, status = collect.finish(self._records, self._settings, **shown)
         if session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = status
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from il_bench import machine
-from il_bench.errors import IlBenchError
+from il_bench.errors import IlBenchError, printable
 from il_bench.protocol import MARGIN, MAX_EPISODES
 from il_bench.rollout.metrics import GATED_METRICS
 
@@ -36,7 +36,7 @@ class PolicyChoice:
     @property
     def gate_name(self) -> str:
         """The name of its row and of its gates; a policy meets act's gates only as act or act=PATH."""
-        return self.name or self.label
+        return printable(self.name or self.label)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from il_bench.gate.baselines import Target
 from il_bench.plugin import collect
 from il_bench.report import schema
 from tests.gate.made import FINGERPRINT, OTHER_SHA, SHA, declared, measured, spread, write
+from tests.plugin.test_settings import given
 from tests.report import test_latency as latency
 from tests.report.test_success import success
 
@@ -39,6 +40,30 @@ def test_of_a_test_that_ran_twice_the_last_row_counts() -> None:
 def test_records_survive_the_way_through_pytest_xdist() -> None:
     values = record(success(spread(0.5), declared(Target(value=0.8), measured(spread(0.5)))))
     assert collect.Record.from_dict(json.loads(json.dumps(values))).to_dict() == values
+
+
+def broken(**changes: Any) -> dict[str, Any]:
+    """A record of `bet`'s row that is none."""
+    values = record(success(spread(0.5), name="bet"))
+    return {**values, "row": {**values["row"], **changes}}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (broken(n_episodes=-1), "a row of success: n_episodes = -1"),
+        (broken(success_rate={"estimate": 7.0, "low": 0.0, "high": 1.0}), "a row of success: "),
+        (broken(episodes=[{"seed": 3}]), "a row of success: episodes.0.success: Field required"),
+        ({"section": "success"}, "a row of success: "),
+        ({"section": "gossip", "row": {}}, "a row of section = 'gossip': use one of success, tokenizers"),
+    ],
+)
+def test_a_row_that_cannot_be_right_costs_no_other(tmp_path: Path, values: dict[str, Any], said: str) -> None:
+    good, settings = record(success(spread(0.5))), given(tmp_path)
+    text, status = collect.finish([values, good], settings, width=None, color=False)
+    assert status == 1 and f"NOT IN THE REPORT: {said}" in text
+    (row,) = schema.load(settings.report / "report.json").success
+    assert row == schema.Success.model_validate(good["row"]) and "act" in text
 
 
 def test_updating_replaces_what_was_measured_and_leaves_targets(tmp_path: Path) -> None:

@@ -242,7 +242,8 @@ ROW: dict[str, Any] = {
 
 def row(policy: str, decision: str, *, required: bool) -> dict[str, Any]:
     target = {"metric": "success_rate", "value": 0.85, "margin": 0.05, "required": required, "evidence": {}}
-    return {**ROW, "policy": policy, "decision": decision, "target": {**target, "decision": decision}}
+    target |= {"decision": decision, "told": ""}
+    return {**ROW, "policy": policy, "decision": decision, "target": target}
 
 
 RECORDS = """
@@ -284,6 +285,14 @@ def test_one_of_several_processes_writes_the_report_and_says_what_is_undecided(
     assert report["success"][0] == rows[1]
     written = sorted(path.name for path in (pytester.path / "out").iterdir())
     assert written == ["report.html", "report.json", "report.png"]
+
+
+def test_a_run_without_a_terminal_writes_its_report_and_exits_by_its_gates(
+    pytester: pytest.Pytester, light: Run
+) -> None:
+    result = light("-p", "no:terminal", *row_tests(pytester, row("undecided", "INCONCLUSIVE", required=True)))
+    assert (result.ret, result.outlines, result.errlines) == (6, [], [])
+    assert (pytester.path / "il-bench-report" / "report.json").exists()
 
 
 def test_an_undecided_gate_hides_no_failure(pytester: pytest.Pytester, light: Run) -> None:
