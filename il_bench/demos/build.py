@@ -13,6 +13,7 @@ from il_bench.demos.pixels import EpisodeWriter, folder_of, is_whole, join_episo
 from il_bench.demos.provenance import Inputs
 from il_bench.demos.states import States
 from il_bench.errors import IlBenchError
+from il_bench.files import read_model
 from il_bench.machine import usable_cores
 
 #: In the dataset's folder, where LeRobot leaves it alone.
@@ -41,8 +42,8 @@ class BuildInputs(Inputs):
     def of(dataset: Path) -> "BuildInputs | None":
         """See `Inputs.of`."""
         try:
-            return BuildInputs.model_validate_json((dataset / FILE).read_bytes())
-        except (OSError, ValueError):
+            return read_model(BuildInputs, dataset / FILE, "build it again")
+        except IlBenchError:
             return None
 
 

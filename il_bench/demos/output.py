@@ -9,11 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from il_bench.demos.provenance import Inputs
 from il_bench.errors import IlBenchError
-from il_bench.files import locked, write_whole, writing
+from il_bench.files import locked, read_model, write_whole, writing
 from il_bench.machine import differences
 from il_bench.rollout import executors
 
@@ -76,12 +74,7 @@ def _claim(partial: Path, inputs: Inputs) -> None:
         with writing(partial, _ELSEWHERE):
             write_whole(path, inputs.model_dump_json(indent=1).encode())
         return
-    try:
-        found = inputs.model_validate_json(path.read_bytes())
-    except ValidationError:
-        raise IlBenchError(
-            f"{path}: damaged, or of another command; remove {partial} and start again"
-        ) from None
+    found = read_model(type(inputs), path, f"of another command: remove {partial} and start again")
     if differing := differences(found.model_dump(), inputs.model_dump()):
         raise IlBenchError(
             f"{partial}: half made by another command ({', '.join(differing)}); repeat that one to finish, "

@@ -11,6 +11,7 @@ from draccus.utils import flatten
 from lerobot.configs import PreTrainedConfig
 
 from il_bench.errors import IlBenchError
+from il_bench.files import read_json
 from il_bench.machine import differences
 from il_bench.train.lerobot import flags as lerobot_flags
 from il_bench.train.lerobot.older_flags import translate
@@ -137,12 +138,11 @@ def saved_step(output: Path) -> int:
     path = output / STEP
     if not path.exists():
         return 0
-    try:
-        return int(json.loads(path.read_text())["step"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise IlBenchError(
-            f"{path}: cannot resume from here ({error}); delete {path.parent.parent}."
-        ) from None
+    way_out = f"cannot resume from here: delete {path.parent.parent}."
+    step = read_json(path, way_out).get("step")
+    if type(step) is not int or step < 0:
+        raise IlBenchError(f"{path}: step = {step!r:.60}: no number of steps; {way_out}")
+    return step
 
 
 def to_resume(line: CommandLine, output: Path) -> CommandLine:
@@ -153,10 +153,7 @@ def to_resume(line: CommandLine, output: Path) -> CommandLine:
     IlBenchError if the run had other hyperparameters or data, or if its files are damaged.
     """
     path = output / CONFIG
-    try:
-        saved = flatten(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise IlBenchError(f"{path}: cannot resume from here ({error}).") from None
+    saved = flatten(read_json(path, "cannot resume from here: give another --output.", allow_nan=True))
     # If the residual VQ was training when the run stopped, the policy's field holds the steps that were left.
     saved["policy.n_vqvae_training_steps"] = saved.get("scheduler.num_vqvae_training_steps")
     config = flatten(json.loads(json.dumps(draccus.encode(lerobot_flags.read(line.flags)))))
