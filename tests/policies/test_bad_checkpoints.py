@@ -210,3 +210,16 @@ def test_a_policy_gets_the_task_in_words_in_pusht(folder: Path) -> None:
     before = loaded.preprocess(raw_observations())
     assert before["task"] == ["Push the T-shaped blue block onto the T-shaped green target surface."] * 3
     assert "task" not in load_policy(folder, track="reacher").preprocess(raw_observations())
+
+
+@pytest.mark.parametrize("name", ["folder", "saved"])
+def test_what_a_policy_does_not_read_is_left_alone(name: str, request: pytest.FixtureRequest) -> None:
+    loaded = load_policy(request.getfixturevalue(name))
+    actions = []
+    for extra in (
+        {},
+        {"observation.images.wrist": torch.full((3, 3, 8, 8), torch.nan), "observation.note": None},
+    ):
+        loaded.reset()
+        actions.append(loaded.select_action({**raw_observations(), **extra}))
+    assert torch.equal(*actions)

@@ -116,7 +116,18 @@ def test_an_old_policy_on_pixels_shares_its_image_encoder(tmp_path: Path) -> Non
 
 def test_a_field_that_nothing_ever_read_is_left_out(tmp_path: Path) -> None:
     assert configured(tmp_path, type="vqbet", mlp_hidden_dim=1024).type == "vqbet"
-    refuses("unknown field 'mlp_hidden_dim': ACT", configured, tmp_path, type="act", mlp_hidden_dim=1024)
+    refuses(
+        "unknown field 'mlp_hidden_dim': type 'act'", configured, tmp_path, type="act", mlp_hidden_dim=1024
+    )
+
+
+def test_acts_fields_of_2024_are_todays(tmp_path: Path) -> None:
+    off = {"use_temporal_aggregation": False, "temporal_ensemble_momentum": None}
+    found = configured(tmp_path, n_vae_encoder_layers=4, d_model=64, **off)
+    assert (found.type, found.dim_model, found.temporal_ensemble_coeff) == ("act", 64, None)
+    # It weighed otherwise than the coefficient of today.
+    on = {"temporal_ensemble_momentum": 0.9}
+    refuses("unknown field 'temporal_ensemble_momentum'", configured, tmp_path, type="act", **on)
 
 
 def test_a_configuration_that_tells_no_type_says_what_to_add(tmp_path: Path) -> None:

@@ -28,8 +28,14 @@ _TYPE_BY_FIELD = {
     "n_vqvae_training_steps": "vqbet",
     "n_vae_encoder_layers": "act",
 }
-#: Fields that nothing has ever read.
-_UNUSED = {"vqbet": ("mlp_hidden_dim",)}
+#: Fields that are no more, and the value at which they changed nothing: any where nothing ever read them.
+_ANY = object()
+_UNUSED: dict[str, dict[str, Any]] = {
+    "vqbet": {"mlp_hidden_dim": _ANY},
+    "act": {"use_temporal_aggregation": False, "temporal_ensemble_momentum": None},
+}
+#: Fields that have another name today.
+_RENAMED = {"act": {"d_model": "dim_model"}}
 #: What policies did before a field existed, where LeRobot's default of today differs.
 _OLD_DEFAULTS = {"diffusion": {"use_separate_rgb_encoder_per_camera": False}}
 _NORMALISING = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
@@ -59,8 +65,12 @@ def modernised(old_fields: dict[str, Any], path: Path) -> dict[str, Any]:
         raise IlBenchError(
             f"{path}: type = {fields['type']!r:.60}: no name of a type of policy; fetch it again."
         )
-    for name in _UNUSED.get(fields["type"], ()):
-        fields.pop(name, None)
+    for name, value in _UNUSED.get(fields["type"], {}).items():
+        if value is _ANY or fields.get(name, _ANY) is value:
+            fields.pop(name, None)
+    for name, now in _RENAMED.get(fields["type"], {}).items():
+        if name in fields and now not in fields:
+            fields[now] = fields.pop(name)
     if "input_shapes" in fields:
         fields = {**_OLD_DEFAULTS.get(fields["type"], {}), **_with_features(fields)}
     return fields
