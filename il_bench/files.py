@@ -36,8 +36,11 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file by renaming a finished one into place; make its folder if it is missing.
 
     A failure or a crash leaves the old file. The new file keeps the old one's permissions. A link itself is
-    replaced, not its target. Raises OSError; `writing` turns that into an IlBenchError.
+    replaced, not its target. A device, a pipe or a link to one (/dev/stdout) stays: a file in its place
+    would break what others use. Raises OSError; `writing` turns that into an IlBenchError.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.ENOTSUP, "a device or a pipe is there, not a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -76,6 +79,25 @@ def _reason(error: OSError, path: Path) -> str:
     which = "" if written.absolute().is_relative_to(path.absolute().parent) else f" for {written}"
     free = shutil.disk_usage(folder).free / 1e6
     return f"{os.strerror(errno.ENOSPC)}{which}, {free:.1f} MB free"
+
+
+def given_path(given: str | Path) -> Path:
+    """The path that somebody gives, `~` resolved; IlBenchError for a name that no file can have.
+
+    Nor is there a user of that name, where it begins with `~`.
+    """
+    path = Path(os.path.expanduser(given))
+    if str(path).startswith("~") and not os.path.lexists(path):
+        raise IlBenchError(
+            f"{path}: there is no user {path.parts[0][1:]!r}; give another path, or begin with ./"
+        )
+    try:
+        with reading(path, "give another"):
+            os.lstat(path)
+    except IlBenchError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError | PermissionError):
+            raise
+    return path
 
 
 @contextmanager

@@ -15,7 +15,16 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from il_bench.errors import IlBenchError
-from il_bench.files import LARGEST, parse_json, read_json, read_model, read_whole, write_whole, writing
+from il_bench.files import (
+    LARGEST,
+    given_path,
+    parse_json,
+    read_json,
+    read_model,
+    read_whole,
+    write_whole,
+    writing,
+)
 from tests.fuzzing import FUZZ, fuzz
 
 
@@ -43,6 +52,30 @@ def test_a_new_file_can_be_read_by_all_and_an_old_one_keeps_its_permissions(tmp_
             path.chmod(mode)
         write_whole(path, content)
         assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (content, mode)
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_device_or_a_pipe_is_never_replaced(tmp_path: Path, is_link: bool) -> None:
+    """Not by `--output /dev/stdout` either."""
+    pipe = path = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if is_link:
+        path = tmp_path / "link"
+        path.symlink_to(pipe)
+    with pytest.raises(IlBenchError, match="a device or a pipe is there"), writing(path, "give another"):
+        write_whole(path, b"new")
+    assert pipe.is_fifo() and path.is_symlink() is is_link
+
+
+def test_a_path_that_is_given_is_one_that_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in ("new", tmp_path / "new" / "newer", "~/new"):
+        assert given_path(given) == Path(str(given).replace("~", str(tmp_path)))
+    (tmp_path / "file").touch()
+    assert given_path(tmp_path / "file" / "below") == tmp_path / "file" / "below"
+    for given, said in (("x" * 300, "too long"), ("~nosuchuser/x", "no user 'nosuchuser'"), ("a\0b", "null")):
+        with pytest.raises(IlBenchError, match=said):
+            given_path(given)
 
 
 def test_errors_of_the_file_system_name_the_file_and_the_way_out(tmp_path: Path) -> None:

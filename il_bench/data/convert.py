@@ -28,7 +28,7 @@ from rich.progress import track
 from il_bench.data.lerobot_folder import open_folder
 from il_bench.data.replay_buffer import ReplayBuffer
 from il_bench.errors import IlBenchError
-from il_bench.files import write_whole, writing
+from il_bench.files import given_path, write_whole, writing
 from il_bench.protocol import TASK
 from il_bench.pusht import CONTROL_HZ, SUCCESS_COVERAGE
 from il_bench.pusht.geometry import block_keypoints, coverage
@@ -57,7 +57,7 @@ def convert_cached(buffer: ReplayBuffer, cache_dir: Path | None = None) -> LeRob
     """
     if cache_dir is None:
         default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "il_bench"
-        cache_dir = Path(os.environ.get("IL_BENCH_CACHE") or default).expanduser()
+        cache_dir = given_path(os.environ.get("IL_BENCH_CACHE") or default)
     folder = cache_dir / "datasets"
     name = f"v{CONVERTER_VERSION}-{buffer.content_hash()[:20]}"
     final, partial = folder / name, folder / f"{name}.partial"

@@ -10,6 +10,7 @@ from il_bench.data.lerobot_folder import VIDEO_BACKEND, check_dataset, first_lin
 from il_bench.data.names import ACCEPTED, path_of
 from il_bench.data.replay_buffer import read_replay_buffer
 from il_bench.errors import IlBenchError
+from il_bench.files import given_path
 from il_bench.protocol import EXPERT
 
 #: The folder of the demonstrations that il_bench carries.
@@ -38,7 +39,7 @@ def open_dataset(source: str | Path, *, cache_dir: str | Path | None = None) -> 
     if (path / "meta" / "info.json").exists():
         return open_folder(path)
     buffer = read_replay_buffer(find_replay_buffer(path))
-    return convert_cached(buffer, Path(cache_dir).expanduser() if cache_dir is not None else None)
+    return convert_cached(buffer, given_path(cache_dir) if cache_dir is not None else None)
 
 
 def find_replay_buffer(path: Path) -> Path:

@@ -13,7 +13,7 @@ from il_bench.demos.pixels import EpisodeWriter, folder_of, is_whole, join_episo
 from il_bench.demos.provenance import Inputs
 from il_bench.demos.states import States
 from il_bench.errors import IlBenchError
-from il_bench.files import read_model
+from il_bench.files import given_path, read_model
 from il_bench.machine import usable_cores
 
 #: In the dataset's folder, where LeRobot leaves it alone.
@@ -85,7 +85,7 @@ def build_pixels(
     `output` holds something else or cannot be written, if the disk is too full, or if the video cannot be
     encoded.
     """
-    output, inputs = Path(output).expanduser().resolve(), inputs_of(states, video)
+    output, inputs = given_path(output).resolve(), inputs_of(states, video)
     if not is_made(output, inputs):
         _check_room(output, bytes_needed(states, video)[0])
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from il_bench.errors import IlBenchError, fail
+from il_bench.files import given_path
 from il_bench.protocol import DATA_HELP
 from il_bench.rollout import progress
 
@@ -91,7 +92,7 @@ def make(
             )
     kept = [episode for episode in made.episodes if episode is not None]
     frames = sum(episode.steps for episode in kept)
-    typer.echo(f"{output.expanduser().resolve()}: {len(kept)} episodes, {frames} frames")
+    typer.echo(f"{given_path(output).resolve()}: {len(kept)} episodes, {frames} frames")
     if left_out := [str(episode.seed) for episode in made.left_out]:
         more = f" and {len(left_out) - _MAX_SHOWN} more" if len(left_out) > _MAX_SHOWN else ""
         seeds = ", ".join(left_out[:_MAX_SHOWN])
@@ -181,7 +182,7 @@ def build(
         where, name = resolve_data(source, "--from")
         states = read_states(where, name)
         if frames is None and len(states.pose) == FRAMES:  # the human demonstrations, by their number
-            path = Path(where).expanduser()
+            path = given_path(where)
             beside = (path if path.is_dir() else path.parent) / ORIGINALS
             frames = beside if beside.exists() else None
         originals = None if frames is None else read_originals(frames, len(states.pose))
@@ -217,7 +218,7 @@ def check(
         from il_bench.data.lerobot_folder import open_folder
         from il_bench.demos.check import check_dataset, read_originals
 
-        n_frames = open_folder(data).num_frames
+        n_frames = open_folder(given_path(data)).num_frames
         findings = check_dataset(data, None if frames is None else read_originals(frames, n_frames))
     _conclude(data, findings)
 

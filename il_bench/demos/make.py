@@ -14,6 +14,7 @@ from il_bench.demos.output import OnProgress, make_once, run_missing
 from il_bench.demos.provenance import MakeInputs, Part, Provenance
 from il_bench.demos.recording import RecordedBlock, Recorder, Recording, block_path
 from il_bench.errors import IlBenchError
+from il_bench.files import given_path
 from il_bench.protocol import BLOCK_SIZE, LAST_TRAINING_SEED, MAX_STEPS
 from il_bench.pusht.geometry import block_keypoints
 
@@ -54,7 +55,7 @@ def make_demos(
     Raises IlBenchError if an argument is out of range, `output` holds something else, the policy cannot be
     loaded or misbehaves, the policy left nothing to do, or the expert solved nothing.
     """
-    output = Path(output).expanduser().resolve()
+    output = given_path(output).resolve()
     _check(episodes, seed, noise, takeover_max, workers)
     policy = None
     if from_policy is not None:

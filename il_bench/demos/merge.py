@@ -19,7 +19,7 @@ from il_bench.data.lerobot_folder import open_folder
 from il_bench.demos import provenance
 from il_bench.demos.provenance import Provenance
 from il_bench.errors import IlBenchError
-from il_bench.files import writing
+from il_bench.files import given_path, writing
 from il_bench.machine import differences
 
 
@@ -36,7 +36,7 @@ def merge_demos(
     Raises IlBenchError if a source cannot be opened, is given twice, has other features than the first, or
     statistics that are not of its data; or if `output` exists or cannot be written.
     """
-    output = Path(output).expanduser().resolve()
+    output = given_path(output).resolve()
     if len(sources) < 2:
         raise IlBenchError(f"merging takes at least two sources, got {[str(source) for source in sources]}")
     if output.exists():

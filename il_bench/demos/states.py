@@ -17,6 +17,7 @@ from il_bench.data.sources import find_replay_buffer, open_dataset
 from il_bench.demos import provenance
 from il_bench.demos.provenance import Provenance
 from il_bench.errors import IlBenchError
+from il_bench.files import given_path
 from il_bench.policies.expert import poses_of
 
 REWARD, SUCCESS = "next.reward", "next.success"
@@ -57,7 +58,7 @@ def read_states(source: str | Path, name: str | None = None) -> States:
     source: as `open_dataset` takes it. name: what reports call it; default is the last part of its path.
     Raises IlBenchError if it cannot be read, holds no keypoints, or its rewards disagree with its poses.
     """
-    path, name = Path(source).expanduser(), name or Path(source).name
+    path, name = given_path(source), name or Path(source).name
     if not path.exists() or (path / "meta" / "info.json").exists():
         return _of_dataset(open_dataset(source), str(source), name)
     buffer = read_replay_buffer(find_replay_buffer(path))

@@ -15,7 +15,7 @@ import typer
 
 from il_bench import machine, zoo
 from il_bench.errors import IlBenchError, fail
-from il_bench.files import write_whole, writing
+from il_bench.files import given_path, write_whole, writing
 from il_bench.protocol import Mode, TimedCall, check_sampler
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _python(given: Path | None, option: str) -> Path:
     """The interpreter, given as such or as its environment's folder. A venv's is a link, left unresolved."""
     if given is None:
         return Path(sys.executable)
-    path = given.expanduser().absolute()
+    path = given_path(given).absolute()
     found = path / "bin" / "python" if path.is_dir() else path
     if not found.is_file():
         raise IlBenchError(f"{option}: no such python: {found}; give for example ../other/.venv/bin/python")

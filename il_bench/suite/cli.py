@@ -15,6 +15,7 @@ import typer
 
 from il_bench import zoo
 from il_bench.errors import IlBenchError, fail
+from il_bench.files import given_path
 from il_bench.protocol import (
     BLOCK_SIZE,
     DATA_HELP,
@@ -58,6 +59,7 @@ def evaluate(
         from il_bench import machine
         from il_bench.rollout import executors
 
+        output = None if output is None else given_path(output)
         zoo.resolve(policy)  # what names nothing is refused before anything heavy is imported
         asked = None if target is None else _target(target)
         machine.check_device(device)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from il_bench.errors import IlBenchError
+from il_bench.files import given_path
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class TrainOptions:
         if self.data is None or self.output is None:
             missing = "--data" if self.data is None else "--output"
             raise IlBenchError(f"{missing} is missing; `il-bench train --help` says what it takes.")
-        return self.data, self.output
+        return self.data, given_path(self.output)
 
     def given_as(self, names: Mapping[str, str]) -> dict[str, Any]:
         """The options among ``names`` that were given, under the names that ``names`` maps them to."""
