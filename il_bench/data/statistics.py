@@ -75,7 +75,15 @@ def problem(dataset: LeRobotDataset, key: str, *, exact: bool = False) -> str:
 
     exact: lowest and highest have to be those of the data; else they may be of more data than these.
     """
-    stats, kind = (dataset.meta.stats or {}).get(key, {}), dataset.features[key]["dtype"]
+    stats = (dataset.meta.stats or {}).get(key, {})
+    fault = broken_rule(key, dataset.features[key], stats)
+    if fault or dataset.features[key]["dtype"] in NOT_NUMBERS:
+        return fault
+    return _of_numbers(key, stats, read_column(dataset, key, np.float64), exact)
+
+
+def broken_rule(key: str, feature: Mapping[str, Any], stats: Stats) -> str:
+    """What is wrong with statistics whatever the data are: names, shapes, numbers; nothing is: ""."""
     if absent := [name for name in NAMES if name not in stats]:
         return f"no statistics of {key}" if len(absent) == len(NAMES) else f"{key} lacks {', '.join(absent)}"
     if wrong := [name for name in NAMES if not _is_finite(stats[name])]:
@@ -84,11 +92,12 @@ def problem(dataset: LeRobotDataset, key: str, *, exact: bool = False) -> str:
         aggregate_stats([{key: dict(stats)}])  # LeRobot's own check, before it joins them
     except Exception as error:  # whatever arrays that do not fit one another raise
         return f"{key}: {error}"
-    if kind in ("image", "video"):
+    if feature["dtype"] in ("image", "video"):
         return _of_images(key, stats)
-    if kind in NOT_NUMBERS:
-        return ""
-    return _of_numbers(key, stats, read_column(dataset, key, np.float64), exact)
+    width = tuple(feature["shape"])[-1:]
+    if shapes := [name for name in NAMES[:-1] if stats[name].shape != width]:
+        return f"{key}: {shapes[0]} has shape {stats[shapes[0]].shape}, and the data {width}"
+    return ""
 
 
 def _of_images(key: str, stats: Stats) -> str:
@@ -102,8 +111,6 @@ def _of_numbers(key: str, stats: Stats, column: NDArray[np.float64], exact: bool
     values = column.reshape(-1, column.shape[-1] if column.ndim > 1 else 1)
     low, high, least, most = values.min(axis=0), values.max(axis=0), stats["min"], stats["max"]
     mean, std = stats["mean"], stats["std"]
-    if shapes := [name for name in NAMES[:-1] if stats[name].shape != low.shape]:
-        return f"{key}: {shapes[0]} has shape {stats[shapes[0]].shape}, and the data {low.shape}"
     near = 1e-6 * (1 + np.abs(values).max(axis=0))  # of texts with fewer digits than the data
     for name, found, given in (("min", low, least), ("max", high, most)):
         is_outside = found < given - near if name == "min" else found > given + near

@@ -1,6 +1,9 @@
 """``il-bench train`` with LeRobot's own trainer: recipes for images, and ``lerobot-train`` commands."""
 
+import errno
 import logging
+import math
+import os
 import re
 import signal
 import sys
@@ -14,8 +17,10 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from lerobot.utils.logging_utils import MetricsTracker
 
-from il_bench.data import open_dataset
+from il_bench.data import open_dataset, statistics
+from il_bench.data.lerobot_folder import NOT_NUMBERS
 from il_bench.errors import IlBenchError
+from il_bench.files import writing
 from il_bench.machine import check_device
 from il_bench.train import TrainOptions, recipes
 from il_bench.train.lerobot import command_line
@@ -81,7 +86,7 @@ def _train(line: CommandLine, options: TrainOptions) -> bool:
     if output is not None and output.exists() and "config_path" not in line.flags:
         raise IlBenchError(f"{output}: already exists; add --resume, or give another --output.")
     check_device(line.flags.get("policy.device", "cpu"), "--policy.device")
-    finished = _run_lerobot(line, TrainingLog(output, start, _say, **known))
+    finished = _run_lerobot(line, TrainingLog(output, start, _say, **known), output)
     if not finished:
         last = f"The last checkpoint is from step {saved_step(output) if output else 0}"
         typer.echo(f"Stopped. {last}. To continue: the same command with --resume")
@@ -96,14 +101,22 @@ class LogReader(logging.Filter):
     It is a filter of the root logger, because LeRobot removes all handlers when it begins.
     """
 
-    def __init__(self, log: TrainingLog) -> None:
+    def __init__(self, log: TrainingLog, output: Path | None) -> None:
         super().__init__()
-        self._log, self._evaluated_at = log, 0
+        self._log, self._output, self._evaluated_at = log, output, 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Write a row for a record that holds losses or rates."""
+        """Write a row for a record that holds losses or rates; IlBenchError for a loss that is not finite.
+
+        LeRobot logs the loss before it saves a checkpoint of the same step.
+        """
         if isinstance(record.msg, MetricsTracker):
             tracker = record.msg
+            if not math.isfinite(tracker.loss.avg):
+                raise IlBenchError(
+                    f"step {tracker.steps}: the loss is {tracker.loss.avg}; lower --policy.optimizer_lr, or "
+                    f"look for outliers in the data; {_last_good(self._output)}."
+                )
             self._log.training(tracker.steps, loss=tracker.loss.avg, lr=tracker.lr.avg)
         elif str(record.msg).startswith(EVALUATION):
             self._evaluated_at = int(record.msg.removeprefix(EVALUATION))
@@ -115,7 +128,12 @@ class LogReader(logging.Filter):
         return True
 
 
-def _run_lerobot(line: CommandLine, log: TrainingLog) -> bool:
+def _last_good(output: Path | None) -> str:
+    step = saved_step(output) if output else 0
+    return f"the last good checkpoint is from step {step}" if step else "there is no checkpoint yet"
+
+
+def _run_lerobot(line: CommandLine, log: TrainingLog, output: Path | None) -> bool:
     """Train to the end; False if Ctrl-C or SIGTERM ended it, an IlBenchError if LeRobot raised."""
     from lerobot.scripts import lerobot_eval, lerobot_train
 
@@ -124,7 +142,7 @@ def _run_lerobot(line: CommandLine, log: TrainingLog) -> bool:
             module.inside_slurm = lambda: True
     # LeRobot warns at length about a video decoder that no recipe uses.
     logging.getLogger("lerobot.utils.import_utils").setLevel(logging.ERROR)
-    reader = LogReader(log)
+    reader = LogReader(log, output)
     logging.getLogger().addFilter(reader)
     argv, on_sigterm = sys.argv, signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.argv = ["lerobot-train", *line.words()]  # what --print-command prints is what happens
@@ -132,7 +150,12 @@ def _run_lerobot(line: CommandLine, log: TrainingLog) -> bool:
         lerobot_train.main()
     except KeyboardInterrupt:
         return False
+    except IlBenchError:
+        raise
     except (Exception, SystemExit) as error:
+        if os.strerror(errno.ENOSPC) in str(error):
+            with writing(output or Path(), f"{_last_good(output)}; make room and add --resume"):
+                raise OSError(errno.ENOSPC, str(error)) from None
         raise IlBenchError(
             f"lerobot-train stopped: {_last_exception(error)}. Run the command that --print-command "
             "prints to see its whole output."
@@ -156,7 +179,10 @@ def _say(text: str, err: bool = False) -> None:
 
 def _dataset_flags(source: str) -> dict[str, str]:
     """The flags that name the dataset of images ``source``, a folder or a Hub id, to ``lerobot-train``."""
-    _check_images(source, open_dataset(source).meta.features)
+    dataset = open_dataset(source)
+    _check_images(source, dataset.meta.features)
+    for key in (OBS_STATE, ACTION):
+        _check_statistics(source, statistics.problem(dataset, key))
     root = Path(source).expanduser()
     if not (root / "meta" / "info.json").exists():
         return {"dataset.repo_id": source}
@@ -176,8 +202,23 @@ def _check_dataset(flags: Mapping[str, str]) -> None:
             f"--dataset.repo_id={repo_id}: not on this machine, and the Hugging Face Hub does not give it "
             f"({first}). Without a network, build it with `{BUILD}` and give --data DIR before the command."
         ) from None
+    for key, feature in meta.features.items():
+        is_read = key == ACTION or key.startswith("observation.")
+        if is_read and feature["dtype"] not in NOT_NUMBERS:
+            stats = (meta.stats or {}).get(key, {})
+            _check_statistics(root or repo_id, statistics.broken_rule(key, feature, stats))
     if flags.get("policy.type") == "vqbet":
         _check_images(root or repo_id, meta.features)
+
+
+def _check_statistics(where: str, fault: str) -> None:
+    """Raise IlBenchError for statistics by which LeRobot would not normalise, or wrongly, without a word."""
+    if fault:
+        raise IlBenchError(
+            f"{where}: {statistics.FILE}: {fault}; have LeRobot compute them: lerobot-edit-dataset --repo_id "
+            f"local/data --root {where} --new_repo_id local/data --operation.type recompute_stats "
+            "--operation.overwrite true"
+        )
 
 
 def _check_images(where: str, features: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from il_bench.errors import IlBenchError
 from il_bench.files import read_json
 from il_bench.machine import differences
 from il_bench.train.lerobot import flags as lerobot_flags
+from il_bench.train.lerobot import older_flags
 from il_bench.train.lerobot.older_flags import translate
 from il_bench.train.recipes import PixelRecipe
 
@@ -92,13 +93,24 @@ def from_recipe(recipe: PixelRecipe, run: Mapping[str, str], extra: list[str]) -
 def from_words(words: list[str], run: Mapping[str, str]) -> CommandLine:
     """The command line ``words``, perhaps an older LeRobot's, for the installed one, with the flags ``run``.
 
-    Raises IlBenchError as ``translate`` does, for a flag given in both, and for a value that LeRobot refuses.
+    A configuration file becomes flags too, unless a run is resumed from it. Raises IlBenchError as
+    ``translate`` does, for a flag given in both, and for a value that LeRobot refuses.
     """
     given = lerobot_flags.split(words)
     for name in run:
         if name in given:
             raise IlBenchError(f"--{name} is in the lerobot-train command; leave il-bench's own option out.")
-    flags, notes = translate({**given, **run})
+    path = Path(given.get("config_path", ""))
+    path = path / "train_config.json" if path.is_dir() else path
+    if path.is_file() and given.get("resume") != "true":  # else it is an id of the Hub, or there is none
+        given.pop("config_path")
+        try:
+            flags, notes = translate({**older_flags.of_file(path), **given, **run})
+        except IlBenchError as error:
+            raise error if str(path) in str(error) else IlBenchError(f"{path}: {error}") from None
+        notes.insert(0, f"{path}: given to LeRobot {lerobot_flags.VERSION} as flags.")
+    else:
+        flags, notes = translate({**given, **run})
     if "config_path" not in flags:
         if not {"policy.type", "policy.path"} & flags.keys():
             raise IlBenchError(

@@ -1,15 +1,19 @@
-"""Translates flags of LeRobot 0.4.4, which the course uses, for the installed LeRobot.
+"""Translates flags and configuration files of LeRobot 0.4.4, which the course uses, for the installed one.
 
 The README shows the tables below. Sources, all in huggingface/lerobot: for 0.4.4, the tag v0.4.4 (commit
 8fff0fde7c79f23a93d845d1a50e985de01f8b8a); for the changes since, the configuration of VQ-BeT at
 1d6bc9ddfda85be1bd041ecbc58798bcd1c81f1b, lerobot#2685, #2918, #3046, #3202 and the notes of release 0.6.0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from draccus.utils import flatten
+
 from il_bench.errors import IlBenchError
+from il_bench.files import read_json
 from il_bench.train.lerobot import flags as lerobot_flags
 from il_bench.train.recipes import spell
 
@@ -111,9 +115,31 @@ def translate(flags: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     return result, notes
 
 
+def of_file(path: Path) -> dict[str, str]:
+    """The flags that a configuration file of ``lerobot-train`` stands for; IlBenchError if it is none."""
+    config = read_json(path, "give a configuration that lerobot-train has saved, or flags")
+    known = lerobot_flags.defaults({name: spell(value) for name, value in flatten(config).items()})
+    return dict(_flags_in(config, "", known))
+
+
+def _flags_in(config: Mapping[str, Any], prefix: str, known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in config.items():
+        name = prefix + key
+        if isinstance(value, dict) and any(each.startswith(f"{name}.") for each in known):
+            yield from _flags_in(value, f"{name}.", known)
+        elif value is not None or known.get(name) is not None:  # None is said by leaving a flag out
+            yield name, spell(value)
+
+
 def _rename(flags: Mapping[str, str], notes: list[str]) -> dict[str, str]:
     known = lerobot_flags.defaults(flags)
     result: dict[str, str] = {}
+    gone = [name for name in GONE if name in flags and name not in known]
+    if gone and flags.get("use_rabc", "false").lower() == "false":
+        notes.append(
+            f"{', '.join(f'--{name}' for name in gone)}: left out, as LeRobot has dropped what is off."
+        )
+        flags = {name: value for name, value in flags.items() if name not in gone}
     for name, value in flags.items():
         now = name if name in known else RENAMED.get(name, name)
         if name in GONE and name not in known:

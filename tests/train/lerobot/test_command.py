@@ -16,6 +16,7 @@ import pytest
 from lerobot.scripts import lerobot_eval, lerobot_train
 from lerobot.utils.logging_utils import AverageMeter, MetricsTracker
 from lerobot.utils.utils import init_logging
+from safetensors import SafetensorError
 from typer.testing import CliRunner, Result
 
 from il_bench.cli import app
@@ -62,10 +63,10 @@ def lerobot(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     logging.getLogger("lerobot.utils.import_utils").setLevel(logging.NOTSET)
 
 
-def trained(step: int) -> None:
+def trained(step: int, loss: float = 0.125) -> None:
     meters = {"loss": AverageMeter("loss"), "lr": AverageMeter("lr")}
     tracker = MetricsTracker(64, 1000, 10, meters, initial_step=step)
-    tracker.loss, tracker.lr = 0.125, 1e-4
+    tracker.loss, tracker.lr = loss, 1e-4
     logging.info(tracker)
 
 
@@ -212,6 +213,52 @@ def test_what_ends_lerobot_is_one_line(
     result = train("act")
     assert said in last_error(result)
     assert "Traceback" not in result.output and "begin" in result.output
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_lerobot(
+    loss: float, lerobot: StandIn, train: Train, output: Path
+) -> None:
+    def does() -> None:
+        trained(200)
+        trained(400, loss)
+        raise AssertionError("LeRobot would save now")
+
+    lerobot.does = does
+    error = last_error(train("act"))
+    assert f"step 400: the loss is {loss}; lower --policy.optimizer_lr" in error
+    assert error.endswith("there is no checkpoint yet.") and [row[0] for row in rows(output)] == ["200"]
+
+
+def test_a_full_disk_in_lerobot_is_told_with_what_is_free(lerobot: StandIn, train: Train) -> None:
+    def does() -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    lerobot.does = does
+    error = last_error(train("act"))
+    assert "run: cannot be written (No space left on device, " in error and " MB free); there is no" in error
+
+
+@pytest.mark.parametrize("change", ["missing", "of other data"])
+def test_statistics_that_lerobot_would_not_miss_are_named(
+    change: str, lerobot: StandIn, pixels: Path, output: Path, tmp_path: Path
+) -> None:
+    """LeRobot trains without them, unnormalised, and says nothing."""
+    copy = shutil.copytree(pixels, tmp_path / "copy")
+    path = copy / "meta" / "stats.json"
+    stats = json.loads(path.read_text())
+    if change == "missing":
+        del stats["action"]
+    else:
+        stats["action"] = {**stats["action"], "max": [1.0, 1.0]}
+    path.write_text(json.dumps(stats))
+    error = last_error(il_bench("train", "act", "--track", "pixels", "--data", copy, "--output", output))
+    said = "no statistics of action" if change == "missing" else "action: max is [1. 1.]"
+    assert f"copy: meta/stats.json: {said}" in error and "recompute_stats" in error
+    if change == "missing":
+        line = ["--policy.type=act", "--dataset.repo_id=local/copy", f"--output_dir={output}"]
+        assert said in last_error(il_bench("train", "--data", copy, "--", *line))
+    assert not lerobot.flags
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,7 +1,10 @@
 """Lines of an older lerobot-train: renamed, pinned and noted, or refused in one sentence."""
 
+import json
 import shlex
+from pathlib import Path
 
+import draccus
 import pytest
 
 from il_bench.errors import IlBenchError
@@ -98,3 +101,68 @@ def test_il_benchs_options_are_added_and_not_said_twice() -> None:
     assert line.flags["dataset.root"] == "data/pusht"
     with pytest.raises(IlBenchError, match="--seed is in the lerobot-train command"):
         from_words(shlex.split(COURSE), {"seed": "2"})
+
+
+OLD = {
+    "dataset": {"repo_id": "lerobot/pusht", "image_transforms": {"enable": False}, "episodes": None},
+    "env": {"type": "pusht", "task": "PushT-v0"},
+    "policy": {
+        "type": "diffusion",
+        "device": "cpu",
+        "push_to_hub": False,
+        "crop_shape": [84, 84],
+        "input_features": {"observation.state": {"type": "STATE", "shape": [2]}},
+        "normalization_mapping": {"STATE": "MIN_MAX"},
+    },
+    "output_dir": "run",
+    "batch_size": 8,
+    "eval_freq": 50,
+    **{"use_rabc": False, "rabc_progress_path": None, "rabc_kappa": 0.01},
+}
+
+
+def test_a_configuration_file_is_translated_as_the_flags_are(tmp_path: Path) -> None:
+    (tmp_path / "train_config.json").write_text(json.dumps(OLD))
+    given = ["--policy.horizon=8", "--steps=100"]
+    for path in (tmp_path, tmp_path / "train_config.json"):
+        line = from_words([f"--config_path={path}", *given], {"seed": "3"})
+        assert "config_path" not in line.flags and "eval_freq" not in line.flags
+        config = lerobot_flags.read(line.flags)
+        assert (config.env_eval_freq, config.batch_size, config.steps, config.seed) == (50, 8, 100, 3)
+        assert (config.policy.horizon, config.policy.n_action_steps) == (8, 8)  # 0.4.4's
+        assert config.policy.input_features["observation.state"].shape == (2,)
+        assert config.policy.normalization_mapping["STATE"].value == "MIN_MAX"
+        assert "--env_eval_freq" in note_on("eval_freq", line.notes)
+        assert "left out" in note_on("use_rabc", line.notes) and str(path) in line.notes[0]
+
+
+def test_a_configuration_that_the_installed_lerobot_saved_means_the_same(tmp_path: Path) -> None:
+    line = from_words(shlex.split(COURSE), {})
+    config = draccus.encode(lerobot_flags.read(line.flags))
+    (tmp_path / "now.json").write_text(json.dumps(config))
+    again = from_words([f"--config_path={tmp_path / 'now.json'}"], {})
+    assert draccus.encode(lerobot_flags.read(again.flags)) == config
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", r"old.json: broken JSON"),
+        (
+            '{"policy": {"type": "act", "horizons": 3}}',
+            r"old.json: --policy.horizons: LeRobot .* no such",
+        ),
+        (json.dumps({**OLD, "use_rabc": True}), r"old.json: --use_rabc: LeRobot has dropped it"),
+        ('{"steps": 3}', "names no policy"),
+    ],
+)
+def test_a_configuration_file_that_cannot_be_meant_is_named(content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text(content)
+    with pytest.raises(IlBenchError, match=said):
+        from_words([f"--config_path={tmp_path / 'old.json'}"], {})
+
+
+def test_a_run_is_resumed_from_its_configuration(tmp_path: Path) -> None:
+    (tmp_path / "now.json").write_text("{}")
+    line = from_words([f"--config_path={tmp_path / 'now.json'}", "--resume=true"], {})
+    assert line.flags["config_path"] == str(tmp_path / "now.json")
