@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -128,11 +128,28 @@ def new_metadata(
         robot_type=robot_type,
         use_videos=use_videos,
     )
-    try:
+    with finalized(meta):
         meta.save_episode_tasks([TASK])
         yield meta
+
+
+@contextmanager
+def finalized(written: Any) -> Iterator[None]:
+    """Finalize metadata or a dataset of LeRobot's at the end, or once writing has failed.
+
+    Otherwise it writes when it is garbage-collected, into a folder that may be gone.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # the disk may be full
+            written.finalize()
+        raise
+    else:
+        written.finalize()
     finally:
-        meta.finalize()  # or it writes when it is garbage-collected, into a folder that may be gone
+        for each in (written, getattr(written, "meta", written)):
+            each._finalized = True  # or it tries again, and Arrow aborts the process
 
 
 def frame_columns(buffer: ReplayBuffer) -> dict[str, NDArray[Any]]:

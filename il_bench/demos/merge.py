@@ -52,20 +52,22 @@ def merge_demos(
         parts=[part for each in found for part in each.parts],
         episodes=[episode for each in found for episode in each.episodes],
     )
-    with writing(output, "give another --output"):
+    way_out = "make room, or give another --output"
+    with writing(output, way_out):
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as beside:
-            whole = Path(beside) / output.name
-            roots = [
-                _with_statistics(dataset, name, Path(beside) / f"{number}", say)
-                for number, (dataset, name) in enumerate(zip(datasets, names, strict=True))
-            ]
-            ids = [dataset.repo_id for dataset in datasets]
-            aggregate_datasets(ids, f"local/{output.name}", roots, whole)
-            _renumber_statistics(whole)
-            compact(whole)
-            provenance.write(whole, joined)
-            shutil.move(whole, output)
+        folder = tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent)
+    with folder as beside, writing(output, way_out):  # which says what is free while the folder is there
+        whole = Path(beside) / output.name
+        roots = [
+            _with_statistics(dataset, name, Path(beside) / f"{number}", say)
+            for number, (dataset, name) in enumerate(zip(datasets, names, strict=True))
+        ]
+        ids = [dataset.repo_id for dataset in datasets]
+        aggregate_datasets(ids, f"local/{output.name}", roots, whole)
+        _renumber_statistics(whole)
+        compact(whole)
+        provenance.write(whole, joined)
+        shutil.move(whole, output)
     return open_folder(output)
 
 

@@ -26,7 +26,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.video_utils import concatenate_video_files, get_video_duration_in_s
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 
-from il_bench.data.convert import FEATURES, compact, new_metadata
+from il_bench.data.convert import FEATURES, compact, finalized, new_metadata
 from il_bench.data.lerobot_folder import VIDEO_BACKEND
 from il_bench.demos.replay import IMAGE_SIZE, Drawer
 from il_bench.demos.states import REWARD, SUCCESS, States
@@ -90,7 +90,7 @@ class EpisodeWriter:
             use_videos=self._video,
             video_backend=VIDEO_BACKEND,
         )
-        try:
+        with finalized(dataset):
             start, end = states.spans[episode]
             for frame in range(start, end):
                 dataset.add_frame(
@@ -106,8 +106,6 @@ class EpisodeWriter:
                 )
             with _quiet():
                 dataset.save_episode()
-        finally:
-            dataset.finalize()  # or it writes when it is garbage-collected, into a folder that may be gone
         partial.rename(place)
         return 1
 

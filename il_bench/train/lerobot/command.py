@@ -216,7 +216,7 @@ def _check_statistics(where: str, fault: str) -> None:
     if fault:
         raise IlBenchError(
             f"{where}: {statistics.FILE}: {fault}; have LeRobot compute them: lerobot-edit-dataset --repo_id "
-            f"local/data --root {where} --new_repo_id local/data --operation.type recompute_stats "
+            f"local/data --root {where} --new_root {where} --operation.type recompute_stats "
             "--operation.overwrite true"
         )
 
