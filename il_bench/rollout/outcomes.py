@@ -60,7 +60,7 @@ class Episode(BaseModel):
         return self
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Outcomes:
     """The results of N episodes, one row an episode, in seed order: all columns are (N,)."""
 
@@ -97,6 +97,10 @@ class Outcomes:
             raise IlBenchError(
                 f"seed {seeds[counts > 1][0]} occurs more than once; outcomes hold each episode once"
             )
+
+    def __repr__(self) -> str:
+        """Return for example '<Outcomes: 200 episodes, success_rate 0.665>': a failed assertion prints it."""
+        return f"<Outcomes: {len(self)} episodes, success_rate {self.success_rate:.3f}>"
 
     def __len__(self) -> int:
         return len(self.seeds)

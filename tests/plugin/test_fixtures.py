@@ -165,6 +165,14 @@ def test_gate_passes_only_what_is_shown(
     assert result.passed is (decision is Decision.PASS)
 
 
+def test_a_failed_assertion_says_the_rate_and_what_was_shown(gate: Gate) -> None:
+    with pytest.raises(AssertionError) as raised:
+        assert gate(outcomes(100, 200), target=0.8).passed
+    said = str(raised.value)
+    assert "success_rate 0.500 [0." in said and "< 0.80 shown" in said
+    assert "<Outcomes: 200 episodes, success_rate 0.500>" in said, "not every column of them"
+
+
 def test_gate_takes_episodes_in_seed_order(gate: Gate) -> None:
     """The successes come first in seed order, and the test ends on them, however the columns are ordered."""
     mixed = outcomes(100, 200)
