@@ -46,6 +46,8 @@ class Policy(Protocol):
         """Map what `PushTBatch.observations` gives, as tensors, to actions (B, 2) px."""
 
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 PolicyLoader = Callable[[], Policy]
 #: Runs the wanted seeds of one block in this process.
 RunBlock = Callable[[Policy, NDArray[np.int64]], Outcomes]
@@ -283,7 +285,7 @@ def checked(action: object, shape: tuple[int, ...], at: str) -> torch.Tensor:
     """
     if isinstance(action, torch.Tensor) and tuple(action.shape) == shape:
         is_plain = action.layout == torch.strided and not action.is_meta
-        if is_plain and not action.is_complex() and action.dtype != torch.bool:
+        if is_plain and (action.is_floating_point() or action.dtype in _INTEGERS):
             return action.detach().cpu()
     raise IlBenchError(
         f"policy returned {in_words(action)} {at}, expected a tensor of shape {shape}, of real numbers"

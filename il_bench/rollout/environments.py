@@ -149,7 +149,7 @@ class EnvironmentRollout(AbstractContextManager["EnvironmentRollout"]):
         action = checked(action, (1, *self._actions.shape), at)
         if not torch.isfinite(action).all():
             raise IlBenchError(f"policy returned action {action[0].tolist()} {at}; expected finite numbers")
-        given: NDArray[Any] = action[0].numpy().astype(self._actions.dtype)
+        given: NDArray[Any] = action[0].to(torch.float64).numpy().astype(self._actions.dtype)
         return given
 
     def _truth(self, value: Any, name: str, at: str) -> bool | None:

@@ -159,7 +159,7 @@ class Outcomes:
         keys = {name: _RECORD_KEYS.get(name, name) for name in DTYPES}
         try:
             columns: dict[str, Any] = {
-                name: np.array([_value(record, name, key) for record in records], DTYPES[name])
+                name: np.array([_value(record, name, key) for record in records])
                 for name, key in keys.items()
             }
         except KeyError as error:

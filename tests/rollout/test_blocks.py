@@ -125,6 +125,7 @@ def breaks(batch: Batch, step: int, *, at: int, how: str) -> Any:
         "boolean": action > 0,
         "meta": action.to("meta"),
         "sparse": action.to_sparse(),
+        "quantized": torch.quantize_per_tensor(action, 4.0, 0, torch.quint8),
     }[how]
 
 
@@ -149,6 +150,7 @@ EXPECTED = r"expected a tensor of shape \(50, 2\), of real numbers$"
         ("complex", r"policy returned a tensor of shape \(50, 2\) \(torch.complex64\) at .* " + EXPECTED),
         ("boolean", r"policy returned a tensor of shape \(50, 2\) \(torch.bool\) at .* " + EXPECTED),
         ("meta", r"a tensor of shape \(50, 2\) \(torch.float32, without values \(meta\)\) at .* " + EXPECTED),
+        ("quantized", r"policy returned a tensor of shape \(50, 2\) \(torch.quint8\) at .* " + EXPECTED),
         ("sparse", r"a tensor of shape \(50, 2\) \(torch.float32, torch.sparse_coo\) at .* " + EXPECTED),
     ],
 )

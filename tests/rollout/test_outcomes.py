@@ -80,6 +80,12 @@ def test_a_column_of_something_else_is_refused(column: str, values: list[Any], s
     assert said in str(raised.value)
 
 
+def test_a_word_in_a_record_is_no_success() -> None:
+    record = outcomes_of([3]).to_records()[0] | {"success": "no"}
+    with pytest.raises(IlBenchError, match="success must be bool, got <U2 such as 'no'"):
+        Outcomes.from_records([record])
+
+
 def test_an_episode_cannot_count_twice() -> None:
     outcomes = outcomes_of([3, 4, 9])
     for twice in (
