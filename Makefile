@@ -75,7 +75,6 @@ bench: $(READY) ## roll every shipped policy out until its gates are decided: ta
 	if [ $$status -eq 6 ]; then \
 	    echo "Exit 6: a required gate is INCONCLUSIVE: nothing failed, too little is shown."; \
 	fi; \
-	if [ -e $(REPORT)/report.json ]; then echo "Report: $(REPORT)/report.json"; fi; \
 	exit $$status
 
 test: export OMP_NUM_THREADS := 1

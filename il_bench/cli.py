@@ -1,7 +1,9 @@
 """The ``il-bench`` command: it wires the subcommands that the rooms bring."""
 
+import io
 import json
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -57,4 +59,7 @@ app.command()(train)
 def main() -> None:
     """The command as a shell starts it, in a process of its own."""
     lerobot_imports.defer()
+    for stream in (sys.stdout, sys.stderr):  # names may hold what their encoding lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -110,7 +110,7 @@ def load(path: str | Path) -> Baselines:
     way_out = f"restore it from version control, or move it away and write a new one with {UPDATE}"
     content = read_whole(path, f"name another with --il-baselines FILE, or write a new one with {UPDATE}")
     found = parse_json(content, path, way_out).get("schema")
-    if isinstance(found, bool) or found not in (1, SCHEMA):
+    if type(found) is not int or found not in (1, SCHEMA):
         raise IlBenchError(
             f"{path}: schema = {found!r:.60}, but this il_bench reads schema {SCHEMA}; use the il_bench that"
             f" wrote it, or move it away and write a new one with {UPDATE}"
@@ -118,16 +118,18 @@ def load(path: str | Path) -> Baselines:
     try:
         if found == SCHEMA:
             return Baselines.model_validate_json(content)
-        old = _Schema1.model_validate_json(content).gates
+        before = _Schema1.model_validate_json(content).gates
         gates = {
-            policy: {track: Entry(**dict(each)) for track, each in old[policy].items()} for policy in old
+            policy: {track: Entry(**dict(each)) for track, each in tracks.items()}
+            for policy, tracks in before.items()
         }
         return Baselines(gates=gates)
     except ValidationError as error:
         way_out = "correct the field, or restore the file from version control"
         if "baseline" in error.errors()[0]["loc"]:
             way_out = f"baselines are not edited by hand: make it null and measure it again with {UPDATE}"
-        raise IlBenchError(f"{path}: {wrong_field(error)}; {way_out}") from None
+        old = f"schema = {found}, " if found != SCHEMA else ""
+        raise IlBenchError(f"{path}: {old}{wrong_field(error)}; {way_out}") from None
 
 
 def update(path: str | Path, measured: Mapping[tuple[str, str], MeasuredBaseline]) -> Baselines:

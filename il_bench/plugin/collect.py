@@ -18,7 +18,7 @@ from il_bench.gate.baselines import Baselines
 from il_bench.gate.measured import MeasuredBaseline
 from il_bench.plugin.settings import Settings
 from il_bench.protocol import TEST_SEEDS, TRACKS
-from il_bench.report import schema, views
+from il_bench.report import answer, schema, views
 from il_bench.rollout.metrics import METRICS
 from il_bench.rollout.outcomes import Outcomes
 
@@ -143,15 +143,21 @@ def finish(
     width: int | None,
     color: bool,
     encoding: str | None = None,
+    verbosity: int = 0,
 ) -> tuple[str, int]:
     """Write the report, and the baselines if asked to; return the terminal's summary and the status.
 
     What cannot be written costs neither the summary nor the other files. width, color, encoding: of the
-    terminal.
+    terminal. verbosity: with 1, all tables come before the answer.
     """
     run = Run(records)
     report, status, lines = run.report(), run.exit_status, list(run.problems)
-    text = views.terminal(report, width=width, color=color, encoding=encoding)
+    shown: dict[str, Any] = {"width": width, "color": color, "encoding": encoding}
+    has_answer = bool(report.success)
+    text = f"{views.terminal(report, **shown)}\n" if verbosity > 0 or not has_answer else ""
+    text += answer.terminal(report, **shown)
+    if has_answer and verbosity == 0 and (others := answer.left_out(report)):
+        lines.append(f"also measured: {others}; -v prints them, `il-bench report show` too")
     try:
         paths, problems = views.write(report, settings.report)
         lines.append(f"report: {paths[0]} (and {', '.join(path.name for path in paths[1:])})")

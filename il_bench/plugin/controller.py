@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from il_bench.plugin import fixtures
-from il_bench.plugin.settings import Settings
+from il_bench.plugin.settings import SUITE, Settings
 
 LEFT = "il_bench_left_to_the_controller"  # in a worker's workeroutput: how many timed tests it left
 
@@ -42,20 +42,44 @@ class Reporter:
             return
         from il_bench.plugin import collect
 
+        has_terminal = session.config.pluginmanager.hasplugin("terminalreporter")
         shown: dict[str, Any] = {"width": None, "color": False}
-        if session.config.pluginmanager.hasplugin("terminalreporter"):  # not with -p no:terminal
+        if has_terminal:
             terminal = session.config.get_terminal_writer()
-            width = terminal.fullwidth if sys.stdout.isatty() else None
-            shown = {"width": width, "color": terminal.hasmarkup, "encoding": terminal._file.encoding}
+            shown["width"] = terminal.fullwidth if sys.stdout.isatty() else None
+            shown |= {"color": terminal.hasmarkup, "encoding": terminal._file.encoding}
+            shown["verbosity"] = session.config.get_verbosity()
         self._summary, status = collect.finish(self._records, self._settings, **shown)
+        if status and not has_terminal:  # what went wrong is said even so
+            sys.stderr.write(self._summary)
         if session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = status
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
-        """Show the tables, and where the files are."""
+        """Show the answer, and where the files are."""
         if self._summary:
+            hide_benchmarks(terminalreporter.config)
             terminalreporter.write_sep("=", "il_bench")
             terminalreporter.write(self._summary)
+
+
+#: Options of pytest-benchmark that ask for its table.
+_ABOUT_ITS_TABLE = ("columns", "compare", "cprofile", "group-by", "histogram", "name", "sort", "verbose")
+
+
+def hide_benchmarks(config: pytest.Config) -> None:
+    """Keep pytest-benchmark from printing the times of our suite once more, unless it is asked to.
+
+    What it saves and compares is not touched.
+    """
+    benchmarks = config.pluginmanager.getplugin("pytest-benchmark")
+    asked = tuple(f"--benchmark-{name}" for name in _ABOUT_ITS_TABLE)
+    given = (*config.getini("addopts"), *map(str, config.invocation_params.args))
+    if benchmarks is None or config.get_verbosity() > 0 or any(each.startswith(asked) for each in given):
+        return
+    ours = [f"{SUITE.parent.name}/{SUITE.name}/" in each.fullname for each in benchmarks.benchmarks if each]
+    benchmarks.quiet |= all(ours)
 
 
 def is_timed(item: pytest.Item) -> bool:

@@ -368,7 +368,7 @@ def load(path: Path) -> Report:
     """Read and check a report.json; an IlBenchError names what is wrong in it."""
     content = read_whole(path, "name the report.json of a run")
     found = parse_json(content, path, _AGAIN).get("schema")
-    if isinstance(found, bool) or found != SCHEMA:
+    if type(found) is not int or found != SCHEMA:
         raise IlBenchError(f"{path}: schema is {found!r:.60}, this il_bench reads {SCHEMA}; {_AGAIN}")
     try:
         return Report.model_validate_json(content, strict=True)

@@ -7,11 +7,11 @@ from il_bench.gate import Decision
 from il_bench.gate.verdict import Verdict
 from il_bench.protocol import CONTEXT, TRACKS
 from il_bench.report.schema import Report, Success, TargetResult
-from il_bench.report.tables import Cell, Column, Section, Table, published
+from il_bench.report.tables import Cell, Column, Section, Table, published, shortened
 from il_bench.rollout.metrics import DEFAULT_METRIC, METRICS
 from il_bench.rollout.outcomes import Outcomes
 
-_TONES = {
+TONES = {
     Decision.PASS: "green",
     Decision.UNCHANGED: "green",
     Decision.FAIL: "red",
@@ -116,7 +116,7 @@ def attention(rows: Iterable[Success]) -> list[str]:
     for row in rows:
         for gate, what in ((row.target, "target"), (row.baseline, "baseline")):
             if gate is not None and gate.told and gate.decision not in (Decision.PASS, Decision.UNCHANGED):
-                found.append(f"{label(row)}: {gate.decision} against its {what}: {gate.told}")
+                found.append(f"{shortened(label(row))}: {gate.decision} against its {what}: {gate.told}")
     return found
 
 
@@ -141,8 +141,8 @@ def _cells(row: Success) -> tuple[str, ...]:
         label(row),
         _count(row.parameters),
         *metrics,
-        Cell(target_text(row.target), _TONES[row.decision]),
-        "none" if baseline is None else Cell(baseline.decision, _TONES[baseline.decision]),
+        Cell(target_text(row.target), TONES[row.decision]),
+        "none" if baseline is None else Cell(baseline.decision, TONES[baseline.decision]),
         str(row.n_episodes),
         f"{row.seconds:.0f}",
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, TextIO
 
 from il_bench.errors import printable
 
-SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_LINES = 60.0
 SECONDS_BETWEEN_STEPS = 1.0  # that a bar shows
 
 

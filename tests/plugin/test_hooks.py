@@ -287,12 +287,18 @@ def test_one_of_several_processes_writes_the_report_and_says_what_is_undecided(
     assert written == ["report.html", "report.json", "report.png"]
 
 
-def test_a_run_without_a_terminal_writes_its_report_and_exits_by_its_gates(
+def test_without_a_terminal_plugin_the_report_is_written_and_the_gates_decide(
     pytester: pytest.Pytester, light: Run
 ) -> None:
-    result = light("-p", "no:terminal", *row_tests(pytester, row("undecided", "INCONCLUSIVE", required=True)))
-    assert (result.ret, result.outlines, result.errlines) == (6, [], [])
-    assert (pytester.path / "il-bench-report" / "report.json").exists()
+    tests = row_tests(pytester, row("undecided", "INCONCLUSIVE", required=True))
+    result = light("-p", "no:terminal", "--il-report", "out", *tests)
+    assert result.ret == 6 and (pytester.path / "out" / "report.json").exists()
+    result.stderr.fnmatch_lines(["0 of 1 required gates PASS; undecided INCONCLUSIVE; *", "exit status 6: *"])
+
+
+def test_the_tables_come_with_v_and_before_the_answer(pytester: pytest.Pytester, light: Run) -> None:
+    result = light("-v", *row_tests(pytester, row("good", "PASS", required=True)))
+    result.stdout.fnmatch_lines(["policy * mean_max_reward *", "1 of 1 required gates PASS; *", "report: *"])
 
 
 def test_an_undecided_gate_hides_no_failure(pytester: pytest.Pytester, light: Run) -> None:
