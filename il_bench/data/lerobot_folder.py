@@ -3,7 +3,8 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -173,7 +174,8 @@ def _check_columns(root: Path, info: DatasetInfo) -> None:
     """Check that the columns are the features: LeRobot would make whole numbers of fractions, unasked."""
     stored = {key: feature.dtype for key, feature in info.features.items() if feature.dtype != "video"}
     for path in sorted(root.glob("data/*/*.parquet")):
-        schema = pq.read_schema(path)
+        with _parquet(path):
+            schema = pq.read_schema(path)
         if absent := sorted(stored.keys() ^ set(schema.names)):
             which = "no feature" if absent[0] in schema.names else "a feature"
             raise IlBenchError(
@@ -203,10 +205,8 @@ def _episode_indices(root: Path, pattern: str, total: str, totals: dict[str, int
         raise IlBenchError(f"{root}: no {pattern}; the dataset is empty or incomplete, copy it again")
     for path in paths:
         check_regular(path, _COPY_AGAIN)
-        try:
+        with _parquet(path):
             rows += list(pd.read_parquet(path, columns=["episode_index"])["episode_index"])
-        except Exception as error:  # pyarrow's own types, OSError
-            raise IlBenchError(f"{path}: damaged parquet, copy it again ({first_line(error)})") from error
     if len(rows) != totals[total]:
         raise IlBenchError(
             f"{root}: {pattern} hold {len(rows)} rows but meta/info.json says {total} = {totals[total]};"
@@ -227,15 +227,24 @@ def content_sha256(root: Path) -> dict[str, str]:
     }
 
 
+@contextmanager
+def _parquet(path: Path) -> Iterator[None]:
+    """Turn what pandas and pyarrow raise for a damaged file into an IlBenchError that names it."""
+    try:
+        yield
+    except Exception as error:  # pyarrow's own types, OSError
+        raise IlBenchError(f"{path}: damaged parquet, copy it again ({first_line(error)})") from error
+
+
 def _columns_sha256(root: Path, keys: Iterable[str]) -> dict[str, str]:
     digests: dict[str, Any] = defaultdict(hashlib.sha256)
     for path in sorted(root.glob("data/*/*.parquet")):
-        file = pq.ParquetFile(path)
-        present = [key for key in keys if key in file.schema_arrow.names]
-        for batch in file.iter_batches(columns=present):
-            for key in present:
-                for part in _plain(batch.column(key)):
-                    digests[key].update(part)
+        with _parquet(path), pq.ParquetFile(path) as file:
+            present = [key for key in keys if key in file.schema_arrow.names]
+            for batch in file.iter_batches(columns=present):
+                for key in present:
+                    for part in _plain(batch.column(key)):
+                        digests[key].update(part)
     return {key: digest.hexdigest() for key, digest in digests.items()}
 
 

@@ -21,7 +21,7 @@ from il_bench.data import Windows, open_dataset
 from il_bench.data.lerobot_folder import content_sha256, open_folder
 from il_bench.data.sources import EXPERT_FOLDER
 from il_bench.errors import IlBenchError
-from tests.data.conftest import LENGTHS, assert_named
+from tests.data.conftest import LENGTHS, assert_named, frames_of
 
 EPISODE, TIME = "episode_index", "timestamp"
 
@@ -188,6 +188,26 @@ def test_data_of_our_own_whose_values_have_changed_are_named(tmp_path: Path, sma
     )
     (root / "meta" / "il_bench.json").unlink()
     assert open_dataset(root).num_frames == 18
+
+
+@pytest.mark.parametrize("which", ["data/*/*.parquet", "meta/episodes/*/*.parquet", "meta/tasks.parquet"])
+def test_a_flipped_byte_is_told_or_changes_nothing(which: str, tmp_path: Path, small: LeRobotDataset) -> None:
+    root = noted(shutil.copytree(small.root, tmp_path / "dataset"))
+    (path,) = root.glob(which)
+    whole, right = path.read_bytes(), frames_of(open_dataset(root))
+    rng, told = np.random.default_rng(0), 0
+    for at in rng.integers(len(whole), size=25).tolist():
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << int(rng.integers(8))]) + whole[at + 1 :])
+        try:
+            found = frames_of(open_dataset(root))
+        except IlBenchError as error:
+            told += 1
+            assert str(root) in str(error)
+            continue
+        assert found.keys() == right.keys()
+        for key in right.keys() - {"task_index"}:  # PushT has one task
+            np.testing.assert_array_equal(found[key], right[key], err_msg=f"{key}, byte {at}")
+    assert told
 
 
 def test_however_they_are_packed_and_whatever_is_beside_them(tmp_path: Path, small: LeRobotDataset) -> None:
