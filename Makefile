@@ -68,7 +68,7 @@ help: ## list the targets
 
 env: $(READY) ## create or update .venv from requirements.lock
 
-bench: $(READY) ## roll every shipped policy out until its gates are decided: table, report.json, plot
+bench: $(READY) ## roll every shipped policy out until its gates are decided: table, report.json, page
 	@echo "Rolling every shipped policy out on $(or $(EPISODES),as many) PushT episodes$(if $(EPISODES),;, as its gates need;) the report goes to $(REPORT)/."
 	@status=0; \
 	$(BIN)/pytest --benchmark il_bench/suite $(if $(EPISODES),--il-episodes $(EPISODES)) --il-report $(REPORT) $(ARGS) || status=$$?; \

@@ -11,6 +11,7 @@ import typer
 from il_bench import __version__, lerobot_imports, zoo
 from il_bench.demos.cli import app as demos
 from il_bench.latency.cli import compare
+from il_bench.replay.cli import replay
 from il_bench.report.cli import app as report
 from il_bench.suite.cli import evaluate, vocabulary
 from il_bench.train.cli import train
@@ -53,6 +54,7 @@ app.add_typer(demos, name="demos")
 app.add_typer(report, name="report")
 app.command()(compare)
 app.command()(evaluate)
+app.command()(replay)
 app.command()(train)
 
 

@@ -32,6 +32,8 @@ KEYPOINTS, PIXELS = TRACKS = ("keypoints", "pixels")
 MARGIN = 0.05  # a gate has to tell a policy at its target from one this far below
 SEED_STARTS = {"test": 200_000, "validation": 100_000}
 MAX_EPISODES = 1_000  # both ranges hold 1,000 seeds
+#: Rates, and no gates, may run on past the test seeds, up to this many episodes.
+MAX_RATE_EPISODES = 100_000
 TEST_SEEDS = range(SEED_STARTS["test"], SEED_STARTS["test"] + MAX_EPISODES)
 DEFAULT_EPISODES = 200  # for a policy without a gate
 LAST_TRAINING_SEED = 99_999  # demonstrations and training use the seeds up to this one

@@ -18,7 +18,7 @@ from il_bench.gate.baselines import Baselines
 from il_bench.gate.measured import MeasuredBaseline
 from il_bench.plugin.settings import Settings
 from il_bench.protocol import TEST_SEEDS, TRACKS
-from il_bench.report import answer, schema, views
+from il_bench.report import answer, history, schema, views
 from il_bench.rollout.metrics import METRICS
 from il_bench.rollout.outcomes import Outcomes
 
@@ -159,8 +159,11 @@ def finish(
     if has_answer and verbosity == 0 and (others := answer.left_out(report)):
         lines.append(f"also measured: {others}; -v prints them, `il-bench report show` too")
     try:
-        paths, problems = views.write(report, settings.report)
-        lines.append(f"report: {paths[0]} (and {', '.join(path.name for path in paths[1:])})")
+        past, problems = _history(report, settings.history)
+        paths, more = views.write(report, settings.report, past=past)
+        problems += more
+        others = "".join(f" (and {path.name})" for path in paths[1:])
+        lines.append(f"report: {paths[0]}{others}")
         lines += problems
     except IlBenchError as error:
         status = 1
@@ -178,6 +181,17 @@ def finish(
             "exit status 6: a required gate is INCONCLUSIVE: nothing failed, but too little is shown"
         )
     return text + "".join(f"{printable(line, encoding)}\n" for line in lines), status
+
+
+def _history(report: schema.Report, path: Path | None) -> tuple[list[history.Line], list[str]]:
+    """Add the run to the file of earlier runs; return all of them, or what is wrong with the file."""
+    if path is None:
+        return [], []
+    try:
+        history.append(path, history.line_of(report))
+        return history.load(path), []
+    except IlBenchError as error:
+        return [], [f"--il-history: {error}"]
 
 
 def update_baselines(run: Run, path: Path) -> list[str]:

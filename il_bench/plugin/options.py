@@ -12,7 +12,7 @@ from typing import Any
 
 from il_bench import machine
 from il_bench.errors import IlBenchError, printable
-from il_bench.protocol import MARGIN, MAX_EPISODES
+from il_bench.protocol import MARGIN, MAX_EPISODES, MAX_RATE_EPISODES
 from il_bench.rollout.metrics import GATED_METRICS
 
 
@@ -87,13 +87,19 @@ def check_episodes(given: int | None, run: Invocation) -> int | None:
     """A number of episodes; None: as many as the gates need. A new baseline takes every test seed."""
     if given is None:
         return MAX_EPISODES if run.option("il_update_baselines") else None
-    return at_most_all(given, "--il-episodes")
+    if run.option("il_update_baselines") and given > MAX_EPISODES:
+        raise IlBenchError(
+            f"--il-episodes: a baseline takes {MAX_EPISODES} test seeds, not {given}; leave it out"
+        )
+    return at_most_all(given, "--il-episodes", run.option("il_seeds"))
 
 
-def at_most_all(n: int, name: str) -> int:
-    """`n`, if it is a number of episodes that there are."""
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_EPISODES:
-        raise IlBenchError(f"{name}: {n!r} is not a number of episodes; use 1 to {MAX_EPISODES}")
+def at_most_all(n: int, name: str, seeds: str) -> int:
+    """`n`, if it is a number of episodes that there are; rates may run on past the test seeds."""
+    most = MAX_RATE_EPISODES if seeds == "test" else MAX_EPISODES
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= most:
+        there = f"{name}: {n!r} is not a number of episodes; use 1 to {most}"
+        raise IlBenchError(there if seeds == "test" else f"{there} with --il-seeds {seeds}")
     return n
 
 
@@ -169,6 +175,16 @@ def check_baselines(given: str | None, run: Invocation) -> Path | None:
     if path.is_file() or (update and not path.exists() and path.parent.is_dir()):
         return path
     raise IlBenchError(f"--il-baselines: no such file: {path}; --il-update-baselines makes a new one")
+
+
+def check_history(given: str | None, run: Invocation) -> Path | None:
+    """The file of earlier runs, which need not exist yet."""
+    if given is None:
+        return None
+    path = run.path(given)
+    if path.is_dir():
+        raise IlBenchError(f"--il-history: {path} is a folder; name a file")
+    return path
 
 
 def check_report(given: str, run: Invocation) -> Path:

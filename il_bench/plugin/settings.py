@@ -11,7 +11,16 @@ from il_bench import zoo
 from il_bench.errors import IlBenchError
 from il_bench.plugin import options
 from il_bench.plugin.options import Invocation, Option, PolicyChoice, option
-from il_bench.protocol import CONTEXT, DEFAULT_EPISODES, EXPERT, MAX_EPISODES, RECORD, SEED_STARTS, TRACKS
+from il_bench.protocol import (
+    CONTEXT,
+    DEFAULT_EPISODES,
+    EXPERT,
+    MAX_EPISODES,
+    MAX_RATE_EPISODES,
+    RECORD,
+    SEED_STARTS,
+    TRACKS,
+)
 from il_bench.rollout.executors import EXECUTORS
 
 SUITE = Path(__file__).parents[1] / "suite"
@@ -62,9 +71,10 @@ class Settings:
     )
     episodes: int | None = option(  # None: as many as the gates need
         "--il-episodes",
-        f"""How many episodes to roll out for each policy, 1 to {MAX_EPISODES}. Default: until its gates are
-        decided, or up to their cap; {DEFAULT_EPISODES} for a policy without a gate, {MAX_EPISODES} with
-        --il-update-baselines.""",
+        f"""How many episodes to roll out for each policy, 1 to {MAX_EPISODES}, or with test seeds up to
+        {MAX_RATE_EPISODES}: those past {MAX_EPISODES} count for rates, not for gates. Default: until its
+        gates are decided, or up to their cap; {DEFAULT_EPISODES} for a policy without a gate, {MAX_EPISODES}
+        with --il-update-baselines.""",
         options.check_episodes,
         type=int,
         metavar="N",
@@ -170,6 +180,13 @@ class Settings:
         choices=RECORD,
         default="all",
     )
+    history: Path | None = option(
+        "--il-history",
+        """Add a line for this run to FILE: commit, versions, rates and latencies. The page then draws all
+        runs in it, and il-bench report history lists them.""",
+        options.check_history,
+        metavar="FILE",
+    )
     project_policies: tuple[PolicyChoice, ...] = ()  # what `pytest_il_bench_register` added
 
     @property
@@ -190,9 +207,9 @@ class Settings:
         return self.first_seeds(self.episodes or DEFAULT_EPISODES)
 
     def first_seeds(self, n: int) -> range:
-        """The first `n` seeds of the selected range; IlBenchError unless 1 <= n <= 1000."""
+        """The first `n` seeds of the selected range; IlBenchError if there are not so many."""
         start = SEED_STARTS[self.seeds]
-        return range(start, start + options.at_most_all(n, "n"))
+        return range(start, start + options.at_most_all(n, "n", self.seeds))
 
     @property
     def header(self) -> str:

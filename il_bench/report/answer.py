@@ -40,8 +40,13 @@ def verdict(rows: Sequence[Success]) -> tuple[str, str]:
         parts.append(f"{_names(missed)} FAIL")
     if open_:
         parts.append(f"{_names(open_)} INCONCLUSIVE")
-    if compared:
-        parts.append(f"{_names(worse)} got worse" if worse else "nothing got worse")
+    undecided = [row for row in compared if row.baseline and row.baseline.decision is Decision.INCONCLUSIVE]
+    if worse:
+        parts.append(f"{_names(worse)} got worse")
+    elif undecided:
+        parts.append(f"whether {_names(undecided)} got worse is undecided")
+    elif compared:
+        parts.append("nothing got worse")
     n, seconds = sum(row.n_episodes for row in rows), sum(row.seconds for row in rows)
     parts.append(f"{n:,} episodes in {seconds:.0f} s")
     tone = "red" if missed or worse else "yellow" if open_ else "green" if required or compared else ""

@@ -5,10 +5,12 @@
 
 import shutil
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from il_bench.errors import IlBenchError, fail
 from il_bench.protocol import REPORT_FOLDER
@@ -16,22 +18,54 @@ from il_bench.protocol import REPORT_FOLDER
 if TYPE_CHECKING:
     from il_bench.report.schema import Report
 
+
+class _ShowByDefault(TyperGroup):
+    """`il-bench report A B` is `il-bench report show A B`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Take a word that is no command for the first report to show."""
+        is_command = args[0] in self.commands or args[0].startswith("-")
+        return super().resolve_command(ctx, args if is_command else ["show", *args])
+
+
 app = typer.Typer(
-    help="Show a benchmark's report again, or draw the vocabulary of an action tokenizer.",
+    help="Show a benchmark's report again, compare two, or take the numbers away.",
     no_args_is_help=True,
+    cls=_ShowByDefault,
 )
-ReportFile = Annotated[Path, typer.Argument(help="A report.json.")]
+ReportFile = Annotated[Path, typer.Argument(help="A report.json, or its folder.")]
+
+
+class Kind(StrEnum):
+    """The form of exported tables."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
 
 
 @app.command()
-def show(path: ReportFile = REPORT_FOLDER / "report.json") -> None:
-    """Print the tables of a report, and make its page and pictures again beside it."""
+def show(
+    path: ReportFile = REPORT_FOLDER / "report.json",
+    newer: Annotated[Path | None, typer.Argument(help="A later report, to compare the first with.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page. Default: beside the report.")
+    ] = None,
+) -> None:
+    """Print the tables of a report and make its page again; of two, also say what changed."""
     try:
         from il_bench.report import schema, views
+        from il_bench.report.page import words
 
-        report = schema.load(path)
+        before = None if newer is None else _file(path)
+        found = _file(path if newer is None else newer)
+        report = schema.load(found)
         print_tables(report)
-        made, problems = views.draw(report, path.parent)
+        if before is not None:
+            for change in words.changes(report, schema.load(before)):
+                mark = words.change_mark(change)
+                typer.echo(f"{change.policy}: {mark.word} ({mark.told})")
+        place = output or found.with_name("report.html" if before is None else "comparison.html")
+        made, problems = views.draw(report, found.parent, place, before=before)
     except IlBenchError as error:
         fail(error)
     typer.echo(f"made: {', '.join(map(str, made)) or 'nothing'}")
@@ -42,11 +76,65 @@ def show(path: ReportFile = REPORT_FOLDER / "report.json") -> None:
 
 
 @app.command()
+def history(
+    path: Annotated[Path, typer.Argument(help="A file of --il-history.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Draw the runs on this page too.")
+    ] = None,
+) -> None:
+    """List the runs in a file of --il-history: rates over commits, and where a gate changed its word."""
+    try:
+        from il_bench.files import write_whole, writing
+        from il_bench.report import history, page, schema
+
+        lines = history.load(path)
+        if not lines:
+            raise IlBenchError(f"{path}: holds no runs; pytest --benchmark --il-history {path} adds one")
+        for text in history.told(lines):
+            typer.echo(text)
+        if output is not None:
+            empty = schema.Report(created=lines[-1].created, environment={})
+            with writing(output, "give another --output"):
+                write_whole(output, page.render(empty, past=lines).encode())
+            typer.echo(f"made: {output}")
+    except IlBenchError as error:
+        fail(error)
+
+
+@app.command()
+def export(
+    path: ReportFile = REPORT_FOLDER / "report.json",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the files. Default: beside the report.")
+    ] = None,
+    kind: Annotated[list[Kind] | None, typer.Option("--as", help="csv or parquet. Default: both.")] = None,
+) -> None:
+    """Write the report's rows and all episodes as tables, CSV and Parquet."""
+    try:
+        from il_bench.report import export, schema
+
+        found = _file(path)
+        written = export.write(
+            schema.load(found), output or found.parent / "tables", [str(each) for each in kind or Kind]
+        )
+    except IlBenchError as error:
+        fail(error)
+    for each in written:
+        typer.echo(each)
+
+
+def _file(path: Path) -> Path:
+    """The report.json that is meant by itself or by its folder."""
+    return path / "report.json" if path.is_dir() else path
+
+
+@app.command()
 def latency(path: ReportFile = REPORT_FOLDER / "report.json") -> None:
     """Print the latency tables of a report as Markdown."""
     try:
         from il_bench.report import latency, schema
 
+        path = _file(path)
         rows = schema.load(path).latency
         if not rows:
             raise IlBenchError(f"{path}: holds no latency; make it with pytest --benchmark -m latency")

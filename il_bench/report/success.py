@@ -5,7 +5,7 @@ from typing import Any
 
 from il_bench.gate import Decision
 from il_bench.gate.verdict import Verdict
-from il_bench.protocol import CONTEXT, TRACKS
+from il_bench.protocol import CONTEXT, MAX_EPISODES, TRACKS
 from il_bench.report.schema import Report, Success, TargetResult
 from il_bench.report.tables import Cell, Column, Section, Table, published, shortened
 from il_bench.rollout.metrics import DEFAULT_METRIC, METRICS
@@ -93,6 +93,11 @@ def section(report: Report) -> Section:
         for row in rows
         if row.share_outside > 0
     ]
+    outside += [
+        f"{label(row)}: its gates used the first {MAX_EPISODES:,} of {row.n_episodes:,} episodes"
+        for row in rows
+        if row.n_episodes > MAX_EPISODES and (row.target or row.baseline)
+    ]
     notes = (
         attention(rows)
         + _intervals(report.success)
@@ -139,7 +144,7 @@ def _cells(row: Success) -> tuple[str, ...]:
     baseline = row.baseline
     return (
         label(row),
-        _count(row.parameters),
+        count(row.parameters),
         *metrics,
         Cell(target_text(row.target), TONES[row.decision]),
         "none" if baseline is None else Cell(baseline.decision, TONES[baseline.decision]),
@@ -158,7 +163,8 @@ def _intervals(rows: Iterable[Success]) -> list[str]:
     return [f"95 % {explained[kind]}: {', '.join(names)}" for kind, names in policies.items() if names]
 
 
-def _count(parameters: int) -> str:
+def count(parameters: int) -> str:
+    """Return a number of parameters in words, such as 1.6 M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if parameters >= size:
             return f"{parameters / size:.1f} {unit}"

@@ -1,20 +1,18 @@
-"""Every view of a report: the terminal's tables, the page, and the files with its pictures."""
+"""Every view of a report: the terminal's tables, and the page."""
 
-import base64
 import io
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from il_bench.errors import IlBenchError, described, printable
 from il_bench.files import write_whole, writing
-from il_bench.report import latency, plot, schema, success, tables, vocabulary
+from il_bench.report import latency, page, schema, success, tables
+from il_bench.report.history import Line
 from il_bench.report.schema import Report
 
 _UNLIMITED = 500  # wider than any table: no cell wraps
@@ -78,69 +76,38 @@ def _cell(text: str, encoding: str | None) -> str:
     return printable(tables.shortened(text), encoding)
 
 
-def page(
-    report: Report, pictures: Mapping[str, bytes], vocabularies: Mapping[str, bytes] | None = None
-) -> str:
-    """Return the report as one HTML file that needs no other file.
-
-    pictures: a PNG for each section, by its title. vocabularies: a PNG for each tokenizer, by its title.
-    """
-    files = FileSystemLoader(Path(__file__).parent)
-    jinja = Environment(
-        loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    jinja.filters["embedded"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return jinja.get_template("page.html.j2").render(
-        report=report, sections=sections(report), pictures=pictures, vocabularies=vocabularies or {}
-    )
-
-
-def write(report: Report, folder: Path) -> tuple[list[Path], list[str]]:
-    """Write report.json and the views made from it; see `draw`. Raises IlBenchError without a report.json."""
+def write(report: Report, folder: Path, *, past: Sequence[Line] = ()) -> tuple[list[Path], list[str]]:
+    """Write report.json and the page; see `draw`. Raises IlBenchError without a report.json."""
     path = folder / "report.json"
     schema.save(path, report)
-    views, problems = draw(report, folder)
+    views, problems = draw(report, folder, folder / "report.html", past=past)
     return [path, *views], problems
 
 
-def draw(report: Report, folder: Path) -> tuple[list[Path], list[str]]:
-    """Write the views of a report, each file whole or not at all; return their paths, and what is missing.
+def draw(
+    report: Report, folder: Path, path: Path, *, before: Path | None = None, past: Sequence[Line] = ()
+) -> tuple[list[Path], list[str]]:
+    """Write the page, whole or not at all; return its path, and a sentence for what is missing.
 
-    The views are report.png, tokenizers.png and latency.png if the report has such rows, and report.html,
-    which holds these pictures and one of each tokenizer's vocabulary. One that cannot be drawn or written
-    costs that one alone, and a sentence.
+    folder: where the recordings lie. before: the report.json of another run, to compare with. past: earlier
+    runs.
     """
-    drawings = {"success": partial(plot.render, report)}
-    if report.tokenizers:
-        drawings["tokenizers"] = partial(plot.render_tokenizers, report.tokenizers)
-    if report.latency:
-        drawings["latency"] = partial(plot.render_latency, report.latency)
-    pictures, problems = _drawn(drawings)
-    with_vocabulary = [row for row in report.tokenizers if row.vocabulary is not None]
-    vocabularies, more = _drawn(
-        {vocabulary.title(row): partial(vocabulary.render, row) for row in with_vocabulary}
-    )
-    files = {f"{title}.png".replace("success", "report"): png for title, png in pictures.items()}
-    files["report.html"] = page(report, pictures, vocabularies).encode()
-    written = []
-    for name, content in files.items():
-        try:
-            with writing(folder / name, "use another folder"):
-                write_whole(folder / name, content)
-            written.append(folder / name)
-        except IlBenchError as error:
-            more.append(f"NOT WRITTEN: {error}")
-    return written, problems + more
-
-
-def _drawn(drawings: Mapping[str, Callable[[], bytes]]) -> tuple[dict[str, bytes], list[str]]:
-    """Draw pictures, by title; return them, and a sentence for each that failed or was interrupted."""
-    found, problems = {}, []
-    for title, drawing in drawings.items():
-        try:
-            found[title] = drawing()
-        except KeyboardInterrupt:
-            problems.append(f"no picture of {title}: interrupted; `il-bench report show` draws it again")
-        except Exception as error:  # whatever it is, the others and the page are worth having
-            problems.append(f"no picture of {title}: {described(error)}")
-    return found, problems
+    older = None if before is None else schema.load(before)
+    try:
+        text = page.render(
+            report,
+            sections(report),
+            folder,
+            before=older,
+            folder_before=None if before is None else before.parent,
+            past=past,
+        )
+        with writing(path, "use another folder"):
+            write_whole(path, text.encode())
+    except KeyboardInterrupt:
+        return [], [f"no {path.name}: interrupted; `il-bench report show` makes it again"]
+    except IlBenchError as error:
+        return [], [f"NOT WRITTEN: {error}"]
+    except Exception as error:  # whatever it is, report.json and the terminal's tables are worth having
+        return [], [f"no {path.name}: {described(error)}"]
+    return [path], []

@@ -1,17 +1,17 @@
 """A tokenizer's vocabulary as a picture: its moves, how often each is used, and a demonstration."""
 
+import io
 import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from il_bench.pusht.geometry import GOAL_POSE, OUTLINE
-from il_bench.report import plot
 from il_bench.report.schema import MOST_COUNTS, Demonstration, Move, TokenizerRow, Vocabulary
 from il_bench.report.tables import shortened
 
@@ -26,10 +26,12 @@ _GOAL, _FAINT, _REAL = "#a8d5a2", "0.93", "0.55"
 _LINE, _MOST_LINES = 88, 3  # characters and lines of the episode in tokens
 
 
-@plot.with_names_as_text
+@rc_context({"text.parse_math": False})  # `$` is a character of names, not the beginning of a formula
 def render(row: TokenizerRow) -> bytes:
     """Return the picture of a row that has a vocabulary, as a PNG."""
-    return plot.png(draw(row), dpi=90)
+    buffer = io.BytesIO()
+    draw(row).savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()
 
 
 def draw(row: TokenizerRow) -> Figure:

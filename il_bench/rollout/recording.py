@@ -71,7 +71,7 @@ class StepRecording:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 found = {name: file[name] for name in ("columns", "seeds", "n_rows", "rows")}
-        except (BadZipFile, EOFError, KeyError, OSError) as error:
+        except (BadZipFile, EOFError, KeyError, OSError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"no recording ({error})") from error
         columns, seeds, n_rows, rows = found.values()
         names = tuple(columns.tolist())

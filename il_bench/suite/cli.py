@@ -20,6 +20,7 @@ from il_bench.protocol import (
     BLOCK_SIZE,
     DATA_HELP,
     MAX_EPISODES,
+    MAX_RATE_EPISODES,
     PIXELS,
     REPORT_FOLDER,
     SEED_STARTS,
@@ -46,7 +47,15 @@ def evaluate(
     policy: Annotated[str, typer.Argument(help="A shipped policy by name, a folder, or a Hub id.")],
     output: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file too.")] = None,
     seeds: Annotated[SeedRange, typer.Option(help="Which start states.")] = SeedRange.VALIDATION,
-    episodes: Annotated[int, typer.Option(min=1, max=MAX_EPISODES, help="How many of them.")] = 200,
+    episodes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=MAX_RATE_EPISODES,
+            help=f"How many of them: at most {MAX_EPISODES} for validation. Of test, those past"
+            f" {MAX_EPISODES} are for rates, not for gates.",
+        ),
+    ] = 200,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes; they do not change the result. Default: one for each core."),
@@ -61,6 +70,8 @@ def evaluate(
 
         output = None if output is None else given_path(output)
         zoo.resolve(policy)  # what names nothing is refused before anything heavy is imported
+        if seeds is not SeedRange.TEST and episodes > MAX_EPISODES:
+            raise IlBenchError(f"--episodes: {episodes}; --seeds {seeds} has {MAX_EPISODES}")
         asked = None if target is None else _target(target)
         machine.check_device(device)
         n_blocks = -(-episodes // BLOCK_SIZE)

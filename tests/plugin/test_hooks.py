@@ -284,7 +284,7 @@ def test_one_of_several_processes_writes_the_report_and_says_what_is_undecided(
     assert [each["policy"] for each in report["success"]] == ["good", "not-yet", "undecided"]
     assert report["success"][0] == rows[1]
     written = sorted(path.name for path in (pytester.path / "out").iterdir())
-    assert written == ["report.html", "report.json", "report.png"]
+    assert written == ["report.html", "report.json"]
 
 
 def test_without_a_terminal_plugin_the_report_is_written_and_the_gates_decide(

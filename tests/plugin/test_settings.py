@@ -47,6 +47,7 @@ UPDATE = {"il_update_baselines": True, "il_benchmark": True}
     ("values", "name", "expected"),
     [
         ({"il_seeds": "validation", "il_episodes": 7}, "seed_range", range(100_000, 100_007)),
+        ({"il_episodes": 100_000}, "seed_range", range(200_000, 300_000)),
         (UPDATE, "episodes", 1000),
         ({**UPDATE, "il_episodes": 50}, "episodes", 50),
         ({"one_of_many": True}, "workers", 1),
@@ -84,8 +85,11 @@ def test_a_policy_meets_the_gates_of_its_own_name_only(zoo: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"il_episodes": 0}, r"--il-episodes: 0 .* 1 to 1000"),
-        ({"il_episodes": 1001}, r"--il-episodes: 1001 .* 1 to 1000"),
+        ({"il_episodes": 0}, r"--il-episodes: 0 .* 1 to 100000$"),
+        ({"il_episodes": 100_001}, r"--il-episodes: 100001 .* 1 to 100000$"),
+        ({"il_episodes": 1001, "il_seeds": "validation"}, r"1001 .* 1 to 1000 with --il-seeds validation"),
+        ({**UPDATE, "il_episodes": 1001}, r"--il-episodes: a baseline takes 1000 test seeds, not 1001"),
+        ({"il_history": "."}, r"--il-history: .* is a folder"),
         ({"il_workers": 0}, r"--il-workers: 0 .* 1 or more"),
         ({"il_device": "gpu"}, r"--il-device: unknown device 'gpu'; use cpu, cuda"),
         ({"il_device": "cuda:99"}, r"--il-device: torch finds no cuda:99 here"),

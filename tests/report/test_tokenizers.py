@@ -7,7 +7,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from il_bench.cli import app
-from il_bench.report import plot, schema, views
+from il_bench.report import page, schema, views
 from il_bench.report import vocabulary as pictures
 from tests.report.made import report
 
@@ -52,7 +52,6 @@ def test_a_report_from_before_tokenizers_had_pictures_still_reads(tmp_path: Path
     (tmp_path / "report.json").write_text(json.dumps(written))
     found = schema.load(tmp_path / "report.json")
     assert found.tokenizers[0].vocabulary is None
-    assert "<details>" not in views.page(found, {"tokenizers": plot.render_tokenizers(found.tokenizers)})
     assert "3.25" in views.terminal(found)
 
 
@@ -63,12 +62,11 @@ def test_a_run_with_tokenizers_shows_what_each_stage_leaves_and_their_moves(tmp_
     assert "vocabulary" not in table and "episode" not in table
     paths, problems = views.write(found, tmp_path)
     assert problems == []
-    assert [path.name for path in paths] == ["report.json", "report.png", "tokenizers.png", "report.html"]
+    assert [path.name for path in paths] == ["report.json", "report.html"]
     assert schema.load(paths[0]) == found
     text = paths[-1].read_text()
-    assert text.count("<details><summary>&lt;b&gt;bins&lt;/b&gt;, expert demonstrations</summary>") == 1
-    assert text.count("<details>") == 1 and text.count("data:image/png;base64,") == 3
-    assert "<b>bins" not in text and "http" not in text
+    assert r'"title":"\u003cb\u003ebins\u003c/b\u003e, expert demonstrations"' in text
+    assert "<b>bins" not in text
 
 
 def test_the_picture_of_a_vocabulary_is_the_vocabularys() -> None:
@@ -84,14 +82,12 @@ def test_the_picture_of_a_vocabulary_is_the_vocabularys() -> None:
 def test_a_report_can_be_shown_again(tmp_path: Path) -> None:
     views.write(report(tokenizers=[tokenizer("k-means")]), tmp_path)
     before = (tmp_path / "report.html").read_text()
-    for name in ("report.html", "tokenizers.png"):
-        (tmp_path / name).unlink()
+    (tmp_path / "report.html").unlink()
     show = ["report", "show", str(tmp_path / "report.json")]
     result = CliRunner().invoke(app, show)
     assert result.exit_code == 0
     assert "k-means" in result.output and "7.5, 3.25" in result.output
     assert (tmp_path / "report.html").read_text() == before
-    assert (tmp_path / "tokenizers.png").exists()
     (tmp_path / "report.json").unlink()
     result = CliRunner().invoke(app, show)
     assert result.exit_code == 2
@@ -112,7 +108,7 @@ def test_each_floor_is_explained_under_the_table_of_throughput() -> None:
         "floor of windows: indexing <as many> rows",
     ]
     found = report(throughput=rows)
-    text, html = views.terminal(found), views.page(found, {})
+    text, html = views.terminal(found), page.render(found, views.sections(found))
     assert text.splitlines()[-2:] == expected
     assert " floor " not in text.split("throughput")[1].splitlines()[1], "no column of its own"
     assert expected[0] in html and "indexing &lt;as many&gt; rows</p>" in html

@@ -71,7 +71,7 @@ def test_one_definition_shows_in_the_report_the_terminal_the_page_and_il_bench_e
     report = schema.Report.model_validate(
         {"created": "2026-01-02T03:04:05Z", "environment": {}, "success": [row]}
     )
-    assert [path.exists() for path in views.write(report, tmp_path)[0]] == [True] * 3
+    assert [path.exists() for path in views.write(report, tmp_path)[0]] == [True] * 2
     shown = re.escape(shortest.text(*row.metrics["mean_fewest"].model_dump().values()))
     page = (tmp_path / "report.html").read_text()
     for text in (views.terminal(report), views.terminal(report, width=200), page):

@@ -276,10 +276,7 @@ def test_a_run_reports_tokenizers_and_draws_them(suite: Suite, pytester: pytest.
     assert rows["uniform bins 256"].l1_px < 1.0 < rows["k-means 64"].l1_px < 10.0
     assert rows["bet: KMeans"].fitted_on == "bet's own data: expert, which includes these episodes"
     assert rows["k-means 64"].fitted_on == "160 other episodes"
-    assert (folder / "tokenizers.png").read_bytes().startswith(b"\x89PNG")
-    page = (folder / "report.html").read_text()
-    assert page.count("<details>") == 3
-    assert "k-means 64, expert demonstrations" in page
+    assert "k-means 64, expert demonstrations" in (folder / "report.html").read_text()
 
 
 def test_what_takes_long_is_fitted_on_your_demonstrations_only(

@@ -1,0 +1,1 @@
+"""Episodes shown again: from a report's recording, or rolled out anew, as a video or a film strip."""
