@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.policies.factory import make_policy_config, make_pre_post_processors
 from safetensors.torch import load_file, save_file
 
 from il_bench.policies.checkpoint import Checkpoint, load_policy
+from il_bench.policies.checkpoint.configuration import read_config
+from il_bench.policies.checkpoint.normalisation import check_normalisation
 from tests.small_policies import features, raw_observations, save, small_policy
+from tests.small_policies import statistics as statistics_of_px
 
 from .conftest import edited, refuses
 
@@ -90,6 +95,19 @@ def test_steps_that_do_not_normalise_as_configured_are_refused(
         (step,) = (each for each in content["steps"] if each["registry_name"] == kind)
         change(content["steps"], step)
     refuses(rf"{name}: steps: '(observation.state|action)'.*{said}", load_policy, folder)
+
+
+@pytest.mark.parametrize("kind", ["evo1", "lingbot_va", "tdmpc", "vla_jepa"])
+def test_processors_as_lerobot_makes_them_are_right(kind: str, tmp_path: Path) -> None:
+    shapes = {"input_features": features(state=(2,), image=(3, 96, 96)), "device": "cpu"}
+    action = {"action": PolicyFeature(FeatureType.ACTION, (2,))}
+    config = make_policy_config(kind, output_features=action, **shapes)
+    stats = statistics_of_px()
+    stats["action"] |= {"q01": stats["action"]["min"], "q99": stats["action"]["max"]}
+    made = make_pre_post_processors(config, dataset_stats=stats)
+    check_normalisation(config, *made, tmp_path, is_pusht=True)
+    config.save_pretrained(tmp_path)
+    assert read_config(tmp_path, "cpu").type == kind
 
 
 def test_actions_that_are_made_relative_are_made_absolute_once(tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ def _mode_of(
     mapping: Mapping[str, NormalizationMode] = getattr(config, "normalization_mapping", None) or {}
     expected = mapping.get(feature.type.value)
     mode = found[0] if found else NormalizationMode.IDENTITY
-    if expected in (None, mode) or not (found or is_alone):
+    # Where a configuration says "as it is", some of LeRobot's policies have steps of their own statistics.
+    if expected in (None, NormalizationMode.IDENTITY, mode) or not (found or is_alone):
         return found[0] if found else None
     raise IlBenchError(
         f"{where} is normalised by {mode.value if found else 'nothing'}, and config.json says "
