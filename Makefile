@@ -142,7 +142,7 @@ tokenizer-speed: $(READY) ## encode and decode of residual VQ beside LeRobot's, 
 
 latency: export OMP_NUM_THREADS := 1
 latency: $(READY) ## how long a robot waits for each shipped policy, as a table (2 minutes)
-	@$(BIN)/pytest --benchmark il_bench/suite/test_latency.py --il-report $(REPORT) $(ARGS) && \
+	@$(BIN)/pytest --benchmark il_bench/suite/test_latency.py --il-thorough --il-latency short --il-report $(REPORT) $(ARGS) && \
 	    $(BIN)/il-bench report latency $(REPORT)/report.json
 
 latency-trials: export OMP_NUM_THREADS := 1

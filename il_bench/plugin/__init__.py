@@ -49,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Check the options, register our plugins, and add the suite to the run unless files were named."""
     for name, meaning in selection.MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+    config.addinivalue_line("markers", f"{selection.LONG.name}: runs with --il-thorough only")
     is_worker = hasattr(config, "workerinput")
     projects = registry.Registry()
     try:
@@ -68,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "il_bench_fixtures")
     config.pluginmanager.register(selection, "il_bench_selection")
     if chosen.benchmark and not is_worker:
-        config.pluginmanager.register(controller.Reporter(chosen), "il_bench_reporter")
+        config.pluginmanager.register(controller.Reporter(config, chosen), "il_bench_reporter")
         config.pluginmanager.register(controller.TimedTestsLast(config), "il_bench_timed_tests_last")
     if chosen.benchmark and config.args_source != pytest.Config.ArgsSource.ARGS:
         config.args.append(str(settings.SUITE))
@@ -77,7 +78,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say what the benchmark is about to do; say nothing in other runs."""
     chosen = config.stash[fixtures.SETTINGS]
-    return [f"il_bench {__version__}: {chosen.header}"] if chosen.benchmark else []
+    return (
+        [f"il_bench {__version__}: {chosen.header}", f"il_bench: {chosen.effort}"] if chosen.benchmark else []
+    )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -86,6 +89,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put a test's records on its report, which pytest-xdist carries to the controller."""
     report = yield
+    if item.config.stash[fixtures.SETTINGS].benchmark:
+        vars(report)["il_bench_processor"] = fixtures.processor_seconds_since_last(item.config)
     if call.when == "call" and fixtures.RECORDS in item.stash:
         vars(report)["il_bench_records"] = item.stash[fixtures.RECORDS]
         del item.stash[fixtures.RECORDS]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -136,9 +137,17 @@ class Run:
         return found
 
 
+def summary(
+    records: Iterable[Mapping[str, Any]], *, width: int | None, color: bool, encoding: str | None = None
+) -> str:
+    """The tables of the records so far, for the terminal."""
+    return views.terminal(Run(records).report(), width=width, color=color, encoding=encoding)
+
+
 def finish(
     records: Iterable[Mapping[str, Any]],
     settings: Settings,
+    seconds: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     *,
     width: int | None,
     color: bool,
@@ -147,11 +156,13 @@ def finish(
 ) -> tuple[str, int]:
     """Write the report, and the baselines if asked to; return the terminal's summary and the status.
 
-    What cannot be written costs neither the summary nor the other files. width, color, encoding: of the
-    terminal. verbosity: with 1, all tables come before the answer.
+    What cannot be written costs neither the summary nor the other files. seconds: what each stage took (see
+    `controller.Reporter`). width, color, encoding: of the terminal. verbosity: with 1, all tables come before
+    the answer.
     """
     run = Run(records)
     report, status, lines = run.report(), run.exit_status, list(run.problems)
+    report.environment["seconds"] = {stage: dict(spent) for stage, spent in seconds.items()}
     shown: dict[str, Any] = {"width": width, "color": color, "encoding": encoding}
     has_answer = bool(report.success)
     text = f"{views.terminal(report, **shown)}\n" if verbosity > 0 or not has_answer else ""
@@ -164,6 +175,8 @@ def finish(
         problems += more
         others = "".join(f" (and {path.name})" for path in paths[1:])
         lines.append(f"report: {paths[0]}{others}")
+        took = ", ".join(f"{stage} {spent['wall']:.0f} s" for stage, spent in seconds.items())
+        lines += [f"it took: {took}"] if took else []
         lines += problems
     except IlBenchError as error:
         status = 1

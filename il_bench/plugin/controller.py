@@ -4,13 +4,15 @@ Every pytest run loads this module where il_bench is installed: standard library
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from il_bench.plugin import fixtures
-from il_bench.plugin.settings import SUITE, Settings
+from il_bench.plugin.settings import STAGES, SUITE, Settings
 
 LEFT = "il_bench_left_to_the_controller"  # in a worker's workeroutput: how many timed tests it left
 
@@ -18,9 +20,12 @@ LEFT = "il_bench_left_to_the_controller"  # in a worker's workeroutput: how many
 class Reporter:
     """Collects the records of all tests, wherever they run, and writes the report at the end."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self._config, self._settings = config, settings
         self._records: list[dict[str, Any]] = []
+        self._seconds: dict[str, defaultdict[str, float]] = {}  # by stage
+        self._success_left: set[str] = set()
+        self._others_left = False
         self._summary = ""
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -33,8 +38,36 @@ class Reporter:
             )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the records of a test that finished in this process or another."""
+        """Take the records and the seconds of a test that finished in this process or another."""
         self._records += getattr(report, "il_bench_records", [])
+        module = Path(report.nodeid.partition("::")[0])
+        stage = module.stem.removeprefix("test_")
+        if module.parent.name != SUITE.name or stage not in STAGES:
+            return
+        spent = self._seconds.setdefault(stage, defaultdict(float))
+        spent["tests"] += report.when == "call"
+        spent["wall"] += report.duration
+        spent["wall, preparing"] += report.duration if report.when == "setup" else 0.0
+        spent["processor, with workers"] += getattr(report, "il_bench_processor", 0.0)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note which tests make the table of success, and whether others follow."""
+        success = [item.nodeid for item in session.items if item.path == SUITE / "test_success.py"]
+        self._success_left, self._others_left = set(success), len(session.items) > len(success)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Show the table of success as soon as its last rollout has ended."""
+        if nodeid not in self._success_left:
+            return
+        self._success_left.remove(nodeid)
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        if self._success_left or not self._others_left or reporter is None or reporter.verbosity < 0:
+            return
+        from il_bench.plugin import collect
+
+        success = [record for record in self._records if record["section"] == "success"]
+        reporter.ensure_newline()
+        reporter.write(collect.summary(success, **self._terminal()))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the files, and turn gates that are not passed into the exit status."""
@@ -42,18 +75,31 @@ class Reporter:
             return
         from il_bench.plugin import collect
 
-        has_terminal = session.config.pluginmanager.hasplugin("terminalreporter")
-        shown: dict[str, Any] = {"width": None, "color": False}
-        if has_terminal:
-            terminal = session.config.get_terminal_writer()
-            shown["width"] = terminal.fullwidth if sys.stdout.isatty() else None
-            shown |= {"color": terminal.hasmarkup, "encoding": terminal._file.encoding}
+        seconds = {
+            stage: {name: round(value, 1) for name, value in spent.items()}
+            for stage, spent in self._seconds.items()
+            if spent["tests"]
+        }
+        shown = self._terminal()
+        if self._has_terminal:
             shown["verbosity"] = session.config.get_verbosity()
-        self._summary, status = collect.finish(self._records, self._settings, **shown)
-        if status and not has_terminal:  # what went wrong is said even so
+        self._summary, status = collect.finish(self._records, self._settings, seconds, **shown)
+        if status and not self._has_terminal:  # what went wrong is said even so
             sys.stderr.write(self._summary)
         if session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = status
+
+    @property
+    def _has_terminal(self) -> bool:
+        return self._config.pluginmanager.hasplugin("terminalreporter")
+
+    def _terminal(self) -> dict[str, Any]:
+        """Its width, None if it is a log; whether it has colours; and its encoding."""
+        if not self._has_terminal:
+            return {"width": None, "color": False}
+        terminal = self._config.get_terminal_writer()
+        width = terminal.fullwidth if sys.stdout.isatty() else None
+        return {"width": width, "color": terminal.hasmarkup, "encoding": terminal._file.encoding}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:

@@ -1,6 +1,7 @@
 """The fixtures. They import what is heavy when they are first used, not before."""
 
 import os
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -13,6 +14,7 @@ from il_bench.plugin.options import PolicyChoice
 from il_bench.plugin.registry import Registry, load
 from il_bench.plugin.settings import Settings
 from il_bench.protocol import HUMAN_DATA, MARGIN
+from il_bench.rollout import executors
 
 if TYPE_CHECKING:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -31,6 +33,8 @@ REGISTRY = pytest.StashKey[Registry]()
 RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 #: By the id of a loaded policy: the policy, and what loading it has changed in the process.
 CHANGED = pytest.StashKey[dict[int, tuple[Any, dict[str, Any]]]]()
+#: Processor seconds of this process and its workers until the last report.
+PROCESSOR = pytest.StashKey[float]()
 DATA_INI = "il_bench_data"
 ANY_ENVIRONMENT = "il_bench_any_environment"
 
@@ -224,3 +228,11 @@ def progress_of(config: pytest.Config) -> "Progress":
         reporter.write_line(text)
 
     return partial(progress.log, write_line=write_line, uncaptured=uncaptured)
+
+
+def processor_seconds_since_last(config: pytest.Config) -> float:
+    """Processor seconds of this process and its workers since the last call, or the beginning."""
+    now = time.process_time() + executors.BY_WORKERS.seconds
+    before = config.stash.get(PROCESSOR, 0.0)
+    config.stash[PROCESSOR] = now
+    return now - before

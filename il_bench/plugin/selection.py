@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from il_bench.plugin import controller, fixtures
-from il_bench.plugin.settings import SUITE
+from il_bench.plugin.settings import STAGES, SUITE
 
 MARKERS = {
     "success": "rolls a policy out and gates its success rate; runs with --benchmark only",
     "throughput": "measures how much gets done per second; runs with --benchmark only",
     "latency": "measures how long one call takes; runs with --benchmark only",
 }
+#: Marks what only a thorough run does.
+LONG = pytest.mark.il_bench_long
 SKIP = pytest.mark.skip(reason="a benchmark: run it with --benchmark")
 
 
@@ -69,16 +71,21 @@ def _has_parameter(metafunc: pytest.Metafunc, name: str) -> bool:
 
 @pytest.hookimpl(trylast=True)  # after the selection by -m, -k and other plugins
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Drop tests of the suite that were collected twice; without --benchmark, skip our benchmarks.
+    """Bring the suite into its order, without tests that were collected twice, and without the long ones
+    unless --il-thorough asks for them; skip it without --benchmark.
 
     Under pytest-xdist, workers leave the timed tests to the controller.
     """
     seen: set[str] = set()
     for item in list(items):
         if isinstance(item.parent, SuiteModule):
-            if item.nodeid in seen:
+            is_left_out = item.get_closest_marker(LONG.name) and not config.stash[fixtures.SETTINGS].thorough
+            if item.nodeid in seen or is_left_out:
                 items.remove(item)
             seen.add(item.nodeid)
+    places = [place for place, item in enumerate(items) if isinstance(item.parent, SuiteModule)]
+    for place, item in zip(places, sorted((items[place] for place in places), key=_stage), strict=True):
+        items[place] = item
     if not config.stash[fixtures.SETTINGS].benchmark:
         for item in items:
             if any(map(item.get_closest_marker, MARKERS)) and fixtures.uses_ours(item):
@@ -87,3 +94,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         controller.leave_timed_tests(config, items)
     elif config.pluginmanager.hasplugin("dsession"):  # pytest-xdist's, on the controller
         items[:] = [item for item in items if controller.is_timed(item)]
+
+
+def _stage(item: pytest.Item) -> int:
+    stage = item.path.stem.removeprefix("test_")
+    return STAGES.index(stage) if stage in STAGES else len(STAGES)

@@ -24,6 +24,11 @@ from il_bench.protocol import (
 from il_bench.rollout.executors import EXECUTORS
 
 SUITE = Path(__file__).parents[1] / "suite"
+#: What its modules measure, in the order in which they run: what is asked first comes first.
+STAGES = ("success", "tokenizers", "throughput", "latency", "comparison")
+#: What --il-thorough adds, and how long it takes.
+THOROUGH = "tokenizers that train, every batch size, calls without processing, fresh processes, full latency"
+THOROUGH_TAKES = "For the embedded policies that is about 20 minutes more"
 
 
 @dataclass(frozen=True)
@@ -87,14 +92,19 @@ class Settings:
         action="append",
         metavar="METRIC=VALUE",
     )
+    thorough: bool = option(
+        "--il-thorough",
+        f"""Also measure what takes long: {THOROUGH}. {THOROUGH_TAKES}.""",
+        action="store_true",
+    )
     latency: str = option(
         "--il-latency",
-        """How thoroughly to measure latency. short: about a minute for the embedded policies, eager only;
+        """How thoroughly to measure latency. short: less than a minute for the embedded policies, eager only;
         slow calls give too few samples for p90 or p99, which are then left out. full: 5 to 15 seconds a row;
         also torch.compile, CUDA graphs where the device has them, and every sampler at batch 64. Default:
-        short.""",
+        short, and full with --il-thorough.""",
+        lambda given, run: given or ("full" if run.option("il_thorough") else "short"),
         choices=("short", "full"),
-        default="short",
     )
     samplers: tuple[str, ...] = option(
         "--il-sampler",
@@ -221,6 +231,13 @@ class Settings:
         else:
             episodes = f"seeds {first}-{last}, {len(self.seed_range)} episodes a policy"
         return f"device {self.device}, track {self.track}, {self.seeds} {episodes}, {workers}"
+
+    @property
+    def effort(self) -> str:
+        """What the run measures or leaves out, for its header."""
+        if self.thorough:
+            return f"thorough, with {THOROUGH}. {THOROUGH_TAKES}"
+        return f"the quick part; --il-thorough adds {THOROUGH}"
 
 
 #: The options, by the names of the settings that hold their values.

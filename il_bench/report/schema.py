@@ -341,7 +341,7 @@ class Stored(ReportPart):
 
 
 class Report(ReportPart):
-    """A whole run."""
+    """A whole run. `environment`: of `machine.describe`, and the `seconds` that each stage took."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True, validate_by_name=True)
 

@@ -18,7 +18,9 @@ from il_bench.protocol import CONTROL_PERIOD_MS, FRESH_PROCESS, Mode, TimedCall
 from il_bench.report.schema import Latency
 
 #: Seconds of timed calls: for what one robot waits for, a new chunk with processing, and for all other calls.
-SECONDS = {"short": (1.0, 0.2), "full": (15.0, 5.0)}
+Seconds = tuple[float, float]
+SHORT, FEW = 1.0, 0.2  # at most
+FULL: Seconds = (15.0, 5.0)
 WARM_CALLS = 2  # before memory is watched: what they leave there is not counted
 
 
@@ -33,7 +35,7 @@ class CallSpec:
 
 
 def time_call(
-    policy: LoadedPolicy, spec: CallSpec, device: Device, benchmark: Any, effort: str = "short"
+    policy: LoadedPolicy, spec: CallSpec, device: Device, benchmark: Any, seconds: Seconds = (SHORT, FEW)
 ) -> Latency:
     """Time one call with pytest-benchmark's fixture, its timer and its samples; return the row.
 
@@ -57,8 +59,8 @@ def time_call(
             return list(benchmark.stats.stats.data)
 
         is_waited_for = (spec.what, spec.batch, spec.processed) == (TimedCall.NEW_CHUNK, 1, True)
-        seconds = SECONDS[effort][0 if is_waited_for else 1]
-        samples = measure(call.call, device, prepare=call.prepare, clock=clock, seconds=seconds, take=take)
+        most = seconds[0 if is_waited_for else 1]
+        samples = measure(call.call, device, prepare=call.prepare, clock=clock, seconds=most, take=take)
         is_prediction = spec.what in (TimedCall.NEW_CHUNK, TimedCall.PREDICT)
         held_mb = _held_mb(policy, spec, device) if is_prediction else None
         floor_s = flops / products.flops_per_second if flops and products else None

@@ -1,12 +1,14 @@
 """How long does a robot wait for each selected policy?"""
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from il_bench.plugin.fixtures import SETTINGS, in_one_line
 from il_bench.protocol import Mode, TimedCall
+from il_bench.suite import stages
 
 if TYPE_CHECKING:
     from il_bench.latency.processes import Worker
@@ -17,14 +19,25 @@ TimeCall = Callable[..., None]  # takes a policy, and the fields of a `suite.lat
 Report = Callable[["Latency"], None]
 BATCHES = (1, 64)
 SAMPLERS = ("DDPM-100", "DDIM-10")
-ONLY_FULL = "takes long: run it with --il-latency full"
+ONLY_FULL = "takes long: run it with --il-latency full or --il-thorough"
+WITH, WITHOUT = "processed", "bare"
+#: What, batch and processing of each call; every run times one robot's, and new chunks for many.
+CALLS = [
+    stages.either(
+        *(what, batch, processing == WITH),
+        is_long=processing == WITHOUT or (batch > 1 and what != TimedCall.NEW_CHUNK),
+        id=f"{what}-{batch}-{processing}",
+    )
+    for processing, batch, what in product((WITH, WITHOUT), BATCHES, TimedCall)
+]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Time the usual samplers, and those of --il-sampler."""
+    """Time the usual samplers, and those of --il-sampler; every combination only in a thorough run."""
+    is_thorough = stages.is_thorough(metafunc.config)
     if "sampler" in metafunc.fixturenames:
-        asked_for = metafunc.config.stash[SETTINGS].samplers
-        metafunc.parametrize("sampler", dict.fromkeys((*SAMPLERS, *asked_for)))
+        usual, asked_for = SAMPLERS if is_thorough else SAMPLERS[1:], metafunc.config.stash[SETTINGS].samplers
+        metafunc.parametrize("sampler", dict.fromkeys((*usual, *asked_for)))
 
 
 @pytest.fixture
@@ -58,7 +71,9 @@ def time_call(request: pytest.FixtureRequest, pytestconfig: pytest.Config, repor
         benchmark.group = f"latency: {spec.what}, batch {spec.batch}"
         with in_one_line():
             try:
-                row = latency.time_call(policy, spec, device, benchmark, settings.latency)
+                short = stages.seconds(request, "latency", latency.SHORT)
+                seconds = latency.FULL if settings.latency == "full" else (short, min(short, latency.FEW))
+                row = latency.time_call(policy, spec, device, benchmark, seconds)
             except NoSuchCallError as absent:
                 benchmark.skipped = True
                 pytest.skip(str(absent))
@@ -69,9 +84,7 @@ def time_call(request: pytest.FixtureRequest, pytestconfig: pytest.Config, repor
 
 
 @pytest.mark.latency
-@pytest.mark.parametrize("processed", [True, False], ids=["processed", "bare"])
-@pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("what", TimedCall)
+@pytest.mark.parametrize(("what", "batch", "processed"), CALLS)
 def test_call(
     il_bench_policy: "LoadedPolicy", what: str, batch: int, processed: bool, time_call: TimeCall
 ) -> None:
@@ -132,14 +145,20 @@ def worker() -> "Iterator[Worker]":
 
 @pytest.mark.latency
 def test_fresh_process(
-    il_bench_policy: "LoadedPolicy", worker: "Worker", pytestconfig: pytest.Config, report: Report
+    il_bench_policy: "LoadedPolicy",
+    request: pytest.FixtureRequest,
+    pytestconfig: pytest.Config,
+    report: Report,
 ) -> None:
     """Time what a new process does once: loading the policy, and the first call."""
     from il_bench.latency.device import device_for
     from il_bench.suite.latency import first_calls, source_of
 
     settings = pytestconfig.stash[SETTINGS]
+    if not settings.thorough:
+        pytest.skip(stages.ONLY_THOROUGH)
     source = source_of(il_bench_policy, settings)
     with in_one_line():
+        worker = request.getfixturevalue("worker")  # not earlier: it imports LeRobot
         row = first_calls(il_bench_policy, source, device_for(settings.device), worker)
     report(row)

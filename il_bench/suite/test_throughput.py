@@ -7,7 +7,7 @@ import pytest
 
 from il_bench.plugin.fixtures import SETTINGS
 from il_bench.protocol import EXPERT
-from il_bench.suite import tokenizer_names
+from il_bench.suite import stages, tokenizer_names
 
 if TYPE_CHECKING:
     from il_bench.policies.checkpoint import LoadedPolicy
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 
 Time = Callable[[str, "Work", int, float], None]
 BLOCK = 50  # the batch of a rollout
-BATCHES = (1, 64, 1024, 16384)
-SECONDS = 3.0
+BATCHES = [*stages.long(1, 64), 1024, *stages.long(16384)]
+SECONDS = 3.0  # at most
 FEW_SECONDS = 0.3  # for the many rows of small calls
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Time the project's tokenizers beside il_bench's."""
+    """Time the project's tokenizers beside il_bench's; what takes long only in a thorough run."""
+    config, is_thorough = metafunc.config, stages.is_thorough(metafunc.config)
     if "name" in metafunc.fixturenames:
-        metafunc.parametrize("name", (*tokenizer_names.TIMED, *tokenizer_names.of_project(metafunc.config)))
+        timed = (name for name in tokenizer_names.TIMED if is_thorough or name in tokenizer_names.QUICK)
+        metafunc.parametrize("name", (*timed, *tokenizer_names.of_project(config)))
 
 
 @pytest.fixture
@@ -45,7 +47,8 @@ def time(
         from il_bench.plugin.collect import Record
         from il_bench.suite.throughput import throughput
 
-        row = throughput(what, work, batch, seconds=seconds, device=device, benchmark=benchmark)
+        share = stages.seconds(request, "throughput", seconds)
+        row = throughput(what, work, batch, seconds=share, device=device, benchmark=benchmark)
         benchmark.extra_info.update(row.model_dump())
         il_bench_record(Record("throughput", row).to_dict())
 

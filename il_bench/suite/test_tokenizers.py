@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from il_bench.suite import tokenizer_names
+from il_bench.suite import stages, tokenizer_names
 
 if TYPE_CHECKING:
     from il_bench.policies.checkpoint import LoadedPolicy
@@ -19,12 +19,13 @@ Report = Callable[["FittedTokenizer"], None]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Measure on every set of demonstrations, but slow fits on one set only."""
+    """Measure on every set of demonstrations, but slow fits on one set, and ours in a thorough run only."""
     sets = tokenizer_names.demonstrations(metafunc.config)
     if "name" in metafunc.fixturenames:
         last = tokenizer_names.preferred(metafunc.config)
         pairs = [(name, data) for data in sets.items() for name in tokenizer_names.QUICK]
-        slow = (*tokenizer_names.TRAINED, *tokenizer_names.of_project(metafunc.config))
+        ours = tokenizer_names.TRAINED if stages.is_thorough(metafunc.config) else ()
+        slow = (*ours, *tokenizer_names.of_project(metafunc.config))
         pairs += [(name, last) for name in slow]
         metafunc.parametrize(("name", "data"), pairs, ids=[f"{name}-{data[0]}" for name, data in pairs])
     elif "data" in metafunc.fixturenames:

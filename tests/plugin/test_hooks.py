@@ -136,6 +136,22 @@ def test_from_an_unrelated_folder_the_whole_suite_is_one_argument(
     assert len(set(found)) == len(found)
 
 
+def test_success_comes_first_and_what_takes_long_is_asked_for(project: pytest.Pytester, light: Run) -> None:
+    whole = ("-p", "benchmark", "--collect-only", "-q", "--benchmark", "--pyargs", "il_bench.suite")
+    quick, thorough = collected(light(*whole)), collected(light(*whole, "--il-thorough"))
+    for found in (quick, thorough):
+        files = [name.partition("::")[0] for name in found]
+        in_turn = [
+            file.removeprefix("il_bench/suite/test_").removesuffix(".py") for file in dict.fromkeys(files)
+        ]
+        assert in_turn == ["success", "tokenizers", "throughput", "latency", "comparison"]
+        assert len(set(found)) == len(found)
+    assert set(quick) < set(thorough), "every row of a quick run, and more"
+    for row in ("test_fitted[FSQ 8x8x8-", "[act-new chunk-64-bare]", "16384"):
+        assert any(row in name for name in thorough), row
+        assert not any(row in name for name in quick), row
+
+
 @pytest.mark.parametrize(
     "testpaths", ["tests/test_architecture.py", "il_bench/suite tests/test_architecture.py"]
 )
@@ -338,6 +354,14 @@ def test_the_suite_from_first_baseline_to_missed_target(
     assert report["tokenizers"] == [], "those without a policy belong to the whole table"
     (only,) = report["success"]
     assert (only["policy"], only["decision"], only["target"]) == ("mine", "NOT GATED", None)
+    spent = report["environment"]["seconds"]["success"]
+    assert (
+        spent["tests"] == 1
+        and spent["wall"] > spent["wall, preparing"] > 0 < spent["processor, with workers"]
+    )
+    assert first.stdout.str().count("mine * NOT GATED") == 0
+    shown = [line for line in first.outlines if line.startswith("mine  ")]
+    assert len(shown) == 2 and shown[0] == shown[1], "the table of success, at once and at the end"
     assert [episode["seed"] for episode in only["episodes"]] == list(range(200_000, 200_050))
 
     pytester.makeconftest(

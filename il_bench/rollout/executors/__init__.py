@@ -1,10 +1,22 @@
 """Where independent tasks run: executors behind one protocol, by name in EXECUTORS; `choose` picks one."""
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from il_bench.errors import IlBenchError
 from il_bench.rollout.executors.inline import InlineExecutor
+
+
+@dataclass
+class Spent:
+    """Processor seconds."""
+
+    seconds: float = 0.0
+
+
+#: By all workers of this process so far.
+BY_WORKERS = Spent()
 
 
 class Executor(Protocol):

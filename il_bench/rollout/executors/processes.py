@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from il_bench.errors import IlBenchError
+from il_bench.rollout import executors
 from il_bench.rollout.executors import starting
 from il_bench.rollout.progress import Step, tell, told
 
@@ -106,10 +107,11 @@ class ProcessExecutor:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What became of a task: its result, or the exception that ended it."""
+    """What became of a task: its result, or what it raised. processor: seconds that the worker has used."""
 
     succeeded: bool
     value: Any
+    processor: float
 
 
 class _Worker:
@@ -123,7 +125,7 @@ class _Worker:
         context = starting.context()
         self.connection, theirs = context.Pipe()
         self.index: int | None = None
-        self.since = 0.0
+        self.since = self._processor = 0.0
         self.last: Step | None = None
         # A daemon: it does not keep this process from ending.
         arguments = (theirs, payload, dict(os.environ))
@@ -148,6 +150,9 @@ class _Worker:
             self.last = found
         else:
             self.index = None
+        if isinstance(found, _Answer):
+            executors.BY_WORKERS.seconds += found.processor - self._processor
+            self._processor = found.processor
         return index, found
 
     def stop(self) -> None:
@@ -205,9 +210,9 @@ def _work(connection: Connection, payload: bytes, environment: dict[str, str]) -
                 loaded = load(), function
             what, function = loaded
             with told(_Steps(connection)):
-                answer = _Answer(True, function(what, task))
+                answer = _Answer(True, function(what, task), time.process_time())
         except Exception as error:
-            answer = _Answer(False, _sendable(error))
+            answer = _Answer(False, _sendable(error), time.process_time())
         try:
             connection.send(answer)
         except OSError:
