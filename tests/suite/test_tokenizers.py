@@ -282,18 +282,19 @@ def test_a_run_reports_tokenizers_and_draws_them(suite: Suite, pytester: pytest.
 def test_what_takes_long_is_fitted_on_your_demonstrations_only(
     suite: Suite, pytester: pytest.Pytester
 ) -> None:
-    def collected() -> set[str]:
-        lines = suite(*TOKENIZERS, "--collect-only", "-q", "--il-policy", "bet").outlines
+    def collected(*effort: str) -> set[str]:
+        lines = suite(*TOKENIZERS, "--collect-only", "-q", "--il-policy", "bet", *effort).outlines
         return {line.partition("::")[2] for line in lines if "::" in line}
 
     quick, trained = (
         {f"test_fitted[{name}-expert]" for name in names}
         for names in (tokenizer_names.QUICK, tokenizer_names.TRAINED)
     )
-    assert collected() == quick | trained | {"test_tokenizer[expert-bet]"}
+    assert collected() == quick | {"test_tokenizer[expert-bet]"}
+    assert collected("--il-thorough") == quick | trained | {"test_tokenizer[expert-bet]"}
     pytester.makeini("[pytest]\nil_bench_data = somewhere/mine")
     expected = quick | {name.replace("expert", "mine") for name in quick | trained}
-    assert collected() == expected | {"test_tokenizer[expert-bet]", "test_tokenizer[mine-bet]"}
+    assert collected("--il-thorough") == expected | {"test_tokenizer[expert-bet]", "test_tokenizer[mine-bet]"}
 
 
 def test_rows_of_two_data_sets_stand_side_by_side(two_moves: FittedTokenizer) -> None:
