@@ -97,7 +97,7 @@ def test_a_projects_environment_has_gates_and_a_journal(pytester: pytest.Pyteste
     kept = json.loads((pytester.path / "mine.json").read_text())["gates"]["reacher"]["reach"]["baseline"]
     assert kept["fingerprint"]["task"] == "reach" and kept["fingerprint"]["max_steps"] == 20
     assert kept["fingerprint"]["simulator"] == "reach.environment.Reach"
-    assert kept["success"] == [int((FIRST + i) % 3 != 0) for i in range(50)]
+    assert kept["episodes"] == {str(FIRST): "".join(".F"[(FIRST + i) % 3 == 0] for i in range(50))}
     assert run(*suite).ret == 0
     assert rows(pytester, "success")[0]["baseline"]["decision"] == "UNCHANGED"
     resumed = run(*suite, "--il-resume", "--il-policy", "pusher")
