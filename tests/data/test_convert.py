@@ -120,3 +120,20 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file, not a folder")
     with pytest.raises(IlBenchError, match=r"cache.*cannot be written.*IL_BENCH_CACHE"):
         open_dataset(save_npz(tmp_path), cache_dir=tmp_path / "cache")
+
+
+def test_what_failed_to_be_written_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LeRobot would, when it is collected; at the end of the process Arrow then aborts."""
+
+    def full(*_: object) -> None:
+        raise OSError("no space")
+
+    with (
+        pytest.raises(KeyError, match="first"),
+        convert.new_metadata(tmp_path / "new", convert.FEATURES, "2d pointer") as meta,
+    ):
+        monkeypatch.setattr(meta, "_close_writer", full)
+        raise KeyError("first")
+    meta.finalize()

@@ -109,6 +109,27 @@ def test_a_kill_at_any_operation_of_saving_leaves_a_run_that_resumes_to_the_bit(
     assert len(steps) > 25 and set(steps) == {2, 3} and steps == sorted(steps)
 
 
+def test_a_kill_in_the_first_saving_of_a_run_leaves_a_whole_checkpoint_or_none(
+    runs: Runs, disk: Disk, tmp_path: Path
+) -> None:
+    found = []
+    for at in range(1, 1000):
+        folder = tmp_path / str(at)
+        runs.now.output, runs.now._saved = folder, None
+        try:
+            with disk.failing(at, Killed):
+                runs.now.save()
+            break
+        except Killed:
+            found.append(checkpoints.newest(folder) is not None)
+            runs.now._saved = None
+        if found[-1]:
+            checkpoints.read(folder, checkpoints.newest(folder) or folder)
+        runs.now.save()
+        assert [each.name for each in sorted((folder / "checkpoints").iterdir())] == ["000003", "last"]
+    assert set(found) == {False, True} and found == sorted(found)
+
+
 def test_a_disk_that_is_full_at_any_operation_leaves_what_was_good(
     runs: Runs, disk: Disk, tmp_path: Path
 ) -> None:

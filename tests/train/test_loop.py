@@ -59,9 +59,12 @@ def test_drop_n_last_frames_leaves_out_the_last_frames_of_each_episode(demos: Pa
     assert frames == set(range(120)) - set(range(33, 40)) - set(range(63, 70)) - set(range(113, 120))
 
 
-def test_average_starts_again_when_the_first_phase_ends(demos: Path, tmp_path: Path) -> None:
+def test_average_starts_again_when_the_first_phase_ends(
+    demos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     trainer = make("vqbet", demos, tmp_path)
     run_to(trainer, 4)
+    assert capsys.readouterr().out == ""  # LeRobot prints that it has finished
     raw, averaged = trainer.policy.state_dict(), trainer.average.policy.state_dict()
     assert all(torch.equal(raw[key], averaged[key]) for key in raw)
     run_to(trainer, 6)
