@@ -126,7 +126,7 @@ def test_an_executor_that_is_added_runs_the_episodes_where_it_is_asked_for(
     ("arguments", "said"),
     [
         ({"n": 0}, "n: 0 is not a number of episodes"),
-        ({"n": 1001}, "n: 1001 is not a number of episodes; use 1 to 1000"),
+        ({"n": 100_001}, "n: 100001 is not a number of episodes; use 1 to 100000"),
         ({"n": 3, "seeds": [1]}, "n=3 and seeds together"),
         ({"seeds": [1, 1_000_000]}, "seed 1000000 is reserved for a third evaluation"),
         ({"seeds": [1.5]}, "seeds must be"),
