@@ -71,7 +71,7 @@ env: $(READY) ## create or update .venv from requirements.lock
 bench: $(READY) ## roll every shipped policy out until its gates are decided: table, report.json, page
 	@echo "Rolling every shipped policy out on $(or $(EPISODES),as many) PushT episodes$(if $(EPISODES),;, as its gates need;) the report goes to $(REPORT)/."
 	@status=0; \
-	$(BIN)/pytest --benchmark il_bench/suite $(if $(EPISODES),--il-episodes $(EPISODES)) --il-report $(REPORT) $(ARGS) || status=$$?; \
+	$(BIN)/pytest --benchmark -rfE il_bench/suite $(if $(EPISODES),--il-episodes $(EPISODES)) --il-report $(REPORT) $(ARGS) || status=$$?; \
 	if [ $$status -eq 6 ]; then \
 	    echo "Exit 6: a required gate is INCONCLUSIVE: nothing failed, too little is shown."; \
 	fi; \
