@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test test-oldest test-newest demos train sim-speed render-speed expert-success training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
+.PHONY: help env bench test test-oldest test-newest demos train profile latency-gpu sim-speed render-speed expert-success training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
 
 # What `make test-oldest` and `make test-newest` set otherwise.
 WANTED := 3.12
@@ -43,6 +43,19 @@ python = $(or $(found),$(error $(missing)))
 oldest := VENV=.venv-oldest LOCK=.ci/oldest.lock
 newest := VENV=.venv-newest WANTED=3.13
 
+# A package index of CPU builds of torch, without CUDA's 5 GB: make env TORCH=cpu TORCH_INDEX=ADDRESS
+TORCH ?=
+TORCH_INDEX ?=
+ifneq ($(filter-out cpu,$(TORCH)),)
+$(error TORCH is $(TORCH); leave it out, or say TORCH=cpu)
+endif
+ifeq ($(TORCH)-$(TORCH_INDEX),cpu-)
+$(error TORCH=cpu needs the address of a package index with CPU builds of torch: make env TORCH=cpu TORCH_INDEX=ADDRESS)
+endif
+# Neither CUDA's libraries nor triton; of torch and torchvision the same versions, from the other index.
+of_cuda := ^(nvidia-|cuda-|triton==)
+with_torch := ^(torch|torchvision)==
+
 pip := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 $(READY): pyproject.toml $(LOCK)
@@ -53,11 +66,18 @@ $(READY): pyproject.toml $(LOCK)
 	    echo "Updating $(VENV): pyproject.toml or $(LOCK) is newer."; \
 	    touch $(UNFINISHED); \
 	fi
+ifeq ($(TORCH),cpu)
+	@grep -E '$(with_torch)' $(LOCK) | sed 's/ ;.*//' > $(VENV)/torch.txt
+	@grep -vE '$(of_cuda)|$(with_torch)' $(LOCK) > $(VENV)/others.txt
+	@$(pip) --no-deps --index-url $(TORCH_INDEX) -r $(VENV)/torch.txt
+	@$(pip) --no-deps -r $(VENV)/others.txt
+else
 	@# uv is faster than pip, which does it where uv cannot be had or finds no packages.
 	@uv=$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' $(LOCK)); \
 	if [ -n "$$uv" ] && $(pip) "$$uv" 2>/dev/null && \
 	    $(BIN)/uv pip install -q --no-deps --python $(BIN)/python -r $(LOCK) 2>/dev/null; then :; \
 	else $(pip) --no-deps -r $(LOCK); fi
+endif
 	@rm $(UNFINISHED)
 	@$(pip) --no-deps --no-build-isolation -e .
 	@touch $(READY)
@@ -66,7 +86,7 @@ help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r target text; do \
 	    printf '  make %-17s %s\n' "$$target" "$$text"; done
 
-env: $(READY) ## create or update .venv from requirements.lock
+env: $(READY) ## create or update .venv from requirements.lock (TORCH=cpu TORCH_INDEX=ADDRESS: without CUDA)
 
 bench: $(READY) ## roll every shipped policy out until its gates are decided: table, report.json, page
 	@echo "Rolling every shipped policy out on $(or $(EPISODES),as many) PushT episodes$(if $(EPISODES),;, as its gates need;) the report goes to $(REPORT)/."
@@ -120,6 +140,9 @@ train: $(READY) $(if $(DATA),,$(DEMOS)/expert $(if $(filter $(on_dagger),$(POLIC
 	        --output il_bench/zoo/$$policy/measured.json || exit $$?; \
 	done
 
+profile: $(READY) ## where the seconds of whole commands go, imports apart (6 minutes; ARGS="--only bench")
+	@$(BIN)/python benchmarks/command_times.py $(ARGS)
+
 sim-speed: $(READY) ## steps per second beside gym-pusht's and bare physics, in one run
 	@$(BIN)/python -W ignore benchmarks/sim_speed.py $(ARGS)
 
@@ -144,6 +167,9 @@ latency: export OMP_NUM_THREADS := 1
 latency: $(READY) ## how long a robot waits for each shipped policy, as a table (2 minutes)
 	@$(BIN)/pytest --benchmark il_bench/suite/test_latency.py --il-thorough --il-latency short --il-report $(REPORT) $(ARGS) && \
 	    $(BIN)/il-bench report latency $(REPORT)/report.json
+
+latency-gpu: $(READY) ## how long a robot waits for each shipped policy on a GPU (8 minutes; ARGS="--device cpu")
+	@$(BIN)/python -W ignore benchmarks/latency_gpu.py $(ARGS)
 
 latency-trials: export OMP_NUM_THREADS := 1
 latency-trials: $(READY) ## is il-bench compare's gate quiet and sharp? beside pytest-benchmark's rule (30 minutes)

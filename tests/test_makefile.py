@@ -34,7 +34,7 @@ class Checkout:
         self.programs.mkdir()
         for name in ("pyproject.toml", "requirements.lock", "Makefile"):
             shutil.copy(ROOT / name, folder)
-        for name in ("make", "sh", "cp", "mkdir", "rm", "sed", "touch"):
+        for name in ("make", "sh", "cp", "mkdir", "rm", "sed", "touch", "grep"):
             found = shutil.which(name)
             assert found is not None, f"this test needs {name} on the PATH"
             (self.programs / name).symlink_to(found)
@@ -75,6 +75,20 @@ def test_without_python_312_one_sentence_says_so(
     assert len(run.stderr.splitlines()) == 1
     assert "il_bench needs Python 3.12" in run.stderr
     assert notes == []
+
+
+def test_torch_for_the_cpu_comes_from_the_index_that_is_named(checkout: Checkout) -> None:
+    checkout.add_python()
+    run, _ = checkout.make_env("TORCH=cpu")
+    assert run.returncode != 0 and "TORCH=cpu needs the address of a package index" in run.stderr
+    run, notes = checkout.make_env("TORCH=cpu", "TORCH_INDEX=file:///wheels")
+    assert run.returncode == 0, run.stderr
+    assert notes == ["venv", "pip", "pip", "pip"]
+    torch, others = ((checkout.folder / ".venv" / name).read_text() for name in ("torch.txt", "others.txt"))
+    assert [line.partition("==")[0] for line in torch.split()] == ["torch", "torchvision"]
+    assert "lerobot==" in others and "torch-einops-utils==" in others
+    unwanted = ("nvidia-", "cuda-", "triton==", "torch==", "torchvision==")
+    assert not any(line.startswith(unwanted) for line in others.splitlines())
 
 
 def test_environment_of_another_python_is_made_anew(checkout: Checkout) -> None:
