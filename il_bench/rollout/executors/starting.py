@@ -19,9 +19,9 @@ import il_bench
 
 #: The main modules of commands: every worker imports that of its command.
 _COMMANDS = ("il_bench.cli", "_pytest.config")
-#: What rollouts need.
+#: What rollouts need. Nothing in it starts a thread, which a fork would leave behind; pyarrow does.
 _NEEDED = (
-    *("il_bench.rollout.blocks", "il_bench.demos.recording", "il_bench.policies.checkpoint"),
+    *("il_bench.rollout.blocks", "il_bench.policies.checkpoint"),
     *("lerobot.policies.act.modeling_act", "lerobot.policies.diffusion.modeling_diffusion"),
 )
 #: Holds, while the server starts, what `preloading` reads.
