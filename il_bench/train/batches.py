@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -43,6 +44,11 @@ def policy_config(recipe: Recipe, device: str) -> PreTrainedConfig:
     if unknown := sorted(given.keys() - names - {"type"}):
         near = nearest(unknown[0], names)
         raise IlBenchError(f"{where}.{unknown[0]}: {kind} has no such field{near}.")
+    for name, value in recipe.policy.items():
+        try:
+            json.dumps(value, allow_nan=False)  # what it is noted as
+        except (ValueError, TypeError):  # TypeError: a date, which TOML has
+            raise IlBenchError(f"{where}.{name} = {value!r:.60}: not finite numbers or text.") from None
     if wrong := wrong_type(known[kind], given):
         raise IlBenchError(f"{where}.{wrong}.")
     try:

@@ -86,9 +86,10 @@ def read(output: Path, checkpoint: Path) -> SavedProgress:
     progress = read_model(SavedProgress, file, way_out)
     if checkpoint.name not in (f"{progress.step:06d}", "last"):  # `last` is a folder in some copies of a run
         raise IlBenchError(f"{file}: step = {progress.step}, in a checkpoint of that name; {way_out}")
+    found = _hashes(checkpoint)
     for name, sha256 in (progress.files or {}).items():
-        if not (checkpoint / name).is_file() or _hash(checkpoint / name) != sha256:
-            raise IlBenchError(f"{checkpoint / name}: damaged, by its hash in {PROGRESS_FILE}; {way_out}")
+        if found.get(name) != sha256:
+            raise IlBenchError(f"{checkpoint}: {name}: damaged, by its hash in {PROGRESS_FILE}; {way_out}")
     return progress
 
 
@@ -108,7 +109,7 @@ def _whole(checkpoints: Path) -> list[Path]:
 def _hashes(folder: Path) -> dict[str, str]:
     """Of each file that a resumed run reads: the state, and the averaged weights."""
     paths = [*(folder / STATE).iterdir(), folder / PRETRAINED / "model.safetensors"]
-    return {str(path.relative_to(folder)): _hash(path) for path in sorted(paths)}
+    return {path.relative_to(folder).as_posix(): _hash(path) for path in sorted(paths) if path.is_file()}
 
 
 def _hash(path: Path) -> str:

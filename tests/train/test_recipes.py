@@ -78,6 +78,7 @@ WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"hidden_dim": 16.5}, "policy.hidden_dim = 16.5"),
     ({}, {"hidden_dim": [16]}, r"policy.hidden_dim = \[16\]"),
     ({}, {"dropout": "much"}, "policy.dropout"),
+    ({}, {"dropout": float("nan")}, "policy.dropout = nan: not finite"),
     ({}, {"normalization_mapping": {"STATE": "MEAN"}}, "policy.normalization_mapping"),
 ]
 

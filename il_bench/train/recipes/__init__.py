@@ -241,4 +241,4 @@ def _place(text: str, error: Exception) -> str:
     if not found:
         return ""
     line, column = text.splitlines()[int(found[1]) - 1], int(found[2])
-    return f", after {line[max(0, column - 60) : column].strip()!r}"
+    return f", after {line[max(0, column - 60) : column].strip()!r} in the line {line[:40]!r}"
