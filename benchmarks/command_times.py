@@ -19,6 +19,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 HERE = Path(__file__).parents[1]
@@ -195,7 +196,9 @@ def main(
         table = Table(name, *columns)
         for stage in names:
             cells = [stages[which].get(stage) for which in found]
-            table.add_row(stage, *(f"{v:.1f}" if each else "" for each in cells for v in each or (0, 0)))
+            table.add_row(
+                escape(stage), *(f"{v:.1f}" if each else "" for each in cells for v in each or (0, 0))
+            )
         console.print(table)
     if output is not None:
         content = {name: {which: vars(each) for which, each in found.items()} for name, found in kept.items()}
