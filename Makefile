@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test test-oldest test-newest demos train profile latency-gpu sim-speed render-speed expert-success training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
+.PHONY: help env bench test test-browser screenshots test-oldest test-newest demos train profile latency-gpu sim-speed render-speed expert-success training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
 
 # What `make test-oldest` and `make test-newest` set otherwise.
 WANTED := 3.12
@@ -101,6 +101,13 @@ test: export OMP_NUM_THREADS := 1
 test: $(READY) ## run the unit and property tests (ARGS="-m slow": the slow ones)
 	@echo "Running the tests in $(JOBS) processes."
 	@$(BIN)/pytest -n $(JOBS) $(ARGS)
+
+test-browser: export OMP_NUM_THREADS := 1
+test-browser: $(READY) ## drive the page in Chromium (apt-get install chromium)
+	@$(BIN)/pytest -m browser tests/report/test_browser.py $(ARGS)
+
+screenshots: $(READY) ## take the README's pictures of the page in REPORT, in Chromium
+	@$(BIN)/python -W ignore benchmarks/screenshots.py $(REPORT) $(ARGS)
 
 test-oldest: ## run the tests with the oldest versions that are supported, in .venv-oldest
 	@$(MAKE) --no-print-directory $(oldest) test

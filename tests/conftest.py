@@ -16,7 +16,12 @@ Run = Callable[..., pytest.RunResult]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the slow tests to runs with --benchmark (and to those that name them with -m slow)."""
+    """Leave the slow tests to runs with --benchmark or -m slow, and those in a browser to -m browser."""
+    if "browser" not in (config.option.markexpr or ""):
+        skip = pytest.mark.skip(reason="in a browser: runs with -m browser")
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(skip)
     if config.getoption("il_benchmark") or "slow" in (config.option.markexpr or ""):
         return
     skip = pytest.mark.skip(reason="slow: runs with --benchmark or -m slow")

@@ -88,5 +88,5 @@ def test_two_reports_make_one_page_that_says_what_changed(run: Run, tmp_path: Pa
     assert "expert: worse (was 1.000, is 0.600 on 50 shared seeds; 20 lost, 0 won" in done.output
     assert "wander: same outcomes (" in done.output
     text = (tmp_path / "comparison.html").read_text()
-    assert "than in the other run expert is worse" in text and "What changed" in text
+    assert "expert is worse than in the other run" in text and "What changed" in text
     assert CliRunner().invoke(app, ["report", str(tmp_path / "nowhere")]).exit_code == 2

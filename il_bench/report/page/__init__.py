@@ -116,7 +116,7 @@ def _policy(row: Success, found: episodes.KeptRows, rows: Sequence[Success], run
         "policy": row.policy,
         "is_pusht": row.track in TRACKS,
         "is_context": row.policy in CONTEXT,
-        "spec": row.checkpoint if row.policy not in CONTEXT else row.policy,
+        "spec": row.policy if row.policy in CONTEXT else row.checkpoint.removeprefix("zoo/"),
         "episodes": counted,
         "lost": row.baseline.lost if row.baseline is not None else [],
         "won": row.baseline.won if row.baseline is not None else [],

@@ -73,7 +73,9 @@ def verdict(report: Report, changes: Sequence[Change] | None = None) -> Mark:
         return Mark("verdict", f"{n} measurements, no episodes" if n else "Runs over time", "none", "–")
     said, tone = answer.verdict(report.success)
     if changes:
-        said += f"; {_changed(changes)}"
+        said = f"{_changed(changes)}; {said}"
+        is_worse = any(each.is_shown and len(each.lost) > len(each.won) for each in changes)
+        tone = "red" if is_worse else tone
     return Mark("verdict", said, *_TONES[tone])
 
 
@@ -132,7 +134,7 @@ def _changed(found: Sequence[Change]) -> str:
     ]
     if not shown:
         return "no difference to the other run is shown"
-    return "than in the other run " + ", ".join(f"{name} is {word}" for name, word in shown)
+    return ", ".join(f"{name} is {word} than in the other run" for name, word in shown)
 
 
 def _line(row: Success, latencies: Iterable[Latency], change: Change | None) -> PolicyLine:
@@ -168,5 +170,5 @@ def _latency(row: Success, latencies: Iterable[Latency]) -> str:
     for each in latencies:
         is_it = (each.policy, each.batch, each.processed) == (row.policy, 1, True)
         if is_it and each.mode == Mode.EAGER and each.what == TimedCall.NEW_CHUNK and each.p50_ms is not None:
-            return f"{each.p50_ms:.3g} ms, {each.p50_ms / CONTROL_PERIOD_MS:.0%} of a step"
+            return f"{each.p50_ms:.3g} ms, {100 * each.p50_ms / CONTROL_PERIOD_MS:.0f} %"
     return "–"

@@ -6,7 +6,7 @@ let charts = 0;
 /**
  * options: title, note, x and y: {label, low, high, log, ticks, format}, width and height in px,
  * series: [{name, color, points: [[x, y, title?]], band: [[x, low, high]], dots, dashed, spans: [[x, y, to]]}],
- * levels: [{y or x, label}], head and rows() of the table.
+ * levels: [{y or x, label, left}], head and rows() of the table.
  */
 function chart(options) {
   const height = options.height ?? 240, width = options.width ?? 420, id = `chart-${++charts}`;
@@ -81,7 +81,7 @@ function drawSeries(svg, series, across, up) {
 function drawLevel(svg, level, across, up, width, height) {
   const flat = level.y !== undefined;
   svg.append(el("svg:line", flat ? { class: "level", x1: LEFT, x2: width - RIGHT, y1: up(level.y), y2: up(level.y) } : { class: "level", x1: across(level.x), x2: across(level.x), y1: TOP, y2: height - BOTTOM }));
-  svg.append(el("svg:text", flat ? { x: width - RIGHT, y: up(level.y) - 4, "text-anchor": "end" } : { x: across(level.x) - 4, y: TOP + 10, "text-anchor": "end" }, level.label));
+  svg.append(el("svg:text", flat ? { x: level.left ? LEFT + 4 : width - RIGHT, y: up(level.y) - 4, "text-anchor": level.left ? "start" : "end" } : { x: across(level.x) - 4, y: TOP + 10, "text-anchor": "end" }, level.label));
 }
 
 /** Show the nearest point of any series beside the pointer. */

@@ -13,7 +13,7 @@ function el(tag, attributes = {}, ...children) {
     else if (name === "value" && !is_svg) node.value = value;
     else node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return node;
 }
 

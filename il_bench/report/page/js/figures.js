@@ -7,7 +7,7 @@ function evidenceCharts() {
     const points = (values) => values.map((value, at) => [each.n[at], value]);
     const all = [...each.fail, ...each.pass, each.fail_at, each.pass_at];
     const levels = each.fail_at === each.pass_at ? [{ y: each.fail_at, label: "decides" }]
-      : [{ y: each.pass_at, label: "PASS decides" }, { y: each.fail_at, label: "FAIL decides" }];
+      : [{ y: each.pass_at, label: "PASS decides" }, { y: each.fail_at, label: "FAIL decides", left: true }];
     byId("evidence").append(chart({
       title: `${policy.name}: evidence against its ${each.gate}`,
       x: { label: "episodes", low: 0, high: each.n.at(-1) }, y: { label: "log evidence", low: Math.max(-20, Math.min(0, ...all)), high: 1.08 * Math.max(...all) },
@@ -91,10 +91,10 @@ function speedCharts() {
   const format = (value) => `${short(value)}`;
   place.append(chart({
     title: "What a robot waits for", note: "the dot is the median, the bar reaches p99, or p90 where calls are few",
-    height: 60 + 34 * names.length, x: { label: "ms", low, high, log: true, format },
+    height: 50 + 62 * names.length, x: { label: "ms", low, high, log: true, format },
     y: { low: -0.6, high: names.length - 0.4, ticks: names.map((_, at) => at), format: () => "" },
     series: what.map((each, number) => {
-      const of = rows.filter((row) => row.what === each), y = (row) => names.length - 1 - names.indexOf(row.label) + 0.05 - 0.17 * number;
+      const of = rows.filter((row) => row.what === each), y = (row) => names.length - 1 - names.indexOf(row.label) + 0.14 - 0.16 * number;
       return {
         name: each, color: color(number), dots: true,
         points: of.map((row) => [row.p50_ms, y(row), `${row.label}, ${each}: ${short(row.p50_ms)} ms`]),
@@ -104,8 +104,8 @@ function speedCharts() {
     levels: [{ x: DATA.period, label: "control period" }],
     head: ["policy", "call", "p50 ms", "p90 ms", "p99 ms", "calls"], rows: () => rows.map((row) => [row.label, row.what, row.p50_ms, row.p90_ms, row.p99_ms, row.n]),
   }));
-  const svg = place.lastChild.querySelector("svg"), up = scaleOf({ low: -0.6, high: names.length - 0.4 }, 60 + 34 * names.length - BOTTOM, TOP);
-  names.forEach((name, at) => svg.append(el("svg:text", { x: LEFT + 2, y: up(names.length - 1 - at + 0.3), "text-anchor": "start", style: "fill:var(--ink)" }, name)));
+  const svg = place.lastChild.querySelector("svg"), up = scaleOf({ low: -0.6, high: names.length - 0.4 }, 50 + 62 * names.length - BOTTOM, TOP);
+  names.forEach((name, at) => svg.append(el("svg:text", { x: LEFT + 2, y: up(names.length - 1 - at + 0.32), "text-anchor": "start", style: "fill:var(--ink)" }, name)));
   tradeOff(place);
 }
 
@@ -117,7 +117,7 @@ function tradeOff(place) {
   if (points.length < 2) return;
   const times = points.map((each) => each.ms);
   const figure = chart({
-    title: "Speed against success", note: "one dot a policy: processor time of a control step, and success rate with its interval",
+    title: "Speed against success", note: "one dot a policy; the numbers have the intervals",
     x: { label: "ms a control step", low: 0.6 * Math.min(...times), high: 1.8 * Math.max(...times), log: true },
     y: { label: "success rate", low: Math.max(0, Math.min(...points.map(({ policy }) => policy.rate.low)) - 0.05), high: 1.02 },
     series: points.map(({ policy, ms }) => ({ name: policy.name, color: policy.color, dots: true, points: [[ms, policy.rate.estimate, `${policy.name}: ${short(ms)} ms, ${policy.rate.estimate.toFixed(3)}`]] })),

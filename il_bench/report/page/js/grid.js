@@ -24,6 +24,7 @@ const ORDERS = {
   worst: ["best coverage, highest first", (each) => -(each.best ?? each.reward)],
   final: ["final coverage, lowest first", (each) => each.final ?? 2],
 };
+const ONLY_CONTEXT = DATA.policies.every((policy) => policy.is_context);
 const chosen = { policy: "", which: "failed", order: "seed" };
 let shown = []; // what the filters leave, in order: the player's next and previous
 
@@ -39,7 +40,8 @@ function startGrid() {
   const flipped = DATA.policies.some((policy) => policy.flipped.size);
   const which = Object.fromEntries(Object.entries(WHICH).filter(([name]) => flipped || !["flipped", "lost"].includes(name)));
   if (!DATA.policies.some((policy) => policy.episodes.success.includes(0))) chosen.which = "all";
-  const policies = { "": ["all"], ...Object.fromEntries([...POLICIES].map(([key, policy]) => [key, [policy.name]])) };
+  const context = DATA.policies.some((policy) => policy.is_context) ? { "*": ["with ceiling and floor"] } : {};
+  const policies = { "": ["all"], ...context, ...Object.fromEntries([...POLICIES].map(([key, policy]) => [key, [policy.name]])) };
   byId("filters").append(select("policy", "policy", policies), select("episodes", "which", which), select("order", "order", ORDERS));
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   fillGrid();
@@ -66,7 +68,7 @@ function slowest() {
 
 function fillGrid() {
   const grid = byId("grid"), [, isIn] = WHICH[chosen.which], [, order] = ORDERS[chosen.order], slow = slowest();
-  const policies = [...POLICIES.values()].filter((policy) => !chosen.policy || policy.key === chosen.policy);
+  const policies = [...POLICIES.values()].filter((policy) => chosen.policy === "*" || (chosen.policy ? policy.key === chosen.policy : !policy.is_context || ONLY_CONTEXT));
   const all = policies.flatMap((policy) => policy.episodes.seed.map((seed) => episode(policy, seed)));
   shown = all.filter((each) => isIn(each, slow));
   shown.sort((a, b) => order(a) - order(b) || a.seed - b.seed);
@@ -92,5 +94,5 @@ function tile(each) {
   return el("a", { class: `tile ${kind}`, href: address([each.policy.key], each.seed), title: said, "aria-label": said },
     hasPoses(track) ? thumbnail(track) : el("div", { class: "blank" }),
     el("span", { "aria-hidden": "true" }, el("b", {}, `${shapeOf(each)}${each.flipped ? (each.flipped === "lost" ? "▼" : "▲") : ""}`), String(each.seed)),
-    chosen.policy ? null : el("span", { "aria-hidden": "true" }, each.policy.name));
+    POLICIES.has(chosen.policy) ? null : el("span", { "aria-hidden": "true" }, each.policy.name));
 }
