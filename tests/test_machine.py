@@ -16,6 +16,7 @@ from il_bench import machine
 from il_bench.errors import IlBenchError
 from il_bench.gate.baselines import MeasuredBaseline
 from il_bench.protocol import BLOCK_SIZE, EPISODE_FIELDS
+from tests.gate.made import outcomes
 
 
 def test_describe_says_what_reports_promise() -> None:
@@ -46,9 +47,8 @@ def test_fingerprint_is_what_baselines_store() -> None:
     assert found["block_size"] == BLOCK_SIZE and found["max_steps"] == 300
     assert found["device"] == "cpu" and "gpu" not in found
     assert found["torch"] == torch.__version__ and found["pymunk"] == metadata.version("pymunk")
-    base = {"data": "human", "sha256": "0" * 64, "first_seed": 200_000, "fingerprint": found}
-    column = {"success": [0], "max_reward": [0.5], "n_steps": [300]}
-    assert MeasuredBaseline.model_validate_json(json.dumps(base | column)).fingerprint == found
+    base = MeasuredBaseline.from_outcomes(outcomes(), data="human", sha256="0" * 64, fingerprint=found)
+    assert MeasuredBaseline.model_validate_json(base.model_dump_json()).fingerprint == found
 
 
 def test_the_number_of_threads_is_not_in_the_fingerprint() -> None:

@@ -15,7 +15,7 @@ FILE = Path("meta") / "il_bench.json"
 
 
 class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class EpisodeOrigin(_Facts):
