@@ -26,9 +26,8 @@ from il_bench.rollout.executors import EXECUTORS
 SUITE = Path(__file__).parents[1] / "suite"
 #: What its modules measure, in the order in which they run: what is asked first comes first.
 STAGES = ("success", "tokenizers", "throughput", "latency", "comparison")
-#: What --il-thorough adds, and how long it takes.
+#: What --il-thorough adds.
 THOROUGH = "tokenizers that train, every batch size, calls without processing, fresh processes, full latency"
-THOROUGH_TAKES = "For the embedded policies that is about 20 minutes more"
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Settings:
     )
     thorough: bool = option(
         "--il-thorough",
-        f"""Also measure what takes long: {THOROUGH}. {THOROUGH_TAKES}.""",
+        f"""Also measure what takes long: {THOROUGH}.""",
         action="store_true",
     )
     latency: str = option(
@@ -236,7 +235,7 @@ class Settings:
     def effort(self) -> str:
         """What the run measures or leaves out, for its header."""
         if self.thorough:
-            return f"thorough, with {THOROUGH}. {THOROUGH_TAKES}"
+            return f"thorough, with {THOROUGH}"
         return f"the quick part; --il-thorough adds {THOROUGH}"
 
 
