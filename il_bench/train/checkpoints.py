@@ -89,7 +89,8 @@ def read(output: Path, checkpoint: Path) -> SavedProgress:
     found = _hashes(checkpoint)
     for name, sha256 in (progress.files or {}).items():
         if found.get(name) != sha256:
-            raise IlBenchError(f"{checkpoint}: {name}: damaged, by its hash in {PROGRESS_FILE}; {way_out}")
+            which = "missing" if name not in found else "damaged"
+            raise IlBenchError(f"{checkpoint}: {name}: {which}, by files in {PROGRESS_FILE}; {way_out}")
     return progress
 
 

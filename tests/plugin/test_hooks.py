@@ -395,6 +395,7 @@ def test_a_good_policy_stops_early_at_the_same_episode_whatever_the_workers(
         result = light(
             *("--benchmark", "--pyargs", "il_bench.suite.test_success", "--il-policy", f"mine={checkpoint}"),
             *("--il-baselines", "none.json", "--il-target", "mean_max_reward=0.08", "--il-workers", workers),
+            "-v",
         )
         assert result.ret == 0
         result.stdout.fnmatch_lines(["il_bench *, episodes until a policy's gates are decided, *"])

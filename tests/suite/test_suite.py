@@ -38,6 +38,7 @@ def test_speed_is_reported(
         *("-p", "benchmark", "--il-policy", f"mine={checkpoint}", "--pyargs", "il_bench.suite"),
         *("--il-baselines", "none.json", "--il-update-baselines", "-m", "throughput or latency"),
         *("-k", "not fresh and not 64", "--benchmark-json", "times.json"),
+        *("--il-thorough", "--il-latency", "short", "-v"),
     )
     assert result.ret == 0
     report = json.loads((pytester.path / "il-bench-report" / "report.json").read_text())

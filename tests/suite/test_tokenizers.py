@@ -256,7 +256,7 @@ def test_windows_run_on_the_cpu_whatever_the_device_is(
     monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
     pytester.makepyfile(anydevice=ANY_DEVICE)
     result = suite(
-        *("-p", "anydevice", "-p", "benchmark", "--il-device", "cpu:0"),
+        *("-p", "anydevice", "-p", "benchmark", "--il-device", "cpu:0", "--il-thorough"),
         *("-k", "windows and not 1024 and not 16384", "--pyargs", "il_bench.suite.test_throughput"),
     )
     assert result.ret == 0

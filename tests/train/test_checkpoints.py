@@ -192,7 +192,7 @@ STATE = "training_state"
         (f"{STATE}/progress.json", edit(recipe=[]), "progress.json: recipe = "),
         (f"{STATE}/raw.safetensors", flip, "raw.safetensors: damaged"),
         (f"{STATE}/raw.safetensors", cut, "raw.safetensors: damaged"),
-        (f"{STATE}/raw.safetensors", Path.unlink, "raw.safetensors: damaged"),
+        (f"{STATE}/raw.safetensors", Path.unlink, "raw.safetensors: missing"),
         (f"{STATE}/optimizer_state.safetensors", flip, "optimizer_state.safetensors: damaged"),
         (f"{STATE}/optimizer_param_groups.json", cut, "optimizer_param_groups.json: damaged"),
         ("pretrained_model/model.safetensors", flip, "model.safetensors: damaged"),
