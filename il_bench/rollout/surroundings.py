@@ -116,9 +116,13 @@ def _go_to(folder: str) -> None:
         os.chdir(folder)
 
 
+def _device() -> torch.device:
+    return torch.empty(0).device  # torch.get_default_device fails in older versions once a device was set
+
+
 def _set_device(device: torch.device) -> None:
     torch.set_default_device(None)  # the CPU
-    if device != torch.get_default_device():
+    if device != _device():
         torch.set_default_device(device)
 
 
@@ -146,7 +150,7 @@ def _set_autocast(enabled: dict[str, bool]) -> None:
 #: How to read and to set each, by its name.
 _SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "torch's default device": (torch.get_default_device, _set_device),
+    "torch's default device": (_device, _set_device),
     "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
     "torch's gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
     "torch's autocast on": (
