@@ -106,7 +106,7 @@ test-browser: export OMP_NUM_THREADS := 1
 test-browser: $(READY) ## drive the page in Chromium (apt-get install chromium)
 	@$(BIN)/pytest -m browser tests/report/test_browser.py $(ARGS)
 
-screenshots: $(READY) ## take the README's pictures of the page in REPORT, in Chromium
+screenshots: $(READY) ## take the documentation's pictures of the page in REPORT, in Chromium
 	@$(BIN)/python -W ignore benchmarks/screenshots.py $(REPORT) $(ARGS)
 
 test-oldest: ## run the tests with the oldest versions that are supported, in .venv-oldest

@@ -1,6 +1,6 @@
-"""Take the README's pictures of a report's page in Chromium: the page, and the player on a failed episode.
+"""Take the documentation's pictures of a report's page in Chromium: the page, and the player on a failed episode.
 
-python benchmarks/screenshots.py il-bench-report [--output .github]
+python benchmarks/screenshots.py il-bench-report [--output docs/images]
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
     """Write page.png and player.png."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path)
-    parser.add_argument("--output", type=Path, default=Path(".github"))
+    parser.add_argument("--output", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     address = f"{(options.report.resolve() / 'report.html').as_uri()}"
     with sync_playwright() as playwright:
