@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test test-browser screenshots test-oldest test-newest demos train profile latency-gpu sim-speed render-speed expert-success training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
+.PHONY: help env bench test test-browser docs screenshots test-oldest test-newest demos train profile latency-gpu sim-speed render-speed expert-success training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
 
 # What `make test-oldest` and `make test-newest` set otherwise.
 WANTED := 3.12
@@ -105,6 +105,10 @@ test: $(READY) ## run the unit and property tests (ARGS="-m slow": the slow ones
 test-browser: export OMP_NUM_THREADS := 1
 test-browser: $(READY) ## drive the page in Chromium (apt-get install chromium)
 	@$(BIN)/pytest -m browser tests/report/test_browser.py $(ARGS)
+
+docs: $(READY) ## build the documentation into site/, its reference pages anew from the code
+	@$(BIN)/python benchmarks/reference.py
+	@$(BIN)/zensical build --strict
 
 screenshots: $(READY) ## take the documentation's pictures of the page in REPORT, in Chromium
 	@$(BIN)/python -W ignore benchmarks/screenshots.py $(REPORT) $(ARGS)
@@ -220,5 +224,5 @@ lock: $(READY) ## resolve pyproject.toml anew into both lock files, keeping what
 	@$(BIN)/$(resolve) --python-platform linux --constraint .ci/oldest.in --output-file .ci/oldest.lock
 
 clean: ## remove caches, builds and reports, not the environment
-	@rm -rf build dist $(REPORT) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	@rm -rf build dist $(REPORT) site .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

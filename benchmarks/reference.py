@@ -1,0 +1,180 @@
+"""Write the reference pages of the documentation from the code.
+
+    python benchmarks/reference.py [--output docs/reference]
+
+`tests/docs/test_reference.py` holds the pages against the code, so that a change of one needs the other.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+
+from il_bench import cli
+from il_bench.gate.baselines import Baselines
+from il_bench.plugin.settings import OPTIONS
+from il_bench.report.schema import Report
+from il_bench.rollout.metrics import METRICS
+
+_PROGRAM = "il-bench"
+
+
+def commands() -> str:
+    """Every command of `il-bench`, with its arguments and options."""
+    parts = ["# Commands", "Each command prints this with `--help`."]
+    for words, command in _walk(typer.main.get_command(cli.app), (_PROGRAM,)):
+        parts += [f"## {' '.join(words)}", _prose(command.help or "")]
+        rows = [_parameter(each) for each in command.params if each.name != "help"]
+        if rows:
+            parts.append(_table(("", "default", ""), rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if not hasattr(command, "commands"):
+        yield words, command
+        return
+    for name, each in command.commands.items():
+        yield from _walk(each, (*words, name))
+
+
+def _parameter(parameter: Any) -> tuple[str, str, str]:
+    """Name, default and help of a parameter: of typer's own classes, whatever it has of click in them."""
+    is_option = parameter.opts[0].startswith("-")
+    names = " ".join((*parameter.opts, *(f"/ {each}" for each in parameter.secondary_opts)))
+    default = parameter.default.value if isinstance(parameter.default, Enum) else parameter.default
+    shown = "" if default in (None, False, (), []) or callable(default) else f"`{default}`"
+    return f"`{names if is_option else names.upper()}`", shown, _prose(parameter.help or "")
+
+
+def options() -> str:
+    """Every option of the plugin."""
+    rows = []
+    for option in OPTIONS.values():
+        choices, metavar = option.parser.get("choices"), option.parser.get("metavar")
+        value = "|".join(choices) if choices else metavar or ""
+        rows.append((f"`{option.flag}{value and '=' + value}`", _prose(option.parser["help"])))
+    head = '# Options of pytest\n\n`pytest --help` lists them in the group "il_bench".\n\n'
+    return head + _table(("option", ""), rows) + "\n"
+
+
+def metrics() -> str:
+    """Every metric."""
+    rows = [
+        (f"`{m.name}`", _prose(m.about), _prose(m.publishers), "yes" if m.gated else "")
+        for m in METRICS.values()
+    ]
+    head = "# Metrics\n\nEach is a mean over the episodes that have a value.\n\n"
+    return head + _table(("metric", "what", "published by", "can be a target"), rows) + "\n"
+
+
+def report() -> str:
+    """The fields of report.json."""
+    head = "Every other view of a run is made from it. Fields are added, never renamed."
+    return _model_page("report.json", Report, head, "report.schema.json")
+
+
+def baselines() -> str:
+    """The fields of baselines.json."""
+    head = (
+        "People declare targets; `pytest --benchmark --il-update-baselines` writes baselines. "
+        "An unknown field is an error."
+    )
+    return _model_page("baselines.json", Baselines, head, "baselines.schema.json")
+
+
+def _model_page(title: str, model: type[BaseModel], head: str, schema: str) -> str:
+    parts = [f"# {title}", head, f"[JSON Schema]({schema}), for `check-jsonschema` and editors."]
+    top = model.model_json_schema(by_alias=True)
+    definitions = {model.__name__: top, **top.get("$defs", {})}
+    for name, part in definitions.items():
+        if "properties" not in part:
+            continue
+        required = part.get("required", ())
+        rows = [
+            (
+                f"`{field}`",
+                _type(about, definitions),
+                "" if field in required else _json(about.get("default")),
+            )
+            for field, about in part["properties"].items()
+        ]
+        parts += [
+            f"## {name}",
+            _prose(part.get("description", "")),
+            _table(("field", "type", "default"), rows),
+        ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _json(value: Any) -> str:
+    return "" if value is None else f"`{json.dumps(value)}`"
+
+
+def _type(about: dict[str, Any], definitions: dict[str, Any]) -> str:
+    if "$ref" in about:
+        name = about["$ref"].rsplit("/", 1)[-1]
+        named = definitions[name]
+        return f"[{name}](#{name.lower()})" if "properties" in named else _type(named, definitions)
+    if "anyOf" in about:
+        return " or ".join(_type(each, definitions) for each in about["anyOf"])
+    if "const" in about or "enum" in about:
+        return " or ".join(f"`{json.dumps(each)}`" for each in about.get("enum", [about.get("const")]))
+    kind = str(about.get("type", "any"))
+    if kind == "array" and "items" in about:
+        return f"list of {_type(about['items'], definitions)}"
+    values = about.get("additionalProperties") or next(
+        iter(about.get("patternProperties", {}).values()), None
+    )
+    if kind == "object" and isinstance(values, dict):
+        return f"object of {_type(values, definitions)}"
+    return kind
+
+
+def _prose(text: str) -> str:
+    """A help text or docstring as Markdown: its paragraphs, without line breaks."""
+    paragraphs = (" ".join(part.split()) for part in text.split("\n\n"))
+    return re.sub(r"`+", "`", "\n\n".join(paragraphs))
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    escaped = ([cell.replace("|", "\\|") for cell in cells] for cells in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
+
+
+def pages() -> dict[str, str]:
+    """The content of every generated file by its name."""
+    schemas = {"report": Report, "baselines": Baselines}
+    return {
+        "commands.md": commands(),
+        "options.md": options(),
+        "metrics.md": metrics(),
+        "report.md": report(),
+        "baselines.md": baselines(),
+        **{
+            f"{name}.schema.json": json.dumps(m.model_json_schema(by_alias=True), indent=1) + "\n"
+            for name, m in schemas.items()
+        },
+    }
+
+
+def main() -> None:
+    """Write them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("docs/reference"))
+    folder = parser.parse_args().output
+    for name, content in pages().items():
+        (folder / name).write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

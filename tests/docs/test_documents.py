@@ -1,0 +1,103 @@
+"""README and docs hold what they say: links lead somewhere, commands parse, numbers are the measured ones."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from il_bench import cli, zoo
+from il_bench.plugin.settings import OPTIONS
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def code(page: Path) -> Iterator[str]:
+    """Every command line of the page's code blocks, indented or fenced, without its comment."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:sh|yaml)\n(.*?)^```", text, re.M | re.S)
+    indented = re.findall(
+        r"^ {4}(\S.*(?:\n {4,}\S.*)*)", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M
+    )
+    for block in (*blocks, *indented):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield re.sub(r"\s+#.*", "", line).strip().removeprefix("- run: ")
+
+
+def commands(page: Path, program: str) -> list[list[str]]:
+    lines = (line for line in code(page) if re.match(rf"(?:[A-Z_]+=\S+ )*{program} ", f"{line} "))
+    return [shlex.split(line)[1:] for line in lines]
+
+
+@by_page
+def test_every_command_parses(page: Path) -> None:
+    whole = typer.main.get_command(cli.app)
+    for words in commands(page, "il-bench"):
+        command = whole
+        while words and words[0] in getattr(command, "commands", {}):
+            command, words = command.commands[words[0]], words[1:]
+        assert not hasattr(command, "commands"), f"{page.name}: il-bench {words}: no such command"
+        command.make_context("il-bench", list(words))
+
+
+@by_page
+def test_every_make_target_exists(page: Path) -> None:
+    for words in commands(page, "make"):
+        for target in (word for word in words if "=" not in word):
+            assert re.search(rf"^{re.escape(target)}:", MAKEFILE, re.M), f"{page.name}: make {target}"
+
+
+@by_page
+def test_every_option_of_pytest_is_one(page: Path) -> None:
+    known = {option.flag for option in OPTIONS.values()}
+    for flag in set(re.findall(r"(?<![\w-])--il-[a-z-]+", page.read_text(encoding="utf-8"))):
+        assert flag in known, f"{page.name}: {flag}"
+
+
+@by_page
+def test_python_blocks_compile(page: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+        compile(block, str(page), "exec")
+
+
+@pytest.mark.parametrize("page", PAGES[:2], ids=lambda page: page.name)
+def test_links_of_the_front_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (ROOT / target).exists(), f"{page.name}: {target}"
+
+
+def test_documentation_builds_without_a_dead_link(tmp_path: Path) -> None:
+    pytest.importorskip("zensical", reason="needs the extra `docs`")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    build = [sys.executable, "-m", "zensical", "build", "--strict"]
+    run = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    named = set(re.findall(r'"([^"]+\.md)"', (tmp_path / "zensical.toml").read_text()))
+    pages = {str(page.relative_to(ROOT / "docs")) for page in PAGES[2:]}
+    assert named == pages, "pages without a place in the navigation, or places without a page"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results/policies.md"])
+@pytest.mark.parametrize("name", zoo.shipped())
+def test_rates_are_the_measured_ones(page: str, name: str) -> None:
+    measured = json.loads((zoo.ZOO / name / "measured.json").read_text())
+    training = json.loads((zoo.ZOO / name / "training.json").read_text())
+    rate = measured["success_rate"]
+    shown = f"{rate['estimate']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
+    reward = f"{measured['mean_max_reward']['estimate']:.3f}"
+    hours = f"{training['core_seconds'] / 3600:.2g}"
+    row = f"| `{name}` | {shown} | {reward} | "
+    lines = [line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if line.startswith(row)]
+    assert len(lines) == 1, f"{page} has no row that begins with {row}"
+    assert float(lines[0].split("|")[-2]) == pytest.approx(float(hours), rel=0.02)

@@ -1,0 +1,15 @@
+"""The reference pages are what the code says."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import reference
+
+FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+
+
+@pytest.mark.parametrize("name", sorted(reference.pages()))
+def test_page_is_what_the_code_says(name: str) -> None:
+    written = (FOLDER / name).read_text(encoding="utf-8")
+    assert written == reference.pages()[name], "run `make docs`, which writes the reference pages anew"
