@@ -3,14 +3,18 @@
 import io
 import json
 import os
+import shutil
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from il_bench import __version__, lerobot_imports, zoo
+from il_bench import __version__, lerobot_imports, machine, zoo
 from il_bench.demos.cli import app as demos
 from il_bench.latency.cli import compare
+from il_bench.protocol import HUMAN_DATA
 from il_bench.replay.cli import replay
 from il_bench.report.cli import app as report
 from il_bench.suite.cli import evaluate, vocabulary
@@ -18,8 +22,22 @@ from il_bench.train.cli import train
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # before anything imports pygame
 
+#: Programs that something here uses, and what.
+_WANTED = {"c++": "torch.compile", "chromium": "tests of the page", "git": "the commit in reports"}
+
+_HELP = """How good is an imitation-learning policy on PushT, how fast, and did it get worse?
+
+Is it good enough?      il-bench evaluate runs/mine --target success_rate=0.8
+
+Is it slower than that? il-bench compare runs/old runs/mine
+
+What did it do?         il-bench replay act:200024 --output episode.mp4
+
+pytest --benchmark asks all of this of every policy and gates on the answer.
+"""
+
 app = typer.Typer(
-    help="Train and evaluate imitation-learning policies on PushT.",
+    help=_HELP,
     no_args_is_help=True,
     add_completion=False,
 )
@@ -49,13 +67,42 @@ def list_policies() -> None:
         typer.echo(f"{name:12} {measured['track']:10} success rate {rate:.3f} ({n} episodes)")
 
 
+@app.command()
+def doctor() -> None:
+    """Print versions, devices, data and what is missing, in a form for a bug report."""
+    for line in _diagnosis():
+        typer.echo(line)
+
+
+def _diagnosis() -> Iterator[str]:
+    """Lines of Markdown; nothing in them names a person, a host or a folder."""
+    found = machine.describe()
+    packages = found.pop("packages")
+    yield f"- il-bench {packages.pop('il-bench')}, Python {found['python']}, {found['system']}"
+    yield "- " + ", ".join(f"{name} {version}" for name, version in packages.items())
+    yield f"- {found['cpu']}, {machine.usable_cores()} of {found['cores']} cores, GPU: {found['gpu']}"
+    yield f"- {found['instruction_set']}, BLAS {found['blas']}"
+    yield f"- shipped policies: {', '.join(zoo.shipped()) or 'none'}"
+    human = os.environ.get(HUMAN_DATA)
+    there = "is not set" if human is None else "names a folder" if Path(human).is_dir() else "names NO folder"
+    yield f"- human demonstrations: {HUMAN_DATA} {there}"
+    yield f"- HF_HUB_OFFLINE: {os.environ.get('HF_HUB_OFFLINE', 'is not set')}"
+    missing = [f"{name} ({what})" for name, what in _WANTED.items() if shutil.which(name) is None]
+    yield f"- not here: {', '.join(missing) or 'nothing that is wanted'}"
+    for requirement in machine.unmet_requirements():
+        yield f"- NOT SUPPORTED: {requirement}"
+
+
 report.command()(vocabulary)  # a report command, but it measures, which the report room must not
 app.add_typer(demos, name="demos")
 app.add_typer(report, name="report")
-app.command()(compare)
-app.command()(evaluate)
-app.command()(replay)
-app.command()(train)
+for _command, _example in (
+    (evaluate, "evaluate act --seeds test --episodes 500"),
+    (compare, "compare diffusion --sampler DDIM-8 --sampler-b DDIM-10"),
+    (replay, "replay act:200024 --output episode.gif"),
+    (train, "train vqbet --data expert --seed 1 --output runs/vqbet"),
+):
+    app.command(epilog=f"Example: il-bench {_example}")(_command)
 
 
 def main() -> None:

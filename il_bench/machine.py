@@ -252,6 +252,24 @@ def _versions(*packages: str) -> dict[str, str]:
     return found
 
 
+def unmet_requirements() -> list[str]:
+    """Phrases for what il_bench requires and finds in another version or not at all; extras are left out."""
+    from packaging.requirements import Requirement  # pytest requires it
+
+    found = []
+    for requirement in map(Requirement, metadata.requires("il-bench") or ()):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            found.append(f"{requirement.name} is not installed; il_bench needs {requirement}")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            found.append(f"{requirement.name} is {version}; il_bench needs {requirement}")
+    return found
+
+
 def _commit(root: Path) -> tuple[str | None, bool | None]:
     """The commit checked out at root and whether tracked files differ from it; None twice elsewhere."""
     if not (root / ".git").exists():

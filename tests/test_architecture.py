@@ -48,7 +48,7 @@ MAY_KNOW: dict[str, set[str]] = {
         *("data", "gate", "latency", "machine", "plugin", "policies", "report", "rollout"),
         *("tokenizers", "train", "zoo"),
     },
-    "cli": {"demos", "latency", "replay", "report", "suite", "train", "zoo"},
+    "cli": {"demos", "latency", "machine", "replay", "report", "suite", "train", "zoo"},
 }
 MAY_IMPORT_PYTEST = {"plugin", "suite"}
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import il_bench
 from il_bench import machine
+from il_bench.cli import app
 from il_bench.errors import IlBenchError
 from il_bench.gate.baselines import MeasuredBaseline
 from il_bench.protocol import BLOCK_SIZE, EPISODE_FIELDS
@@ -118,3 +120,23 @@ def test_a_device_that_is_not_there_is_told() -> None:
     ):
         with pytest.raises(IlBenchError, match=f"^{said}"):
             machine.check_device(device)
+
+
+def test_another_version_than_required_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.unmet_requirements() == []
+    requires = ["pytest>=10000", "nosuch-thing==1", 'numpy>=10000; extra == "dev"', "rich"]
+    monkeypatch.setattr(metadata, "requires", lambda name: requires)
+    assert machine.unmet_requirements() == [
+        f"pytest is {metadata.version('pytest')}; il_bench needs pytest>=10000",
+        "nosuch-thing is not installed; il_bench needs nosuch-thing==1",
+    ]
+
+
+def test_doctor_prints_what_a_bug_report_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("IL_BENCH_HUMAN_DATA", str(tmp_path / "nosuch"))
+    run = CliRunner().invoke(app, ["doctor"])
+    assert run.exit_code == 0, run.output
+    assert f"il-bench {il_bench.__version__}, Python {platform.python_version()}" in run.output
+    assert f"lerobot {metadata.version('lerobot')}" in run.output
+    assert "IL_BENCH_HUMAN_DATA names NO folder" in run.output
+    assert str(tmp_path) not in run.output and getpass.getuser() not in run.output.split()
