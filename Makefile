@@ -164,8 +164,8 @@ expert-success: export OMP_NUM_THREADS := 1
 expert-success: $(READY) ## let the expert solve 1,000 validation starts in gym-pusht itself (3 minutes)
 	@$(BIN)/python -W ignore benchmarks/expert_success.py $(ARGS)
 
-training-curves: $(READY) ## draw how the shipped policies learned, from their logs
-	@$(BIN)/python benchmarks/training_curves.py $(ARGS)
+training-curves: $(READY) ## draw how the shipped policies learned, from their logs (ARGS=runs/mine: beside it)
+	@$(BIN)/il-bench report curves $(ARGS)
 
 lerobot-agreement: $(READY) ## episodes and speed beside lerobot-eval's for act, diffusion and vqbet (10 minutes)
 	@$(BIN)/python -W ignore benchmarks/lerobot_agreement.py $(ARGS)

@@ -1,4 +1,4 @@
-"""Take the documentation's pictures of a report's page in Chromium: the page, and the player on a failed episode.
+"""Take the documentation's pictures in Chromium: a report's page, a failed episode, how policies learned.
 
 python benchmarks/screenshots.py il-bench-report [--output docs/images]
 """
@@ -6,9 +6,13 @@ python benchmarks/screenshots.py il-bench-report [--output docs/images]
 import argparse
 import json
 import shutil
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import sync_playwright
+
+from il_bench.report import curves
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 WIDTH, HEIGHT = 1200, 860
@@ -28,28 +32,39 @@ def failed(folder: Path) -> str:
 
 
 def main() -> None:
-    """Write page.png and player.png."""
+    """Write page.png, player.png and training-curves.png."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path)
     parser.add_argument("--output", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
-    address = f"{(options.report.resolve() / 'report.html').as_uri()}"
-    with sync_playwright() as playwright:
+    report = (options.report.resolve() / "report.html").as_uri()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        learned = Path(folder) / "curves.html"
+        learned.write_text(curves.render(curves.read_beside_shipped(())), encoding="utf-8")
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        for name, part in (("page", ""), ("player", failed(options.report))):
-            context = browser.new_context(
-                viewport={"width": WIDTH, "height": HEIGHT}, reduced_motion="reduce", color_scheme="light"
-            )
-            page = context.new_page()
-            page.goto(address + part)
-            page.wait_for_selector("html[data-ready]")
-            if part:
-                page.locator("#player-step").fill("210")
+        for name, address, part in (
+            ("page", report, None),
+            ("player", report + failed(options.report), None),
+            ("training-curves", learned.as_uri(), "#training-charts"),
+        ):
             path = options.output / f"{name}.png"
-            page.screenshot(path=path)
+            take(browser, address, part, path)
             print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
-            context.close()
         browser.close()
+
+
+def take(browser: Any, address: str, part: str | None, path: Path) -> None:
+    """Take a picture of a page, or of a part of it; of an episode, at a late step."""
+    context = browser.new_context(
+        viewport={"width": WIDTH, "height": HEIGHT}, reduced_motion="reduce", color_scheme="light"
+    )
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("html[data-ready]")
+    if page.locator("#player-step").count():
+        page.locator("#player-step").fill("210")
+    (page.locator(part) if part else page).screenshot(path=path)
+    context.close()
 
 
 if __name__ == "__main__":

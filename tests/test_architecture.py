@@ -30,7 +30,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "train": {"data", "machine", "policies", "rollout"},
     "demos": {"data", "machine", "policies", "pusht", "rollout"},
     "latency": {"machine", "policies", "pusht", "report", "zoo"},
-    "report": {"gate", "pusht", "rollout"},
+    "report": {"gate", "pusht", "rollout", "train", "zoo"},
     "replay": {"policies", "pusht", "report", "rollout", "zoo"},
     "plugin": {
         "data",

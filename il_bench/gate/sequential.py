@@ -141,6 +141,16 @@ class GateResult:
         return self.decision in (Decision.PASS, Decision.UNCHANGED)
 
     @property
+    def so_far(self) -> str:
+        """The decision; before the cap, how far the evidence has come instead, as '63 % towards PASS'."""
+        found, test = self.evidence, self.test
+        is_open = self.decision is Decision.INCONCLUSIVE and "pass" in found
+        if not is_open or test is None or test.values.size >= test.cap:
+            return str(self.decision)
+        share, word = max((found[word] / found[f"{word}_at"], word) for word in ("fail", "pass"))
+        return f"{max(0.0, 100 * share):.0f} % towards {word.upper()}"
+
+    @property
     def told(self) -> str:
         """What the episodes show, how they differ from a baseline's, and how many more would decide."""
         return self._told(self.shown)

@@ -121,7 +121,8 @@ class PolicyGates:
         }
         said = {name: result.decision for name, result in found.items() if result is not None}
         decided = all(used_up[name] or said[name] is not Decision.INCONCLUSIVE for name in said)
-        return decided, ", ".join(f"{name} {decision}" for name, decision in said.items())
+        parts = (f"{name} {result.so_far}" for name, result in found.items() if result is not None)
+        return decided, ", ".join(parts)
 
     def verdict(self, outcomes: Outcomes, *, sequential: bool = False) -> Verdict:
         """Return the verdict on these episodes, in seed order; `sequential`: see `Verdict`."""

@@ -2,7 +2,6 @@
 
 import pickle
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,9 @@ from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 from il_bench.protocol import RESERVED_SEEDS
 from il_bench.rollout import Outcomes, Policy, RunBlock, rollout
 from il_bench.rollout.journal import Journal
-from il_bench.rollout.progress import OnBlock
+from il_bench.rollout.progress import ShowProgress, silent
 from il_bench.rollout.surroundings import undisturbed
 
-#: `progress(title, n_episodes)` opens a context, whose value a rollout calls after each block.
-Progress = Callable[[str, int], AbstractContextManager[OnBlock | None]]
 #: Takes all episodes so far, in seed order; returns whether they are enough, and what to say of them.
 Look = Callable[[Outcomes], tuple[bool, str]]
 
@@ -28,7 +25,7 @@ Look = Callable[[Outcomes], tuple[bool, str]]
 class Evaluate:
     """Rolls policies out on the seeds, device and number of processes that the settings of a run give."""
 
-    def __init__(self, settings: Settings, progress: Progress = lambda title, n: nullcontext()) -> None:
+    def __init__(self, settings: Settings, progress: ShowProgress = silent) -> None:
         self._settings = settings
         self._progress = progress
 
@@ -80,11 +77,11 @@ class Evaluate:
 
             def stop(so_far: Outcomes) -> bool:
                 nonlocal said
-                assert look is not None
-                enough, said = look(so_far)
+                enough, gates = (False, "") if look is None else look(so_far)
+                said = f"success_rate {so_far.success_rate:.3f}{gates and f', {gates}'}"
                 return enough
 
-            with self._progress(title, len(chosen)) as show:
+            with self._progress(title, len(chosen), at_most=look is not None) as show:
                 return rollout(
                     loaded if copies is None else copies,
                     chosen,
@@ -93,7 +90,7 @@ class Evaluate:
                     timeout=settings.timeout,
                     on_block=None if show is None else lambda done, total: show(done, total, said),
                     journal=journal,
-                    stop=None if look is None else stop,
+                    stop=stop,
                     block=block,
                     record=record,
                 )

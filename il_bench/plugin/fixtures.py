@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     from il_bench.gate import GateResult
-    from il_bench.plugin.evaluation import Evaluate, Progress
+    from il_bench.plugin.evaluation import Evaluate
     from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.policies.expert import ExpertPolicy
     from il_bench.pusht.env import PushTEnv
     from il_bench.rollout import Outcomes
+    from il_bench.rollout.progress import ShowProgress
     from il_bench.tokenizers import Tokenizer
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -208,13 +209,13 @@ def uses_ours(item: pytest.Item) -> bool:
     return info is not None and any(map(is_ours, info.name2fixturedefs.values()))
 
 
-def progress_of(config: pytest.Config) -> "Progress":
+def progress_of(config: pytest.Config) -> "ShowProgress":
     """How this run shows the progress of a rollout; a worker of pytest-xdist shows nothing."""
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or config.get_verbosity() < 0:
-        return lambda title, n_episodes: nullcontext()
     from il_bench.rollout import progress
 
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or config.get_verbosity() < 0:
+        return progress.silent
     capture = config.pluginmanager.get_plugin("capturemanager")
     uncaptured = capture.global_and_fixture_disabled if capture is not None else nullcontext
     terminal = config.get_terminal_writer()._file

@@ -95,10 +95,33 @@ def history(
         if output is not None:
             empty = schema.Report(created=lines[-1].created, environment={})
             with writing(output, "give another --output"):
-                write_whole(output, page.render(empty, past=lines).encode())
+                write_whole(output, page.render(empty, past=lines, title="Runs over time").encode())
             typer.echo(f"made: {output}")
     except IlBenchError as error:
         fail(error)
+
+
+@app.command()
+def curves(
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="Folders of training runs, finished or not.", metavar="RUN...")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = REPORT_FOLDER / "curves.html",
+) -> None:
+    """Draw loss and success of training runs beside those of the shipped policies."""
+    try:
+        from il_bench.files import write_whole, writing
+        from il_bench.report import curves
+
+        found = curves.read_beside_shipped(runs or [])
+        for curve in found:
+            if not curve.is_shipped or runs is None or curve.name in runs:
+                typer.echo(str(curve))
+        with writing(output, "give another --output"):
+            write_whole(output, curves.render(found).encode())
+    except IlBenchError as error:
+        fail(error)
+    typer.echo(f"made: {output}")
 
 
 @app.command()

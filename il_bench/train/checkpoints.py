@@ -21,6 +21,16 @@ PRETRAINED, STATE = "pretrained_model", "training_state"
 PROGRESS_FILE, RAW_WEIGHTS = "progress.json", "raw.safetensors"
 
 
+class Extension(BaseModel):
+    """An earlier plan of a run that was extended: its length and cosine, and the step at which it ended."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    at: int = Field(ge=0)
+    steps: int = Field(gt=0)
+    cosine_steps: int | None = Field(default=None, gt=0)
+
+
 class SavedProgress(BaseModel):
     """``training_state/progress.json``: what made a checkpoint, how far it got, and its other files."""
 
@@ -34,6 +44,7 @@ class SavedProgress(BaseModel):
     core_seconds: float = Field(ge=0)
     data_seconds: float = Field(ge=0)
     ema_updates: int = Field(ge=0)
+    extended: list[Extension] = []
     #: sha256 of each file that a resumed run reads; None in checkpoints of il_bench 0.1.
     files: dict[str, str] | None = None
 

@@ -39,7 +39,13 @@ def train(
             min=0, max=LAST_TRAINING_SEED, help="Seed of initialisation, order and noise.  [default: 1]"
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.  [default: the recipe's]")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Training steps; more than before, with --resume, extend a run.  [default: the recipe's]",
+        ),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="[default: the recipe's]")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.  [default: cpu]")] = None,
     save_every: Annotated[
@@ -130,6 +136,8 @@ def _train_on_keypoints(policy: str, track: str, options: TrainOptions) -> bool:
     seeds = range(start, start + (options.eval_episodes or 50))
     steps = {"steps": trainer.settings.steps, "residual_vq_steps": trainer.residual_vq_steps}
     with Display(trainer.settings.steps) as display:
+        if trainer.extended and trainer.extended[-1].at == trainer.step:
+            display.say(_extended(trainer))
         log = TrainingLog(trainer.output, trainer.step, display.say, **steps)
 
         def on_progress(at: Progress) -> None:
@@ -152,6 +160,14 @@ def _train_on_keypoints(policy: str, track: str, options: TrainOptions) -> bool:
     stopped = f"Stopped and saved at step {trainer.step}. To continue: the same command with --resume"
     typer.echo(f"Done. Evaluate it: {evaluate}" if finished else stopped)
     return finished
+
+
+def _extended(trainer: "Trainer") -> str:
+    before, steps = trainer.extended[-1].steps, trainer.settings.steps
+    return (
+        f"step {trainer.step}: extended from {before} to {steps} steps; the learning rate "
+        f"goes over to the schedule of {steps} steps within {trainer.settings.warmup_steps} steps"
+    )
 
 
 def _trainer(policy: str, track: str, options: TrainOptions) -> "Trainer":

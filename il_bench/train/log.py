@@ -33,6 +33,7 @@ class Progress:
     data_share: float
 
 
+LOG = "train_log.csv"
 FIELDS = (*(field.name for field in fields(Progress)), "success_rate", "mean_max_reward")
 FORMATS = {"loss": ".6g", "lr": ".4g", "steps_per_second": ".4g", "seconds": ".1f"}  # the others: .4f
 _MAKE_ROOM = "make room and give the same command with --resume"
@@ -61,11 +62,12 @@ class TrainingLog:
         residual_vq_steps: int = 0,
         steps: int = 0,
     ) -> None:
-        self._path = None if output is None else output / "train_log.csv"
+        self._path = None if output is None else output / LOG
         self._say, self._residual_vq_steps = say, residual_vq_steps
         self._step = start_step
         self._is_begun = self._is_void_told = False
-        self._earlier = _rows(self._path, start_step) if self._path and start_step else []
+        earlier = read_rows(self._path) if self._path and start_step and self._path.exists() else []
+        self._earlier = [row for row in earlier if int(row["step"]) <= start_step]
         if start_step < residual_vq_steps:
             too_short = f"; {steps} steps are too few to train the policy at all"
             say(
@@ -124,11 +126,8 @@ def _text(rows: list[dict[str, str]]) -> str:
     return text.getvalue()
 
 
-def _rows(path: Path, last_step: int) -> list[dict[str, str]]:
-    """The rows up to a step of a log, if there is one; IlBenchError names the line that is none."""
-    if not path.exists():
-        return []
-    way_out = "move it away to go on without its rows"
+def read_rows(path: Path, way_out: str = "move it away to go on without its rows") -> list[dict[str, str]]:
+    """The rows of a log, whose last one may be half written; IlBenchError names the line that is none."""
     try:
         text = read_whole(path, way_out).decode()
     except UnicodeDecodeError as error:
@@ -147,8 +146,7 @@ def _rows(path: Path, last_step: int) -> list[dict[str, str]]:
         row = dict(zip(names, cells, strict=False))
         if len(cells) != len(names) or not all(_is_cell(*each) for each in row.items()):
             raise IlBenchError(f"{path}, line {number}: {line.strip()!r:.60} is not a row of it; {way_out}")
-        if int(row["step"]) <= last_step:
-            rows.append(row)
+        rows.append(row)
     return rows
 
 

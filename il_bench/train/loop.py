@@ -27,7 +27,7 @@ from il_bench.errors import IlBenchError
 from il_bench.machine import differences, one_thread
 from il_bench.train import batches, checkpoints
 from il_bench.train.batches import BATCH_KEYS
-from il_bench.train.checkpoints import PRETRAINED, RAW_WEIGHTS, STATE, SavedProgress
+from il_bench.train.checkpoints import PRETRAINED, RAW_WEIGHTS, STATE, Extension, SavedProgress
 from il_bench.train.log import Progress
 from il_bench.train.recipes import Recipe
 
@@ -109,6 +109,8 @@ class Trainer:
         self.average = AveragedPolicy(self.policy, self.settings.ema_decay)
         self.step, self.seconds, self.data_seconds, self.core_seconds = 0, 0.0, 0.0, 0.0
         self._saved: tuple[Path, int] | None = None  # the newest checkpoint and its step
+        #: Earlier plans of this run, if it was extended.
+        self.extended: list[Extension] = []
 
     def run(
         self,
@@ -142,7 +144,7 @@ class Trainer:
         self.policy.train()
         was_residual_vq = self._trains_residual_vq()
         self._phase = "residual VQ" if was_residual_vq else "policy"
-        factor = self.settings.lr_factor(self.step, self.residual_vq_steps)
+        factor = self._lr_factor()
         for group, lr in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
             group["lr"] = lr * factor
         bf16 = self.settings.autocast == "bfloat16"
@@ -179,7 +181,7 @@ class Trainer:
                     raise self._diverged(f"{name} holds NaN or infinity")
         seconds = {name: getattr(self, name) for name in ("seconds", "core_seconds", "data_seconds")}
         at = {"step": self.step, **seconds, "ema_updates": self.average.n_updates}
-        progress = SavedProgress.model_validate({**self._made_by(), **at})
+        progress = SavedProgress.model_validate({**self._made_by(), **at, "extended": self.extended})
         self._saved = checkpoints.write(self.output, progress, self._fill), self.step
         return self._saved[0]
 
@@ -194,19 +196,23 @@ class Trainer:
         """Write the averaged policy as a LeRobot ``pretrained_model`` folder, with ``training.json``."""
         for part in (self.average.policy, self.preprocessor, self.postprocessor):
             part.save_pretrained(folder)
-        facts = {**self._made_by(), "step": self.step, "core_seconds": round(self.core_seconds, 1)}
+        extended = {"extended": [each.model_dump() for each in self.extended]} if self.extended else {}
+        core = {"core_seconds": round(self.core_seconds, 1)}
+        facts = {**self._made_by(), "step": self.step, **extended, **core}
         (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
 
     def restore(self) -> None:
-        """Continue from the output folder's last checkpoint.
+        """Continue from the output folder's last checkpoint, with more steps if this run has more.
 
-        Raises IlBenchError if that run had another recipe, seed or data, or if its files are damaged.
+        Raises IlBenchError if that run had another recipe, seed or data, or more steps, or if its files are
+        damaged.
         """
         last = checkpoints.newest(self.output)
         if last is None:
             raise IlBenchError(f"{self.output}: holds no checkpoint to resume; leave --resume out to start.")
         progress, now = checkpoints.read(self.output, last), self._made_by()
-        if changed := differences({name: getattr(progress, name) for name in now}, now):
+        was = {name: getattr(progress, name) for name in now}
+        if changed := differences(self._extend(was, progress), now):
             raise IlBenchError(
                 f"{self.output}: was trained with other settings ({'; '.join(changed)}). "
                 "Give another --output, or the same settings again."
@@ -222,6 +228,39 @@ class Trainer:
             setattr(self, name, getattr(progress, name))
         self.average.n_updates = progress.ema_updates
         self._saved = last, self.step
+
+    def _extend(self, was: dict[str, Any], progress: SavedProgress) -> dict[str, Any]:
+        """Take over earlier plans of a run; return what it was trained with, its length replaced by ours.
+
+        Raises IlBenchError if it is longer than this one.
+        """
+        plan, now = was["recipe"].get("training"), self.settings
+        steps = plan.get("steps") if isinstance(plan, dict) else None
+        self.extended = list(progress.extended)
+        if not isinstance(steps, int) or steps == now.steps:
+            return was
+        if steps > now.steps:
+            raise IlBenchError(
+                f"{self.output}: the run has {steps} steps, and a run cannot be shortened to {now.steps}; "
+                f"give --steps {steps}, or more to extend it"
+            )
+        found = Extension(at=progress.step, steps=steps, cosine_steps=plan.get("cosine_steps"))
+        self.extended.append(found)
+        plan = {**plan, "steps": now.steps, "cosine_steps": now.cosine_steps}
+        return {**was, "recipe": {**was["recipe"], "training": plan}}
+
+    def _lr_factor(self) -> float:
+        """Share of lr at this step. An extended run goes over to its new schedule in a straight line.
+
+        That takes as long as the warm-up, so that lr, which may have fallen to 0, does not jump.
+        """
+        plans = [{"steps": each.steps, "cosine_steps": each.cosine_steps} for each in self.extended]
+        schedules = [self.settings.model_copy(update=plan) for plan in plans] + [self.settings]
+        factor, *later = (each.lr_factor(self.step, self.residual_vq_steps) for each in schedules)
+        for each, new in zip(self.extended, later, strict=True):
+            share = (self.step - each.at + 1) / max(1, self.settings.warmup_steps)
+            factor += min(1.0, share) * (new - factor)
+        return factor
 
     def _diverged(self, what: str) -> IlBenchError:
         last = checkpoints.newest(self.output)

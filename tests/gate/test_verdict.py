@@ -58,7 +58,15 @@ def test_a_target_alone_ends_when_it_is_decided_or_at_its_cap() -> None:
     assert looks(gates(Target(value=0.85)), GOOD) == (50, "target PASS")
     assert looks(gates(Target(value=0.85)), ~GOOD) == (50, "target BELOW TARGET")
     undecided = np.tile([1, 1, 1, 1, 1, 0], 200)[:1000].astype(bool)
-    assert looks(gates(Target(value=0.85, cap=120)), undecided) == (120, "target INCONCLUSIVE")
+    assert looks(gates(Target(value=0.85, cap=100)), undecided) == (100, "target INCONCLUSIVE")
+    # Before that it says how far the evidence has come: its log over that of 1 / risk.
+    open_ = gates(Target(value=0.85))
+    for so_far, word in ((GOOD[:45], "PASS"), (~GOOD[:2], "FAIL")):
+        found = open_.verdict(outcomes(so_far)).against_target
+        assert found is not None
+        share = found.evidence[word.lower()] / found.evidence[f"{word.lower()}_at"]
+        assert 0 < share < 1
+        assert open_.look(outcomes(so_far)) == (False, f"target {100 * share:.0f} % towards {word}")
 
 
 def test_the_same_weights_leave_only_their_target_to_decide() -> None:
@@ -84,7 +92,8 @@ def test_a_baseline_that_has_no_more_episodes_is_not_waited_for() -> None:
     few = measured(outcomes(EVEN[:100]))
     both = gates(Target(value=0.52, margin=0.02), few)
     assert both.most_episodes() == 1000
-    assert both.look(outcomes(~EVEN[:100])) == (False, "target INCONCLUSIVE, baseline INCONCLUSIVE")
+    enough, said = both.look(outcomes(~EVEN[:100]))
+    assert not enough and said == "target 13 % towards PASS, baseline INCONCLUSIVE"
     decided = gates(Target(value=0.9), few)
     assert looks(decided, ~EVEN) == (100, "target BELOW TARGET, baseline INCONCLUSIVE")
 

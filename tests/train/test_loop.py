@@ -122,8 +122,47 @@ def test_a_run_with_other_settings_is_not_resumed(demos: Path, tmp_path: Path) -
     saved("bc", demos, tmp_path)
     with pytest.raises(IlBenchError, match=r"other settings \(seed was 1, is 2\)"):
         make("bc", demos, tmp_path, seed=2).restore()
-    with pytest.raises(IlBenchError, match=r"recipe\.training\.steps was 10, is 20"):
-        make("bc", demos, tmp_path, steps=20).restore()
+    with pytest.raises(IlBenchError, match=r"10 steps, and a run cannot be shortened to 5; give --steps 10"):
+        make("bc", demos, tmp_path, steps=5).restore()
+    with pytest.raises(IlBenchError, match=r"other settings \(seed was 1, is 2\)"):
+        Trainer(small_recipe("bc", 20), str(demos), seed=2, output=tmp_path).restore()
+
+
+def extended(demos: Path, output: Path, steps: int, to: int) -> list[float]:
+    """Resume a run as one of so many steps, train on to a step and save; its learning rates."""
+    trainer, rates = make("bc", demos, output, steps=steps), []
+    trainer.restore()
+    while trainer.step < to:
+        trainer.train_step()
+        rates.append(trainer.optimizer.param_groups[0]["lr"] / trainer.settings.lr)
+    trainer.save()
+    return rates
+
+
+def test_a_run_is_extended_on_the_schedule_of_its_new_length(demos: Path, tmp_path: Path) -> None:
+    saved("bc", demos, tmp_path / "a", STEPS)
+    rates = extended(demos, tmp_path / "a", 20, 20)
+    longer = Training(steps=20, batch_size=16, lr=1e-3, warmup_steps=2)
+    # In two steps from where the first plan ended, at 0, to the cosine of 20 steps.
+    assert rates == pytest.approx([longer.lr_factor(10) / 2, *map(longer.lr_factor, range(11, 20))])
+    facts = json.loads((tmp_path / "a/checkpoints/last/pretrained_model/training.json").read_text())
+    assert facts["extended"] == [{"at": 10, "steps": 10, "cosine_steps": None}]
+    assert (facts["recipe"]["training"]["steps"], facts["step"]) == (20, 20)
+
+    saved("bc", demos, tmp_path / "b", STEPS)
+    for to in (14, 20):  # interrupted, and twice extended
+        extended(demos, tmp_path / "b", 20, to)
+    for output in ("a", "b"):
+        assert extended(demos, tmp_path / output, 30, 30)[-1] < 0.02
+    one, two = (weights(_restored(demos, tmp_path / name)) for name in ("a", "b"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def _restored(demos: Path, output: Path) -> Trainer:
+    trainer = make("bc", demos, output, steps=30)
+    trainer.restore()
+    assert [(each.at, each.steps) for each in trainer.extended] == [(10, 10), (20, 20)]
+    return trainer
 
 
 def test_a_field_and_images_that_do_not_fit_are_named(demos: Path, pixels: Path, tmp_path: Path) -> None:

@@ -34,11 +34,13 @@ def render(
     before: Report | None = None,
     folder_before: Path | None = None,
     past: Sequence[history.Line] = (),
+    curves: Sequence[Mapping[str, Any]] = (),
+    title: str = "",
 ) -> str:
     """Return the page of a report.
 
     sections: its tables. folder: where its recordings lie. before, folder_before: another run, to compare
-    with. past: earlier runs.
+    with. past: earlier runs. curves: of training, see `report.curves`. title: of a page without a run.
     """
     changes = words.changes(report, before) if before is not None else []
     data, problems = _data(report, folder, run=1)
@@ -50,7 +52,7 @@ def render(
         {"id": change.policy, "track": change.track, "lost": change.lost, "won": change.won}
         for change in changes
     ]
-    data["history"] = history.points(past)
+    data["history"], data["curves"] = history.points(past), curves
     endings = _endings(report)
     jinja = Environment(
         loader=FileSystemLoader(_HERE),
@@ -64,7 +66,7 @@ def render(
         before=before,
         changes=changes,
         change_mark=words.change_mark,
-        verdict=words.verdict(report, changes if before is not None else None),
+        verdict=words.verdict(report, changes if before is not None else None, title),
         lines=words.lines(report, changes),
         spots=series.blind_spots(report.success),
         spots_found=series.FOUND,
@@ -74,6 +76,7 @@ def render(
         differs=_differing(report, before),
         problems=problems,
         past=past,
+        curves=curves,
         style=(_HERE / "style.css").read_text(encoding="utf-8"),
         script="\n".join((_HERE / "js" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
         data=_embedded(data),

@@ -66,11 +66,14 @@ class Change:
     note: str = ""
 
 
-def verdict(report: Report, changes: Sequence[Change] | None = None) -> Mark:
-    """Return the sentence on top, the terminal's; changes: also say what two runs show."""
+def verdict(report: Report, changes: Sequence[Change] | None = None, title: str = "") -> Mark:
+    """Return the sentence on top, the terminal's; title: of a page without a run.
+
+    changes: also say what two runs show.
+    """
     if not report.success:
         n = sum(map(len, (report.throughput, report.latency, report.tokenizers)))
-        return Mark("verdict", f"{n} measurements, no episodes" if n else "Runs over time", "none", "–")
+        return Mark("verdict", title or f"{n} measurements, no episodes", "none", "–")
     said, tone = answer.verdict(report.success)
     if changes:
         said = f"{_changed(changes)}; {said}"

@@ -76,6 +76,7 @@ class Training(RecipePart):
 
     def lr_factor(self, step: int, residual_vq_steps: int = 0) -> float:
         """Share of lr at ``step``: warm-up, cosine, cooldown; 1 before, while VQ-BeT's residual VQ trains."""
+        step = min(step, self.steps)
         if step < residual_vq_steps:
             return 1.0
         done, length = step - residual_vq_steps, (self.cosine_steps or self.steps) - residual_vq_steps
@@ -173,11 +174,15 @@ def parse[Kind: (Recipe, PixelRecipe)](
 ) -> Kind:
     """A recipe from ``data``, with ``overrides`` of its schedule; ``source`` names it in errors.
 
+    More steps than its cosine has lengthen the cosine.
     Raises IlBenchError for a field that is missing, unknown or out of bounds.
     """
-    schedule = data.get(kind.SCHEDULE, {})
+    schedule, overrides = data.get(kind.SCHEDULE, {}), dict(overrides or {})
     if isinstance(schedule, dict):  # otherwise the model says that it is not a table
-        data = {**data, kind.SCHEDULE: {**schedule, **(overrides or {})}}
+        cosine, steps = schedule.get("cosine_steps"), overrides.get("steps", 0)
+        if isinstance(cosine, int | float) and cosine < steps:
+            overrides["cosine_steps"] = steps
+        data = {**data, kind.SCHEDULE: {**schedule, **overrides}}
     try:
         recipe = kind.model_validate(data)
     except ValidationError as error:

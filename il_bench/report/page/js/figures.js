@@ -144,3 +144,21 @@ function historyCharts() {
   const times = DATA.history.flatMap((each) => each.runs.map((run) => run.latency_ms)).filter((ms) => ms !== null);
   if (times.length) place.append(drawing("New chunk, ms", "latency_ms", { low: 0.7 * Math.min(...times), high: 1.4 * Math.max(...times), log: true }));
 }
+
+function trainingCharts() {
+  const place = byId("training-charts");
+  if (!place) return;
+  const most = Math.max(1, ...DATA.curves.flatMap((each) => [...each.success, ...each.loss].map(([step]) => step)));
+  const drawing = (title, note, field, axis, value) => chart({
+    title, note, x: { label: "step", low: 0, high: most }, y: axis, height: 280,
+    series: DATA.curves.map((each, at) => ({
+      name: each.name, color: color(at), dashed: each.is_shipped && DATA.curves.some((other) => !other.is_shipped),
+      points: each[field].map(([step, y]) => [step, value(each, y), `${each.name}, step ${short(step)}: ${short(y)}`]).filter((point) => point[1] !== null),
+    })),
+    head: ["run", "step", title], rows: () => DATA.curves.flatMap((each) => each[field].map(([step, y]) => [each.name, step, y])),
+  });
+  place.append(drawing("Success rate", null, "success", { low: 0, high: 1, ticks: [0, 0.25, 0.5, 0.75, 1] }, (_, y) => y));
+  const share = (each, y) => (each.first > 0 && y > 0 ? y / each.first : null);
+  const shares = DATA.curves.flatMap((each) => each.loss.map(([, y]) => share(each, y))).filter((y) => y !== null);
+  place.append(drawing("Loss", "divided by the run's own after 100 steps", "loss", { low: Math.min(0.5, ...shares), high: Math.max(1, ...shares), log: true }, share));
+}

@@ -28,6 +28,7 @@ function contents() {
     const title = part.querySelector(":scope > h2");
     if (title) list.append(el("li", {}, el("a", { href: `#${part.id}` }, title.textContent)));
   }
+  if (list.children.length < 2) list.parentNode.remove();
 }
 
 unpacked.then(() => {
@@ -40,6 +41,7 @@ unpacked.then(() => {
   speedCharts();
   tokenizers();
   historyCharts();
+  trainingCharts();
   contents();
   addEventListener("hashchange", route);
   route();
