@@ -13,6 +13,7 @@ import typer
 
 from il_bench import __version__, lerobot_imports, machine, zoo
 from il_bench.demos.cli import app as demos
+from il_bench.finished.cli import gate
 from il_bench.latency.cli import compare
 from il_bench.protocol import HUMAN_DATA
 from il_bench.replay.cli import replay
@@ -99,6 +100,7 @@ app.add_typer(report, name="report")
 for _command, _example in (
     (evaluate, "evaluate act --seeds test --episodes 500"),
     (compare, "compare diffusion --sampler DDIM-8 --sampler-b DDIM-10"),
+    (gate, "gate outputs/eval/eval_info.json --target success_rate=0.8"),
     (replay, "replay act:200024 --output episode.gif"),
     (train, "train vqbet --data expert --seed 1 --output runs/vqbet"),
 ):

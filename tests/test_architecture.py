@@ -31,6 +31,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "demos": {"data", "machine", "policies", "pusht", "rollout"},
     "latency": {"machine", "policies", "pusht", "report", "zoo"},
     "report": {"gate", "pusht", "rollout", "train", "zoo"},
+    "finished": {"gate", "report", "rollout"},
     "replay": {"policies", "pusht", "report", "rollout", "zoo"},
     "plugin": {
         "data",
@@ -48,7 +49,7 @@ MAY_KNOW: dict[str, set[str]] = {
         *("data", "gate", "latency", "machine", "plugin", "policies", "report", "rollout"),
         *("tokenizers", "train", "zoo"),
     },
-    "cli": {"demos", "latency", "machine", "replay", "report", "suite", "train", "zoo"},
+    "cli": {"demos", "finished", "latency", "machine", "replay", "report", "suite", "train", "zoo"},
 }
 MAY_IMPORT_PYTEST = {"plugin", "suite"}
 

@@ -223,9 +223,9 @@ def check_target(
     decision, used, found = test.decide()
     more = f"; the cap is {cap}" if n < cap else " at the cap"
     shown = {
-        Decision.PASS: f"> {_number(floor)} shown",
-        Decision.FAIL: f"< {_number(target)} shown",
-        Decision.INCONCLUSIVE: f"neither < {_number(target)} nor > {_number(floor)} shown{more}",
+        Decision.PASS: f"> {number(floor)} shown",
+        Decision.FAIL: f"< {number(target)} shown",
+        Decision.INCONCLUSIVE: f"neither < {number(target)} nor > {number(floor)} shown{more}",
     }[decision]
     is_below = decision is Decision.FAIL and not required
     return GateResult(Decision.BELOW_TARGET if is_below else decision, shown, used, found, test)
@@ -274,9 +274,9 @@ def check_baseline(
         return replace(_check_reproduction(d, differs_at), test=test, beside=beside)
     decision, used, found = test.decide()
     shown = {
-        Decision.PASS: f"> baseline - {_number(margin)} shown",
+        Decision.PASS: f"> baseline - {number(margin)} shown",
         Decision.FAIL: "< baseline shown",
-        Decision.INCONCLUSIVE: f"neither < baseline nor > baseline - {_number(margin)} shown",
+        Decision.INCONCLUSIVE: f"neither < baseline nor > baseline - {number(margin)} shown",
     }[decision]
     return GateResult(decision, shown, used, found, test, beside)
 
@@ -306,7 +306,7 @@ def _check(values: stats.Floats, cap: int, alpha: float, beta: float) -> None:
         )
 
 
-def _number(x: float) -> str:
+def number(x: float) -> str:
     """Return x with as many decimals as it needs, but at least two: 0.8 -> '0.80', 0.125 -> '0.125'."""
     short = f"{x:.6f}".rstrip("0")
     return short if len(short.split(".")[1]) >= 2 else f"{x:.2f}"

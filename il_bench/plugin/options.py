@@ -12,8 +12,8 @@ from typing import Any
 
 from il_bench import machine
 from il_bench.errors import IlBenchError, printable
-from il_bench.protocol import MARGIN, MAX_EPISODES, MAX_RATE_EPISODES
-from il_bench.rollout.metrics import GATED_METRICS
+from il_bench.protocol import MAX_EPISODES, MAX_RATE_EPISODES
+from il_bench.rollout.metrics import target_of
 
 
 @dataclass(frozen=True)
@@ -110,21 +110,6 @@ def check_target(given: Sequence[str], _: Invocation) -> tuple[str, float] | Non
     if len(given) > 1:
         raise IlBenchError(f"--il-target: give one target, not {len(given)}: {', '.join(given)}")
     return target_of(given[0], "--il-target")
-
-
-def target_of(given: str, option: str) -> tuple[str, float]:
-    """The metric and the value of METRIC=VALUE; IlBenchError names the option."""
-    metric, _equals, text = given.partition("=")
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if metric not in GATED_METRICS or not MARGIN < value < 1.0:
-        raise IlBenchError(
-            f"{option}: {given!r} is not METRIC=VALUE; METRIC is {' or '.join(GATED_METRICS)}, VALUE "
-            f"between {MARGIN} and 1, for example success_rate=0.8"
-        )
-    return metric, value
 
 
 def check_samplers(given: Sequence[str], _: Invocation) -> tuple[str, ...]:

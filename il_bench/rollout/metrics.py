@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from il_bench.errors import IlBenchError
+from il_bench.protocol import MARGIN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,3 +91,18 @@ def gated_metric(name: str) -> Metric:
     if name not in GATED_METRICS:
         raise IlBenchError(f"metric = {name!r}: need {' or '.join(map(repr, GATED_METRICS))}")
     return METRICS[name]
+
+
+def target_of(given: str, option: str, margin: float = MARGIN) -> tuple[str, float]:
+    """Return the metric and the value of METRIC=VALUE; IlBenchError names the option."""
+    metric, _equals, text = given.partition("=")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if metric not in GATED_METRICS or not margin < value < 1.0:
+        raise IlBenchError(
+            f"{option}: {given!r} is not METRIC=VALUE; METRIC is {' or '.join(GATED_METRICS)}, VALUE "
+            f"between {margin:g} and 1, for example success_rate=0.8"
+        )
+    return metric, value

@@ -106,7 +106,7 @@ def evaluate(
 
 def _target(given: str) -> "Target":
     from il_bench.gate.baselines import Target
-    from il_bench.plugin.options import target_of
+    from il_bench.rollout.metrics import target_of
 
     metric, value = target_of(given, "--target")
     return Target(metric=metric, value=value, required=True)

@@ -1,0 +1,111 @@
+"""Read a file of a finished run, in every form that we know.
+
+- `eval_info.json` of `lerobot-eval` (see `finished.lerobot`);
+- our `report.json`, a policy of it, and what `il-bench evaluate --output` writes (see `finished.ours`);
+- a CSV with the columns `seed` and `success`, and `task` if it holds several.
+"""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from il_bench.errors import IlBenchError, printable
+from il_bench.files import parse_json, read_whole
+from il_bench.finished import lerobot, ours
+from il_bench.finished.runs import WAY_OUT, FinishedRun, FinishedTask
+
+REPORT = "a report.json"
+#: The files that a folder of a run may hold.
+_IN_FOLDERS = ("eval_info.json", "report.json")
+_WORDS = {"1": True, "true": True, "1.0": True, "0": False, "false": False, "0.0": False}
+
+
+def read(path: Path, policy: str | None = None) -> FinishedRun:
+    """Read a file of a finished run, or the one in its folder.
+
+    policy: whose row of a report. Raises IlBenchError that names the file and the field.
+    """
+    if path.is_dir():
+        found = [path / name for name in _IN_FOLDERS if (path / name).exists()]
+        if len(found) != 1:
+            raise IlBenchError(f"{path}: holds {len(found)} of {' and '.join(_IN_FOLDERS)}; name the file")
+        path = found[0]
+    if path.suffix.lower() == ".csv":
+        run = _csv(path)
+    else:
+        fields = parse_json(read_whole(path, WAY_OUT), path, WAY_OUT, allow_nan=True)
+        run = _json(path, fields, policy)
+    if policy is not None and run.form != REPORT:
+        raise IlBenchError(f"{path}: {run.form}, which names no policies; leave --policy out")
+    if any(task.n == 0 for task in run.tasks) or not run.tasks:
+        name = next((task.name for task in run.tasks if task.n == 0), "it")
+        raise IlBenchError(f"{path}: {name} holds no episodes; {WAY_OUT}")
+    return run
+
+
+def _json(path: Path, fields: dict[str, Any], policy: str | None) -> FinishedRun:
+    if "per_task" in fields or "overall" in fields or "per_episode" in fields:
+        return lerobot.run_of(path, fields)
+    if "schema" in fields and "success" in fields:
+        return FinishedRun(REPORT, (ours.row_of(path, policy),), path)
+    if "success_rate" in fields and "n_episodes" in fields:
+        return FinishedRun("the output of il-bench evaluate", (ours.evaluation_of(path, fields),), path)
+    has = ", ".join(printable(name) for name in list(fields)[:5]) or "nothing"
+    raise IlBenchError(f"{path}: no file of a finished run, it has {has}; {WAY_OUT}")
+
+
+def _csv(path: Path) -> FinishedRun:
+    """Read `seed,success`; `seed` may be missing, other columns are left alone."""
+    try:
+        text = read_whole(path, WAY_OUT).decode("utf-8-sig")
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise IlBenchError(f"{path}: no CSV in UTF-8 ({error}); {WAY_OUT}") from None
+    head = [name.strip().lower() for name in lines[0]] if lines else []
+    for name in ("success", "seed", "task"):
+        if head.count(name) > 1 or (name == "success" and name not in head):
+            what = "occurs twice" if head.count(name) > 1 else "is missing"
+            raise IlBenchError(f"{path}: the column {name} {what}; {WAY_OUT}")
+    if (
+        "policy" in head
+        and len({line[head.index("policy")] for line in lines[1:] if len(line) == len(head)}) > 1
+    ):
+        raise IlBenchError(f"{path}: the column policy holds several; gate the report.json with --policy")
+    tasks: dict[str, list[tuple[bool, int | None]]] = {}
+    for row, line in enumerate(lines[1:], start=2):
+        if not line:
+            continue
+        if len(line) != len(head):
+            raise IlBenchError(
+                f"{path}: line {row} has {len(line)} values for {len(head)} columns; {WAY_OUT}"
+            )
+        cells = dict(zip(head, map(str.strip, line), strict=True))
+        where = f"{path}: line {row}"
+        episode = _success(cells["success"], where), _seed(cells["seed"], where) if "seed" in cells else None
+        tasks.setdefault(cells.get("task", path.stem), []).append(episode)
+    found = []
+    for name, episodes in tasks.items():
+        outcomes, seeds = (
+            [each for each, _ in episodes],
+            tuple(seed for _, seed in episodes if seed is not None),
+        )
+        if len(set(seeds)) < len(seeds):
+            twice = next(seed for seed in seeds if seeds.count(seed) > 1)
+            raise IlBenchError(
+                f"{path}: seed {twice} occurs twice in {printable(name)}; an episode counts once"
+            )
+        found.append(FinishedTask.of(name, outcomes, seeds=seeds or None))
+    return FinishedRun("a CSV of seeds and successes", tuple(found), path)
+
+
+def _success(word: str, where: str) -> bool:
+    if word.lower() not in _WORDS:
+        raise IlBenchError(f"{where}: success = {word!r:.40}; need 0 or 1, true or false")
+    return _WORDS[word.lower()]
+
+
+def _seed(word: str, where: str) -> int:
+    if not word.isascii() or not word.isdigit() or len(word) > 18:
+        raise IlBenchError(f"{where}: seed = {word!r:.40}; need a whole number from 0 on")
+    return int(word)
