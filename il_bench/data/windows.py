@@ -71,6 +71,12 @@ class Windows:
         out["task"] = [self._tasks[task] for task in tasks.tolist()]
         return out
 
+    def make_relative(self, key: str, to: str) -> None:
+        """Subtract the feature ``to`` from the feature ``key``, frame by frame, and take its `stats` anew."""
+        column = self._columns[key] = self._columns[key] - self._columns[to]
+        low, high = column.aminmax(dim=0)
+        self.stats[key] = {"mean": column.mean(dim=0), "std": column.std(dim=0), "min": low, "max": high}
+
     def _frame_deltas(self, key: str, seconds: Sequence[float]) -> torch.Tensor:
         if key not in self._columns:
             raise IlBenchError(

@@ -15,7 +15,7 @@ from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.factory import get_policy_class, make_policy, make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.processor import AbsoluteActionsProcessorStep
+from lerobot.processor import AbsoluteActionsProcessorStep, RelativeActionsProcessorStep
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Tensor
 
@@ -98,26 +98,16 @@ def _check_memory(config: PreTrainedConfig, where: str) -> None:
 
 def processors(recipe: Recipe, config: PreTrainedConfig, windows: Windows) -> tuple[Any, Any]:
     """LeRobot's processors for the policy, with the recipe's steps inserted."""
-    processing, stats = recipe.processing, windows.stats
+    processing = recipe.processing
+    preprocessor, postprocessor = make_pre_post_processors(config, dataset_stats=windows.stats)
     if processing.relative_actions:
-        stats = {**stats, ACTION: _relative_stats(windows)}
-    preprocessor, postprocessor = make_pre_post_processors(config, dataset_stats=stats)
-    if processing.relative_actions:
-        relative = pusht_features.AgentRelativeActions(enabled=True)
+        # Not enabled: the windows' actions are relative already. It remembers the place to be added again.
+        relative = RelativeActionsProcessorStep(enabled=False)
         preprocessor.steps.insert(-2, relative)
         postprocessor.steps.insert(1, AbsoluteActionsProcessorStep(enabled=True, relative_step=relative))
     if processing.pusht_features:
         preprocessor.steps.insert(-1, pusht_features.PushTFeatures())
     return preprocessor, postprocessor
-
-
-def _relative_stats(windows: Windows) -> dict[str, Tensor]:
-    """LeRobot's statistics (2,) of the windows' actions, relative to the agent's place, without padding."""
-    batch = windows.batch(torch.arange(len(windows)))
-    state = batch[OBS_STATE].flatten(1)[:, -2:]  # the last state of a history
-    relative = (batch[ACTION] - state[:, None])[~batch[f"{ACTION}_is_pad"]]
-    low, high = relative.aminmax(dim=0)
-    return {"mean": relative.mean(dim=0), "std": relative.std(dim=0), "min": low, "max": high}
 
 
 def delta_timestamps(config: PreTrainedConfig, fps: int) -> dict[str, list[float]]:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from lerobot.optim.optimizers import load_optimizer_state, save_optimizer_state
 from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.utils.constants import ACTION, OBS_STATE
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor
@@ -98,9 +99,11 @@ class Trainer:
         with _without_prints():
             self.policy: PreTrainedPolicy = batches.make_network(recipe, config, dataset)
         self.windows = Windows(dataset, batches.delta_timestamps(config, dataset.fps))
+        self.data = batches.describe_data(dataset, data_name or protocol.data_name(source), self.windows)
+        if recipe.processing.relative_actions:
+            self.windows.make_relative(ACTION, to=OBS_STATE)
         self.preprocessor, self.postprocessor = batches.processors(recipe, config, self.windows)
         self.frames = batches.usable_frames(self.windows, getattr(config, "drop_n_last_frames", 0))
-        self.data = batches.describe_data(dataset, data_name or protocol.data_name(source), self.windows)
         if hasattr(self.policy, "fit_tokenizer"):
             self.policy.fit_tokenizer(self._batch(self.frames), seed=seed)
         options = self.settings.model_dump(include={"lr", "betas", "weight_decay"})

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lerobot.policies.factory import make_pre_post_processors
 
+from il_bench.data import open_dataset
+from il_bench.data.lerobot_folder import read_column
 from il_bench.policies import pusht_features
 from il_bench.policies.checkpoint import load_policy
 from il_bench.pusht.geometry import GOAL_POSE, block_keypoints, into_frame
@@ -72,31 +74,43 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     return trainer
 
 
-def test_training_sees_actions_relative_to_where_the_agent_is_now(trainer: Trainer) -> None:
+def test_each_action_is_learned_relative_to_its_own_step_and_executed_so(trainer: Trainer) -> None:
+    """Where the agent goes as in the demonstration, what was learned gives back each of its actions."""
+    dataset = open_dataset("expert")
+    places, actions = (read_column(dataset, key) for key in ("observation.state", "action"))
+    episodes = read_column(dataset, "episode_index")
     rows = torch.arange(100, 132)
-    raw, seen = trainer.windows.batch(rows), trainer._batch(rows)
-    now = raw["observation.state"][:, -1]
+    learned = trainer._batch(rows)["action"]  # (B, horizon, 2), from the step before on
+    for row, chunk in zip(rows.tolist(), learned, strict=True):
+        for step, action in zip(range(row - 1, row + 7), chunk, strict=True):
+            if episodes[step] == episodes[row]:
+                observe(trainer, torch.from_numpy(places[step : step + 1]))
+                assert torch.allclose(
+                    trainer.postprocessor(action[None]), torch.from_numpy(actions[step]), atol=1e-3
+                )
+
+
+def test_training_sees_normalised_actions_and_features(trainer: Trainer) -> None:
+    rows = torch.arange(100, 132)
+    seen = trainer._batch(rows)
+    assert seen["action"].abs().max() <= 1 + 1e-5
     mean, std = (trainer.preprocessor.steps[-1].stats["action"][name] for name in ("mean", "std"))
-    low, high = (torch.as_tensor(trainer.preprocessor.steps[-1].stats["action"][k]) for k in ("min", "max"))
-    relative = raw["action"] - now[:, None]
-    by_hand = 2 * (relative - low) / (high - low) - 1
-    assert torch.allclose(seen["action"], by_hand, atol=1e-4)
-    inside = ~raw["action_is_pad"]
-    assert seen["action"][inside].abs().max() <= 1 + 1e-5
     assert torch.as_tensor(mean).abs().max() < 5 and torch.as_tensor(std).min() > 1
     assert seen["observation.environment_state"].shape == (32, 2, pusht_features.SIZE)
 
 
+def observe(trainer: Trainer, agent: torch.Tensor) -> None:
+    keypoints = torch.from_numpy(block_keypoints([[256.0, 256.0, 0.0]] * len(agent))).float()
+    trainer.preprocessor({"observation.state": agent.float(), "observation.environment_state": keypoints})
+
+
 def test_what_is_executed_is_relative_to_the_last_observation(trainer: Trainer) -> None:
-    trainer.policy.reset()
+    stats = trainer.postprocessor.steps[0].stats["action"]
+    middle = (torch.as_tensor(stats["min"]) + torch.as_tensor(stats["max"])) / 2
     for place in (100.0, 300.0):
         agent = torch.full((4, 2), place)
-        keypoints = torch.from_numpy(block_keypoints([[256.0, 256.0, 0.0]] * 4)).float()
-        trainer.preprocessor({"observation.state": agent, "observation.environment_state": keypoints})
-        normalised = torch.zeros(4, 2)
-        stats = trainer.postprocessor.steps[0].stats["action"]
-        middle = (torch.as_tensor(stats["min"]) + torch.as_tensor(stats["max"])) / 2
-        assert torch.allclose(trainer.postprocessor(normalised), agent + middle, atol=1e-4)
+        observe(trainer, agent)
+        assert torch.allclose(trainer.postprocessor(torch.zeros(4, 2)), agent + middle, atol=1e-4)
 
 
 @pytest.fixture
@@ -125,19 +139,36 @@ def test_lerobot_finds_the_steps_without_being_told_of_il_bench(saved: Path) -> 
     """A step named by its class is imported by LeRobot; one that is registered only when told of us."""
     steps = json.loads((saved / "policy_preprocessor.json").read_text())["steps"]
     ours = [step["class"] for step in steps if "registry_name" not in step]
-    module = "il_bench.policies.pusht_features"
-    assert ours == [f"{module}.AgentRelativeActions", f"{module}.PushTFeatures"]
+    assert ours == ["il_bench.policies.pusht_features.PushTFeatures"]
     pre, post = make_pre_post_processors(load_policy(saved).policy.config, pretrained_path=str(saved))
     assert post.steps[1].relative_step is pre.steps[2]
 
 
-def test_relative_actions_refuse_a_longer_execution(saved: Path) -> None:
-    with edited(saved / "config.json") as config:
+@pytest.fixture
+def saved_before(saved: Path) -> Path:
+    """A checkpoint whose whole chunks are relative to the agent's last place."""
+    with edited(saved / "policy_preprocessor.json") as preprocessor:
+        step = next(
+            s for s in preprocessor["steps"] if s.get("registry_name") == "relative_actions_processor"
+        )
+        del step["registry_name"]
+        step["class"] = "il_bench.policies.pusht_features.AgentRelativeActions"
+        step["config"]["enabled"] = True
+    return saved
+
+
+def test_chunks_relative_to_the_last_place_are_executed_one_action_a_prediction(saved_before: Path) -> None:
+    with edited(saved_before / "config.json") as config:
         config["n_action_steps"] = 4
-    refuses(r"n_action_steps is 4; .* allow 1", load_policy, saved)
-    data = recipe().model_dump(mode="json")
-    data["policy"]["n_action_steps"] = 2
-    refuses("relative_actions needs n_action_steps = 1", recipes.parse, recipes.Recipe, data, "mine.toml")
+    refuses(r"n_action_steps is 4; .* allow 1", load_policy, saved_before)
+    with edited(saved_before / "config.json") as config:
+        config["n_action_steps"] = 1
+    policy = load_policy(saved_before)
+    agent = torch.full((4, 2, 2), 100.0) + torch.tensor([0.0, 50.0])[:, None]
+    keypoints = torch.zeros(4, 2, 16)
+    batch = {"observation.state": agent, "observation.environment_state": keypoints, "action": agent}
+    shown = policy.preprocessor(batch)
+    assert torch.allclose(policy.postprocessor(shown["action"]), agent, atol=1e-3)
 
 
 def test_features_without_their_step_are_refused(saved: Path) -> None:

@@ -143,10 +143,14 @@ def _check_spread(spread: Tensor, where: str, is_pusht: bool) -> None:
 
 
 def _check_relative(before: list[Any], after: list[Any], folder: Path) -> None:
-    """Raise IlBenchError unless actions are made absolute once if they are relative, and else never."""
-    relative = sum(isinstance(step, RelativeActionsProcessorStep) and step.enabled for step in before)
+    """Raise IlBenchError unless actions are made absolute once if they are relative, and else never.
+
+    A step that is not enabled only remembers the agent's place: the data were relative already.
+    """
+    steps = [step for step in before if isinstance(step, RelativeActionsProcessorStep)]
+    relative = sum(step.enabled for step in steps)
     absolute = sum(isinstance(step, AbsoluteActionsProcessorStep) and step.enabled for step in after)
-    if (relative, absolute) not in ((0, 0), (1, 1)):
+    if (relative or absolute) and (len(steps), absolute) != (1, 1):
         raise IlBenchError(
             f"{folder}: {PROCESSORS[0]} makes actions relative {relative} times, and {PROCESSORS[1]} makes "
             f"them absolute {absolute} times; both have to come from one training."

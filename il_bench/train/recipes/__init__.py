@@ -91,7 +91,9 @@ class Processing(RecipePart):
     """Processing steps besides LeRobot's normalisation: pusht_features.py."""
 
     pusht_features: bool = Field(default=False, description="add features computed from the keypoints")
-    relative_actions: bool = Field(default=False, description="actions relative to the agent's last place")
+    relative_actions: bool = Field(
+        default=False, description="each action relative to the agent's place at the same step"
+    )
 
 
 class Recipe(RecipePart):
@@ -107,16 +109,6 @@ class Recipe(RecipePart):
     def source(self) -> str:
         """What errors call the recipe: its file."""
         return self._source
-
-    @model_validator(mode="after")
-    def _predicts_at_every_step(self) -> Self:
-        n_action_steps = self.policy.get("n_action_steps")
-        if self.processing.relative_actions and n_action_steps != 1:
-            raise ValueError(
-                f"relative_actions needs n_action_steps = 1 under [policy], not {n_action_steps}: "
-                "a later action of a chunk would be added to a place the agent has left"
-            )
-        return self
 
 
 class Preset(RecipePart):
