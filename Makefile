@@ -21,7 +21,7 @@ POLICIES ?= bc bet vqbet act diffusion
 DEMOS := runs/demos
 # What `make train` trains on: empty, what the shipped policies were trained on.
 DATA ?=
-on_dagger := act vqbet diffusion
+on_dagger := bc act vqbet diffusion
 
 # No test and no benchmark needs the network or a screen.
 export HF_HUB_OFFLINE := 1

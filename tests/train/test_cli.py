@@ -81,7 +81,7 @@ def test_missing_statistics_are_computed_told_and_make_the_same_policy(
         said.append(result.stderr)
     assert "copy: meta/stats.json holds no statistics of observation.state, obs" in said[1] and not said[0]
     folders = [tmp_path / name / "checkpoints/last/pretrained_model" for name in ("with", "without")]
-    for name in ("model.safetensors", "policy_preprocessor_step_3_normalizer_processor.safetensors"):
+    for name in ("model.safetensors", "policy_preprocessor_step_4_normalizer_processor.safetensors"):
         first, second = (load_file(folder / name) for folder in folders)
         assert second.keys() <= first.keys() and all(torch.equal(first[key], second[key]) for key in second)
 
