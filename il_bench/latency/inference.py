@@ -26,6 +26,12 @@ def sampler_of(policy: LoadedPolicy) -> str | None:
     return None
 
 
+def noise_levels(policy: LoadedPolicy) -> int:
+    """How many noise levels a diffusion policy was trained on: no sampler of it has more steps."""
+    model: Any = policy.policy.diffusion
+    return int(model.noise_scheduler.config.num_train_timesteps)
+
+
 def with_sampler(policy: LoadedPolicy, sampler: str) -> LoadedPolicy:
     """A copy of a diffusion policy with another `sampler`, ``DDPM-N`` or ``DDIM-N``, with N steps.
 
@@ -35,12 +41,10 @@ def with_sampler(policy: LoadedPolicy, sampler: str) -> LoadedPolicy:
     kind, steps = check_sampler(sampler)
     if sampler_of(policy) is None:
         raise IlBenchError(f"sampler: {policy.name} is not a diffusion policy; leave {sampler} out")
-    model: Any = policy.policy.diffusion
-    most = int(model.noise_scheduler.config.num_train_timesteps)
-    if steps > most:
+    if steps > (most := noise_levels(policy)):
         raise IlBenchError(f"sampler: {sampler} has more steps than {policy.name} was trained on: {most}")
     other: Any = copy.deepcopy(policy.policy)
-    other.diffusion.noise_scheduler = _SCHEDULERS[kind].from_config(model.noise_scheduler.config)
+    other.diffusion.noise_scheduler = _SCHEDULERS[kind].from_config(other.diffusion.noise_scheduler.config)
     other.diffusion.num_inference_steps = steps
     return replace(policy, policy=other)
 

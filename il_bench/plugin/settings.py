@@ -108,7 +108,8 @@ class Settings:
     samplers: tuple[str, ...] = option(
         "--il-sampler",
         """Time diffusion policies also with this sampler and number of inference steps, such as DDIM-16;
-        repeat it for several. DDPM-100 and DDIM-10 are timed anyway.""",
+        repeat it for several. DDPM-100 and DDIM-10 are timed anyway, unless a policy was trained on fewer
+        noise levels.""",
         options.check_samplers,
         action="append",
         metavar="DDPM-N|DDIM-N",

@@ -71,7 +71,8 @@ def time_call(
 
 def _held_mb(policy: LoadedPolicy, spec: CallSpec, device: Device) -> float | None:
     """The most memory that one call adds. Two steps of denoising show it: a hundred add no more."""
-    is_watched_short = spec.mode == Mode.EAGER and inference.sampler_of(policy) is not None
+    has_sampler = inference.sampler_of(policy) is not None
+    is_watched_short = spec.mode == Mode.EAGER and has_sampler and inference.noise_levels(policy) > 2
     watched = inference.with_sampler(policy, "DDIM-2") if is_watched_short else policy
     call = calls.policy_call(watched, **vars(spec), device=device)
     for _ in range(WARM_CALLS):

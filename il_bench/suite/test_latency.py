@@ -102,14 +102,16 @@ def test_sampler(
     pytestconfig: pytest.Config,
 ) -> None:
     """Time a new chunk of a diffusion policy with another sampler."""
-    from il_bench.latency.inference import sampler_of, with_sampler
+    from il_bench.latency.inference import noise_levels, sampler_of, with_sampler
 
-    own = sampler_of(il_bench_policy)
+    own, settings = sampler_of(il_bench_policy), pytestconfig.stash[SETTINGS]
     if own is None:
         pytest.skip("only a diffusion policy has a sampler")
     if sampler == own:
         pytest.skip("test_call times its own sampler")
-    if batch > 1 and pytestconfig.stash[SETTINGS].latency != "full":
+    if sampler not in settings.samplers and int(sampler[5:]) > (levels := noise_levels(il_bench_policy)):
+        pytest.skip(f"{il_bench_policy.name} was trained on {levels} noise levels")
+    if batch > 1 and settings.latency != "full":
         pytest.skip(ONLY_FULL)
     with in_one_line():
         other = with_sampler(il_bench_policy, sampler)

@@ -11,12 +11,15 @@ from il_bench.latency.inference import Recorded, in_mode, networks, sampler_of, 
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy, wrap_object
 from il_bench.protocol import TimedCall
 
+from tests.small_policies import save_diffusion
+
 from .fakes import FakeClock, FakeDevice, PixelPolicy, made
 
 
 @pytest.fixture(scope="module")
-def diffusion() -> LoadedPolicy:
-    return load_policy("diffusion")
+def diffusion(tmp_path_factory: pytest.TempPathFactory) -> LoadedPolicy:
+    """One that was trained on 100 noise levels."""
+    return load_policy(save_diffusion(tmp_path_factory.mktemp("diffusion") / "policy"))
 
 
 def unet_calls(policy: LoadedPolicy, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -46,6 +49,11 @@ def test_a_sampler_denoises_in_as_many_steps(
 def test_an_impossible_sampler_is_named(diffusion: LoadedPolicy, sampler: str) -> None:
     with pytest.raises(IlBenchError, match=sampler):
         with_sampler(diffusion, sampler)
+
+
+def test_no_sampler_has_more_steps_than_the_policy_was_trained_on() -> None:
+    with pytest.raises(IlBenchError, match="DDIM-5 has more steps than diffusion was trained on: 4"):
+        with_sampler(load_policy("diffusion"), "DDIM-5")
 
 
 def test_only_diffusion_has_a_sampler(policy: LoadedPolicy) -> None:
