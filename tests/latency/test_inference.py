@@ -10,7 +10,6 @@ from il_bench.latency.device import device_for
 from il_bench.latency.inference import Recorded, in_mode, networks, sampler_of, with_sampler
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy, wrap_object
 from il_bench.protocol import TimedCall
-
 from tests.small_policies import save_diffusion
 
 from .fakes import FakeClock, FakeDevice, PixelPolicy, made

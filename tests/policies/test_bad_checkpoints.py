@@ -118,7 +118,17 @@ def test_actions_that_are_made_relative_are_made_absolute_once(tmp_path: Path) -
             each for each in content["steps"] if each.get("registry_name") == "absolute_actions_processor"
         )
         content["steps"].remove(absolute)
-    refuses(r"makes actions relative 1 times, .* absolute 0 times", load_policy, tmp_path / "copy")
+    refuses(r"has 1 steps for relative actions .* 0 that make them", load_policy, tmp_path / "copy")
+    with edited(tmp_path / "copy" / AFTER) as content:
+        content["steps"].insert(1, absolute | {"config": {"enabled": False}})
+    with edited(tmp_path / "copy" / BEFORE) as content:
+        (relative,) = (
+            each for each in content["steps"] if each.get("registry_name") == "relative_actions_processor"
+        )
+        relative["config"]["enabled"] = True
+    with edited(tmp_path / "copy" / "config.json") as config:
+        config["n_action_steps"] = 1
+    refuses(r"\(1 enabled\), .* absolute \(0 enabled\)", load_policy, tmp_path / "copy")
 
 
 def test_a_state_file_that_is_missing_is_not_looked_for_on_the_hub(folder: Path) -> None:

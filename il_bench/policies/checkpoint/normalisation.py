@@ -147,11 +147,13 @@ def _check_relative(before: list[Any], after: list[Any], folder: Path) -> None:
 
     A step that is not enabled only remembers the agent's place: the data were relative already.
     """
-    steps = [step for step in before if isinstance(step, RelativeActionsProcessorStep)]
-    relative = sum(step.enabled for step in steps)
-    absolute = sum(isinstance(step, AbsoluteActionsProcessorStep) and step.enabled for step in after)
-    if (relative or absolute) and (len(steps), absolute) != (1, 1):
+    to_relative = [step for step in before if isinstance(step, RelativeActionsProcessorStep)]
+    to_absolute = [step for step in after if isinstance(step, AbsoluteActionsProcessorStep)]
+    relative, absolute = (sum(step.enabled for step in steps) for steps in (to_relative, to_absolute))
+    once = (len(to_relative), absolute) == (1, 1)
+    if len(to_relative) != len(to_absolute) or ((relative or absolute) and not once):
         raise IlBenchError(
-            f"{folder}: {PROCESSORS[0]} makes actions relative {relative} times, and {PROCESSORS[1]} makes "
-            f"them absolute {absolute} times; both have to come from one training."
+            f"{folder}: {PROCESSORS[0]} has {len(to_relative)} steps for relative actions ({relative} "
+            f"enabled), and {PROCESSORS[1]} {len(to_absolute)} that make them absolute ({absolute} enabled); "
+            "both have to come from one training."
         )
