@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test test-browser docs screenshots test-oldest test-newest demos train profile latency-gpu sim-speed render-speed expert-success training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
+.PHONY: help env bench test test-browser docs screenshots test-oldest test-newest demos train profile latency-gpu sim-speed render-speed expert-success stress stress-figures training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
 
 # What `make test-oldest` and `make test-newest` set otherwise.
 WANTED := 3.12
@@ -163,6 +163,13 @@ render-speed: $(READY) ## frames per second beside gym-pusht's, in one run
 expert-success: export OMP_NUM_THREADS := 1
 expert-success: $(READY) ## let the expert solve 1,000 validation starts in gym-pusht itself (3 minutes)
 	@$(BIN)/python -W ignore benchmarks/expert_success.py $(ARGS)
+
+stress: export OMP_NUM_THREADS := 1
+stress: $(READY) ## roll every shipped policy and the expert out under stress, on 200 test seeds (an hour; goes on where it was interrupted)
+	@$(BIN)/il-bench stress --seeds test --output benchmarks/results/stress.json --resume $(ARGS)
+
+stress-figures: $(READY) ## draw the stress curves and print their tables, from benchmarks/results/stress.json
+	@$(BIN)/python benchmarks/stress_figures.py $(ARGS)
 
 training-curves: $(READY) ## draw how the shipped policies learned, from their logs (ARGS=runs/mine: beside it)
 	@$(BIN)/il-bench report curves $(ARGS)

@@ -18,6 +18,7 @@ from il_bench.latency.cli import compare
 from il_bench.protocol import HUMAN_DATA
 from il_bench.replay.cli import replay
 from il_bench.report.cli import app as report
+from il_bench.stress.cli import stress
 from il_bench.suite.cli import evaluate, vocabulary
 from il_bench.train.cli import train
 
@@ -102,6 +103,7 @@ for _command, _example in (
     (compare, "compare diffusion --sampler DDIM-8 --sampler-b DDIM-10"),
     (gate, "gate outputs/eval/eval_info.json --target success_rate=0.8"),
     (replay, "replay act:200024 --output episode.gif"),
+    (stress, "stress bet expert --arm delay --arm noise --output stress.json"),
     (train, "train vqbet --data expert --seed 1 --output runs/vqbet"),
 ):
     app.command(epilog=f"Example: il-bench {_example}")(_command)

@@ -31,6 +31,15 @@ EPISODE_FIELDS = ("task", "simulator", "max_steps", "success_coverage", "block_s
 KEYPOINTS, PIXELS = TRACKS = ("keypoints", "pixels")
 MARGIN = 0.05  # a gate has to tell a policy at its target from one this far below
 SEED_STARTS = {"test": 200_000, "validation": 100_000}
+
+
+class SeedRange(StrEnum):
+    """Validation seeds are for choosing, test seeds for the numbers you report."""
+
+    TEST = "test"
+    VALIDATION = "validation"
+
+
 MAX_EPISODES = 1_000  # both ranges hold 1,000 seeds
 #: Rates, and no gates, may run on past the test seeds, up to this many episodes.
 MAX_RATE_EPISODES = 100_000

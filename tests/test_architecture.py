@@ -32,6 +32,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "latency": {"machine", "policies", "pusht", "report", "zoo"},
     "report": {"gate", "pusht", "rollout", "train", "zoo"},
     "finished": {"gate", "report", "rollout"},
+    "stress": {"gate", "latency", "machine", "policies", "pusht", "report", "rollout", "zoo"},
     "replay": {"policies", "pusht", "report", "rollout", "zoo"},
     "plugin": {
         "data",
@@ -47,9 +48,9 @@ MAY_KNOW: dict[str, set[str]] = {
     },
     "suite": {
         *("data", "gate", "latency", "machine", "plugin", "policies", "report", "rollout"),
-        *("tokenizers", "train", "zoo"),
+        *("stress", "tokenizers", "train", "zoo"),
     },
-    "cli": {"demos", "finished", "latency", "machine", "replay", "report", "suite", "train", "zoo"},
+    "cli": {"demos", "finished", "latency", "machine", "replay", "report", "stress", "suite", "train", "zoo"},
 }
 MAY_IMPORT_PYTEST = {"plugin", "suite"}
 

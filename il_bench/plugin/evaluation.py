@@ -54,12 +54,13 @@ class Evaluate:
         journal: Journal | None = None,
         look: Look | None = None,
         block: RunBlock | None = None,
+        may_leave: bool = True,
         record: Callable[[Outcomes], object] | None = None,
     ) -> Outcomes:
         """Roll `policy` out on these seeds; take the blocks that the journal holds from there.
 
         look: called after every block, in seed order. The rollout ends when it says that this is enough.
-        block: runs one block, in this process, in an environment other than PushT.
+        block: runs one block, otherwise than in PushT as it is. may_leave: whether other processes may.
         record: given every block that has been run, with its recording.
         """
         settings, chosen = self._settings, np.asarray(seeds)
@@ -71,8 +72,8 @@ class Evaluate:
                     "reset() and select_action(batch)"
                 )
             title = loaded.name if isinstance(loaded, LoadedPolicy) else type(loaded).__name__
-            may_leave = block is None and (settings.workers > 1 or settings.executor is not None)
-            copies = _copies(loaded) if may_leave else None
+            leaves = may_leave and (settings.workers > 1 or settings.executor is not None)
+            copies = _copies(loaded) if leaves else None
             said = ""
 
             def stop(so_far: Outcomes) -> bool:

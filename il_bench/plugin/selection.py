@@ -71,16 +71,18 @@ def _has_parameter(metafunc: pytest.Metafunc, name: str) -> bool:
 
 @pytest.hookimpl(trylast=True)  # after the selection by -m, -k and other plugins
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Bring the suite into its order, without tests that were collected twice, and without the long ones
-    unless --il-thorough asks for them; skip it without --benchmark.
+    """Bring the suite into its order, without tests that were collected twice, and without those under stress
+    and the long ones unless --il-stress or --il-thorough asks for them; skip it without --benchmark.
 
     Under pytest-xdist, workers leave the timed tests to the controller.
     """
     seen: set[str] = set()
+    settings = config.stash[fixtures.SETTINGS]
     for item in list(items):
         if isinstance(item.parent, SuiteModule):
-            is_left_out = item.get_closest_marker(LONG.name) and not config.stash[fixtures.SETTINGS].thorough
-            if item.nodeid in seen or is_left_out:
+            is_long = item.get_closest_marker(LONG.name) and not settings.thorough
+            is_stress = item.path.stem == "test_stress" and not settings.stress
+            if item.nodeid in seen or is_long or is_stress:
                 items.remove(item)
             seen.add(item.nodeid)
     places = [place for place, item in enumerate(items) if isinstance(item.parent, SuiteModule)]

@@ -25,7 +25,7 @@ from il_bench.rollout.executors import EXECUTORS
 
 SUITE = Path(__file__).parents[1] / "suite"
 #: What its modules measure, in the order in which they run: what is asked first comes first.
-STAGES = ("success", "tokenizers", "throughput", "latency", "comparison")
+STAGES = ("success", "stress", "tokenizers", "throughput", "latency", "comparison")
 #: What --il-thorough adds.
 THOROUGH = "tokenizers that train, every batch size, calls without processing, fresh processes, full latency"
 
@@ -94,6 +94,13 @@ class Settings:
     thorough: bool = option(
         "--il-thorough",
         f"""Also measure what takes long: {THOROUGH}.""",
+        action="store_true",
+    )
+    stress: bool = option(
+        "--il-stress",
+        """Also roll every policy out on the same start states with one thing changed: delayed, lost and noisy
+        signals, a push, other physics, another start, a policy that keeps the robot waiting; on images their
+        brightness, sharpness and so on. Takes some thirty times as long as the undisturbed episodes.""",
         action="store_true",
     )
     latency: str = option(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from il_bench.errors import IlBenchError
 from il_bench.pusht.geometry import Array, block_keypoints
-from il_bench.pusht.simulator import DT, K_P, K_V, N_SUBSTEPS, Simulator, chipmunk_vectors
+from il_bench.pusht.simulator import DT, K_P, K_V, N_SUBSTEPS, Simulator, chipmunk_vectors, start_of
 
 if TYPE_CHECKING:  # rollouts on keypoints need no pygame
     from il_bench.pusht.renderer import Renderer
@@ -35,13 +35,19 @@ def as_images(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 class PushTBatch:
-    """A batch of B independent worlds, to be `reset` first."""
+    """A batch of B independent worlds, to be `reset` first.
+
+    damping, friction, k_p: as for `Simulator`; None: gym-pusht's.
+    """
 
     agent: Array  # (B, 2) the agents' positions, px
     pose: Array  # (B, 3) the blocks' `[x, y, angle]`
     coverage: Array  # (B,)
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, damping: float | None = None, friction: float | None = None, k_p: float | None = None
+    ) -> None:
+        self._damping, self._friction, self._k_p = damping, friction, k_p
         self._simulators: list[Simulator] = []
         self._renderer: Renderer | None = None
 
@@ -51,9 +57,10 @@ class PushTBatch:
     def reset(self, seeds: Sequence[int] | NDArray[np.int64]) -> None:
         """Start one world per seed, at gym-pusht's start state of that seed."""
         self._simulators = self._simulators[: len(seeds)]
-        self._simulators += [Simulator() for _ in range(len(seeds) - len(self._simulators))]
+        while len(self._simulators) < len(seeds):
+            self._simulators.append(Simulator(damping=self._damping, friction=self._friction))
         for simulator, seed in zip(self._simulators, seeds, strict=True):
-            simulator.reset(int(seed))
+            simulator.set_state(self.start_of(int(seed)))
         self.agent = np.array([(s.agent_x, s.agent_y) for s in self._simulators]).reshape(-1, 2)
         self.pose = np.array([(s.block_x, s.block_y, s.block_angle) for s in self._simulators]).reshape(-1, 3)
         self.coverage = np.array([s.coverage() for s in self._simulators])
@@ -63,6 +70,10 @@ class PushTBatch:
         self._agent_velocity = np.zeros((len(self), 2))
         self._velocities = np.empty((len(self), N_SUBSTEPS, 2))  # of the agents, in the last step
         self._vectors = [chipmunk_vectors(velocities) for velocities in self._velocities]
+
+    def start_of(self, seed: int) -> Sequence[float]:
+        """The start state of a seed, as `Simulator.set_state` takes it: gym-pusht's."""
+        return start_of(seed)
 
     def step(self, actions: NDArray[np.floating], active: NDArray[np.bool_] | None = None) -> Array:
         """Step the active worlds and leave the others as they are.
@@ -110,8 +121,9 @@ class PushTBatch:
         """Integrate the agents of these rows; every float is rounded as in `Simulator.step`."""
         x, v = self.agent[rows], self._agent_velocity[rows]
         velocities = np.empty((N_SUBSTEPS, len(rows), 2))
+        k_p = K_P if self._k_p is None else self._k_p
         for substep in range(N_SUBSTEPS):
-            v += (K_P * (targets - x) - K_V * v) * DT
+            v += (k_p * (targets - x) - K_V * v) * DT
             velocities[substep] = v
             x += v * DT
         self._velocities[rows] = velocities.swapaxes(0, 1)

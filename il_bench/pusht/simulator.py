@@ -39,6 +39,11 @@ def start_state(rng: np.random.Generator) -> tuple[float, float, float, float, f
     return agent_x, agent_y, block_x, block_y, float(rng.uniform(-np.pi, np.pi))
 
 
+def start_of(seed: int) -> tuple[float, float, float, float, float]:
+    """gym-pusht's start state of a seed."""
+    return start_state(np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed))))
+
+
 def chipmunk_vectors(velocities: NDArray[np.float64]) -> list[Any]:
     """View velocities (n, 2) as Chipmunk's vectors, which it takes faster than tuples.
 
@@ -57,6 +62,8 @@ class Simulator:
     Args:
         block_cog: the block's centre of gravity in its own frame; None: gym-pusht's (0, 45).
         damping: share of velocity the block keeps per second; None: gym-pusht's 0.
+        friction: of every shape, so that two that touch have its square; None: gym-pusht's 0.
+        k_p: the gain with which the agent is pulled to its target; None: gym-pusht's 100.
         count_contacts: count contact points in a callback, as gym-pusht does; slower in contact.
     """
 
@@ -70,9 +77,12 @@ class Simulator:
         *,
         block_cog: tuple[float, float] | None = None,
         damping: float | None = None,
+        friction: float | None = None,
+        k_p: float | None = None,
         count_contacts: bool = False,
     ) -> None:
-        self.block_cog, self.damping, self.count_contacts = block_cog, damping, count_contacts
+        self.block_cog, self.damping, self.friction = block_cog, damping, friction
+        self.k_p, self.count_contacts = k_p, count_contacts
         self.agent_x = self.agent_y = self.agent_vx = self.agent_vy = 0.0
         self.block_x = self.block_y = self.block_angle = 0.0
         self.n_contact_points = 0
@@ -84,7 +94,7 @@ class Simulator:
 
     def reset(self, seed: int) -> None:
         """Start at gym-pusht's start state of this seed."""
-        self.set_state(start_state(np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))))
+        self.set_state(start_of(seed))
 
     def set_state(self, state: Sequence[float]) -> None:
         """Start at `[agent_x, agent_y, block_x, block_y, block_angle]`, with gym-pusht's legacy meaning.
@@ -111,11 +121,11 @@ class Simulator:
         if not (math.isfinite(ax) and math.isfinite(ay)):
             raise IlBenchError(f"action must be finite, got ({ax}, {ay})")
         x, y, vx, vy = self.agent_x, self.agent_y, self.agent_vx, self.agent_vy
-        agent, space = self._agent, self._space
+        agent, space, k_p = self._agent, self._space, K_P if self.k_p is None else self.k_p
         self.n_contact_points = 0
         for _ in range(N_SUBSTEPS):
-            vx += (K_P * (ax - x) - K_V * vx) * DT
-            vy += (K_P * (ay - y) - K_V * vy) * DT
+            vx += (k_p * (ax - x) - K_V * vx) * DT
+            vy += (k_p * (ay - y) - K_V * vy) * DT
             _set_velocity(agent, (vx, vy))
             _space_step(space, DT)
             x += vx * DT
@@ -161,6 +171,9 @@ class Simulator:
         space.add(self.block, *self.block_shapes)
         if self.block_cog is not None:
             self.block.center_of_gravity = self.block_cog
+        if self.friction is not None:
+            for shape in space.shapes:
+                shape.friction = self.friction
         self.n_contact_points = 0
         self._agent, self._block, self._space = self.agent._body, self.block._body, space._space
         if self.count_contacts:

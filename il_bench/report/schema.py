@@ -309,6 +309,49 @@ class Latency(ReportPart):
     ratio_to_floor: float | None = None
 
 
+class Stress(ReportPart):
+    """How good one policy is while one thing is changed, at several levels, on the same seeds each time.
+
+    arm, about, unit: what is changed, in words, and what a level counts. levels: rising in severity; the
+    undisturbed episodes come before them in `success`, `success_rate`, `mean_max_reward` and `endings`.
+    seeds: the first and the last. success: "1" or "0" for each seed. success_rate: with Clopper-Pearson's
+    interval. difference: of each level to the undisturbed, paired by seed, with its bootstrap interval.
+    area: under the curve of success over the levels, each step to the next one counted alike.
+    """
+
+    ORDER: ClassVar[tuple[str, ...]] = ("policy", "track", "arm")
+
+    policy: Text
+    track: Track
+    sha256: Text | None
+    arm: Text
+    about: Text
+    unit: Text
+    levels: tuple[float, ...]
+    seeds: tuple[Count, Count]
+    n_episodes: Count
+    success: tuple[Annotated[str, Field(pattern="^[01]+$")], ...]
+    success_rate: tuple[Interval, ...]
+    difference: tuple[Interval, ...]
+    mean_max_reward: tuple[Share, ...]
+    endings: tuple[dict[str, Count], ...] = ()
+    area: Interval
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        n = len(self.levels)
+        for name, least in (("success", 1), ("success_rate", 1), ("difference", 0), ("mean_max_reward", 1)):
+            if len(getattr(self, name)) != n + least:
+                raise ValueError(f"{name} has {len(getattr(self, name))} values; {n} levels give {n + least}")
+        for outcomes, rate in zip(self.success, self.success_rate, strict=True):
+            found = outcomes.count("1") / len(outcomes)
+            if len(outcomes) != self.n_episodes or not math.isclose(rate.estimate, found, abs_tol=1e-9):
+                raise ValueError(
+                    f"success_rate {rate.estimate:.6g} does not follow from success ({found:.6g})"
+                )
+        return self
+
+
 class Stored(ReportPart):
     """The times of one call in several processes, kept for a later --il-compare, and this run's comparison.
 
@@ -349,6 +392,7 @@ class Report(ReportPart):
     created: datetime
     environment: dict[str, Any]
     success: tuple[Success, ...] = ()
+    stress: tuple[Stress, ...] = ()
     tokenizers: tuple[TokenizerRow, ...] = ()
     throughput: tuple[Throughput, ...] = ()
     latency: tuple[Latency, ...] = ()
@@ -357,6 +401,7 @@ class Report(ReportPart):
 
 SECTIONS: dict[str, type[ReportPart]] = {
     "success": Success,
+    "stress": Stress,
     "tokenizers": TokenizerRow,
     "throughput": Throughput,
     "latency": Latency,

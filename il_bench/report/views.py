@@ -11,7 +11,7 @@ from rich.text import Text
 
 from il_bench.errors import IlBenchError, described, printable
 from il_bench.files import write_whole, writing
-from il_bench.report import latency, page, schema, success, tables
+from il_bench.report import latency, page, schema, stress, success, tables
 from il_bench.report.history import Line
 from il_bench.report.schema import Report
 
@@ -24,6 +24,7 @@ def sections(report: Report) -> list[tables.Section]:
     """Return the report's sections in order, including those without rows."""
     return [
         success.section(report),
+        stress.section(report.stress),
         tables.section("tokenizers", report.tokenizers),
         tables.throughput(report),
         tables.section("comparisons", report.comparisons),

@@ -210,22 +210,27 @@ def _blocks(seeds: ArrayLike) -> list[NDArray[np.int64]]:
     return np.split(unique, np.flatnonzero(np.diff(unique // BLOCK_SIZE)) + 1)
 
 
-def run_block(policy: Policy, wanted: NDArray[np.int64]) -> Outcomes:
+def run_block(
+    policy: Policy, wanted: NDArray[np.int64], worlds: Callable[[], PushTBatch] | None = None
+) -> Outcomes:
     """Run one block in this process, torch on one thread, and return its wanted episodes.
 
     The global generators of torch, numpy and `random` are seeded with the block's first seed, and put back.
-    wanted: (n,) distinct seeds in rising order, all of one block.
+    wanted: (n,) distinct seeds in rising order, all of one block. worlds: makes the worlds; None: PushT's.
     """
     start = time.perf_counter()
     first = int(wanted[0]) // BLOCK_SIZE * BLOCK_SIZE
     with of_block(first, called(policy)):
-        whole = _simulate(policy, np.arange(first, first + BLOCK_SIZE), wanted - first)
+        whole = _simulate(
+            policy, np.arange(first, first + BLOCK_SIZE), wanted - first, (worlds or PushTBatch)()
+        )
     return replace(whole.take(wanted - first), seconds=time.perf_counter() - start)
 
 
-def _simulate(policy: Policy, seeds: NDArray[np.int64], wanted: NDArray[np.int64]) -> Outcomes:
+def _simulate(
+    policy: Policy, seeds: NDArray[np.int64], wanted: NDArray[np.int64], worlds: PushTBatch
+) -> Outcomes:
     """Run a batch until the wanted rows are done; only the wanted rows of the result are complete."""
-    worlds = PushTBatch()
     worlds.reset(seeds)
     recorder = StepRecorder(worlds, MAX_STEPS)
     n_steps, outside = np.zeros((2, len(seeds)), np.int64)

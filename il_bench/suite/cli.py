@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +23,7 @@ from il_bench.protocol import (
     PIXELS,
     REPORT_FOLDER,
     SEED_STARTS,
+    SeedRange,
     data_name,
 )
 
@@ -34,13 +34,6 @@ if TYPE_CHECKING:
     from il_bench.rollout import Outcomes
 
 _TARGET_HELP = "Require this of it: exit status 1 if it is missed, 6 if too little is shown."
-
-
-class SeedRange(StrEnum):
-    """Validation seeds are for choosing, test seeds for the numbers you report."""
-
-    TEST = "test"
-    VALIDATION = "validation"
 
 
 def evaluate(

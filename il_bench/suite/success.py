@@ -1,6 +1,6 @@
 """The work of test_success.py, in a module of its own so that collecting the test imports no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,8 @@ from il_bench.rollout import Outcomes, RunBlock, journal
 from il_bench.rollout.environments import EnvironmentRollout
 from il_bench.rollout.recordings import Recordings
 from il_bench.rollout.surroundings import undisturbed
+from il_bench.stress import curves
+from il_bench.stress.arms import arms_for
 
 
 class Measure:
@@ -49,6 +51,17 @@ class Measure:
         row = row_of(policy, outcomes, PolicyGates(policy.name).verdict(outcomes))
         return collect.Record("success", row, self._fingerprint)
 
+    def stress(self, policy: LoadedPolicy) -> Iterator[collect.Record]:
+        """Roll a policy out undisturbed and under every arm of stress; yield a row as each arm ends."""
+        seeds = self._settings.seed_range
+
+        def roll(cell: str, block: RunBlock | None) -> Outcomes:
+            with self._journal(policy, seeds[0], {**self._fingerprint, "stress": cell}, cell) as kept:
+                return self._evaluate.run(policy, seeds, journal=kept, block=block)
+
+        for row in curves.measure(policy, arms_for(policy), roll):
+            yield collect.Record("stress", row)
+
     def _gated(
         self, policy: LoadedPolicy, fingerprint: dict[str, Scalar], block: RunBlock | None
     ) -> tuple[collect.Record, tuple[str, ...]]:
@@ -73,7 +86,15 @@ class Measure:
         look = gates.look if most else None
         with self._journal(policy, seeds[0], fingerprint) as kept:
             record = self._record(policy.name, policy.track)
-            outcomes = self._evaluate.run(policy, seeds, journal=kept, look=look, block=block, record=record)
+            outcomes = self._evaluate.run(
+                policy,
+                seeds,
+                journal=kept,
+                look=look,
+                block=block,
+                may_leave=block is None,  # an environment cannot be sent to another process
+                record=record,
+            )
         verdict = gates.verdict(outcomes, sequential=most > 0)
         return collect.Record("success", row_of(policy, outcomes, verdict), fingerprint), verdict.problems
 
@@ -87,9 +108,12 @@ class Measure:
         return partial(kept.save, failures_only=self._settings.record == "failures")
 
     def _journal(
-        self, policy: LoadedPolicy, first_seed: int, fingerprint: dict[str, Scalar]
+        self, policy: LoadedPolicy, first_seed: int, fingerprint: dict[str, Scalar], stress: str = ""
     ) -> AbstractContextManager[journal.Journal | None]:
-        """The policy's journal; none if neither weights nor a version say which policy it is."""
+        """The policy's journal; none if neither weights nor a version say which policy it is.
+
+        stress: what the episodes are under, such as "delay 2": a journal of their own.
+        """
         chosen = [each for each in self._settings.policies if each.gate_name == policy.name]
         version = chosen[0].version if chosen else None
         if (chosen and not chosen[0].has_journal) or (policy.sha256 is None and version is None):
@@ -97,7 +121,8 @@ class Measure:
         conditions = journal.Conditions(
             policy.name, policy.track, policy.sha256, first_seed, fingerprint, version
         )
-        path = journal.path_of(self._settings.report, policy.name, policy.track)
+        report = self._settings.report / "stress" if stress else self._settings.report
+        path = journal.path_of(report, f"{policy.name} {stress}".rstrip(), policy.track)
         return journal.opened(path, conditions, resume=self._settings.resume)
 
 

@@ -347,7 +347,7 @@ def test_the_suite_from_first_baseline_to_missed_target(
         ]
     )
     report = json.loads((pytester.path / "il-bench-report" / "report.json").read_text())
-    sections = {"success", "tokenizers", "throughput", "latency", "comparisons"}
+    sections = {"success", "stress", "tokenizers", "throughput", "latency", "comparisons"}
     assert set(report) == {"schema", "created", "environment"} | sections
     described = {"packages", "cpu", "instruction_set", "blas", "gpu", "threads", "commit"}
     assert described <= set(report["environment"])

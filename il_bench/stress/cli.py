@@ -1,0 +1,205 @@
+"""The command `il-bench stress`."""
+
+import sys
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from il_bench import zoo
+from il_bench.errors import IlBenchError, fail
+from il_bench.files import given_path
+from il_bench.protocol import BLOCK_SIZE, EXPERT, KEYPOINTS, MAX_EPISODES, SEED_STARTS, SeedRange
+
+if TYPE_CHECKING:
+    from il_bench.policies.checkpoint import LoadedPolicy
+    from il_bench.report.schema import Report, Stress
+    from il_bench.rollout import Outcomes, RunBlock
+    from il_bench.stress.arms import Arm
+
+_ANOTHER = "give another --output"
+
+
+def stress(
+    policies: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Shipped policies by name, 'expert', folders, or Hub ids. Default: all shipped on "
+            "keypoints, and the expert."
+        ),
+    ] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="What to change; repeat it for several. Default: every arm.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the rows to this file, a report.json, as each arm ends.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the rows of --output that this run would measure again.")
+    ] = False,
+    hz: Annotated[
+        list[float] | None,
+        typer.Option(help="Instead of arms: success at this control frequency; repeat it for several."),
+    ] = None,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(help="With --hz: what a prediction takes. Default: its median, measured here and now."),
+    ] = None,
+    seeds: Annotated[SeedRange, typer.Option(help="Which start states.")] = SeedRange.VALIDATION,
+    episodes: Annotated[int, typer.Option(min=1, max=MAX_EPISODES, help="How many of them.")] = 200,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes; they do not change the result. Default: one for each core."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+) -> None:
+    """Roll policies out on the same start states with one thing changed, and print what that costs.
+
+    Every arm changes one thing at several levels: delays, noise, lost actions, a push, the physics, the
+    start, the camera's image. The undisturbed episodes stand beside them, and differences are paired by seed.
+    `pytest --benchmark --il-stress` does the same as part of a run.
+    """
+    try:
+        if resume and output is None:
+            raise IlBenchError("--resume: there is nothing to continue without --output; add it")
+        if latency_ms is not None and not hz:
+            raise IlBenchError("--latency-ms: says nothing without a control frequency; add --hz")
+        for name, value in (("--latency-ms", latency_ms), *(("--hz", each) for each in hz or ())):
+            if value is not None and not 0.0 < value < 1e6:
+                raise IlBenchError(f"{name}: {value:g} has to be a number above 0")
+        if hz and arm:
+            raise IlBenchError("--hz: runs the arms wait and overlap; leave --arm out")
+        path = None if output is None else given_path(output)
+        specs = policies or [*zoo.shipped(KEYPOINTS), EXPERT]
+        for spec in specs:
+            zoo.resolve(spec)  # what names nothing is refused before anything heavy is imported
+        from il_bench.stress.arms import arms_for, check_names
+
+        names = check_names(arm or ())
+        run = _Run(path, resume, range(SEED_STARTS[seeds], SEED_STARTS[seeds] + episodes), workers, device)
+        for spec in specs:
+            loaded = run.load(spec)
+            if hz:
+                run.at_frequencies(spec, loaded, hz, latency_ms)
+            else:
+                run.measure(spec, loaded, arms_for(loaded, names))
+    except IlBenchError as error:
+        fail(error)
+    _print(run.report)
+
+
+class _Run:
+    """The rows so far, kept in a file as each arm ends."""
+
+    def __init__(
+        self, output: Path | None, resume: bool, seeds: range, workers: int | None, device: str
+    ) -> None:
+        from il_bench import machine
+        from il_bench.report import schema
+        from il_bench.rollout import executors
+
+        machine.check_device(device)
+        self._output, self._seeds, self._device = output, seeds, device
+        self._workers = min(workers or machine.usable_cores(), -(-len(seeds) // BLOCK_SIZE))
+        if self._workers > 1:
+            executors.import_ahead()
+        fingerprint = machine.fingerprint(device)
+        facts = {**machine.describe(), "fingerprint": fingerprint}
+        self.report = schema.Report(created=datetime.now(UTC), environment=facts)
+        self._known: tuple[Stress, ...] = ()
+        if resume and output is not None and output.exists():
+            before = schema.load(output)
+            if differing := machine.differences(before.environment.get("fingerprint") or {}, fingerprint):
+                raise IlBenchError(
+                    f"{output}: its rows are of other conditions ({differing[0]}); {_ANOTHER}, or leave "
+                    "--resume out"
+                )
+            self.report = self.report.model_copy(update={"stress": before.stress})
+            self._known = before.stress
+
+    def load(self, spec: str) -> "LoadedPolicy":
+        from il_bench.policies.checkpoint import load_policy
+
+        return load_policy(spec, device=self._device)
+
+    def measure(self, spec: str, policy: "LoadedPolicy", arms: "tuple[Arm, ...]") -> "list[Stress]":
+        """Measure the arms that are not known, tell each as it ends, and return all rows."""
+        from il_bench.stress import curves
+
+        rows = {arm.name: self._kept(policy, arm) for arm in arms}
+        missing = tuple(arm for arm in arms if rows[arm.name] is None)
+        for row in curves.measure(policy, missing, partial(self._roll, spec, policy)):
+            rows[row.arm] = row
+            self._keep(row)
+            levels = ", ".join(
+                f"{level:g}: {rate.estimate:.3f}"
+                for level, rate in zip(row.levels, row.success_rate[1:], strict=True)
+            )
+            typer.echo(f"{policy.name}: {row.arm} {levels}; undisturbed {row.success_rate[0].estimate:.3f}")
+        return [row for row in rows.values() if row is not None]
+
+    def at_frequencies(
+        self, spec: str, policy: "LoadedPolicy", hz: list[float], latency_ms: float | None
+    ) -> None:
+        """Print success at each control frequency, and how many deadlines are missed."""
+        from il_bench.stress import realtime
+
+        times = (latency_ms,) if latency_ms is not None else realtime.measured_ms(policy, self._device)
+        median = sorted(times)[len(times) // 2]
+        steps = {each: realtime.latency_steps(median, each) for each in sorted(hz)}
+        rows = self.measure(spec, policy, realtime.latency_arms(policy, list(steps.values())))
+        how = "given" if latency_ms is not None else f"median of {len(times)} calls"
+        for each, level in steps.items():
+            rates = ", ".join(
+                f"{row.arm} {row.success_rate[1 + row.levels.index(level)].estimate:.3f}" for row in rows
+            )
+            late = realtime.deadline_misses(times, each)
+            typer.echo(
+                f"{policy.name} at {each:g} Hz: {median:.3g} ms ({how}) is {level} control step"
+                f"{'s' if level > 1 else ''}, {late:.1%} of the calls miss one; success_rate {rates}"
+            )
+
+    def _roll(self, spec: str, policy: "LoadedPolicy", title: str, block: "RunBlock | None") -> "Outcomes":
+        from il_bench.rollout import progress, rollout
+
+        is_terminal = sys.stderr.isatty()
+        name = f"{policy.name}, {title}"
+        bar = progress.bar(name, len(self._seeds), sys.stderr, nullcontext) if is_terminal else nullcontext()
+        source = policy if self._workers == 1 else partial(self.load, spec)
+        with bar as on_block:
+            return rollout(source, self._seeds, workers=self._workers, on_block=on_block, block=block)
+
+    def _kept(self, policy: "LoadedPolicy", arm: "Arm") -> "Stress | None":
+        """The row that this run would measure again."""
+        wanted = (policy.name, policy.track, policy.sha256, (self._seeds[0], self._seeds[-1]))
+        for row in self._known:
+            same_arm = (row.arm, row.about, row.unit, row.levels) == (
+                arm.name,
+                arm.about,
+                arm.unit,
+                arm.levels,
+            )
+            if same_arm and (row.policy, row.track, row.sha256, row.seeds) == wanted:
+                return row
+        return None
+
+    def _keep(self, row: "Stress") -> None:
+        from il_bench.report import schema
+
+        others = [each for each in self.report.stress if _place(each) != _place(row)]
+        self.report = self.report.model_copy(update={"stress": (*others, row)})
+        if self._output is not None:
+            schema.save(self._output, self.report)
+
+
+def _place(row: "Stress") -> tuple[str, str, str]:
+    return row.policy, row.track, row.arm
+
+
+def _print(report: "Report") -> None:
+    from il_bench.report.cli import print_tables
+
+    print_tables(report)
