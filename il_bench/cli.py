@@ -15,12 +15,13 @@ from il_bench import __version__, lerobot_imports, machine, zoo
 from il_bench.demos.cli import app as demos
 from il_bench.finished.cli import gate
 from il_bench.latency.cli import compare
-from il_bench.protocol import HUMAN_DATA
+from il_bench.protocol import HUMAN_DATA, KEYPOINTS, PIXELS, TRACKS
 from il_bench.replay.cli import replay
 from il_bench.report.cli import app as report
 from il_bench.stress.cli import stress
 from il_bench.suite.cli import evaluate, vocabulary
 from il_bench.train.cli import train
+from il_bench.zoo.cli import app as zoo_commands
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # before anything imports pygame
 
@@ -63,10 +64,14 @@ def _options(
 @app.command("list")
 def list_policies() -> None:
     """List the policies that ship with il-bench: what they see, and their success rate on the test seeds."""
-    for name in zoo.shipped():
-        measured = json.loads((zoo.ZOO / name / "measured.json").read_text(encoding="utf-8"))
-        rate, n = measured["success_rate"]["estimate"], measured["n_episodes"]
-        typer.echo(f"{name:12} {measured['track']:10} success rate {rate:.3f} ({n} episodes)")
+    on_images = zoo.pixels_folder()
+    for track, folder in ((KEYPOINTS, zoo.ZOO), (PIXELS, on_images or zoo.ZOO)):
+        for name in zoo.shipped(track):
+            measured = json.loads((folder / name / "measured.json").read_text(encoding="utf-8"))
+            rate, n = measured["success_rate"]["estimate"], measured["n_episodes"]
+            typer.echo(f"{name:12} {track:10} success rate {rate:.3f} ({n} episodes)")
+    if on_images is None:
+        typer.echo(zoo.GET_PIXELS, err=True)
 
 
 @app.command()
@@ -84,7 +89,8 @@ def _diagnosis() -> Iterator[str]:
     yield "- " + ", ".join(f"{name} {version}" for name, version in packages.items())
     yield f"- {found['cpu']}, {machine.usable_cores()} of {found['cores']} cores, GPU: {found['gpu']}"
     yield f"- {found['instruction_set']}, BLAS {found['blas']}"
-    yield f"- shipped policies: {', '.join(zoo.shipped()) or 'none'}"
+    for track in TRACKS:
+        yield f"- shipped policies, {track}: {', '.join(zoo.shipped(track)) or 'none'}"
     human = os.environ.get(HUMAN_DATA)
     there = "is not set" if human is None else "names a folder" if Path(human).is_dir() else "names NO folder"
     yield f"- human demonstrations: {HUMAN_DATA} {there}"
@@ -98,6 +104,7 @@ def _diagnosis() -> Iterator[str]:
 report.command()(vocabulary)  # a report command, but it measures, which the report room must not
 app.add_typer(demos, name="demos")
 app.add_typer(report, name="report")
+app.add_typer(zoo_commands, name="zoo")
 for _command, _example in (
     (evaluate, "evaluate act --seeds test --episodes 500"),
     (compare, "compare diffusion --sampler DDIM-8 --sampler-b DDIM-10"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import il_bench
 from il_bench.errors import IlBenchError
-from il_bench.protocol import BLOCK_SIZE, MAX_STEPS, SIMULATOR, SUCCESS_COVERAGE, Scalar
+from il_bench.protocol import KEYPOINTS, MAX_STEPS, SIMULATOR, SUCCESS_COVERAGE, Scalar, block_size
 
 _SYSTEM = f"{platform.system()} {platform.machine()}"
 _PACKAGES = ("lerobot", "numpy", "scipy", "pymunk", "gymnasium", "gym-pusht", "diffusers", "pytest")
@@ -47,10 +47,10 @@ def describe() -> dict[str, Any]:
     }
 
 
-def fingerprint(device: str = "cpu") -> dict[str, Scalar]:
+def fingerprint(device: str = "cpu", track: str = KEYPOINTS) -> dict[str, Scalar]:
     """What changes episodes: EPISODE_FIELDS first, then what changes the arithmetic on `device`.
 
-    Threads are left out: every rollout runs torch on one.
+    track: gives the block size. Threads are left out: every rollout runs torch on one.
     """
     import torch
 
@@ -60,7 +60,7 @@ def fingerprint(device: str = "cpu") -> dict[str, Scalar]:
         "simulator": SIMULATOR,
         "max_steps": MAX_STEPS,
         "success_coverage": SUCCESS_COVERAGE,
-        "block_size": BLOCK_SIZE,
+        "block_size": block_size(track),
         "il_bench": il_bench.__version__,
         **_versions("torch", "lerobot", "numpy", "pymunk", "diffusers"),  # no other package changes episodes
         "system": _SYSTEM,

@@ -23,12 +23,21 @@ WORLD_SIZE = 512
 ACTION_LOW, ACTION_HIGH = 0.0, float(WORLD_SIZE)
 #: Consecutive seeds that are rolled out as one batch.
 BLOCK_SIZE = 50
+#: Of a policy that sees images, whose episodes take much longer.
+IMAGE_BLOCK_SIZE = 10
 #: A value of a fingerprint.
 Scalar = str | int | float | bool | None
 #: Fields of a fingerprint that say what was simulated. The others say what computed it.
 EPISODE_FIELDS = ("task", "simulator", "max_steps", "success_coverage", "block_size")
 
 KEYPOINTS, PIXELS = TRACKS = ("keypoints", "pixels")
+
+
+def block_size(track: str) -> int:
+    """How many consecutive seeds are rolled out as one batch on this track."""
+    return IMAGE_BLOCK_SIZE if track == PIXELS else BLOCK_SIZE
+
+
 MARGIN = 0.05  # a gate has to tell a policy at its target from one this far below
 SEED_STARTS = {"test": 200_000, "validation": 100_000}
 

@@ -15,7 +15,7 @@ from il_bench.demos.provenance import MakeInputs, Part, Provenance
 from il_bench.demos.recording import RecordedBlock, Recorder, Recording, block_path
 from il_bench.errors import IlBenchError
 from il_bench.files import given_path
-from il_bench.protocol import BLOCK_SIZE, LAST_TRAINING_SEED, MAX_STEPS
+from il_bench.protocol import KEYPOINTS, LAST_TRAINING_SEED, MAX_STEPS, block_size
 from il_bench.pusht.geometry import block_keypoints
 
 TAKEOVER_MAX = 200
@@ -57,22 +57,22 @@ def make_demos(
     """
     output = given_path(output).resolve()
     _check(episodes, seed, noise, takeover_max, workers)
-    policy = None
+    policy, track, size = None, KEYPOINTS, _BLOCK_WITHOUT_POLICY
     if from_policy is not None:
         from il_bench.policies.checkpoint import load_policy
 
         loaded = load_policy(from_policy)
         settings = {"takeover_max": takeover_max, "only_unsolved": only_unsolved}
         policy = {"name": loaded.name, "sha256": loaded.sha256, **settings}
+        track, size = loaded.track, block_size(loaded.track)
     inputs = MakeInputs(
         episodes=episodes,
         seed=seed,
         noise=float(noise),
         expert=provenance.pusht_sha256(),
         policy=policy,
-        fingerprint=machine.fingerprint(),
+        fingerprint=machine.fingerprint(track=track),
     )
-    size = _BLOCK_WITHOUT_POLICY if policy is None else BLOCK_SIZE
     blocks = [list(group) for _, group in groupby(range(seed, seed + episodes), lambda one: one // size)]
 
     def write(folder: Path, whole: Path) -> None:

@@ -8,6 +8,7 @@ import io
 import math
 import zipfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from pydantic import TypeAdapter
 
 from il_bench.demos.provenance import EpisodeOrigin, MakeInputs
 from il_bench.files import write_whole
-from il_bench.protocol import ACTION_HIGH, ACTION_LOW, BLOCK_SIZE, MAX_STEPS, SUCCESS_COVERAGE
+from il_bench.protocol import ACTION_HIGH, ACTION_LOW, MAX_STEPS, SUCCESS_COVERAGE
 from il_bench.pusht.expert import Expert
 from il_bench.pusht.simulator import Simulator
 from il_bench.rollout import Policy, run_block
+from il_bench.rollout.blocks import size_of
 
 #: How much of the disturbance of a step is left in the next.
 NOISE_COEFFICIENT = 0.9
@@ -107,6 +109,7 @@ class _ActionRecorder:
     def __init__(self, policy: Policy, limit: int) -> None:
         self._policy, self._limit = policy, limit
         self.reset, self.camera = policy.reset, getattr(policy, "camera", None)
+        self.rolling_out = getattr(policy, "rolling_out", nullcontext)
         self.actions: list[torch.Tensor] = []
 
     def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -124,18 +127,18 @@ def drive(
     If the policy has solved PushT by then, the number is drawn again, from the steps before that. With
     `only_unsolved`, episodes that the policy solves within takeover_max steps are left out.
 
-    seeds: (n,) rising, all of one block of BLOCK_SIZE. Returns each episode's actions, (takeover, 2) px.
+    seeds: (n,) rising, all of one of the policy's blocks. Returns each episode's actions, (takeover, 2) px.
     """
-    recorder = _ActionRecorder(policy, takeover_max)
+    recorder, size = _ActionRecorder(policy, takeover_max), size_of(policy)
     outcomes = run_block(recorder, seeds)
     actions = [action.to("cpu", torch.float32).numpy() for action in recorder.actions]
-    driven = np.stack(actions) if actions else np.zeros((0, BLOCK_SIZE, 2), np.float32)  # (T, block, 2)
+    driven = np.stack(actions) if actions else np.zeros((0, size, 2), np.float32)  # (T, block, 2)
     drives = {}
     for episode in outcomes.to_records():
         seed, n_steps = episode["seed"], episode["n_steps"]
         solved_at = n_steps if episode["success"] and n_steps <= takeover_max else None
         if solved_at is None or not only_unsolved:
-            drives[seed] = driven[: draw_takeover(seed, takeover_max, solved_at), seed % BLOCK_SIZE]
+            drives[seed] = driven[: draw_takeover(seed, takeover_max, solved_at), seed % size]
     return drives
 
 
@@ -192,7 +195,7 @@ class Recorder:
             self._policy = load_policy(from_policy)
 
     def write(self, seeds: Sequence[int]) -> int:
-        """Record seeds into their file; if a policy drives, they are of one block of BLOCK_SIZE."""
+        """Record seeds into their file; if a policy drives, they are of one of its blocks."""
         episodes, kept = [], []
         for seed, driven in self._drives(seeds).items():
             simulator = Simulator()

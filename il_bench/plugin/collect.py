@@ -18,7 +18,7 @@ from il_bench.gate import Decision, baselines, exit_status
 from il_bench.gate.baselines import Baselines
 from il_bench.gate.measured import MeasuredBaseline
 from il_bench.plugin.settings import Settings
-from il_bench.protocol import TEST_SEEDS, TRACKS
+from il_bench.protocol import PIXELS, TEST_SEEDS, TRACKS
 from il_bench.report import answer, history, schema, views
 from il_bench.rollout.metrics import METRICS
 from il_bench.rollout.outcomes import Outcomes
@@ -50,7 +50,12 @@ def check_baselines(settings: Settings) -> None:
                     " register the environment"
                 )
     if settings.baselines is None:
-        baselines.check_stale(found, {track: zoo.shipped(track) for track in TRACKS}, path=path)
+        there = {track: zoo.shipped(track) for track in TRACKS}
+        if (
+            zoo.pixels_folder() is None
+        ):  # gates without their policies: nobody can tell whether they are stale
+            there[PIXELS] = tuple(policy for policy, tracks in found.gates.items() if PIXELS in tracks)
+        baselines.check_stale(found, there, path=path)
 
 
 @dataclass(frozen=True)

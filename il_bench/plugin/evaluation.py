@@ -14,6 +14,7 @@ from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 from il_bench.protocol import RESERVED_SEEDS
 from il_bench.rollout import Outcomes, Policy, RunBlock, rollout
+from il_bench.rollout.blocks import size_of
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.progress import ShowProgress, silent
 from il_bench.rollout.surroundings import undisturbed
@@ -65,7 +66,9 @@ class Evaluate:
         """
         settings, chosen = self._settings, np.asarray(seeds)
         with undisturbed(f"policy {policy if isinstance(policy, str | Path) else type(policy).__name__}"):
-            loaded = load_policy(policy, device=settings.device) if isinstance(policy, str | Path) else policy
+            loaded = policy
+            if isinstance(policy, str | Path):
+                loaded = load_policy(policy, device=settings.device, track=settings.track)
             if not isinstance(loaded, Policy):
                 raise IlBenchError(
                     f"evaluate: {policy!r} is not a policy; give a name, a path, a Hub id, or an object with "
@@ -88,6 +91,7 @@ class Evaluate:
                     chosen,
                     workers=1 if copies is None else settings.workers,
                     executor=None if copies is None else settings.executor,
+                    size=size_of(loaded) if block is None else None,
                     timeout=settings.timeout,
                     on_block=None if show is None else lambda done, total: show(done, total, said),
                     journal=journal,

@@ -17,6 +17,7 @@ from il_bench.protocol import (
     EXPERT,
     MAX_EPISODES,
     MAX_RATE_EPISODES,
+    PIXELS,
     RECORD,
     SEED_STARTS,
     TRACKS,
@@ -211,7 +212,8 @@ class Settings:
         """The chosen policies; by default every embedded one of the track, and the project's."""
         if self.chosen:
             return self.chosen
-        return (*(PolicyChoice(name, name) for name in zoo.shipped(self.track)), *self.project_policies)
+        own = (PolicyChoice(name, zoo.spec_of(name, self.track)) for name in zoo.shipped(self.track))
+        return (*own, *self.project_policies)
 
     @property
     def starts_over(self) -> tuple[str, ...]:
@@ -259,7 +261,7 @@ def read(run: Invocation) -> Settings:
     settings = Settings(**values, project_policies=tuple(run.project_policies.values()))
     if settings.benchmark and not settings.policies:
         raise IlBenchError(
-            f"--il-track {settings.track}: il_bench embeds no policy for it; name yours with "
+            f"--il-track {settings.track}: {zoo.GET_PIXELS}; or name policies of yours with "
             "--il-policy PATH|HUB_ID"
         )
     if settings.update_baselines:
@@ -285,7 +287,8 @@ def _chosen(labels: Sequence[str], run: Invocation) -> tuple[PolicyChoice, ...]:
 
 
 def _policy(label: str, run: Invocation) -> PolicyChoice:
-    offered = (*zoo.shipped(run.option("il_track")), EXPERT, *run.project_policies)
+    track = run.option("il_track")
+    offered = (*zoo.shipped(track), EXPERT, *run.project_policies)
     try:
         name, spec = zoo.split_name(label, run.folder)
         if (name or label) in CONTEXT and label != EXPERT:
@@ -293,7 +296,8 @@ def _policy(label: str, run: Invocation) -> PolicyChoice:
                 f"{label!r}: {name or label} is one of il_bench's own rows; give the policy another name "
                 "(NAME=PATH)"
             )
-        return PolicyChoice(label, zoo.resolve(spec, run.folder, offered).spec, name)
+        found = zoo.resolve(spec, run.folder, offered, track)
+        return PolicyChoice(label, found.spec, name or (found.name if found.track == PIXELS else None))
     except IlBenchError as error:
         raise IlBenchError(f"--il-policy: {error}") from None
 

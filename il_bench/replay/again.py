@@ -69,7 +69,9 @@ def _rolled_out(
     from il_bench import zoo
 
     source = spec
-    if row is not None and spec not in zoo.shipped() and Path(row.checkpoint).exists():
+    if row is not None and row.checkpoint == f"zoo/{zoo.spec_of(spec, row.track)}":
+        source = zoo.spec_of(spec, row.track)
+    elif row is not None and spec not in zoo.shipped() and Path(row.checkpoint).exists():
         source = row.checkpoint
     zoo.resolve(source)  # what names nothing is refused before anything heavy is imported
     from il_bench.policies.checkpoint import load_policy

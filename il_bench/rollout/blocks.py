@@ -1,8 +1,9 @@
 """Policy x seeds -> episodes, in fixed blocks: the same result whatever the workers, order or selection.
 
-Seeds with the same `seed // BLOCK_SIZE` are one block. A block always runs as one batch of all its seeds, so
-that the policy sees the same shapes and draws the same random numbers whichever episodes were asked for; the
-others are dropped. Worlds that are done leave the physics and keep their last observation.
+Seeds with the same `seed // BLOCK_SIZE` are one block, or `seed // IMAGE_BLOCK_SIZE` for a policy on images.
+A block always runs as one batch of all its seeds, so that the policy sees the same shapes and draws the same
+random numbers whichever episodes were asked for; the others are dropped. Worlds that are done leave the
+physics and keep their last observation.
 
 Blocks finish in any order and are consumed in seed order, a policy's errors too. So a rollout that stops
 early stops at the same block whatever the number of workers. Only a block that kills its worker three times
@@ -11,7 +12,7 @@ ends a rollout at once.
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -21,14 +22,21 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from il_bench.errors import IlBenchError, described
-from il_bench.protocol import ACTION_HIGH, ACTION_LOW, BLOCK_SIZE, MAX_STEPS, SUCCESS_COVERAGE
+from il_bench.protocol import (
+    ACTION_HIGH,
+    ACTION_LOW,
+    BLOCK_SIZE,
+    IMAGE_BLOCK_SIZE,
+    MAX_STEPS,
+    SUCCESS_COVERAGE,
+)
 from il_bench.pusht.batch import PushTBatch
 from il_bench.rollout import executors
 from il_bench.rollout.endings import reward
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.outcomes import Outcomes
 from il_bench.rollout.progress import Step, tell
-from il_bench.rollout.recording import StepRecorder
+from il_bench.rollout.recording import StepRecorder, StepRecording
 from il_bench.rollout.surroundings import of_block, undisturbed
 
 
@@ -37,6 +45,7 @@ class Policy(Protocol):
     """What can be rolled out: an object with LeRobot's two methods, on raw observations and actions in px.
 
     A policy with an attribute `camera`, a `il_bench.pusht.Camera`, sees an image instead of the keypoints.
+    With a method `rolling_out`, every block runs in the context that it gives.
     """
 
     def reset(self) -> None:
@@ -61,6 +70,7 @@ def rollout(
     *,
     workers: int = 1,
     executor: str | None = None,
+    size: int | None = None,
     timeout: float | None = None,
     on_block: Callable[[int, int], None] | None = None,
     journal: Journal | None = None,
@@ -76,6 +86,8 @@ def rollout(
         seeds: distinct integers >= 0, in any order.
         workers: number of processes; 1 is this process itself. The outcomes do not depend on it.
         executor: one of `executors.EXECUTORS`; None: the one that `workers` implies.
+        size: how many seeds are handed out at once: BLOCK_SIZE or `size_of` the policy, which is the default
+            of a policy that runs in this process. The outcomes do not depend on it.
         timeout: seconds that a block may take in a worker process; None: for ever.
         on_block: called as `on_block(n_done_blocks, n_blocks)` after each block; with `stop`, blocks that are
             done ahead of their turn do not count yet.
@@ -91,8 +103,10 @@ def rollout(
     killed its worker three times.
     """
     start = time.perf_counter()
-    blocks = _blocks(seeds)
     load = _loader(policy_or_loader, workers)
+    if size is None:
+        size = size_of(policy_or_loader) if block is None and workers == 1 else BLOCK_SIZE
+    blocks = _blocks(seeds, size)
     queue = _Queue([int(wanted[0]) for wanted in blocks], stop)
 
     def done(first: int, result: Outcomes | IlBenchError) -> None:
@@ -199,15 +213,20 @@ def _name(wanted: NDArray[np.int64]) -> str:
     return f"seeds {wanted[0]}-{wanted[-1]}"
 
 
-def _blocks(seeds: ArrayLike) -> list[NDArray[np.int64]]:
-    """Group seeds into blocks: the wanted seeds of each, in seed order."""
+def size_of(policy: object) -> int:
+    """How many seeds a block of this policy has: fewer if it sees images."""
+    return BLOCK_SIZE if getattr(policy, "camera", None) is None else IMAGE_BLOCK_SIZE
+
+
+def _blocks(seeds: ArrayLike, size: int) -> list[NDArray[np.int64]]:
+    """Group seeds into blocks of this size: the wanted seeds of each, in seed order."""
     given = np.asarray(seeds)
     if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "iu" or given.min() < 0:
         raise IlBenchError(f"seeds must be a non-empty list of integers >= 0, got {seeds!r}")
     unique, counts = np.unique(given.astype(np.int64), return_counts=True)
     if (counts > 1).any():
         raise IlBenchError(f"seeds must be distinct: seed {unique[counts > 1][0]} occurs more than once")
-    return np.split(unique, np.flatnonzero(np.diff(unique // BLOCK_SIZE)) + 1)
+    return np.split(unique, np.flatnonzero(np.diff(unique // size)) + 1)
 
 
 def run_block(
@@ -216,15 +235,23 @@ def run_block(
     """Run one block in this process, torch on one thread, and return its wanted episodes.
 
     The global generators of torch, numpy and `random` are seeded with the block's first seed, and put back.
-    wanted: (n,) distinct seeds in rising order, all of one block. worlds: makes the worlds; None: PushT's.
+    wanted: (n,) distinct seeds in rising order, all of one block, or of several, which then run one after the
+    other. worlds: makes the worlds; None: PushT's.
     """
-    start = time.perf_counter()
-    first = int(wanted[0]) // BLOCK_SIZE * BLOCK_SIZE
-    with of_block(first, called(policy)):
-        whole = _simulate(
-            policy, np.arange(first, first + BLOCK_SIZE), wanted - first, (worlds or PushTBatch)()
-        )
-    return replace(whole.take(wanted - first), seconds=time.perf_counter() - start)
+    start, size = time.perf_counter(), size_of(policy)
+    parts = []
+    for each in _blocks(wanted, size):
+        first = int(each[0]) // size * size
+        rolling_out = getattr(policy, "rolling_out", nullcontext)
+        with of_block(first, called(policy)), rolling_out():
+            whole = _simulate(policy, np.arange(first, first + size), each - first, (worlds or PushTBatch)())
+        parts.append(whole.take(each - first))
+    recordings = [part.recording for part in parts if part.recording is not None]
+    return replace(
+        Outcomes.concatenate(parts),
+        seconds=time.perf_counter() - start,
+        recording=StepRecording.concatenate(recordings),
+    )
 
 
 def _simulate(

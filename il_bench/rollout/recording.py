@@ -11,7 +11,7 @@ In a project's own environment it keeps the reward only, as float32.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -58,6 +58,13 @@ class StepRecording:
         at, parts = np.asarray(positions, np.int64), np.split(self.rows, np.cumsum(self.n_rows)[:-1])
         rows = np.concatenate([self.rows[:0], *(parts[i] for i in at)])
         return StepRecording(self.columns, self.seeds[at], self.n_rows[at], rows)
+
+    @staticmethod
+    def concatenate(parts: Sequence["StepRecording"]) -> "StepRecording":
+        """Join recordings of the same columns, in their order."""
+        arrays = ("seeds", "n_rows", "rows")
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
+        return StepRecording(parts[0].columns, **joined)
 
     def to_bytes(self) -> bytes:
         """Return the content of a file, the same for the same recording."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,14 +17,15 @@ from il_bench import zoo
 from il_bench.errors import IlBenchError, fail
 from il_bench.files import given_path
 from il_bench.protocol import (
-    BLOCK_SIZE,
     DATA_HELP,
+    KEYPOINTS,
     MAX_EPISODES,
     MAX_RATE_EPISODES,
     PIXELS,
     REPORT_FOLDER,
     SEED_STARTS,
     SeedRange,
+    block_size,
     data_name,
 )
 
@@ -36,8 +38,18 @@ if TYPE_CHECKING:
 _TARGET_HELP = "Require this of it: exit status 1 if it is missed, 6 if too little is shown."
 
 
+class Track(StrEnum):
+    """What policies see."""
+
+    KEYPOINTS = KEYPOINTS
+    PIXELS = PIXELS
+
+
 def evaluate(
     policy: Annotated[str, typer.Argument(help="A shipped policy by name, a folder, or a Hub id.")],
+    track: Annotated[
+        Track, typer.Option(help="Which one of the shipped policies POLICY names.")
+    ] = Track.KEYPOINTS,
     output: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file too.")] = None,
     seeds: Annotated[SeedRange, typer.Option(help="Which start states.")] = SeedRange.VALIDATION,
     episodes: Annotated[
@@ -62,14 +74,14 @@ def evaluate(
         from il_bench.rollout import executors
 
         output = None if output is None else given_path(output)
-        zoo.resolve(policy)  # what names nothing is refused before anything heavy is imported
+        # What names nothing is refused before anything heavy is imported.
+        spec = zoo.resolve(policy, track=track).spec
         if seeds is not SeedRange.TEST and episodes > MAX_EPISODES:
             raise IlBenchError(f"--episodes: {episodes}; --seeds {seeds} has {MAX_EPISODES}")
         asked = None if target is None else _target(target)
         machine.check_device(device)
-        n_blocks = -(-episodes // BLOCK_SIZE)
-        workers = min(workers or machine.usable_cores(), n_blocks)
-        if workers > 1:
+        workers = workers or machine.usable_cores()
+        if min(workers, -(-episodes // block_size(track))) > 1:
             executors.import_ahead()
 
         from il_bench.gate import exit_status
@@ -78,8 +90,9 @@ def evaluate(
         from il_bench.report.success import row_of
         from il_bench.rollout.metrics import METRICS
 
-        loader = partial(load_policy, policy, device=device)
+        loader = partial(load_policy, spec, device=device)
         loaded = loader()
+        workers = min(workers, -(-episodes // block_size(loaded.track)))
         first = SEED_STARTS[seeds]
         chosen = range(first, first + episodes)
         outcomes = _rolled_out(loader, loaded, chosen, workers)
@@ -110,12 +123,10 @@ def _rolled_out(
 ) -> "Outcomes":
     from il_bench.rollout import progress, rollout
 
-    if loaded.track == PIXELS:
-        typer.echo(f"On images, a block of {BLOCK_SIZE} episodes takes minutes on a CPU.", err=True)
     is_terminal = sys.stderr.isatty()  # a bar there, nothing in a log
     bar = progress.bar(loaded.name, len(seeds), sys.stderr, nullcontext) if is_terminal else nullcontext()
     with bar as on_block:
-        return rollout(loader, seeds, workers=workers, on_block=on_block)
+        return rollout(loader, seeds, workers=workers, size=block_size(loaded.track), on_block=on_block)
 
 
 def _write(output: Path, row: "Success", seeds: range) -> None:

@@ -33,15 +33,15 @@ class Measure:
         self._evaluate = evaluate
         self._environments = registry.environments
         self._baselines = collect.load_baselines(settings)
-        self._fingerprint = machine.fingerprint(settings.device)
 
     def policy(self, policy: LoadedPolicy) -> tuple[collect.Record, tuple[str, ...]]:
         """Roll a policy out; return its row, and a sentence for each gate that fails the run."""
         own = self._environments.get(policy.track)
+        fingerprint = self._fingerprint(policy)
         if own is None:
-            return self._gated(policy, self._fingerprint, None)
+            return self._gated(policy, fingerprint, None)
         with undisturbed(f"environment {own.name}"), EnvironmentRollout(**vars(own)) as environment:
-            return self._gated(policy, environment.fingerprint(self._fingerprint), environment.run_block)
+            return self._gated(policy, environment.fingerprint(fingerprint), environment.run_block)
 
     def context(self, name: str) -> collect.Record:
         """Roll out EXPERT or UNTRAINED, the ceiling and the floor of the table, which have no gates."""
@@ -49,14 +49,17 @@ class Measure:
         record = self._record(policy.name, policy.track)
         outcomes = self._evaluate.run(policy, self._settings.seed_range, record=record)
         row = row_of(policy, outcomes, PolicyGates(policy.name).verdict(outcomes))
-        return collect.Record("success", row, self._fingerprint)
+        return collect.Record("success", row, self._fingerprint(policy))
+
+    def _fingerprint(self, policy: LoadedPolicy) -> dict[str, Scalar]:
+        return machine.fingerprint(self._settings.device, policy.track)
 
     def stress(self, policy: LoadedPolicy) -> Iterator[collect.Record]:
         """Roll a policy out undisturbed and under every arm of stress; yield a row as each arm ends."""
         seeds = self._settings.seed_range
 
         def roll(cell: str, block: RunBlock | None) -> Outcomes:
-            with self._journal(policy, seeds[0], {**self._fingerprint, "stress": cell}, cell) as kept:
+            with self._journal(policy, seeds[0], {**self._fingerprint(policy), "stress": cell}, cell) as kept:
                 return self._evaluate.run(policy, seeds, journal=kept, block=block)
 
         for row in curves.measure(policy, arms_for(policy), roll):

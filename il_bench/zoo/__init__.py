@@ -1,9 +1,12 @@
 """The policies that ship with il_bench, and what the name of a policy means: one of them, a path, a Hub id.
 
+Those on keypoints lie here. Those on camera images are larger and lie in a distribution of their own, see
+`il_bench.zoo.pixels`; `act@pixels` names one wherever a policy is named, and so does `act` on that track.
+
 Every pytest run of everybody who has il_bench installed reads this: standard library only.
 """
 
-import json
+import importlib.util
 import os
 import re
 from collections.abc import Sequence
@@ -11,19 +14,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from il_bench.errors import IlBenchError
-from il_bench.protocol import EXPERT, KEYPOINTS, PIXELS
+from il_bench.protocol import EXPERT, KEYPOINTS, PIXELS, TRACKS
 
 ZOO = Path(__file__).parent
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+#: The distribution of the policies on images, the file of their one eye, and each one's other weights.
+PIXELS_PACKAGE, EYE, HEAD = "il_bench_pixels", "eye.safetensors", "head.safetensors"
+GET_PIXELS = (
+    f"the policies on images are in a distribution of their own, {PIXELS_PACKAGE}, which is not here; use a "
+    f"clone of il_bench's repository, which holds it, or install it from one (pip install ./{PIXELS_PACKAGE})"
+)
+_ON_PIXELS = f"@{PIXELS}"
 #: USER/NAME of the Hub, with or without a branch, a tag or a commit.
 _HUB_ID = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
 @dataclass(frozen=True)
 class ResolvedPolicy:
-    """Where a policy comes from: a `path` that exists, a `repository` of the Hub, or neither (the planner).
+    """Where a policy comes from: the zoo, a `path` that exists, a `repository` of the Hub, or the planner.
 
-    `spec` means the same policy in every working directory; `is_shipped`: whether `path` lies in the zoo.
+    `spec` means the same policy in every working directory. `is_shipped`: whether it is the zoo's, of
+    `track`.
     """
 
     spec: str
@@ -31,20 +42,43 @@ class ResolvedPolicy:
     is_shipped: bool = False
     repository: str | None = None
     revision: str | None = None
+    track: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of a shipped policy, whatever its track."""
+        return self.spec.removesuffix(_ON_PIXELS)
 
 
 def shipped(track: str | None = None) -> tuple[str, ...]:
-    """Names of the policies that ship with il_bench, sorted: of one track, or all of them."""
-    folders = (weights.parent for weights in ZOO.glob(f"*/{WEIGHTS}"))
-    return tuple(sorted(folder.name for folder in folders if track in (None, _track_of(folder))))
+    """Names of the policies that ship with il_bench and are here, sorted: of one track, or all of them."""
+    folders = {KEYPOINTS: (ZOO, WEIGHTS), PIXELS: (pixels_folder(), HEAD)}
+    found = {
+        weights.parent.name
+        for one in (TRACKS if track is None else (track,))
+        for place, file in (folders[one],)
+        if place is not None
+        for weights in place.glob(f"*/{file}")
+    }
+    return tuple(sorted(found))
 
 
-def _track_of(folder: Path) -> str:
-    features = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("input_features") or {}
-    return PIXELS if any(name.startswith("observation.image") for name in features) else KEYPOINTS
+def pixels_folder() -> Path | None:
+    """Where the policies on images lie: beside this checkout, or installed; None: nowhere."""
+    places = [ZOO.parents[1] / PIXELS_PACKAGE / "src" / PIXELS_PACKAGE]
+    if (found := importlib.util.find_spec(PIXELS_PACKAGE)) is not None:
+        places += map(Path, found.submodule_search_locations or ())
+    return next((place for place in places if (place / EYE).is_file()), None)
 
 
-def resolve(spec: str, folder: Path = Path(), offered: Sequence[str] | None = None) -> ResolvedPolicy:
+def spec_of(name: str, track: str) -> str:
+    """What names a shipped policy of a track, whatever track a run is on."""
+    return f"{name}{_ON_PIXELS}" if track == PIXELS else name
+
+
+def resolve(
+    spec: str, folder: Path = Path(), offered: Sequence[str] | None = None, track: str | None = None
+) -> ResolvedPolicy:
     """What `spec` means: a shipped policy, the planner, a path that exists, or else a Hub id.
 
     Only loading shows whether the path or the Hub really holds a policy.
@@ -53,11 +87,15 @@ def resolve(spec: str, folder: Path = Path(), offered: Sequence[str] | None = No
         spec: NAME, PATH, USER/NAME or USER/NAME@REVISION; IlBenchError where it means nothing.
         folder: what a relative path is relative to.
         offered: the names that `spec` may be, which an error lists; None: all that ship, and the planner's.
+        track: which of the shipped policies a name means; None: the one on keypoints.
     """
-    names = shipped()
+    name = spec.removesuffix(_ON_PIXELS)
+    track = PIXELS if name != spec or track == PIXELS else KEYPOINTS
+    names = shipped(track)
     offered = (*names, EXPERT) if offered is None else offered
-    if spec in names and spec in offered:
-        return ResolvedPolicy(spec, path=ZOO / spec, is_shipped=True)
+    if name in names and name in offered:
+        path = ZOO / name if track == KEYPOINTS else None
+        return ResolvedPolicy(spec_of(name, track), path=path, is_shipped=True, track=track)
     if spec == EXPERT and spec in offered:
         return ResolvedPolicy(spec)
     # Unlike os.path, Path raises for names that no file or user can have.
@@ -67,6 +105,8 @@ def resolve(spec: str, folder: Path = Path(), offered: Sequence[str] | None = No
     found = _HUB_ID.fullmatch(spec)
     if found:
         return ResolvedPolicy(spec, repository=found["repository"], revision=found["revision"])
+    if track == PIXELS and name in shipped(KEYPOINTS) and pixels_folder() is None:
+        raise IlBenchError(f"{spec}: {GET_PIXELS}")
     raise IlBenchError(
         f"{spec}: no such policy. Give one of {', '.join(offered)}, a pretrained_model folder, or a Hub id "
         "(USER/NAME or USER/NAME@REVISION)."

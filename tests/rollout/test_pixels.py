@@ -10,7 +10,7 @@ import torch
 from il_bench.errors import IlBenchError
 from il_bench.latency.calls import observations, policy_call
 from il_bench.policies.checkpoint import load_policy
-from il_bench.protocol import BLOCK_SIZE
+from il_bench.protocol import IMAGE_BLOCK_SIZE
 from il_bench.pusht.batch import Camera, PushTBatch
 from il_bench.rollout import run_block
 from tests.small_policies import IMAGE, act_on_pixels
@@ -45,7 +45,7 @@ def test_a_policy_with_a_camera_sees_gym_pushts_pixels() -> None:
     pusher = Pusher()
     with pytest.raises(IlBenchError, match="seen enough"):
         run_block(pusher, np.array([FIRST_SEED]))
-    assert len(pusher.images) == 25 and pusher.images[0].shape == (BLOCK_SIZE, 3, 96, 96)
+    assert len(pusher.images) == 25 and pusher.images[0].shape == (IMAGE_BLOCK_SIZE, 3, 96, 96)
     env = gymnasium.make("gym_pusht/PushT-v0", obs_type="pixels_agent_pos", disable_env_checker=True)
     for row in (0, 3):
         observation, _ = env.reset(seed=FIRST_SEED + row)

@@ -23,7 +23,8 @@ from il_bench.files import read_json, reading
 from il_bench.policies.checkpoint import old_format, weights
 from il_bench.policies.checkpoint.configuration import read_config
 from il_bench.policies.checkpoint.processors import MAKE_PROCESSORS, PROCESSORS, load_processors
-from il_bench.zoo import CONFIG, WEIGHTS, ZOO, resolve
+from il_bench.protocol import PIXELS
+from il_bench.zoo import CONFIG, WEIGHTS, ZOO, pixels, resolve
 
 TRAINING = "training.json"
 #: Suffixes of files that can run anything when they are read.
@@ -49,17 +50,23 @@ class Checkpoint:
 
     @classmethod
     def find(
-        cls, spec: str | Path, device: str = "cpu", offered: Sequence[str] | None = None
+        cls,
+        spec: str | Path,
+        device: str = "cpu",
+        offered: Sequence[str] | None = None,
+        track: str | None = None,
     ) -> "Checkpoint":
         """The checkpoint of a shipped policy, in a folder, or on the Hub, which is asked for it.
 
-        spec: as `load_policy` takes it. offered: as `il_bench.zoo.resolve` takes it. Raises IlBenchError
-        where there is no checkpoint: nothing, a file, a pickle, or the planner; and where there is no device.
+        spec: as `load_policy` takes it. offered, track: as `il_bench.zoo.resolve` takes them. Raises
+        IlBenchError where there is no checkpoint: nothing, a file, a pickle, or the planner; and where there
+        is no device.
         """
         machine.check_device(device, "device")
-        source = resolve(str(spec), offered=offered)
+        source = resolve(str(spec), offered=offered, track=track)
         if source.is_shipped:
-            return cls(ZOO / source.spec, f"zoo/{source.spec}", True, device)
+            folder = pixels.cached(source) if source.track == PIXELS else ZOO / source.name
+            return cls(folder, f"zoo/{source.spec}", True, device)
         if source.path is not None:
             return cls(_folder_at(source.path), str(spec), device=device)
         if source.repository is None:

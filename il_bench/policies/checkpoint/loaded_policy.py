@@ -1,6 +1,7 @@
 """Policies ready to be rolled out: from a checkpoint, from memory, or any object."""
 
 import hashlib
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from il_bench.policies.checkpoint.checkpoint import Checkpoint
 from il_bench.policies.checkpoint.configuration import track_of
 from il_bench.policies.checkpoint.normalisation import check_normalisation
 from il_bench.policies.expert import ExpertPolicy
-from il_bench.protocol import EXPERT, KEYPOINTS, PIXELS, TASK
+from il_bench.policies.seen_frames import encoded_once
+from il_bench.protocol import EXPERT, KEYPOINTS, PIXELS, TASK, TRACKS
 from il_bench.pusht.batch import Camera
 from il_bench.zoo import CONFIG
 
@@ -50,6 +52,11 @@ class LoadedPolicy:
             _, height, width = config.input_features[key].shape
             return Camera(key, width=width, height=height)
         return getattr(self.policy, "camera", None)
+
+    def rolling_out(self) -> AbstractContextManager[None]:
+        """The context in which its episodes run: images are encoded once."""
+        has_images = isinstance(self.policy, torch.nn.Module) and self.camera is not None
+        return encoded_once(self.policy) if has_images else nullcontext()
 
     def reset(self) -> None:
         """Forget the episode."""
@@ -95,19 +102,21 @@ def load_policy(spec: str | Path, *, device: str = "cpu", track: str | None = No
             planner; a folder: ``pretrained_model``, a checkpoint (``checkpoints/last``) or a run of
             ``lerobot-train`` or ``il-bench train``; or a Hub id (USER/NAME or USER/NAME@REVISION).
         device: where it runs.
-        track: None: read from what the policy sees and does, which has to fit PushT. The name of another
-            environment: taken as it is.
+        track: ``keypoints`` or ``pixels``: which of the shipped policies a name means. What any other policy
+            sees is read from its files, and has to fit PushT; the name of another environment is taken as it
+            is.
 
     Raises IlBenchError: one line that names the file or feature at fault and the way out.
     """
     if spec == EXPERT:
         return LoadedPolicy(EXPERT, KEYPOINTS, "il_bench.pusht.expert", ExpertPolicy(), data="none")
-    found = Checkpoint.find(spec, device)
+    is_pusht = track in (None, *TRACKS)
+    found = Checkpoint.find(spec, device, track=track if is_pusht else None)
     config, folder = found.config, found.folder
-    track = track or track_of(config, f"{found.label}/{CONFIG}")
+    track = track_of(config, f"{found.label}/{CONFIG}") if is_pusht or not track else track
     policy, (pre, post) = found.make_policy(), found.processors
     pusht_features.check(config, pre.steps, folder)
-    check_normalisation(config, pre, post, folder, is_pusht=track in (KEYPOINTS, PIXELS))
+    check_normalisation(config, pre, post, folder, is_pusht=is_pusht)
     name = folder.name if found.is_shipped else f"{config.type.removeprefix('il_')} ({Path(spec).name})"
     return LoadedPolicy(name, track, found.label, policy, pre, post, sha256=found.sha256, data=found.data)
 

@@ -10,7 +10,6 @@ from il_bench.errors import IlBenchError
 
 def test_the_shipped_policies_are_known_by_name_and_track() -> None:
     assert zoo.shipped() == zoo.shipped("keypoints") == ("act", "bc", "bet", "diffusion", "vqbet")
-    assert zoo.shipped("pixels") == ()
 
 
 def test_a_name_means_what_ships_before_a_path_and_a_path_before_the_hub(tmp_path: Path) -> None:

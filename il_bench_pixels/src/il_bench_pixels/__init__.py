@@ -1,0 +1,1 @@
+"""Weights, and nothing to import: `il_bench.zoo.pixels` reads them."""
