@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test test-browser docs screenshots test-oldest test-newest demos train profile latency-gpu sim-speed render-speed expert-success stress stress-figures training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
+.PHONY: help env bench test test-browser docs screenshots test-oldest test-newest demos train train-pixels profile latency-gpu sim-speed render-speed expert-success stress stress-figures training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
 
 # What `make test-oldest` and `make test-newest` set otherwise.
 WANTED := 3.12
@@ -18,6 +18,7 @@ REPORT ?= il-bench-report
 JOBS ?= 2
 ARGS ?=
 POLICIES ?= bc bet vqbet act diffusion
+PIXEL_POLICIES ?= bc vqbet act diffusion
 DEMOS := runs/demos
 # What `make train` trains on: empty, what the shipped policies were trained on.
 DATA ?=
@@ -149,6 +150,20 @@ train: $(READY) $(if $(DATA),,$(DEMOS)/expert $(if $(filter $(on_dagger),$(POLIC
 	    cp $$run/checkpoints/last/pretrained_model/* $$run/train_log.csv il_bench/zoo/$$policy/; \
 	    $(BIN)/il-bench evaluate $$policy --seeds test --episodes 1000 --workers $(JOBS) \
 	        --output il_bench/zoo/$$policy/measured.json || exit $$?; \
+	done
+
+# An eye, and on it every policy that sees images. 10000: the seed of the eye that is shipped.
+train-pixels: export OMP_NUM_THREADS := 1
+train-pixels: $(READY) $(DEMOS)/dagger ## train an eye and the policies on images that see with it, from nothing
+	@echo "Training an eye, then $(PIXEL_POLICIES) on it, one after the other, into runs/pixels/; interrupted runs are resumed."
+	@$(BIN)/il-bench train eye --seed 10000 --output runs/pixels/eye \
+	    $$([ -e runs/pixels/eye/last.pt ] && echo --resume)
+	@for policy in $(PIXEL_POLICIES); do \
+	    run=runs/pixels/$$policy; \
+	    $(BIN)/il-bench train $$policy --track pixels --eye runs/pixels/eye --data $(DEMOS)/dagger --seed 1 --output $$run \
+	        $$([ -e $$run/checkpoints/last ] && echo --resume) || exit $$?; \
+	    $(BIN)/il-bench evaluate $$run --seeds test --episodes 1000 --workers $(JOBS) \
+	        --output $$run/measured.json || exit $$?; \
 	done
 
 profile: $(READY) ## where the seconds of whole commands go, imports apart (6 minutes; ARGS="--only bench")

@@ -27,7 +27,8 @@ MAY_KNOW: dict[str, set[str]] = {
     "data": {"pusht"},
     "rollout": {"machine", "pusht"},
     "gate": {"machine", "rollout"},
-    "train": {"data", "machine", "policies", "rollout"},
+    # "demos" and "pusht": an eye is trained on images that are drawn as demonstrations are.
+    "train": {"data", "demos", "machine", "policies", "pusht", "rollout"},
     "demos": {"data", "machine", "policies", "pusht", "rollout"},
     "latency": {"machine", "policies", "pusht", "report", "zoo"},
     "report": {"gate", "pusht", "rollout", "train", "zoo"},

@@ -165,33 +165,10 @@ class ILVQBeTModel(nn.Module):
         with torch.autocast(chunks.device.type, enabled=False):
             features = features.float()
             taught = self.config.teach_true_primary
-            predicted = self._taught(features, chunks) if taught else self.action_head(features)
+            head = self.action_head
+            predicted = with_true_primary(head, features, chunks) if taught else head(features)
             losses = self.action_head.loss_fn(predicted, chunks)
         return losses.pop("loss"), losses
-
-    def _taught(self, features: Tensor, chunks: Tensor) -> dict[str, Tensor]:
-        """What ``VQBeTHead.forward`` returns, had it sampled the primary codes of ``chunks`` (B, Q, W, 2)."""
-        head, flat = self.action_head, features.flatten(0, 1)  # (N, D), N = B * Q
-        primary = head.vqvae_model.get_code(chunks.flatten(0, 1))[1][:, 0]  # (N,)
-        shown = torch.cat([flat, F.one_hot(primary, self.config.vqvae_n_embed)], dim=1)
-        logits = torch.stack(
-            [head.map_to_cbet_preds_primary_bin(flat), head.map_to_cbet_preds_secondary_bin(shown)], dim=1
-        )  # (N, 2, C)
-        chances = torch.softmax(logits[:, 1] / self.config.bet_softmax_temperature, dim=-1)
-        codes = torch.stack([primary, torch.multinomial(chances, 1)[:, 0]], dim=1)  # (N, 2)
-        offsets = head.map_to_cbet_preds_offset(flat)
-        offsets = offsets.unflatten(1, (*logits.shape[1:], -1))  # (N, 2, C, W * 2)
-        chosen = offsets.gather(2, codes[:, :, None, None].expand(-1, -1, 1, offsets.shape[-1]))
-        with torch.no_grad():
-            latent = head.vqvae_model.get_embeddings_from_code(codes)
-            decoded = head.vqvae_model.get_action_from_latent(latent)  # (N, W, 2)
-        predicted = decoded.flatten(1) + chosen.squeeze(2).sum(dim=1)
-        return {
-            "cbet_logits": logits,
-            "predicted_action": predicted.unflatten(0, features.shape[:2]),
-            "sampled_centers": codes,
-            "decoded_action": decoded,
-        }
 
     def predict(self, batch: dict[str, Tensor]) -> Tensor:
         """The current step's chunk, (B, W, 2): decoded codes, plus offset, plus the agent's position."""
@@ -199,6 +176,31 @@ class ILVQBeTModel(nn.Module):
         predicted = self.action_head(self.features(batch)[:, now : now + 1])["predicted_action"]
         chunk = predicted[:, 0].unflatten(1, (self.config.action_chunk_size, -1))
         return chunk + self.origins(batch)[:, now]  # type: ignore[no-any-return]
+
+
+def with_true_primary(head: VQBeTHead, features: Tensor, chunks: Tensor) -> dict[str, Tensor]:
+    """What ``head`` says of features (B, Q, D), had it sampled the primary codes of chunks (B, Q, W, 2)."""
+    config, flat = head.config, features.flatten(0, 1)  # (N, D), N = B * Q
+    primary = head.vqvae_model.get_code(chunks.flatten(0, 1))[1][:, 0]  # (N,)
+    shown = torch.cat([flat, F.one_hot(primary, config.vqvae_n_embed)], dim=1)
+    logits = torch.stack(
+        [head.map_to_cbet_preds_primary_bin(flat), head.map_to_cbet_preds_secondary_bin(shown)], dim=1
+    )  # (N, 2, C)
+    chances = torch.softmax(logits[:, 1] / config.bet_softmax_temperature, dim=-1)
+    codes = torch.stack([primary, torch.multinomial(chances, 1)[:, 0]], dim=1)  # (N, 2)
+    offsets = head.map_to_cbet_preds_offset(flat)
+    offsets = offsets.unflatten(1, (*logits.shape[1:], -1))  # (N, 2, C, W * 2)
+    chosen = offsets.gather(2, codes[:, :, None, None].expand(-1, -1, 1, offsets.shape[-1]))
+    with torch.no_grad():
+        latent = head.vqvae_model.get_embeddings_from_code(codes)
+        decoded = head.vqvae_model.get_action_from_latent(latent)  # (N, W, 2)
+    predicted = decoded.flatten(1) + chosen.squeeze(2).sum(dim=1)
+    return {
+        "cbet_logits": logits,
+        "predicted_action": predicted.unflatten(0, features.shape[:2]),
+        "sampled_centers": codes,
+        "decoded_action": decoded,
+    }
 
 
 class ResumableVqVae(VqVae):

@@ -14,11 +14,13 @@ class TrainOptions:
     """The options of ``il-bench train``, for both trainers; None if the command line does not give one.
 
     ``data`` is the source that ``--data`` names; ``data_name`` is its name in reports.
+    ``eye`` is the eye that a head on images is trained on.
     """
 
     data: str | None = None
     data_name: str | None = None
     output: Path | None = None
+    eye: Path | None = None
     seed: int | None = None
     steps: int | None = None
     batch_size: int | None = None

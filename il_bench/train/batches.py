@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.factory import get_policy_class, make_policy, make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import AbsoluteActionsProcessorStep, RelativeActionsProcessorStep
-from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGE, OBS_STATE
 from torch import Tensor
 
 import il_bench.policies  # noqa: F401  (registers its types of policies)
@@ -33,8 +34,11 @@ _BYTES = 20
 BATCH_KEYS = (*READ, f"{ACTION}_is_pad")
 
 
-def policy_config(recipe: Recipe, device: str) -> PreTrainedConfig:
-    """LeRobot's configuration from a recipe; an IlBenchError if LeRobot refuses its type or a field."""
+def policy_config(recipe: Recipe, device: str, encoder: Mapping[str, Any] | None = None) -> PreTrainedConfig:
+    """LeRobot's configuration from a recipe; an IlBenchError if LeRobot refuses its type or a field.
+
+    With ``encoder``, the policy sees an image in place of keypoints, and has those of these fields it knows.
+    """
     where, given = f"{recipe.source}: policy", {**recipe.policy, "device": device, "push_to_hub": False}
     kind, known = given.get("type"), PreTrainedConfig.get_known_choices()
     if not isinstance(kind, str) or kind not in known:
@@ -44,6 +48,7 @@ def policy_config(recipe: Recipe, device: str) -> PreTrainedConfig:
     if unknown := sorted(given.keys() - names - {"type"}):
         near = nearest(unknown[0], names)
         raise IlBenchError(f"{where}.{unknown[0]}: {kind} has no such field{near}.")
+    given |= {name: value for name, value in (encoder or {}).items() if name in names}
     for name, value in recipe.policy.items():
         try:
             json.dumps(value, allow_nan=False)  # what it is noted as
@@ -64,6 +69,9 @@ def policy_config(recipe: Recipe, device: str) -> PreTrainedConfig:
     config.output_features = {ACTION: PolicyFeature(FeatureType.ACTION, (2,))}
     if recipe.processing.pusht_features:
         config.input_features = pusht_features.input_features()
+    if encoder is not None:
+        del config.input_features[OBS_ENV_STATE]
+        config.input_features[OBS_IMAGE] = PolicyFeature(FeatureType.VISUAL, (3, 96, 96))
     return config
 
 

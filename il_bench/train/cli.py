@@ -2,18 +2,22 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from il_bench.errors import IlBenchError, fail
+from il_bench.files import given_path
 from il_bench.machine import check_device
 from il_bench.protocol import DATA_HELP, KEYPOINTS, LAST_TRAINING_SEED, PIXELS, SEED_STARTS
 from il_bench.train import TrainOptions
 
 if TYPE_CHECKING:
     from il_bench.train.loop import Trainer
+    from il_bench.train.recipes import Recipe
 
+#: Where the recipes of heads on an eye lie, beside those of the tracks.
+_HEADS = "heads"
 #: Policies with a recipe; `recipes.names` would import pydantic for `--help`.
 _SHIPPED = sorted(recipe.stem for recipe in Path(__file__).parent.glob(f"recipes/{KEYPOINTS}/*.toml"))
 
@@ -23,14 +27,21 @@ def train(
         list[str],
         typer.Argument(
             metavar="POLICY",
-            help=f"{', '.join(_SHIPPED)}, or a recipe of your own (.toml). With --track pixels, flags of "
-            "lerobot-train may follow after --; they override the recipe. Or give -- and a whole "
-            "lerobot-train command.",
+            help=f"{', '.join(_SHIPPED)}, or a recipe of your own (.toml); eye, for policies on images. With "
+            "--track pixels and without --eye, flags of lerobot-train may follow after --; they override "
+            "the recipe. Or give -- and a whole lerobot-train command.",
         ),
     ],
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the run; checkpoints/last in it is the newest.")
+    ] = None,
+    eye: Annotated[
+        Path | None,
+        typer.Option(
+            help="On images, train everything but the image encoder, on this eye: the folder of "
+            "`il-bench train eye`, or its file."
+        ),
     ] = None,
     track: Annotated[str, typer.Option(help="What the policy sees: keypoints or pixels.")] = KEYPOINTS,
     seed: Annotated[
@@ -72,8 +83,8 @@ def train(
 ) -> None:
     """Train POLICY by its recipe. il_bench/train/recipes/ holds the shipped recipes, every hyperparameter.
 
-    Keypoint policies train in il_bench's own loop: Ctrl-C saves and says how to continue. On pixels,
-    lerobot-train does the training.
+    Keypoint policies train in il_bench's own loop: Ctrl-C saves and says how to continue. So do policies on
+    pixels with --eye; without it, lerobot-train does the training.
     """
     try:
         from il_bench.data.names import resolve_data
@@ -83,6 +94,7 @@ def train(
             data=source,
             data_name=name,
             output=output,
+            eye=eye,
             seed=seed,
             steps=steps,
             batch_size=batch_size,
@@ -102,7 +114,15 @@ def train(
 
 def _train(words: list[str], track: str, options: TrainOptions) -> bool:
     """Train with the trainer that ``words`` and ``track`` ask for; False if it was interrupted."""
+    if words[0] == "eye":
+        return _train_eye(words, options)
     is_command = words[0].startswith("--") or words[0] == "lerobot-train"
+    if options.eye is not None:
+        if is_command:
+            raise IlBenchError(
+                "--eye: lerobot-train has no flag for it; name a policy, as in `train act --eye EYE`."
+            )
+        track = _HEADS
     if not is_command:  # what names nothing is refused before anything heavy is imported
         from il_bench.train import recipes
 
@@ -120,10 +140,27 @@ def _train(words: list[str], track: str, options: TrainOptions) -> bool:
             "--print-command: on keypoints il_bench trains itself (averaged weights, data in memory), and no "
             "lerobot-train command does the same; give --track pixels, or a lerobot-train command after --."
         )
-    return _train_on_keypoints(words[0], track, options)
+    return _train_by_own_loop(words[0], track, options)
 
 
-def _train_on_keypoints(policy: str, track: str, options: TrainOptions) -> bool:
+def _train_eye(words: list[str], options: TrainOptions) -> bool:
+    from il_bench.train.pixels.commands import train_eye  # takes seconds
+
+    refused = {"--data": options.data, "--eye": options.eye, "--device": options.device}
+    if given := [*words[1:], *(name for name, value in refused.items() if value is not None)]:
+        raise IlBenchError(
+            f"{given[0]}: means nothing for the eye, which draws its own images; leave it out."
+        )
+    finished = train_eye(options, typer.echo)
+    typer.echo(
+        f"Done. Train a policy on it: il-bench train POLICY --eye {options.output} --data DATA --output RUN"
+        if finished
+        else "Stopped and saved. To continue: the same command with --resume"
+    )
+    return finished
+
+
+def _train_by_own_loop(policy: str, track: str, options: TrainOptions) -> bool:
     trainer, start = _trainer(policy, track, options), SEED_STARTS["validation"]
     from il_bench.data import statistics
     from il_bench.policies.checkpoint import wrap
@@ -146,14 +183,14 @@ def _train_on_keypoints(policy: str, track: str, options: TrainOptions) -> bool:
 
         def on_evaluate() -> None:
             if log.has_policy(trainer.step):
-                parts = trainer.average.policy, trainer.preprocessor, trainer.postprocessor
+                parts = trainer.whole_policy, trainer.preprocessor, trainer.postprocessor
                 found = rollout(wrap(*parts, name="in training"), seeds)
                 log.evaluation(trainer.step, found.success_rate, found.mean_max_reward)
 
         finished = trainer.run(
             save_every=options.save_every or 500,
             on_progress=on_progress,
-            eval_every=2000 if options.eval_every is None else options.eval_every,
+            eval_every=_eval_every(options),
             on_evaluate=on_evaluate,
         )
     evaluate = f"pytest --benchmark --pyargs il_bench.suite --il-policy {trainer.output}"
@@ -170,6 +207,12 @@ def _extended(trainer: "Trainer") -> str:
     )
 
 
+def _eval_every(options: TrainOptions) -> int:
+    if options.eval_every is not None:
+        return options.eval_every
+    return 0 if options.eye else 2000  # an evaluation on images takes longer than the training between two
+
+
 def _trainer(policy: str, track: str, options: TrainOptions) -> "Trainer":
     """A new run, or the one in the output folder with --resume."""
     from il_bench.train import checkpoints, recipes
@@ -181,16 +224,27 @@ def _trainer(policy: str, track: str, options: TrainOptions) -> "Trainer":
     if options.resume and not found:
         raise IlBenchError(f"{output}: holds no checkpoint to resume; leave --resume out to start.")
     recipe = recipes.load(policy, track, options.given_as({"steps": "steps", "batch_size": "batch_size"}))
-    from il_bench.train.loop import Trainer  # takes seconds
-
-    trainer = Trainer(
-        recipe,
-        source,
-        seed=1 if options.seed is None else options.seed,
-        output=output,
-        device=options.device or "cpu",
-        data_name=options.data_name,
-    )
+    trainer = _new_trainer(recipe, source, output, options)
     if options.resume:
         trainer.restore()
     return trainer
+
+
+def _new_trainer(recipe: "Recipe", source: str, output: Path, options: TrainOptions) -> "Trainer":
+    given: dict[str, Any] = {
+        "seed": 1 if options.seed is None else options.seed,
+        "output": output,
+        "device": options.device or "cpu",
+        "data_name": options.data_name,
+    }
+    if options.eye is not None:
+        from il_bench.train.pixels.heads import HeadTrainer
+
+        return HeadTrainer(recipe, source, eye=given_path(options.eye), on_seen=_tell_seen, **given)
+    from il_bench.train.loop import Trainer  # takes seconds
+
+    return Trainer(recipe, source, **given)
+
+
+def _tell_seen(done: int, frames: int) -> None:
+    typer.echo(f"The eye has seen {done:,} of {frames:,} frames.")

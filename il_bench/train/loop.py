@@ -1,4 +1,4 @@
-"""One training loop for every policy on keypoints, from windows held in memory.
+"""One training loop for every policy on keypoints and every head on an eye, from windows held in memory.
 
 A run's folder has LeRobot's layout. ``checkpoints/last/pretrained_model`` holds the averaged policy, with
 ``training.json``, which says what made it. ``training_state`` beside it is enough to resume exactly.
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.optim.optimizers import load_optimizer_state, save_optimizer_state
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
@@ -94,12 +96,12 @@ class Trainer:
         #: The features whose statistics the data lack; they were computed from the data.
         self.computed_statistics = statistics.prepare(source, dataset, batches.READ)
         batches.check_spread(dataset, source)
-        config = batches.policy_config(recipe, device)
+        config = self._config()
         torch.manual_seed(seed)
-        with _without_prints():
-            self.policy: PreTrainedPolicy = batches.make_network(recipe, config, dataset)
-        self.windows = Windows(dataset, batches.delta_timestamps(config, dataset.fps))
-        self.data = batches.describe_data(dataset, data_name or protocol.data_name(source), self.windows)
+        with without_prints():
+            self.policy: PreTrainedPolicy = self._network(config, dataset)
+        self.windows = self._cut_windows(dataset, config)
+        self.data = self._describe_data(dataset, data_name or protocol.data_name(source))
         if recipe.processing.relative_actions:
             self.windows.make_relative(ACTION, to=OBS_STATE)
         self.preprocessor, self.postprocessor = batches.processors(recipe, config, self.windows)
@@ -115,6 +117,28 @@ class Trainer:
         #: Earlier plans of this run, if it was extended.
         self.extended: list[Extension] = []
 
+    # What a subclass changes that trains a part of a policy.
+
+    def _config(self) -> PreTrainedConfig:
+        return batches.policy_config(self.recipe, self.device)
+
+    def _network(self, config: PreTrainedConfig, dataset: LeRobotDataset) -> PreTrainedPolicy:
+        return batches.make_network(self.recipe, config, dataset)
+
+    def _cut_windows(self, dataset: LeRobotDataset, config: PreTrainedConfig) -> Windows:
+        return Windows(dataset, batches.delta_timestamps(config, dataset.fps))
+
+    def _describe_data(self, dataset: LeRobotDataset, name: str) -> dict[str, Any]:
+        return batches.describe_data(dataset, name, self.windows)
+
+    def _load_average(self, path: Path) -> None:
+        load_model(self.average.policy, str(path))
+
+    @property
+    def whole_policy(self) -> PreTrainedPolicy:
+        """The averaged policy, as it is saved and evaluated."""
+        return self.average.policy
+
     def run(
         self,
         *,
@@ -125,7 +149,7 @@ class Trainer:
     ) -> bool:
         """Train to the end. On Ctrl-C or SIGTERM, finish the step, save, and return False."""
         losses: list[Tensor] = []
-        with _asked_to_stop() as interrupted, one_thread() if self.device == "cpu" else nullcontext():
+        with asked_to_stop() as interrupted, one_thread() if self.device == "cpu" else nullcontext():
             while self.step < self.settings.steps and not interrupted():
                 losses.append(self.train_step())
                 if self.step % LOG_EVERY == 0 or self.step in (self.settings.steps, self.residual_vq_steps):
@@ -151,7 +175,7 @@ class Trainer:
         for group, lr in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
             group["lr"] = lr * factor
         bf16 = self.settings.autocast == "bfloat16"
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16), _without_prints():
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16), without_prints():
             loss, _ = self.policy.forward(batch)
         if not torch.isfinite(loss):
             raise self._diverged(f"the loss is {loss.item()}")
@@ -197,7 +221,7 @@ class Trainer:
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the averaged policy as a LeRobot ``pretrained_model`` folder, with ``training.json``."""
-        for part in (self.average.policy, self.preprocessor, self.postprocessor):
+        for part in (self.whole_policy, self.preprocessor, self.postprocessor):
             part.save_pretrained(folder)
         extended = {"extended": [each.model_dump() for each in self.extended]} if self.extended else {}
         core = {"core_seconds": round(self.core_seconds, 1)}
@@ -222,7 +246,7 @@ class Trainer:
             )
         try:
             load_model(self.policy, str(last / STATE / RAW_WEIGHTS))
-            load_model(self.average.policy, str(last / PRETRAINED / "model.safetensors"))
+            self._load_average(last / PRETRAINED / "model.safetensors")
             load_optimizer_state(self.optimizer, last / STATE)
         except (OSError, SafetensorError, RuntimeError, ValueError, LookupError, TypeError) as error:
             way_out = checkpoints.instead_of(self.output, last)
@@ -313,7 +337,7 @@ class Trainer:
         )
 
 
-def _without_prints() -> AbstractContextManager[object]:
+def without_prints() -> AbstractContextManager[object]:
     """Keep to itself what LeRobot's policies print."""
     return redirect_stdout(io.StringIO())
 
@@ -324,7 +348,7 @@ def _mix(seed: int, number: int) -> int:
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+def asked_to_stop() -> Iterator[Callable[[], bool]]:
     """Keep Ctrl-C and SIGTERM from ending the process; yield whether one came. For the main thread only."""
     asked = False
 

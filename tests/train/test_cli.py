@@ -18,6 +18,8 @@ from il_bench.data import open_dataset
 from il_bench.train import recipes
 from tests.train.small_runs import saved, small_recipe
 
+ERRORS = {"feature": {"near": [1.0, 2.0, 3.0]}}
+
 
 def il_bench(*words: object) -> Any:
     return CliRunner().invoke(app, [str(word) for word in words])
@@ -64,6 +66,40 @@ def test_bad_arguments_get_one_clear_line(
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("eye --data expert", "--data: means nothing for the eye"),
+        ("eye --resume", "holds no eye to resume"),
+        ("bet --eye . --data expert", "no recipe for policy 'bet' on track 'heads'"),
+        ("--eye . -- --policy.type=act", "--eye: lerobot-train has no flag for it"),
+    ],
+)
+def test_what_does_not_fit_an_eye_gets_one_clear_line(arguments: str, message: str, tmp_path: Path) -> None:
+    result = il_bench("train", "--output", tmp_path / "run", *arguments.split())
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
+def test_an_eye_is_trained_and_a_policy_on_it_by_two_commands(
+    demos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eye = ["train", "eye", "--output", tmp_path / "eye", "--steps", 1, "--batch-size", 2]
+    monkeypatch.setattr("il_bench.train.pixels.eye_training.Validation", lambda: lambda _: ERRORS)
+    assert il_bench(*eye).exit_code == 0
+    lines = (tmp_path / "eye" / "log.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["images"] == 2
+    assert "already holds an eye" in il_bench(*eye).output
+    assert il_bench(*eye, "--resume").exit_code == 0
+
+    head = ["train", "bc", "--track", "pixels", "--eye", tmp_path / "eye", "--data", demos]
+    result = il_bench(*head, "--output", tmp_path / "bc", "--steps", 1, "--batch-size", 4)
+    assert result.exit_code == 0, result.output
+    facts = json.loads((tmp_path / "bc/checkpoints/last/pretrained_model/training.json").read_text())
+    assert facts["data"]["eye"] == json.loads((tmp_path / "eye/training.json").read_text())["sha256"]
 
 
 def test_missing_statistics_are_computed_told_and_make_the_same_policy(
