@@ -20,6 +20,7 @@ from il_bench import cli
 from il_bench.gate.baselines import Baselines
 from il_bench.plugin.settings import OPTIONS
 from il_bench.report.schema import Report
+from il_bench.rollout.endings import ABOUT
 from il_bench.rollout.metrics import METRICS
 
 _PROGRAM = "il-bench"
@@ -71,7 +72,12 @@ def metrics() -> str:
         for m in METRICS.values()
     ]
     head = "# Metrics\n\nEach is a mean over the episodes that have a value.\n\n"
-    return head + _table(("metric", "what", "published by", "can be a target"), rows) + "\n"
+    table = _table(("metric", "what", "published by", "can be a target"), rows)
+    endings = "## Endings\n\nWhy an episode ended, as the page counts it and `report.json` names it. "
+    endings += "Of those that fit a failure in PushT, the first counts. Worked out from the block's pose and "
+    endings += "coverage at every step, in float64, whether or not the episode is recorded.\n\n"
+    endings += _table(("ending", "what"), [(f"`{name}`", text) for name, text in ABOUT.items()])
+    return f"{head}{table}\n\n{endings}\n"
 
 
 def report() -> str:

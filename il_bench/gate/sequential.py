@@ -126,6 +126,7 @@ class GateResult:
     evidence: after those n episodes, `mean` (of the values, or of new - old), the log evidence `fail` and
         `pass`, and the levels `fail_at` and `pass_at` at which they decide; empty if nothing was tested.
     test: what was tested, on all episodes given. beside: the baseline and the policy, on all of them.
+    margin: below the target or the baseline, what PASS rules out; None without either.
     """
 
     decision: Decision
@@ -134,6 +135,7 @@ class GateResult:
     evidence: dict[str, float] = field(default_factory=dict)
     test: SequentialTest | None = field(default=None, compare=False)
     beside: LostAndWon | None = field(default=None, compare=False)
+    margin: float | None = field(default=None, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -228,7 +230,8 @@ def check_target(
         Decision.INCONCLUSIVE: f"neither < {number(target)} nor > {number(floor)} shown{more}",
     }[decision]
     is_below = decision is Decision.FAIL and not required
-    return GateResult(Decision.BELOW_TARGET if is_below else decision, shown, used, found, test)
+    said = Decision.BELOW_TARGET if is_below else decision
+    return GateResult(said, shown, used, found, test, margin=margin)
 
 
 def check_baseline(
@@ -271,14 +274,14 @@ def check_baseline(
     test = SequentialTest(d, f"{metric} - baseline", for_fail, for_pass, alpha, beta, cap, low=-1.0)
     beside = LostAndWon.of(after, before, seeds)
     if same and d.size:
-        return replace(_check_reproduction(d, differs_at), test=test, beside=beside)
+        return replace(_check_reproduction(d, differs_at), test=test, beside=beside, margin=margin)
     decision, used, found = test.decide()
     shown = {
         Decision.PASS: f"> baseline - {number(margin)} shown",
         Decision.FAIL: "< baseline shown",
         Decision.INCONCLUSIVE: f"neither < baseline nor > baseline - {number(margin)} shown",
     }[decision]
-    return GateResult(decision, shown, used, found, test, beside)
+    return GateResult(decision, shown, used, found, test, beside, margin)
 
 
 def _check_reproduction(d: stats.Floats, differs_at: int | None) -> GateResult:

@@ -13,6 +13,8 @@ from il_bench.latency.turns import Call, Clock
 
 COVERAGE = 0.95  # of the order statistics' interval around a percentile
 WINDOW = 5  # calls whose median is compared with the median of the WINDOW before
+#: What a distribution is drawn from, see `Samples.quantiles`.
+QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 DRIFT = 0.05  # by how much the two may differ
 FEWEST, MOST = 6, 2_000  # calls: fewer give no percentile at all (see `enough`)
 WARM_UP = 1 / 3  # of the seconds of timed calls, at most
@@ -60,6 +62,15 @@ class Samples:
     def percentile(self, q: float) -> float | None:
         """The q-quantile of the times in seconds; None if there are too few (see `enough`)."""
         return float(np.quantile(self.times, q)) if enough(self.n, q) else None
+
+    @property
+    def quantiles(self) -> tuple[tuple[float, float], ...]:
+        """Pairs of a share of the calls and the seconds that it took at most, the fastest first.
+
+        Shares that there are too few times for (see `enough`) are left out.
+        """
+        shares = [q for q in QUANTILES if q in (0.0, 1.0) or enough(self.n, q)]
+        return tuple(zip(shares, np.quantile(self.times, shares).tolist(), strict=True))
 
     @property
     def jitter(self) -> float | None:

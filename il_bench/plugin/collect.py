@@ -168,6 +168,8 @@ def finish(
     run = Run(records)
     report, status, lines = run.report(), run.exit_status, list(run.problems)
     report.environment["seconds"] = {stage: dict(spent) for stage, spent in seconds.items()}
+    if settings.history is not None:
+        report.environment["history"] = str(settings.history.resolve())
     shown: dict[str, Any] = {"width": width, "color": color, "encoding": encoding}
     has_answer = bool(report.success)
     text = f"{views.terminal(report, **shown)}\n" if verbosity > 0 or not has_answer else ""

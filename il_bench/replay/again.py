@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from il_bench import zoo
 from il_bench.errors import IlBenchError
-from il_bench.protocol import RESERVED_SEEDS, TRACKS
+from il_bench.protocol import EXPERT, RESERVED_SEEDS, TRACKS
 from il_bench.report import schema
 from il_bench.rollout.outcomes import Episode, Outcomes
 from il_bench.rollout.recording import PUSHT, UNITS
@@ -66,14 +67,7 @@ def _row(spec: str, report: Path | None) -> schema.Success | None:
 def _rolled_out(
     spec: str, seed: int, row: schema.Success | None, known: Episode | None, device: str
 ) -> ShownEpisode:
-    from il_bench import zoo
-
-    source = spec
-    if row is not None and row.checkpoint == f"zoo/{zoo.spec_of(spec, row.track)}":
-        source = zoo.spec_of(spec, row.track)
-    elif row is not None and spec not in zoo.shipped() and Path(row.checkpoint).exists():
-        source = row.checkpoint
-    zoo.resolve(source)  # what names nothing is refused before anything heavy is imported
+    source = _source(spec, seed, row)  # what names nothing is refused before anything heavy is imported
     from il_bench.policies.checkpoint import load_policy
     from il_bench.rollout import rollout
 
@@ -91,6 +85,20 @@ def _rolled_out(
         elif not differs:
             said += ", equal to the report in every number that is counted"
     return ShownEpisode(spec, seed, _in_px(rows), counted, said, differs)
+
+
+def _source(spec: str, seed: int, row: schema.Success | None) -> str:
+    """Where the policy is loaded from: of a row of the report, its checkpoint."""
+    if row is None or row.policy == EXPERT:
+        return zoo.resolve(spec).spec
+    source = row.checkpoint.removeprefix("zoo/")
+    try:
+        return zoo.resolve(source).spec
+    except IlBenchError:
+        raise IlBenchError(
+            f"{spec}: seed {seed} is not in the report's recordings, and replay cannot roll it out, since "
+            f"{row.checkpoint} is no checkpoint; run it again with --il-record all"
+        ) from None
 
 
 def _differing(now: Episode, was: Episode) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ def show(
 ) -> None:
     """Print the tables of a report and make its page again; of two, also say what changed."""
     try:
-        from il_bench.report import schema, views
+        from il_bench.report import history, schema, views
         from il_bench.report.page import words
 
         before = None if newer is None else _file(path)
@@ -65,7 +65,9 @@ def show(
                 mark = words.change_mark(change)
                 typer.echo(f"{change.policy}: {mark.word} ({mark.told})")
         place = output or found.with_name("report.html" if before is None else "comparison.html")
-        made, problems = views.draw(report, found.parent, place, before=before)
+        past, missing = history.of_run(report)
+        made, problems = views.draw(report, found.parent, place, before=before, past=past)
+        problems += missing
     except IlBenchError as error:
         fail(error)
     typer.echo(f"made: {', '.join(map(str, made)) or 'nothing'}")

@@ -104,6 +104,17 @@ def load(path: Path) -> list[Line]:
     return sorted(found, key=lambda line: line.created)
 
 
+def of_run(report: Report) -> tuple[list[Line], list[str]]:
+    """Return the runs in the file of a run that had --il-history, and a sentence if it cannot be read."""
+    path = report.environment.get("history")
+    if not isinstance(path, str):
+        return [], []
+    try:
+        return load(Path(path)), []
+    except IlBenchError as error:
+        return [], [f"no history on the page: {error}"]
+
+
 def told(lines: Sequence[Line]) -> list[str]:
     """Return a line a run: when, which commit, the rates, and what the gates newly say."""
     before: dict[tuple[str, str], tuple[str, str | None]] = {}

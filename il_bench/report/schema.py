@@ -67,13 +67,15 @@ class BaselineResult(ReportPart):
     was, now: the metric of the baseline's episodes and the new ones, over all seeds that both have.
     lost, won: the seeds whose value is lower now, and higher.
     told: the same in words, and how many more episodes would decide.
-    accepted: whether FAIL does not fail the run (--il-accept-regression).
+    accepted: whether FAIL does not fail the run (--il-accept-regression). margin: the loss that PASS rules
+        out; None in older reports.
     """
 
     decision: Decision
     n: Count
     evidence: dict[str, float]
     told: Text = ""
+    margin: Share | None = None
     was: Share | None = None
     now: Share | None = None
     lost: tuple[Count, ...] = ()
@@ -267,6 +269,8 @@ class Latency(ReportPart):
     """How long one call takes, in ms a control step, over `n` calls.
 
     The time of a call is divided by the `steps` that it serves. A percentile is None where n is too small.
+    quantiles_ms: share of the calls and the ms that it took at most, from the fastest call to the slowest,
+        without shares that n is too small for; None in older reports.
     what: a `protocol.TimedCall`, or ``fresh process``: only the first call, in a process that just started.
     peak_memory_mb: the most device memory that one call adds; with ``fresh process``, all that is in use.
     resident_mb: peak memory of the process on the host.
@@ -290,6 +294,7 @@ class Latency(ReportPart):
     p90_ms: float | None
     p99_ms: float | None
     peak_memory_mb: float | None
+    quantiles_ms: tuple[tuple[Share, float], ...] | None = None
     processed: bool = True
     sampler: Text | None = None
     steps: Count = 1

@@ -46,7 +46,7 @@ def row_of(policy: Any, outcomes: Outcomes, verdict: Verdict) -> Success:
         said = {name: getattr(against_target, name) for name in ("decision", "evidence", "told")}
         row["target"] = declared | said
     if baseline is not None:
-        said = {name: getattr(baseline, name) for name in ("decision", "n", "evidence", "told")}
+        said = {name: getattr(baseline, name) for name in ("decision", "n", "evidence", "told", "margin")}
         beside = {} if baseline.beside is None else vars(baseline.beside)
         row["baseline"] = {**said, **beside, "accepted": verdict.accepted}
     return Success.model_validate(row)

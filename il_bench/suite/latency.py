@@ -110,6 +110,7 @@ def row_of(
         p50_ms=p50,
         p90_ms=p90,
         p99_ms=p99,
+        quantiles_ms=tuple((share, 1e3 * seconds / call.steps) for share, seconds in samples.quantiles),
         peak_memory_mb=None,
         sampler=inference.sampler_of(call.policy),
         steps=call.steps,

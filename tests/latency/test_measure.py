@@ -31,6 +31,14 @@ def samples(*times: float) -> Samples:
     return Samples(times, WARM)
 
 
+def test_a_distribution_has_the_shares_that_its_times_bear() -> None:
+    found = dict(samples(*np.linspace(1.0, 2.0, 101)).quantiles)
+    assert found == pytest.approx(
+        {0.0: 1, 0.05: 1.05, 0.1: 1.1, 0.25: 1.25, 0.5: 1.5, 0.75: 1.75, 0.9: 1.9, 0.95: 1.95, 1.0: 2}
+    )
+    assert samples(3.0, 1.0, 2.0).quantiles == ((0.0, 1.0), (1.0, 3.0))
+
+
 def test_a_call_is_timed_to_its_end_on_the_device(clock: FakeClock, device: FakeDevice) -> None:
     found = measure(device.call(TAKES), device, clock=clock, seconds=0.5)
     assert found.times == pytest.approx([TAKES] * found.n)

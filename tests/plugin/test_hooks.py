@@ -312,6 +312,19 @@ def test_without_a_terminal_plugin_the_report_is_written_and_the_gates_decide(
     result.stderr.fnmatch_lines(["0 of 1 required gates PASS; undecided INCONCLUSIVE; *", "exit status 6: *"])
 
 
+def test_a_history_grows_by_a_line_a_run_and_is_drawn(pytester: pytest.Pytester, light: Run) -> None:
+    for tests in (row_tests(pytester, row("mine", "PASS", required=True)), None):
+        if tests is None:
+            (pytester.path / "policy").rmdir()
+            tests = row_tests(pytester, row("mine", "FAIL", required=True))
+        result = light("--il-history", "runs/all.jsonl", *tests)
+    assert result.ret == 1
+    lines = [json.loads(line) for line in (pytester.path / "runs/all.jsonl").read_text().splitlines()]
+    assert [line["policies"][0]["target"] for line in lines] == ["PASS", "FAIL"]
+    page = (pytester.path / "il-bench-report" / "report.html").read_text()
+    assert "2 runs. A ring marks a run" in page and '"changed":true' in page
+
+
 def test_the_tables_come_with_v_and_before_the_answer(pytester: pytest.Pytester, light: Run) -> None:
     result = light("-v", *row_tests(pytester, row("good", "PASS", required=True)))
     result.stdout.fnmatch_lines(["policy * mean_max_reward *", "1 of 1 required gates PASS; *", "report: *"])

@@ -70,6 +70,15 @@ def test_a_number_that_is_not_the_reports_is_an_error_that_names_it(folder: Path
     assert "is not the report's" in said or "changed by hand" in said
 
 
+def test_a_projects_policy_is_shown_from_its_recording_or_told_why_not(folder: Path) -> None:
+    """`wander` is code of these tests: its command on the page names its row."""
+    status, said = replay(f"wander:{SEED}", "--report", folder)
+    assert status == 0 and "the recording in" in said
+    status, said = replay(f"wander:{SEED}", "--report", folder, "--anew")
+    assert status == 2
+    assert "replay cannot roll it out, since tests.wander is no checkpoint; run it again" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

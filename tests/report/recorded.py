@@ -21,11 +21,12 @@ from tests.rollout.policies import Wander
 SEEDS = range(200_000, 200_050)
 
 
-def row(name: str, outcomes: Outcomes, **gates: Any) -> schema.Success:
+def row(
+    name: str, outcomes: Outcomes, track: str = "keypoints", checkpoint: str | None = None, **gates: Any
+) -> schema.Success:
     """The row of a policy with this name and these episodes."""
-    policy = SimpleNamespace(
-        name=name, track="keypoints", data="none", checkpoint=name, sha256="a" * 64, parameters=1_600_000
-    )
+    facts = {"data": "none", "sha256": "a" * 64, "parameters": 1_600_000}
+    policy = SimpleNamespace(name=name, track=track, checkpoint=checkpoint or f"tests.{name}", **facts)
     return row_of(policy, outcomes, PolicyGates(name, **gates).verdict(outcomes))
 
 

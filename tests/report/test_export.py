@@ -14,7 +14,7 @@ from il_bench.report import export, history, schema, views
 from tests.report import recorded
 from tests.report.made import report
 from tests.report.test_latency import row as latency_row
-from tests.report.test_page import outcomes_of
+from tests.report.test_page import data_of, outcomes_of
 
 Run = tuple[Path, schema.Report]
 
@@ -63,6 +63,20 @@ def test_a_history_grows_by_a_line_a_run_and_tells_what_changed(run: Run, tmp_pa
     assert done.exit_code == 0, done.output
     assert done.output.count("abc123def4") == 3 and "; mine now BELOW TARGET" in done.output.splitlines()[2]
     assert "A ring marks a run" in (tmp_path / "h.html").read_text()
+
+
+def test_a_report_with_a_history_is_drawn_again_with_it(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    history.append(path, history.line_of(run[1]))
+    made = run[1].model_copy(update={"environment": {"history": str(path)}})
+    schema.save(tmp_path / "report.json", made)
+    for damaged, said in ((False, ""), (True, "no history on the page: ")):
+        if damaged:
+            path.write_text("{")
+        done = CliRunner().invoke(app, ["report", "show", str(tmp_path)])
+        assert (done.exit_code, said in done.output) == (int(damaged), True)
+        points = data_of((tmp_path / "report.html").read_text())["history"]
+        assert [each["name"] for each in points] == ([] if damaged else [row.policy for row in made.success])
 
 
 def test_a_torn_line_of_a_history_is_named_and_costs_no_later_one(run: Run, tmp_path: Path) -> None:

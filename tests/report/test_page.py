@@ -16,9 +16,11 @@ from il_bench.gate.power import CHANCE, drop_below_baseline, drop_below_target
 from il_bench.gate.sequential import Decision, check_target
 from il_bench.report import page, schema, views
 from il_bench.report.page import episodes, series, words
+from il_bench.rollout.endings import Ending
 from il_bench.rollout.outcomes import Outcomes
-from il_bench.rollout.recording import PUSHT
+from il_bench.rollout.recording import PUSHT, REWARD, StepRecording
 from il_bench.rollout.recordings import Recordings
+from tests.gate.made import measured
 from tests.report import recorded
 from tests.report.made import report
 
@@ -105,6 +107,61 @@ def test_a_difference_that_is_not_shown_is_not_called_one() -> None:
         assert words.change_mark(back).word == word.replace("worse", "better")
     assert words.changes(now, report()) == []
     assert difference(9, 0, 50).p == pytest.approx(2 / 2**9)
+
+
+def in_reach(folder: Path) -> schema.Report:
+    """A run in a project's own environment, which tells rewards and no poses."""
+    seeds, rewards = np.arange(200_000, 200_003), np.array([[0, 0.1, 0.2], [0, 1.0, 0], [0, 0.1, 0.3]])
+    kept = np.concatenate([rewards[0], rewards[1, :2], rewards[2]]).astype(np.float32)[:, None]
+    recording = StepRecording(REWARD, seeds, np.array([3, 2, 3]), kept)
+    success = np.array([False, True, False])
+    endings = np.array([Ending.OUT_OF_STEPS, Ending.SUCCESS, Ending.TERMINATED])
+    steps = np.array([2, 1, 2])
+    found = Outcomes(seeds, success, success, steps, 0 * steps, ending=endings, recording=recording)  # type: ignore[arg-type]
+    Recordings(folder, "reacher", "reach").save(found)
+    made = report(success=[recorded.row("reacher", found, "reach", "reach.plugin.reacher")])
+    views.write(made, folder)
+    return made
+
+
+def test_an_environment_of_ones_own_shows_what_it_tells(tmp_path: Path) -> None:
+    in_reach(tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    (policy,) = data_of(text)["policies"]
+    assert (policy["name"], policy["is_pusht"], policy["is_code"]) == ("reacher (reach)", False, True)
+    assert policy["recording"]["columns"] == ["reward"]
+    content = zlib.decompress(base64.b64decode(policy["recording"]["data"]))
+    assert np.frombuffer(content, "<f4").tolist() == pytest.approx([0, 0.1, 0.2, 0, 1.0, 0, 0.1, 0.3])
+    assert policy["episodes"]["best"] == [None] * 3, "no coverage is made up"
+    assert all(f">{ending}</th>" in text for ending in ("out of steps", "terminated"))
+    assert "never touched" not in text.split("<script")[0]
+
+
+@pytest.mark.parametrize(
+    ("policy", "checkpoint", "spec", "is_code"),
+    [
+        ("act", "zoo/act", "act", False),
+        ("expert", "il_bench.pusht.expert", "expert", False),
+        ("mine", "runs/mine", "runs/mine", False),
+        ("pusher", "reach.plugin.pusher", "pusher", True),
+    ],
+)
+def test_the_command_names_what_replay_can_find(
+    policy: str, checkpoint: str, spec: str, is_code: bool, run: Run
+) -> None:
+    row = recorded.row(policy, outcomes_of(run[1].success[0]), checkpoint=checkpoint)
+    (found,) = data_of(page.render(report(success=[row])))["policies"]
+    assert (found["spec"], found["is_code"]) == (spec, is_code)
+
+
+def test_what_a_gate_could_not_see_goes_by_its_own_margin(run: Run) -> None:
+    found = outcomes_of(run[1].success[1])
+    spots = []
+    for margin in (0.05, 0.2):
+        row = recorded.row("mine", found, baseline=measured(recorded.worse(found, 1), margin=margin))
+        assert row.baseline is not None and row.baseline.margin == margin
+        spots += series.blind_spots([row])
+    assert spots[0]["most"] != spots[1]["most"]
 
 
 def test_evidence_is_the_gates_own(run: Run) -> None:

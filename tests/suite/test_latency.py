@@ -90,6 +90,8 @@ def test_a_control_steps_time_is_its_share(policy: LoadedPolicy) -> None:
     assert (whole.p50_ms, share.p50_ms, share.p99_ms) == pytest.approx((80.0, 10.0, 10.0))
     assert (whole.share_of_period, share.share_of_period) == pytest.approx((0.8, 0.1))
     assert (whole.jitter, share.jitter) == (0.0, 0.0)
+    assert whole.quantiles_ms and {round(ms, 6) for _, ms in whole.quantiles_ms} == {80.0}
+    assert share.quantiles_ms and {round(ms, 6) for _, ms in share.quantiles_ms} == {10.0}
     assert (whole.flops, share.flops) == (8_000, 1_000)
     assert (whole.floor_ms, share.floor_ms) == pytest.approx((8.0, 1.0))
     assert (whole.ratio_to_floor, share.ratio_to_floor) == pytest.approx((10.0, 10.0))

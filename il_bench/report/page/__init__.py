@@ -11,7 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from il_bench.protocol import CONTEXT, CONTROL_PERIOD_MS, SUCCESS_COVERAGE, TRACKS
+from il_bench import zoo
+from il_bench.errors import IlBenchError
+from il_bench.protocol import CONTEXT, CONTROL_PERIOD_MS, EXPERT, SUCCESS_COVERAGE, TRACKS
 from il_bench.pusht.geometry import GOAL_POSE, OUTLINE
 from il_bench.report import history, latency, success, tables
 from il_bench.report.page import episodes, series, words
@@ -119,7 +121,7 @@ def _policy(row: Success, found: episodes.KeptRows, rows: Sequence[Success], run
         "policy": row.policy,
         "is_pusht": row.track in TRACKS,
         "is_context": row.policy in CONTEXT,
-        "spec": row.policy if row.policy in CONTEXT else row.checkpoint.removeprefix("zoo/"),
+        **_command(row),
         "episodes": counted,
         "lost": row.baseline.lost if row.baseline is not None else [],
         "won": row.baseline.won if row.baseline is not None else [],
@@ -130,8 +132,22 @@ def _policy(row: Success, found: episodes.KeptRows, rows: Sequence[Success], run
     }
 
 
+def _command(row: Success) -> dict[str, Any]:
+    """Return what `il-bench replay` calls the policy, and whether only a recording shows it.
+
+    A project's function cannot be called by name; its row in the report has one.
+    """
+    named = row.checkpoint.removeprefix("zoo/")
+    try:
+        zoo.resolve(named)
+    except IlBenchError:
+        named = row.policy
+    is_code = named == row.policy and named not in (EXPERT, *zoo.shipped())
+    return {"spec": named, "is_code": is_code}
+
+
 def _latencies(report: Report) -> list[dict[str, Any]]:
-    kept = ("policy", "what", "batch", "device", "p50_ms", "p90_ms", "p99_ms", "n")
+    kept = ("policy", "what", "batch", "device", "p50_ms", "p90_ms", "p99_ms", "quantiles_ms", "n")
     return [
         {**row.model_dump(include=set(kept)), "label": latency.label(row)}
         for row in report.latency

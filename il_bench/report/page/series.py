@@ -10,7 +10,7 @@ from il_bench.gate import Decision, check_baseline, check_target, stats
 from il_bench.gate.power import CHANCE, drop_below_baseline, drop_below_target
 from il_bench.gate.sequential import GateResult
 from il_bench.protocol import MARGIN, MAX_EPISODES, TEST_SEEDS
-from il_bench.report.schema import Success
+from il_bench.report.schema import BaselineResult, Success
 from il_bench.rollout.metrics import METRICS
 from il_bench.rollout.outcomes import Outcomes
 
@@ -66,7 +66,7 @@ def _against_baseline(row: Success) -> GateResult | None:
     if not new.size or old.min() < 0 or old.max() > 1 or abs(old.mean() - baseline.was) > 1e-6:
         return None
     alpha, beta = (float(np.exp(-baseline.evidence[level])) for level in ("fail_at", "pass_at"))
-    found = check_baseline(new, old, margin=MARGIN, alpha=alpha, beta=beta)
+    found = check_baseline(new, old, margin=_margin(baseline), alpha=alpha, beta=beta)
     is_same = abs(found.evidence["fail"] - baseline.evidence["fail"]) < 1e-6
     return found if is_same else None
 
@@ -102,10 +102,15 @@ def blind_spots(rows: Iterable[Success]) -> list[dict[str, str]]:
         elif row.baseline is not None and "fail_at" in row.baseline.evidence:
             alpha, beta = (float(np.exp(-row.baseline.evidence[level])) for level in ("fail_at", "pass_at"))
             here, most = (
-                drop_below_baseline(MARGIN, alpha, beta, episodes) for episodes in (n, MAX_EPISODES)
+                drop_below_baseline(_margin(row.baseline), alpha, beta, episodes)
+                for episodes in (n, MAX_EPISODES)
             )
             found.append(_spot(row, "baseline", n, here, most, "of all episodes lost and none won"))
     return found
+
+
+def _margin(baseline: BaselineResult) -> float:
+    return MARGIN if baseline.margin is None else baseline.margin
 
 
 def _spot(

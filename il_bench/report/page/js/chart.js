@@ -5,7 +5,7 @@ let charts = 0;
 
 /**
  * options: title, note, x and y: {label, low, high, log, ticks, format}, width and height in px,
- * series: [{name, color, points: [[x, y, title?]], band: [[x, low, high]], dots, dashed, spans: [[x, y, to]]}],
+ * series: [{name, color, points: [[x, y, title?]], band: [[x, low, high]], dots, dashed, spans: [[x, y, to, width?]], whiskers: [[x, low, high]]}],
  * levels: [{y or x, label, left}], head and rows() of the table.
  */
 function chart(options) {
@@ -70,8 +70,10 @@ function drawSeries(svg, series, across, up) {
     const there = series.band.map(([x, low]) => [x, low]), back = series.band.map(([x, , high]) => [x, high]).reverse();
     svg.append(el("svg:path", { d: `${path([...there, ...back])}Z`, style: `fill:${series.color}`, opacity: 0.16 }));
   }
-  for (const [x, y, to] of series.spans ?? [])
-    svg.append(el("svg:line", { x1: across(x), x2: across(to), y1: up(y), y2: up(y), style: `stroke:${series.color}`, "stroke-width": 3, opacity: 0.45 }));
+  for (const [x, y, to, width] of series.spans ?? [])
+    svg.append(el("svg:line", { x1: across(x), x2: across(to), y1: up(y), y2: up(y), style: `stroke:${series.color}`, "stroke-width": width ?? 3, opacity: 0.45 }));
+  for (const [x, low, high] of series.whiskers ?? [])
+    svg.append(el("svg:line", { x1: across(x), x2: across(x), y1: up(low), y2: up(high), style: `stroke:${series.color}`, "stroke-width": 1.8, opacity: 0.6 }));
   if (!series.dots && series.points.length)
     svg.append(el("svg:path", { d: path(series.points), style: `stroke:${series.color};fill:none`, "stroke-width": 1.8, "stroke-linejoin": "round", "stroke-dasharray": series.dashed ? "6 4" : "none" }));
   for (const [x, y, title, ring] of series.dots ? series.points : [])

@@ -87,10 +87,10 @@ function speedCharts() {
   const place = byId("speed-charts"), rows = DATA.latency.filter((row) => row.batch === 1);
   if (!rows.length) { byId("speed").remove(); return; }
   const what = [...new Set(rows.map((row) => row.what))], names = [...new Set(rows.map((row) => row.label))];
-  const times = rows.flatMap((row) => [row.p50_ms, row.p99_ms ?? row.p90_ms ?? row.p50_ms]), low = 0.8 * Math.min(...times), high = 1.3 * Math.max(DATA.period, ...times);
+  const times = rows.flatMap((row) => distribution(row).map(([, ms]) => ms)), low = 0.8 * Math.min(...times), high = 1.3 * Math.max(DATA.period, ...times);
   const format = (value) => `${short(value)}`;
   place.append(chart({
-    title: "What a robot waits for", note: "the dot is the median, the bar reaches p99, or p90 where calls are few",
+    title: "What a robot waits for", note: "dot: the median; thick: half of the calls; thin: eight of ten; hairline: from the fastest to the slowest",
     height: 50 + 62 * names.length, x: { label: "ms", low, high, log: true, format },
     y: { low: -0.6, high: names.length - 0.4, ticks: names.map((_, at) => at), format: () => "" },
     series: what.map((each, number) => {
@@ -98,16 +98,25 @@ function speedCharts() {
       return {
         name: each, color: color(number), dots: true,
         points: of.map((row) => [row.p50_ms, y(row), `${row.label}, ${each}: ${short(row.p50_ms)} ms`]),
-        spans: of.map((row) => [row.p50_ms, y(row), row.p99_ms ?? row.p90_ms ?? row.p50_ms]),
+        spans: of.flatMap((row) => [[0, 1, 1], [0.1, 0.9, 4], [0.25, 0.75, 9]].flatMap(([from, to, width]) => {
+          const at = new Map(distribution(row));
+          return at.has(from) && at.has(to) ? [[at.get(from), y(row), at.get(to), width]] : [];
+        })),
       };
     }),
     levels: [{ x: DATA.period, label: "control period" }],
-    head: ["policy", "call", "p50 ms", "p90 ms", "p99 ms", "calls"], rows: () => rows.map((row) => [row.label, row.what, row.p50_ms, row.p90_ms, row.p99_ms, row.n]),
+    head: ["policy", "call", "calls", ...SHARES.map((share) => (share === 0 ? "fastest" : share === 1 ? "slowest" : `p${Math.round(100 * share)}`))],
+    rows: () => rows.map((row) => { const at = new Map(distribution(row)); return [row.label, row.what, row.n, ...SHARES.map((share) => at.get(share))]; }),
   }));
   const svg = place.lastChild.querySelector("svg"), up = scaleOf({ low: -0.6, high: names.length - 0.4 }, 50 + 62 * names.length - BOTTOM, TOP);
   names.forEach((name, at) => svg.append(el("svg:text", { x: LEFT + 2, y: up(names.length - 1 - at + 0.32), "text-anchor": "start", style: "fill:var(--ink)" }, name)));
   tradeOff(place);
 }
+
+const SHARES = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1];
+
+/** Shares of a row's calls and their ms; older reports know three at most. */
+const distribution = (row) => row.quantiles_ms ?? [[0.5, row.p50_ms], [0.9, row.p90_ms], [0.99, row.p99_ms]].filter(([, ms]) => ms !== null);
 
 function tradeOff(place) {
   const points = asked().flatMap((policy) => {
@@ -117,10 +126,10 @@ function tradeOff(place) {
   if (points.length < 2) return;
   const times = points.map((each) => each.ms);
   const figure = chart({
-    title: "Speed against success", note: "one dot a policy; the numbers have the intervals",
+    title: "Speed against success", note: "one dot a policy, with the 95 % interval of its success rate",
     x: { label: "ms a control step", low: 0.6 * Math.min(...times), high: 1.8 * Math.max(...times), log: true },
     y: { label: "success rate", low: Math.max(0, Math.min(...points.map(({ policy }) => policy.rate.low)) - 0.05), high: 1.02 },
-    series: points.map(({ policy, ms }) => ({ name: policy.name, color: policy.color, dots: true, points: [[ms, policy.rate.estimate, `${policy.name}: ${short(ms)} ms, ${policy.rate.estimate.toFixed(3)}`]] })),
+    series: points.map(({ policy, ms }) => ({ name: policy.name, color: policy.color, dots: true, whiskers: [[ms, policy.rate.low, policy.rate.high]], points: [[ms, policy.rate.estimate, `${policy.name}: ${short(ms)} ms, ${policy.rate.estimate.toFixed(3)}`]] })),
     head: ["policy", "ms", "timed", "success rate", "low", "high"], rows: () => points.map(({ policy, ms, what }) => [policy.name, ms, what, policy.rate.estimate, policy.rate.low, policy.rate.high]),
   });
   place.append(figure);

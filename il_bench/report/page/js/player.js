@@ -42,7 +42,7 @@ function stage(one) {
     const why = !canPlay ? "This browser cannot unpack recordings: it lacks DecompressionStream."
       : track ? "This environment tells no poses: only its rewards are recorded."
       : "No recording of this episode is in the report folder.";
-    return el("div", { class: "stage" }, el("p", { class: "warning" }, `${why} The command shows it again.`));
+    return el("div", { class: "stage" }, el("p", { class: "warning" }, each.policy.is_pusht && !each.policy.is_code ? `${why} The command shows it again.` : why));
   }
   one.canvas = el("canvas", { role: "img", "aria-label": `${each.policy.name}: the arena at the shown step` });
   one.readout = el("p", { class: "readout" });
@@ -53,12 +53,14 @@ function facts({ each }) {
   const rows = {
     "how it ended": `${shapeOf(each)} ${each.ending ?? (each.success ? "success" : "failed")}`,
     steps: each.steps, "best coverage": short(each.best), "coverage at the end": short(each.final),
-    "last reward": short(each.last), "actions outside": each.outside || null, "against the baseline": each.flipped,
+    "last reward": short(each.last), "actions outside": each.outside || null, [`against the ${DATA.changes.length ? "other run" : "baseline"}`]: each.flipped,
   };
   const command = `il-bench replay ${quoted(each.policy.spec)} --seed ${each.seed}`;
   return el("div", {}, el("h3", {}, each.policy.name),
     el("dl", {}, Object.entries(rows).filter(([, value]) => value !== null).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value))))),
-    each.policy.is_pusht ? el("p", {}, "See it again: ", el("code", {}, command)) : null);
+    each.flipped && !DATA.changes.length ? el("p", { class: "note" }, `The baseline ${each.flipped === "lost" ? "solved" : "failed"} this seed. Of a baseline only outcomes are kept, no steps: what plays here is this run.`) : null,
+    each.policy.is_pusht ? el("p", {}, "See it again: ", el("code", {}, command)) : null,
+    each.policy.is_pusht && each.policy.is_code ? el("p", { class: "note" }, "No checkpoint has this policy's code: the command shows the recording. Give it the report's folder with --report.") : null);
 }
 
 const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
