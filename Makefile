@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test test-browser docs screenshots test-oldest test-newest demos train train-pixels profile latency-gpu sim-speed render-speed expert-success stress stress-figures training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
+.PHONY: help env bench test test-browser docs screenshots test-oldest test-newest demos train train-pixels profile latency-gpu sim-speed render-speed recording-cost expert-success stress stress-figures training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
 
 # What `make test-oldest` and `make test-newest` set otherwise.
 WANTED := 3.12
@@ -174,6 +174,10 @@ sim-speed: $(READY) ## steps per second beside gym-pusht's and bare physics, in 
 
 render-speed: $(READY) ## frames per second beside gym-pusht's, in one run
 	@$(BIN)/python -W ignore benchmarks/render_speed.py $(ARGS)
+
+recording-cost: export OMP_NUM_THREADS := 1
+recording-cost: $(READY) ## what recording every step costs a rollout, in one run (2 minutes; ARGS="--policy act")
+	@$(BIN)/python -W ignore benchmarks/recording_cost.py $(ARGS)
 
 expert-success: export OMP_NUM_THREADS := 1
 expert-success: $(READY) ## let the expert solve 1,000 validation starts in gym-pusht itself (3 minutes)

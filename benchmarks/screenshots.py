@@ -6,6 +6,7 @@ python benchmarks/screenshots.py il-bench-report [--output docs/images]
 import argparse
 import json
 import shutil
+import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def main() -> None:
         learned = Path(folder) / "curves.html"
         learned.write_text(curves.render(curves.read_beside_shipped(())), encoding="utf-8")
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        size = (options.report / "report.html").stat().st_size
+        print(f"report.html: {size / 1e6:.2f} MB, ready after {opened(browser, report):.2f} s")
         for name, address, part in (
             ("page", report, None),
             ("player", report + failed(options.report), None),
@@ -51,6 +54,19 @@ def main() -> None:
             take(browser, address, part, path)
             print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
         browser.close()
+
+
+def opened(browser: Any, address: str) -> float:
+    """Seconds until a page is drawn, recordings unpacked: the median of five times."""
+    times = []
+    for _ in range(5):
+        context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
+        page = context.new_page()
+        page.goto(address)
+        page.wait_for_selector("html[data-ready]")
+        times.append(float(page.evaluate("document.documentElement.dataset.ready")) / 1000)
+        context.close()
+    return statistics.median(times)
 
 
 def take(browser: Any, address: str, part: str | None, path: Path) -> None:

@@ -5,7 +5,7 @@ let charts = 0;
 
 /**
  * options: title, note, x and y: {label, low, high, log, ticks, format}, width and height in px,
- * series: [{name, color, points: [[x, y, title?]], band: [[x, low, high]], dots, dashed, spans: [[x, y, to, width?]], whiskers: [[x, low, high]]}],
+ * series: [{name, color, points: [[x, y, title?]], band: [[x, low, high]], dots, radius, dashed, spans: [[x, y, to, width?]], whiskers: [[x, low, high]]}],
  * levels: [{y or x, label, left}], head and rows() of the table.
  */
 function chart(options) {
@@ -77,7 +77,7 @@ function drawSeries(svg, series, across, up) {
   if (!series.dots && series.points.length)
     svg.append(el("svg:path", { d: path(series.points), style: `stroke:${series.color};fill:none`, "stroke-width": 1.8, "stroke-linejoin": "round", "stroke-dasharray": series.dashed ? "6 4" : "none" }));
   for (const [x, y, title, ring] of series.dots ? series.points : [])
-    svg.append(el("svg:circle", { cx: across(x), cy: up(y), r: ring ? 6 : 4.5, style: ring ? `fill:var(--paper);stroke:${series.color}` : `fill:${series.color}`, "stroke-width": 2.2 }, el("svg:title", {}, title ?? series.name)));
+    svg.append(el("svg:circle", { cx: across(x), cy: up(y), r: ring ? 6 : series.radius ?? 4.5, style: ring ? `fill:var(--paper);stroke:${series.color}` : `fill:${series.color}`, "stroke-width": 2.2 }, el("svg:title", {}, title ?? series.name)));
 }
 
 function drawLevel(svg, level, across, up, width, height) {

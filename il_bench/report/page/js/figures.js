@@ -91,12 +91,12 @@ function speedCharts() {
   const format = (value) => `${short(value)}`;
   place.append(chart({
     title: "What a robot waits for", note: "dot: the median; thick: half of the calls; thin: eight of ten; hairline: from the fastest to the slowest",
-    height: 50 + 62 * names.length, x: { label: "ms", low, high, log: true, format },
+    height: 50 + 62 * names.length, width: 560, x: { label: "ms", low, high, log: true, format },
     y: { low: -0.6, high: names.length - 0.4, ticks: names.map((_, at) => at), format: () => "" },
     series: what.map((each, number) => {
       const of = rows.filter((row) => row.what === each), y = (row) => names.length - 1 - names.indexOf(row.label) + 0.14 - 0.16 * number;
       return {
-        name: each, color: color(number), dots: true,
+        name: each, color: color(number), dots: true, radius: 2.8,
         points: of.map((row) => [row.p50_ms, y(row), `${row.label}, ${each}: ${short(row.p50_ms)} ms`]),
         spans: of.flatMap((row) => [[0, 1, 1], [0.1, 0.9, 4], [0.25, 0.75, 9]].flatMap(([from, to, width]) => {
           const at = new Map(distribution(row));

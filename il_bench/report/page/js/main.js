@@ -45,5 +45,5 @@ unpacked.then(() => {
   contents();
   addEventListener("hashchange", route);
   route();
-  document.documentElement.dataset.ready = "yes";
+  document.documentElement.dataset.ready = Math.ceil(performance.now()); // ms since it was opened
 });
