@@ -160,10 +160,11 @@ function trainingCharts() {
   const most = Math.max(1, ...DATA.curves.flatMap((each) => [...each.success, ...each.loss].map(([step]) => step)));
   const drawing = (title, note, field, axis, value) => chart({
     title, note, x: { label: "step", low: 0, high: most }, y: axis, height: 280,
-    series: DATA.curves.map((each, at) => ({
-      name: each.name, color: color(at), dashed: each.is_shipped && DATA.curves.some((other) => !other.is_shipped),
-      points: each[field].map(([step, y]) => [step, value(each, y), `${each.name}, step ${short(step)}: ${short(y)}`]).filter((point) => point[1] !== null),
-    })),
+    series: DATA.curves.flatMap((each, at) => {
+      const points = each[field].map(([step, y]) => [step, value(each, y), `${each.name}, step ${short(step)}: ${short(y)}`]).filter((point) => point[1] !== null);
+      const line = { name: each.name, color: color(at), dashed: each.is_shipped && DATA.curves.some((other) => !other.is_shipped), points };
+      return points.length > 40 ? [line] : [line, { ...line, quiet: true, dots: true, radius: 2.8 }]; // one point is no line
+    }),
     head: ["run", "step", title], rows: () => DATA.curves.flatMap((each) => each[field].map(([step, y]) => [each.name, step, y])),
   });
   place.append(drawing("Success rate", null, "success", { low: 0, high: 1, ticks: [0, 0.25, 0.5, 0.75, 1] }, (_, y) => y));
