@@ -27,6 +27,9 @@ function chart(options) {
   return figure;
 }
 
+/** The width of a chart in a wide part of the page, in which text keeps its size. */
+const wide = (place) => Math.max(320, Math.min(560, place.clientWidth));
+
 function scaleOf(axis, from, to) {
   const [low, high] = axis.log ? [Math.log10(axis.low), Math.log10(axis.high)] : [axis.low, axis.high];
   const at = (value) => from + (((axis.log ? Math.log10(value) : value) - low) / (high - low || 1)) * (to - from);

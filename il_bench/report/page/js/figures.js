@@ -91,7 +91,7 @@ function speedCharts() {
   const format = (value) => `${short(value)}`;
   place.append(chart({
     title: "What a robot waits for", note: "dot: the median; thick: half of the calls; thin: eight of ten; hairline: from the fastest to the slowest",
-    height: 50 + 62 * names.length, width: 560, x: { label: "ms", low, high, log: true, format },
+    height: 50 + 62 * names.length, width: wide(place), x: { label: "ms", low, high, log: true, format },
     y: { low: -0.6, high: names.length - 0.4, ticks: names.map((_, at) => at), format: () => "" },
     series: what.map((each, number) => {
       const of = rows.filter((row) => row.what === each), y = (row) => names.length - 1 - names.indexOf(row.label) + 0.14 - 0.16 * number;
@@ -126,7 +126,7 @@ function tradeOff(place) {
   if (points.length < 2) return;
   const times = points.map((each) => each.ms);
   const figure = chart({
-    title: "Speed against success", note: "one dot a policy, with the 95 % interval of its success rate",
+    title: "Speed against success", note: "one dot a policy, with the 95 % interval of its success rate", width: wide(place),
     x: { label: "ms a control step", low: 0.6 * Math.min(...times), high: 1.8 * Math.max(...times), log: true },
     y: { label: "success rate", low: Math.max(0, Math.min(...points.map(({ policy }) => policy.rate.low)) - 0.05), high: 1.02 },
     series: points.map(({ policy, ms }) => ({ name: policy.name, color: policy.color, dots: true, whiskers: [[ms, policy.rate.low, policy.rate.high]], points: [[ms, policy.rate.estimate, `${policy.name}: ${short(ms)} ms, ${policy.rate.estimate.toFixed(3)}`]] })),
@@ -159,7 +159,7 @@ function trainingCharts() {
   if (!place) return;
   const most = Math.max(1, ...DATA.curves.flatMap((each) => [...each.success, ...each.loss].map(([step]) => step)));
   const drawing = (title, note, field, axis, value) => chart({
-    title, note, x: { label: "step", low: 0, high: most }, y: axis, height: 280,
+    title, note, x: { label: "step", low: 0, high: most }, y: axis, height: 280, width: wide(place),
     series: DATA.curves.flatMap((each, at) => {
       const points = each[field].map(([step, y]) => [step, value(each, y), `${each.name}, step ${short(step)}: ${short(y)}`]).filter((point) => point[1] !== null);
       const line = { name: each.name, color: color(at), dashed: each.is_shipped && DATA.curves.some((other) => !other.is_shipped), points };
