@@ -63,7 +63,14 @@ def interval(task: FinishedTask) -> tuple[float, float]:
 
 def together(run: FinishedRun) -> FinishedTask:
     """Return all tasks as one."""
-    return run.tasks[0] if len(run.tasks) == 1 else FinishedTask(TOGETHER, run.successes, run.n)
+    early = [task.name for task in run.tasks if task.stops_early]
+    if len(run.tasks) == 1:
+        return run.tasks[0]
+    if early:
+        raise IlBenchError(
+            f"{run.path}: {early[0]} ended when its gates were decided; gate each task by itself"
+        )
+    return FinishedTask(TOGETHER, run.successes, run.n)
 
 
 def against_target(run: FinishedRun, target: float, margin: float) -> GateResult:

@@ -20,6 +20,9 @@ FORM = "LeRobot's eval_info.json"
 _ROUNDED = 0.051
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 def _flag(value: Any) -> Any:
     return bool(value) if type(value) in (int, float) and value in (0, 1) else value
 
@@ -59,6 +62,15 @@ class _Metrics(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
     successes: list[Annotated[bool, BeforeValidator(_flag)]]
+    seeds: list[Seed] | None = None  # il_bench's files have these two, LeRobot's do not
+    stops_early: bool = False
+
+    def task(self, name: str, place: str) -> FinishedTask:
+        """Return the episodes. Raises ValueError unless each seed is there once."""
+        seeds = None if self.seeds is None else tuple(self.seeds)
+        if seeds is not None and (len(seeds), len(set(seeds))) != (len(self.successes),) * 2:
+            raise ValueError(f"{place}.seeds: need one for each of {len(self.successes)} episodes, each once")
+        return FinishedTask.of(name, self.successes, seeds=seeds, stops_early=self.stops_early)
 
 
 class _Task(_Counted):
@@ -71,7 +83,7 @@ class _Task(_Counted):
         name = f"{self.task_group}/{self.task_id}" if self.task_group else str(self.task_id)
         if self.metrics is not None:
             self.agree(sum(self.metrics.successes), len(self.metrics.successes), place)
-            return FinishedTask.of(name, self.metrics.successes)
+            return self.metrics.task(name, f"{place}.metrics")
         if (counts := self.counts(place)) is None:
             raise ValueError(f"{place}: neither metrics.successes nor n_success and n_episodes")
         return FinishedTask(name, *counts)
@@ -89,7 +101,7 @@ class _OldEpisode(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
     success: Annotated[bool, BeforeValidator(_flag)]
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    seed: Seed | None = None
 
 
 class _OldEvalInfo(BaseModel):

@@ -37,10 +37,11 @@ ReportFile = Annotated[Path, typer.Argument(help="A report.json, or its folder."
 
 
 class Kind(StrEnum):
-    """The form of exported tables."""
+    """The form of what is exported: tables, or an eval_info.json of each policy."""
 
     CSV = "csv"
     PARQUET = "parquet"
+    LEROBOT = "lerobot"
 
 
 @app.command()
@@ -132,7 +133,12 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the files. Default: beside the report.")
     ] = None,
-    kind: Annotated[list[Kind] | None, typer.Option("--as", help="csv or parquet. Default: both.")] = None,
+    kind: Annotated[
+        list[Kind] | None,
+        typer.Option(
+            "--as", help="csv, parquet, or lerobot: an eval_info.json of each policy. Default: both tables."
+        ),
+    ] = None,
 ) -> None:
     """Write the report's rows and all episodes as tables, CSV and Parquet."""
     try:
@@ -140,7 +146,9 @@ def export(
 
         found = _file(path)
         written = export.write(
-            schema.load(found), output or found.parent / "tables", [str(each) for each in kind or Kind]
+            schema.load(found),
+            output or found.parent / "tables",
+            [str(each) for each in kind or (Kind.CSV, Kind.PARQUET)],
         )
     except IlBenchError as error:
         fail(error)

@@ -1,14 +1,16 @@
-"""Tables that people take away: CSV and Parquet, a file for each section and one of all episodes."""
+"""What people take away: tables of sections and episodes as CSV and Parquet, and LeRobot's eval_info.json."""
 
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from il_bench.errors import IlBenchError
 from il_bench.files import write_whole, writing
-from il_bench.report import schema
+from il_bench.report import lerobot, schema
 
 _NOT_IN_ROWS = {"success": {"episodes"}, "tokenizers": {"vocabulary"}, "comparisons": {"blocks", "yardstick"}}
 Row = Mapping[str, Any]
@@ -32,8 +34,14 @@ def tables(report: schema.Report) -> dict[str, list[Row]]:
 
 
 def write(report: schema.Report, folder: Path, kinds: Sequence[str]) -> list[Path]:
-    """Write every table as each of `kinds`, "csv" or "parquet"; return the paths."""
+    """Write every table as each of `kinds`, "csv" or "parquet"; return the paths.
+
+    "lerobot": write `<policy>/eval_info.json` of each policy.
+    """
     written = []
+    if "lerobot" in kinds:
+        written = _eval_infos(report, folder)
+        kinds = [kind for kind in kinds if kind != "lerobot"]
     for name, rows in tables(report).items():
         columns = list(dict.fromkeys(column for row in rows for column in row))
         for kind in kinds:
@@ -42,6 +50,20 @@ def write(report: schema.Report, folder: Path, kinds: Sequence[str]) -> list[Pat
             with writing(path, "give another --output"):
                 write_whole(path, content)
             written.append(path)
+    return written
+
+
+def _eval_infos(report: schema.Report, folder: Path) -> list[Path]:
+    policies = [row.policy for row in report.success]
+    written = []
+    for row in report.success:
+        name = row.policy if policies.count(row.policy) == 1 else f"{row.policy}.{row.track}"
+        path = folder / re.sub(r"[^\w.-]+", "-", name)[:100] / "eval_info.json"
+        if path in written:
+            raise IlBenchError(f"{path}: of two policies whose names differ only in what no folder can have")
+        with writing(path, "give another --output"):
+            write_whole(path, lerobot.content(row))
+        written.append(path)
     return written
 
 

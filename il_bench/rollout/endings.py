@@ -48,12 +48,13 @@ ABOUT = {
 
 
 def counted(pose: Floats, coverage: Floats, n_steps: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Return `best_coverage`, `final_coverage`, `last_reward` and `ending` (B,) of `Outcomes`.
+    """Return `best_coverage`, `final_coverage`, `last_reward`, `sum_reward` and `ending` (B,) of `Outcomes`.
 
     pose: (T, B, 3) of the blocks at the start and after each step; coverage: (T, B). Both stay as they are
     after the `n_steps` (B,) of an episode.
     """
     best, final = coverage[1:].max(axis=0), coverage[-1]
+    is_played = np.arange(len(coverage) - 1)[:, None] < n_steps
     window = n_steps - np.arange(STUCK_STEPS + 1)[:, None]  # the last rows of each episode
     late = pose[np.maximum(window, 0), np.arange(len(n_steps))]  # (STUCK_STEPS + 1, B, 3)
     is_still = (np.abs(late - pose[-1]) < (STILL_PX, STILL_PX, STILL_RADIANS)).all(axis=(0, 2))
@@ -68,10 +69,11 @@ def counted(pose: Floats, coverage: Floats, n_steps: NDArray[np.int64]) -> dict[
         "best_coverage": best,
         "final_coverage": final,
         "last_reward": reward(final),
+        "sum_reward": np.where(is_played, reward(coverage[1:]), 0.0).sum(axis=0),
         "ending": np.select(list(reasons.values()), list(reasons), default=Ending.STILL_WORKING),
     }
 
 
 def reward(coverage: Floats) -> Floats:
-    """gym-pusht's reward of a coverage (N,), in [0, 1]."""
+    """gym-pusht's reward of coverages, in [0, 1]."""
     return np.clip(coverage / SUCCESS_COVERAGE, 0.0, 1.0)

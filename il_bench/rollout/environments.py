@@ -92,6 +92,7 @@ class EnvironmentRollout(AbstractContextManager["EnvironmentRollout"]):
         n_rows = np.array([len(each) for each in rewards])
         success = np.array(ending) == Ending.SUCCESS
         last = np.array([each[-1] for each in rewards])
+        sums = np.array([np.sum(each) for each in rewards])
         return Outcomes(
             wanted,
             success,
@@ -100,6 +101,7 @@ class EnvironmentRollout(AbstractContextManager["EnvironmentRollout"]):
             np.array(outside),
             time.perf_counter() - start,
             last_reward=np.where(np.isfinite(last), last, np.nan),
+            sum_reward=np.where(np.isfinite(sums), sums, np.nan),
             ending=np.array(ending),
             recording=StepRecording(
                 REWARD, wanted, n_rows, np.concatenate(rewards).astype(np.float32)[:, None]

@@ -22,10 +22,13 @@ DTYPES: dict[str, Any] = {
     "final_coverage": np.float64,
     "best_coverage": np.float64,
     "last_reward": np.float64,
+    "sum_reward": np.float64,
     "ending": np.dtype("U16"),
 }
 #: Columns that not every episode has, and what stands there instead; in records, None does.
-_UNKNOWN: dict[str, Any] = dict.fromkeys(("final_coverage", "best_coverage", "last_reward"), np.nan)
+_UNKNOWN: dict[str, Any] = dict.fromkeys(
+    ("final_coverage", "best_coverage", "last_reward", "sum_reward"), np.nan
+)
 _UNKNOWN["ending"] = ""
 _RECORD_KEYS = {"seeds": "seed"}
 _NONE: Any = ()
@@ -47,6 +50,7 @@ class Episode(BaseModel):
     final_coverage: Annotated[float, Field(ge=0, le=1)] | None = None
     best_coverage: Annotated[float, Field(ge=0, le=1)] | None = None
     last_reward: float | None = None
+    sum_reward: float | None = None
     ending: Annotated[str, AfterValidator(lambda word: str(Ending(word)))] | None = None
 
     @model_validator(mode="after")
@@ -73,6 +77,7 @@ class Outcomes:
     final_coverage: NDArray[np.float64] = _NONE  # after the last step; nan: the environment has none
     best_coverage: NDArray[np.float64] = _NONE  # after any step
     last_reward: NDArray[np.float64] = _NONE  # of the last step
+    sum_reward: NDArray[np.float64] = _NONE  # of all steps
     ending: NDArray[np.str_] = _NONE  # an `endings.Ending`, "" if nobody said
     recording: StepRecording | None = None  # of a block that has just been rolled out
 

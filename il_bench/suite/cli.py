@@ -45,12 +45,23 @@ class Track(StrEnum):
     PIXELS = PIXELS
 
 
+class Form(StrEnum):
+    """The form of the file of `il-bench evaluate`."""
+
+    OURS = "il_bench"
+    LEROBOT = "lerobot"
+
+
 def evaluate(
     policy: Annotated[str, typer.Argument(help="A shipped policy by name, a folder, or a Hub id.")],
     track: Annotated[
         Track, typer.Option(help="Which one of the shipped policies POLICY names.")
     ] = Track.KEYPOINTS,
     output: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file too.")] = None,
+    form: Annotated[
+        Form,
+        typer.Option("--format", help="Of the file; lerobot: eval_info.json, as lerobot-eval writes it."),
+    ] = Form.OURS,
     seeds: Annotated[SeedRange, typer.Option(help="Which start states.")] = SeedRange.VALIDATION,
     episodes: Annotated[
         int,
@@ -74,6 +85,8 @@ def evaluate(
         from il_bench.rollout import executors
 
         output = None if output is None else given_path(output)
+        if output is None and form is not Form.OURS:
+            raise IlBenchError(f"--format: {form} is the form of a file; name it with --output")
         # What names nothing is refused before anything heavy is imported.
         spec = zoo.resolve(policy, track=track).spec
         if seeds is not SeedRange.TEST and episodes > MAX_EPISODES:
@@ -103,7 +116,7 @@ def evaluate(
             typer.echo(f"target {target}: {verdict.against_target}")
         row = row_of(loaded, outcomes, verdict)
         if output is not None:
-            _write(output, row, chosen)
+            _write(output, row, chosen, form)
     except IlBenchError as error:
         fail(error)
     if status := exit_status([row.model_dump(include={"target", "baseline"})]):
@@ -129,16 +142,18 @@ def _rolled_out(
         return rollout(loader, seeds, workers=workers, size=block_size(loaded.track), on_block=on_block)
 
 
-def _write(output: Path, row: "Success", seeds: range) -> None:
-    """Write a row without its episodes, and what its numbers depend on."""
+def _write(output: Path, row: "Success", seeds: range, form: Form) -> None:
+    """Write a row without its episodes, and what its numbers depend on; or as LeRobot does."""
     from il_bench import machine
     from il_bench.files import write_whole, writing
+    from il_bench.report import lerobot
 
     ungated = {"decision", "target"} if row.target is None else set()
     facts = row.model_dump(mode="json", exclude={"baseline", "episodes"} | ungated)
     facts |= {"seeds": [seeds[0], seeds[-1]], "environment": machine.describe()}
     with writing(output, "give another --output"):
-        write_whole(output, (json.dumps(facts, indent=2) + "\n").encode())
+        ours = (json.dumps(facts, indent=2) + "\n").encode()
+        write_whole(output, ours if form is Form.OURS else lerobot.content(row))
 
 
 def vocabulary(

@@ -37,6 +37,35 @@ def test_tables_hold_every_episode_and_row_in_both_forms(run: Run, tmp_path: Pat
     assert rows["success_rate.estimate"].tolist() == [row.success_rate.estimate for row in run[1].success]
 
 
+#: What lerobot-eval writes of a group, and what newer versions add.
+AGGREGATED = {"avg_sum_reward", "avg_max_reward", "pc_success", "n_episodes", "video_paths"}
+COUNTED = {"n_success", "pc_success_ci95"}
+
+
+def test_lerobots_file_of_a_policy_is_gated_as_the_report_is(run: Run, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["report", "export", str(run[0]), "--as", "lerobot", "-o", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    for row in run[1].success:
+        path = tmp_path / row.policy / "eval_info.json"
+        info = json.loads(path.read_text())
+        ((group, of_group),) = info["per_group"].items()
+        (task,) = info["per_task"]
+        assert (group, task["task_group"], task["task_id"]) == ("pusht", "pusht", 0)
+        assert set(of_group) == AGGREGATED | COUNTED
+        assert set(info["overall"]) == AGGREGATED | COUNTED | {"eval_s", "eval_ep_s"}
+        assert set(task["metrics"]) >= {"sum_rewards", "max_rewards", "successes", "video_paths"}
+        successes = [episode.success for episode in row.episodes]
+        assert task["metrics"]["successes"] == successes
+        assert info["overall"]["pc_success"] == pytest.approx(100 * sum(successes) / len(successes))
+        ours, theirs = (
+            CliRunner().invoke(app, ["gate", str(file), "--target", "success_rate=0.8", *named])
+            for file, named in ((run[0], ["--policy", row.policy]), (path, []))
+        )
+        assert ours.output.splitlines()[-1] == theirs.output.splitlines()[-1]
+        beside = CliRunner().invoke(app, ["gate", str(path), "--against", str(path)])
+        assert "paired by" in beside.output
+
+
 def test_a_name_is_no_formula_of_a_spreadsheet(tmp_path: Path, run: Run) -> None:
     rows = [recorded.row("=1+1", outcomes_of(run[1].success[0]))]
     export.write(report(success=rows), tmp_path, ["csv"])

@@ -38,7 +38,7 @@ def test_outcomes_survive_as_records() -> None:
     outcomes = outcomes_of([3, 4, 9])
     records = outcomes.to_records()
     measured = {"seed": 4, "success": False, "max_reward": 0.625, "n_steps": 2, "outside": 2}
-    unknown = dict.fromkeys(("final_coverage", "best_coverage", "last_reward", "ending"))
+    unknown = dict.fromkeys(("final_coverage", "best_coverage", "last_reward", "sum_reward", "ending"))
     assert records[1] == measured | unknown
     older = [{name: value for name, value in record.items() if name in measured} for record in records]
     assert Outcomes.from_records(older).to_records() == records

@@ -152,6 +152,7 @@ def test_why_an_episode_ended(coverages: list[float], moving: int, ending: Endin
     assert found["best_coverage"] == max(coverages)
     assert found["final_coverage"] == coverages[-1]
     assert found["last_reward"] == min(coverages[-1] / 0.95, 1.0)
+    assert found["sum_reward"] == pytest.approx(sum(min(each / 0.95, 1.0) for each in coverages))
 
 
 def test_a_block_that_creeps_is_not_stuck_and_one_that_trembles_is() -> None:

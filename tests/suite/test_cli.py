@@ -142,3 +142,14 @@ finally:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
     assert "il-bench: atc: no such policy. Give one of act" in done.stderr
+
+
+def test_an_evaluation_is_written_as_lerobot_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "eval_info.json"
+    result = evaluated("success_rate=0.5", monkeypatch, "--format", "lerobot", "--output", str(path))
+    assert result.exit_code == 0, result.output
+    overall = json.loads(path.read_text())["overall"]
+    assert (overall["n_episodes"], overall["n_success"], overall["pc_success"]) == (60, 45, 75.0)
+    nowhere = evaluated("success_rate=0.5", monkeypatch, "--format", "lerobot")
+    assert nowhere.exit_code == 2
+    assert "--format: lerobot is the form of a file; name it with --output" in nowhere.output
