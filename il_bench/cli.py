@@ -20,6 +20,7 @@ from il_bench.replay.cli import replay
 from il_bench.report.cli import app as report
 from il_bench.stress.cli import stress
 from il_bench.suite.cli import evaluate, vocabulary
+from il_bench.suite.plan import plan
 from il_bench.train.cli import train
 from il_bench.zoo.cli import app as zoo_commands
 
@@ -109,6 +110,7 @@ for _command, _example in (
     (evaluate, "evaluate act --seeds test --episodes 500"),
     (compare, "compare diffusion --sampler DDIM-8 --sampler-b DDIM-10"),
     (gate, "gate outputs/eval/eval_info.json --target success_rate=0.8"),
+    (plan, "plan --target 0.85 --true-rate 0.9"),
     (replay, "replay act:200024 --output episode.gif"),
     (stress, "stress bet expert --arm delay --arm noise --output stress.json"),
     (train, "train vqbet --data expert --seed 1 --output runs/vqbet"),

@@ -97,6 +97,18 @@ def check_counts(
     return _decided(said, p_fail, p_pass, alpha, beta, successes / n, n)
 
 
+def chances(
+    rate: float, n: int, *, target: float, margin: float, alpha: float, beta: float
+) -> tuple[float, float]:
+    """Return how likely `check_counts` says FAIL, and PASS, of `n` episodes if the true rate is `rate`."""
+    k = np.arange(n + 1)
+    is_fail = special.bdtr(k, n, target) <= alpha
+    is_pass = special.bdtrc(k - 1.0, n, target - margin) <= beta
+    is_pass[0] = False  # bdtrc has no -1 successes
+    weights = np.exp(_log_choose(n, k) + special.xlogy(k, rate) + special.xlog1py(n - k, -rate))
+    return float(weights[is_fail].sum()), float(weights[is_pass & ~is_fail].sum())
+
+
 def compare(
     strata: Sequence[TwoCounts], *, margin: float = MARGIN, alpha: float = 0.05, beta: float = 0.05
 ) -> tuple[GateResult, Difference]:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from il_bench.errors import IlBenchError
 from il_bench.gate import stats
-from il_bench.gate.forecast import MOST, more_episodes
+from il_bench.gate.power import MOST, more_episodes
 from il_bench.protocol import MARGIN, MAX_EPISODES
 from il_bench.rollout.metrics import DEFAULT_METRIC, gated_metric
 

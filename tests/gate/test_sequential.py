@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from il_bench.errors import IlBenchError
 from il_bench.gate import Decision, GateResult, check_baseline, check_target
-from il_bench.gate.forecast import more_episodes
+from il_bench.gate.power import more_episodes
 from il_bench.gate.stats import clopper_pearson, confidence_sequence
 
 TARGET = {"target": 0.85, "margin": 0.05, "alpha": 0.05, "beta": 0.05, "cap": 1000}
