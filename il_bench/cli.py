@@ -18,6 +18,7 @@ from il_bench.latency.cli import compare
 from il_bench.protocol import HUMAN_DATA, KEYPOINTS, PIXELS, TRACKS
 from il_bench.replay.cli import replay
 from il_bench.report.cli import app as report
+from il_bench.report.cli import metrics
 from il_bench.stress.cli import stress
 from il_bench.suite.cli import evaluate, vocabulary
 from il_bench.suite.plan import plan
@@ -110,6 +111,7 @@ for _command, _example in (
     (evaluate, "evaluate act --seeds test --episodes 500"),
     (compare, "compare diffusion --sampler DDIM-8 --sampler-b DDIM-10"),
     (gate, "gate outputs/eval/eval_info.json --target success_rate=0.8"),
+    (metrics, "metrics il-bench-report"),
     (plan, "plan --target 0.85 --true-rate 0.9"),
     (replay, "replay act:200024 --output episode.gif"),
     (stress, "stress bet expert --arm delay --arm noise --output stress.json"),

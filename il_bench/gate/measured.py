@@ -35,6 +35,8 @@ GatedMetric = Annotated[str, AfterValidator(lambda name: gated_metric(name).name
 Risk = Annotated[float, Field(gt=0, lt=1)]
 
 _SUCCESS, _FAILURE = ".", "F"
+#: Columns of `Outcomes` from which a baseline's metrics follow.
+_KEPT = ("seeds", "success", "max_reward", "n_steps", "outside")
 _DIGITS = 4  # of the metrics in the file
 _Seed = Annotated[str, Field(pattern=r"^[1-9][0-9]{5}$")]
 _Line = Annotated[str, Field(pattern=f"^[{_SUCCESS}{_FAILURE}]+$")]
@@ -205,7 +207,7 @@ def in_file(outcomes: Outcomes) -> dict[str, Any]:
     starts = range(0, len(letters), BLOCK_SIZE)
     return {
         "n_episodes": outcomes.n,
-        "metrics": _rounded(outcomes),
+        "metrics": _rounded(Outcomes(**{name: getattr(outcomes, name) for name in _KEPT})),
         "episodes": {str(first + start): letters[start : start + BLOCK_SIZE] for start in starts},
         "failed_max_reward": tuple(map(float, outcomes.max_reward[~outcomes.success])),
         "n_steps": tuple(map(int, outcomes.n_steps)),

@@ -173,7 +173,21 @@ def pusht_dataset(pytestconfig: pytest.Config) -> "LeRobotDataset":
 def il_bench_record(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]], None]:
     """Hand a row to the report, as `il_bench.plugin.collect.Record.to_dict` gives it."""
     records: list[dict[str, Any]] = request.node.stash.setdefault(RECORDS, [])
-    return records.append
+
+    def note(record: dict[str, Any]) -> None:
+        from il_bench.plugin.collect import Record
+        from il_bench.report.schema import Success
+        from il_bench.report.success import properties
+
+        records.append(record)
+        try:
+            row = Record.from_dict(record).row
+        except IlBenchError:
+            return  # the end of the run says what is wrong with it
+        if isinstance(row, Success):  # for --junit-xml, and plugins that write test reports
+            request.node.user_properties.extend(properties(row))
+
+    return note
 
 
 @pytest.fixture

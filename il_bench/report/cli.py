@@ -156,6 +156,42 @@ def export(
         typer.echo(each)
 
 
+@app.command()
+def markdown(
+    path: ReportFile = REPORT_FOLDER / "report.json",
+    against: Annotated[Path | None, typer.Option(help="The report of an older run, to compare with.")] = None,
+    page: Annotated[str | None, typer.Option(help="The address of report.html, to link to.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write this file too.")] = None,
+) -> None:
+    """Print a run as Markdown for CI: the verdict, and the policies that changed or did not pass."""
+    try:
+        from il_bench.files import write_whole, writing
+        from il_bench.report import markdown, schema
+
+        before = None if against is None else schema.load(_file(against))
+        text = markdown.render(schema.load(_file(path)), before, page)
+        if output is not None:
+            with writing(output, "give another --output"):
+                write_whole(output, text.encode())
+    except IlBenchError as error:
+        fail(error)
+    typer.echo(text, nl=False)
+
+
+def metrics(path: ReportFile = REPORT_FOLDER / "report.json") -> None:
+    """Print every number that people publish of PushT, each with its name and who publishes it.
+
+    Of the policies in a report, from the same episodes, and beside them what is published in the same metric.
+    """
+    try:
+        from il_bench.report import by_metric, schema
+
+        for line in by_metric.told(schema.load(_file(path))):
+            typer.echo(line)
+    except IlBenchError as error:
+        fail(error)
+
+
 def _file(path: Path) -> Path:
     """The report.json that is meant by itself or by its folder."""
     return path / "report.json" if path.is_dir() else path

@@ -8,7 +8,7 @@ from il_bench.gate.verdict import Verdict
 from il_bench.protocol import CONTEXT, MAX_EPISODES, TRACKS
 from il_bench.report.schema import Report, Success, TargetResult
 from il_bench.report.tables import Cell, Column, Section, Table, published, shortened
-from il_bench.rollout.metrics import DEFAULT_METRIC, METRICS
+from il_bench.rollout.metrics import DEFAULT_METRIC, METRICS, Metric
 from il_bench.rollout.outcomes import Outcomes
 
 TONES = {
@@ -52,6 +52,26 @@ def row_of(policy: Any, outcomes: Outcomes, verdict: Verdict) -> Success:
     return Success.model_validate(row)
 
 
+def properties(row: Success) -> list[tuple[str, str]]:
+    """Return a row as the properties of its test in JUnit XML: rates, intervals, decisions, seeds."""
+    found: dict[str, object] = {
+        name: getattr(row, name) for name in ("policy", "track", "decision", "n_episodes")
+    }
+    if row.episodes:
+        found["seeds"] = f"{row.episodes[0].seed}-{row.episodes[-1].seed}"
+    for kind, gate in (("target", row.target), ("baseline", row.baseline)):
+        if gate is not None:
+            found |= {f"{kind}.decision": gate.decision, f"{kind}.told": gate.told}
+    if row.target is not None:
+        found |= {
+            f"target.{name}": getattr(row.target, name) for name in ("metric", "value", "margin", "required")
+        }
+    known = {name: value for name in METRICS if (value := row.measured(name)) is not None}
+    for name, interval in known.items():
+        found |= {name: interval.estimate, f"{name}.low": interval.low, f"{name}.high": interval.high}
+    return [(f"il_bench.{name}", str(value)) for name, value in found.items()]
+
+
 def ranked(rows: Iterable[Success]) -> list[Success]:
     """Return the rows, the best first: ordered by the first metric, ties by the next, and so on."""
 
@@ -77,14 +97,16 @@ def section(report: Report) -> Section:
     For context it ends with ceiling and floor, and published results of the same policies on the same track.
     """
     rows = ranked(report.success)
+    columns = [metric for metric in METRICS.values() if metric.is_column]
     asked = [_cells(row) for row in rows if row.policy not in CONTEXT]
     context = [_cells(row) for row in rows if row.policy in CONTEXT]
     here = {(row.policy, row.track) for row in rows}
     sources: dict[str, int] = {}
     for known in published("results"):
-        if (known.policy, known.track) in here:
+        is_told = any(known.values.get(metric.name) is not None for metric in columns)
+        if (known.policy, known.track) in here and is_told:
             number = sources.setdefault(f"{known.source} ({known.trust})", len(sources) + 1)
-            values = [(metric.digits, known.values.get(name)) for name, metric in METRICS.items()]
+            values = [(metric.digits, known.values.get(metric.name)) for metric in columns]
             metrics = ["" if value is None else f"{value:.{digits}f}" for digits, value in values]
             context.append((known.label, "", *metrics, f"published [{number}]", "", str(known.n or ""), ""))
     outside = [
@@ -105,14 +127,33 @@ def section(report: Report) -> Section:
         + [f"[{number}] {said}" for said, number in sources.items()]
     )
     about = {name: f"{metric.about}; published by {metric.publishers}" for name, metric in METRICS.items()}
-    columns = (
+    heads = (
         Column("policy", is_whole=True),
         Column("parameters", is_number=True, is_whole=True),
-        *(Column(name, about[name], is_whole=True, is_spare=not METRICS[name].gated) for name in METRICS),
+        *(Column(each.name, about[each.name], is_whole=True, is_spare=not each.gated) for each in columns),
         *(Column("against target"), Column("against baseline")),
         *(Column("episodes", is_number=True), Column("seconds", is_number=True)),
     )
-    return Section("success", [Table(columns, asked, context)] if rows else [], notes)
+    return Section(
+        "success", [Table(heads, asked, context), *_other_metrics(rows, about)] if rows else [], notes
+    )
+
+
+def _other_metrics(rows: Iterable[Success], about: dict[str, str]) -> list[Table]:
+    """Return the table of the metrics that are no columns of the first; none without values."""
+    others = [metric for metric in METRICS.values() if not metric.is_column]
+    found = [
+        (label(row), *(_text(row, metric) for metric in others))
+        for row in rows
+        if any(row.measured(metric.name) for metric in others)
+    ]
+    heads = (Column("policy", is_whole=True), *(Column(each.name, about[each.name]) for each in others))
+    return [Table(heads, found)] if found else []
+
+
+def _text(row: Success, metric: Metric) -> str:
+    value = row.measured(metric.name)
+    return "" if value is None else metric.text(*value.model_dump().values())
 
 
 def attention(rows: Iterable[Success]) -> list[str]:
@@ -139,8 +180,7 @@ def target_text(target: TargetResult | None) -> str:
 
 
 def _cells(row: Success) -> tuple[str, ...]:
-    found = [(metric, row.measured(name)) for name, metric in METRICS.items()]
-    metrics = ["" if value is None else metric.text(*value.model_dump().values()) for metric, value in found]
+    metrics = [_text(row, metric) for metric in METRICS.values() if metric.is_column]
     baseline = row.baseline
     return (
         label(row),

@@ -1,7 +1,7 @@
 """The numbers that say how good a policy is, each defined once: another entry of METRICS is another metric.
 
-Reports, tables, the page, pictures and `il-bench evaluate` show every metric. Options and baselines.json
-accept targets for those that are `gated`.
+Reports, tables, the page, pictures, `il-bench evaluate` and `il-bench metrics` show every metric. Options and
+baselines.json accept targets for those that are `gated`.
 
 Read by every pytest run of everybody who has il_bench installed: standard library only.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from il_bench.errors import IlBenchError
-from il_bench.protocol import MARGIN
+from il_bench.protocol import MARGIN, SUCCESS_COVERAGE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,7 @@ class Metric:
     """The mean of one value an episode, over the episodes that have one.
 
     gated: whether it can have a target and a baseline. Then every episode has a value, and more is better.
+    is_column: whether it stands in the first table of policies; the others share a second one.
     """
 
     name: str  # what report.json, tables and options call it
@@ -36,6 +37,7 @@ class Metric:
     is_binary: bool = False  # values are 0 or 1
     higher_is_better: bool = True
     gated: bool = False
+    is_column: bool = True
     unit: str = ""
     digits: int = 3
 
@@ -48,6 +50,17 @@ class Metric:
         """Return for example '0.512 [0.44, 0.58]'. digits: of the ends; None: one fewer than `digits`."""
         ends = self.digits - 1 if digits is None else digits
         return f"{estimate:.{self.digits}f} [{low:.{ends}f}, {high:.{ends}f}]{self.unit and f' {self.unit}'}"
+
+
+#: Coverage that people's demonstrations reach.
+NEAR = 0.90
+
+
+def _known(outcomes: "Outcomes", name: str) -> "NDArray[np.float64]":
+    """Return a column of the episodes whose coverage is known: PushT's, since reports tell it."""
+    values: NDArray[np.float64] = getattr(outcomes, name)
+    known: NDArray[np.float64] = values[outcomes.final_coverage == outcomes.final_coverage]
+    return known
 
 
 #: In the order of the tables. The first is the default.
@@ -79,6 +92,39 @@ METRICS = {
             higher_is_better=False,
             unit="steps",
             digits=1,
+        ),
+        Metric(
+            name="best_coverage_90_rate",
+            about="share of the episodes whose coverage is at least 0.90 at some step",
+            publishers="nobody that we know; people's demonstrations mostly end there",
+            values=lambda outcomes: (_known(outcomes, "best_coverage") >= NEAR).astype("float64"),
+            is_binary=True,
+            is_column=False,
+        ),
+        Metric(
+            name="last_reward_95_rate",
+            about="share of the episodes whose last reward is at least 0.95, which is a coverage of 0.9025",
+            publishers="Embodimetry, as success",
+            values=lambda outcomes: (_known(outcomes, "last_reward") >= SUCCESS_COVERAGE).astype("float64"),
+            is_binary=True,
+            is_column=False,
+        ),
+        Metric(
+            name="mean_last_reward",
+            about="mean reward of the last step",
+            publishers="nobody that we know",
+            values=lambda outcomes: _known(outcomes, "last_reward"),
+            is_column=False,
+        ),
+        Metric(
+            name="mean_final_coverage",
+            about=(
+                "mean coverage after the last step; success ends an episode here, so one that succeeds keeps"
+                " the more than 0.95 it ended with, where others play on to the time-out"
+            ),
+            publishers="the VQ-BeT paper, at the time-out",
+            values=lambda outcomes: _known(outcomes, "final_coverage"),
+            is_column=False,
         ),
     )
 }

@@ -56,7 +56,7 @@ def told(target: float, margin: float, true_rate: float | None, n: int) -> Itera
     floor, above = target - margin, min(target + margin, (1 + target) / 2)
     usual = (above, target, target - margin / 2, floor, max(floor - margin, 0.0))
     by, of_file = f"{_SHARE:.0%} decided by", f"file of {n:,}"
-    rows = [("true rate", "PASS", "FAIL", "INCONCLUSIVE", "episodes", by, of_file)]
+    rows: list[tuple[str, ...]] = [("true rate", "PASS", "FAIL", "INCONCLUSIVE", "episodes", by, of_file)]
     rows += [_row(rate, target, margin, n) for rate in (usual if true_rate is None else (true_rate,))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     yield f"target {target:g}, margin {margin:g}, at most {n:,} episodes, alpha = beta = {_RISK:g}, exact"
@@ -96,7 +96,7 @@ def _seconds_of_a_block(policy: str) -> float:
 
     loaded = load_policy(policy)
     if loaded.track == PIXELS:
-        typer.echo(f"On images, a block of {BLOCK_SIZE} episodes takes minutes on a CPU.", err=True)
+        typer.echo(f"On images, {BLOCK_SIZE} episodes take minutes on a CPU.", err=True)
     first = SEED_STARTS["validation"]
     return rollout(partial(load_policy, policy), range(first, first + BLOCK_SIZE), workers=1).seconds
 

@@ -153,4 +153,4 @@ def test_it_imports_no_torch(tmp_path: Path) -> None:
         " assert r.exit_code == 0, r.output;"
         " assert not {'torch', 'lerobot', 'gymnasium'} & set(sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=600, check=False).returncode == 0

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -250,7 +251,8 @@ ROW: dict[str, Any] = {
     "episodes": [
         {
             **{"seed": 200_000, "success": True, "max_reward": 1.0, "n_steps": 9, "outside": 0},
-            **{"final_coverage": 0.97, "best_coverage": 0.97, "last_reward": 1.0, "ending": "success"},
+            **{"final_coverage": 0.97, "best_coverage": 0.97, "last_reward": 1.0, "sum_reward": 9.0},
+            "ending": "success",
         }
     ],
 }
@@ -288,7 +290,7 @@ def test_one_of_several_processes_writes_the_report_and_says_what_is_undecided(
         row("good", "PASS", required=True),
         row("not-yet", "BELOW TARGET", required=False),
     ]
-    workers = ("-p", "xdist", "-p", "xdist.looponfail", "-n", "2")
+    workers = ("-p", "xdist", "-p", "xdist.looponfail", "-n", "2", "--junit-xml=junit.xml")
     result = light(*workers, "--il-report", "out", *row_tests(pytester, *rows))
     result.assert_outcomes(passed=3)
     assert result.ret == 6
@@ -301,6 +303,18 @@ def test_one_of_several_processes_writes_the_report_and_says_what_is_undecided(
     assert report["success"][0] == rows[1]
     written = sorted(path.name for path in (pytester.path / "out").iterdir())
     assert written == ["report.html", "report.json"]
+    tests = ElementTree.parse(pytester.path / "junit.xml").iter("testcase")
+    properties = {
+        each.get("name"): {p.get("name"): p.get("value") for p in each.iter("property")} for each in tests
+    }
+    assert {
+        "il_bench.policy": "undecided",
+        "il_bench.target.decision": "INCONCLUSIVE",
+        "il_bench.target.value": "0.85",
+        "il_bench.success_rate": "1.0",
+        "il_bench.success_rate.low": "0.1",
+        "il_bench.seeds": "200000-200000",
+    }.items() <= properties["test_row[undecided]"].items()
 
 
 def test_without_a_terminal_plugin_the_report_is_written_and_the_gates_decide(
