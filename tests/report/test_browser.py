@@ -13,7 +13,7 @@ from il_bench.rollout.recording import UNITS
 from il_bench.rollout.recordings import Recordings
 from tests.report import recorded
 from tests.report.test_latency import row as latency_row
-from tests.report.test_page import outcomes_of
+from tests.report.test_page import in_reach, outcomes_of
 from tests.report.test_tokenizers import tokenizer
 
 CHROMIUM = os.environ.get("IL_BENCH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -225,6 +225,15 @@ def test_two_runs_show_what_flipped_in_step(show: Opened, folder: Path, tmp_path
     page.locator("#flips a").first.click()
     page.wait_for_selector("#player[open]")
     assert page.inner_text("#player-title").startswith("expert and expert (other run), seed ")
+
+
+def test_an_environment_of_ones_own_has_rewards_and_no_arena(show: Opened, tmp_path: Path) -> None:
+    in_reach(tmp_path)
+    page = show(tmp_path / "report.html", "#reacher/200000")
+    said = page.inner_text("#player")
+    assert "only its rewards are recorded" in said and "Reward over the steps" in said
+    assert page.locator("canvas").count() == 0 and "il-bench replay" not in said
+    assert overflow(page) <= 0
 
 
 def test_a_hostile_report_runs_nothing(show: Opened, tmp_path: Path) -> None:
