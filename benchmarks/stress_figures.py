@@ -13,7 +13,6 @@ from il_bench.protocol import TimedCall
 from il_bench.report import schema, stress
 from il_bench.report.schema import Stress
 from il_bench.report.tables import Table
-from il_bench.stress.realtime import LATENCY_ARMS, most_hz
 
 HERE = Path(__file__).parent
 COLUMNS = 4
@@ -40,12 +39,12 @@ def draw(rows: tuple[Stress, ...], output: Path) -> None:
     policies = list(dict.fromkeys(row.policy for row in rows))
     n_rows = -(-len(arms) // COLUMNS)
     figure = Figure(figsize=(2.6 * COLUMNS, 2.4 * n_rows + 0.4), layout="constrained")
-    panels = figure.subplots(n_rows, COLUMNS, squeeze=False, sharey=True).flat
+    panels = list(figure.subplots(n_rows, COLUMNS, squeeze=False, sharey=True).flat)
     for panel, arm in zip(panels, arms, strict=False):
         for row in rows:
             if row.arm == arm:
                 curve(panel, row, f"C{policies.index(row.policy)}")
-    for panel in list(panels)[len(arms) :]:
+    for panel in panels[len(arms) :]:
         panel.set_axis_off()
     lines = {line.get_label(): line for panel in figure.axes for line in panel.get_lines()}
     names = [name for name in policies if name in lines]
@@ -79,6 +78,8 @@ def new_chunk_ms(report: schema.Report) -> dict[str, tuple[float, float | None]]
 
 def frequencies(rows: tuple[Stress, ...], ms: dict[str, tuple[float, float | None]]) -> str:
     """A table: up to which control frequency success has not fallen by 5 points, waiting and overlapping."""
+    from il_bench.stress.realtime import LATENCY_ARMS, most_hz  # imports torch, which a picture needs not
+
     lines = []
     for policy, (median, late) in ms.items():
         cells = [policy, f"{median:.3g}", "" if late is None else f"{late:.3g}", f"{1e3 / median:.0f}"]
