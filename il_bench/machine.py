@@ -6,9 +6,12 @@ Names of people, hosts and folders stay out: reports are published.
 import os
 import platform
 import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,36 @@ _GPU_FIELDS = ("gpu", "compute_capability", "driver", "cuda", "cudnn", "tf32", "
 _SMI_FIELDS = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "temperature.gpu", "power.draw")
 # One name since driver 535, the other before.
 _SMI_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a policy's networks compute: by default as they were saved, in torch's own operators.
+
+    autocast: the type of their matrix products, such as ``bfloat16``. compiled: by torch.compile, with fixed
+    shapes. Either makes other episodes.
+    """
+
+    autocast: str | None = None
+    compiled: bool = False
+
+    def conditions(self) -> dict[str, Scalar]:
+        """What a fingerprint and a report say of it: nothing where it is as saved."""
+        found: dict[str, Scalar] = {} if self.autocast is None else {"autocast": self.autocast}
+        if self.compiled:
+            found["compiled"] = (_run(*_compiler(), "--version") or "unknown").partition("\n")[0]
+        return found
+
+    def check(self, option: str) -> None:
+        """Raise IlBenchError, which names the option, where torch.compile finds no C++ compiler."""
+        if self.compiled and _run(*_compiler(), "--version") is None:
+            raise IlBenchError(
+                f"{option}: torch.compile needs a C++ compiler, and {_compiler()[0]} does not run here; "
+                "install one, name yours in CXX, or leave the option out"
+            )
+
+
+AS_SAVED = Numerics()
 
 
 def describe() -> dict[str, Any]:
@@ -47,7 +80,9 @@ def describe() -> dict[str, Any]:
     }
 
 
-def fingerprint(device: str = "cpu", track: str = KEYPOINTS) -> dict[str, Scalar]:
+def fingerprint(
+    device: str = "cpu", track: str = KEYPOINTS, numerics: Numerics = AS_SAVED
+) -> dict[str, Scalar]:
     """What changes episodes: EPISODE_FIELDS first, then what changes the arithmetic on `device`.
 
     track: gives the block size. Threads are left out: every rollout runs torch on one.
@@ -70,6 +105,7 @@ def fingerprint(device: str = "cpu", track: str = KEYPOINTS) -> dict[str, Scalar
         **_kernels(),
         "device": kind,
         **(_gpu_and_arithmetic(device) if kind == "cuda" else {}),
+        **numerics.conditions(),
     }
 
 
@@ -145,6 +181,12 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _compiler() -> list[str]:
+    """The C++ compiler that torch.compile calls."""
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    return shlex.split(os.environ.get("CXX", "")) or [usual]
 
 
 def _cpu() -> dict[str, str]:

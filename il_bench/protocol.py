@@ -76,6 +76,13 @@ class TimedCall(StrEnum):
 FRESH_PROCESS = "fresh process"
 
 
+class Autocast(StrEnum):
+    """Types that the matrix products of a policy's networks can have, besides their own."""
+
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
 class Mode(StrEnum):
     """How a policy's networks are run."""
 

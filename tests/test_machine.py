@@ -70,6 +70,27 @@ def test_another_instruction_set_is_another_fingerprint(monkeypatch: pytest.Monk
     assert {key for key in before if before[key] != after[key]} == {"instruction_set"}
 
 
+def test_numerics_are_in_the_fingerprint_unless_they_are_as_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = machine.fingerprint()
+    monkeypatch.setenv("CXX", f"{sys.executable} -B")  # whatever it is: what it calls itself counts
+    numerics = machine.Numerics("bfloat16", compiled=True)
+    numerics.check("--compile")
+    found = machine.fingerprint("cpu", numerics=numerics)
+    version = f"Python {platform.python_version()}"
+    assert found == before | {"autocast": "bfloat16", "compiled": version} == found | numerics.conditions()
+    assert machine.differences(before, found) == [
+        "autocast was None, is 'bfloat16'",
+        f"compiled was None, is '{version}'",
+    ]
+
+
+def test_where_there_is_no_compiler_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "c++-of-nobody")
+    machine.Numerics("bfloat16").check("--compile")
+    with pytest.raises(IlBenchError, match=r"--compile: .* C\+\+ compiler, and c\+\+-of-nobody does"):
+        machine.Numerics(compiled=True).check("--compile")
+
+
 def test_blas_is_read_from_torchs_build_text() -> None:
     config = (
         "  - Intel(R) oneAPI Math Kernel Library Version 2024.2-Product Build 20240605 for Intel(R) 64\n"

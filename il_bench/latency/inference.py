@@ -50,7 +50,7 @@ def with_sampler(policy: LoadedPolicy, sampler: str) -> LoadedPolicy:
 
 
 def in_mode(policy: LoadedPolicy, mode: str, device: Device, seen: dict[str, Tensor]) -> LoadedPolicy:
-    """Return the policy itself for ``eager``, else a copy whose `networks` are compiled or recorded.
+    """Return the policy itself for ``eager``, else a copy whose networks are compiled or recorded.
 
     ``compile``: torch.compile's defaults, with fixed shapes. ``cuda graph``: eager's kernels, launched at
     once as one graph for each network and shape of its inputs. The processing and the code between networks
@@ -67,40 +67,12 @@ def in_mode(policy: LoadedPolicy, mode: str, device: Device, seen: dict[str, Ten
     if not isinstance(policy.policy, nn.Module):
         raise IlBenchError(f"{mode}: {policy.name} has no network; leave it out")
     other = replace(policy, policy=copy.deepcopy(policy.policy))
-    for network in networks(other, seen):
-        if mode == Mode.COMPILE:
-            network.compile(dynamic=False)
-        else:
+    if mode == Mode.COMPILE:
+        other.compile(seen)
+    else:
+        for network in other.networks(seen):
             network.forward = Recorded(network.forward, device)
     return other
-
-
-def networks(policy: LoadedPolicy, seen: dict[str, Tensor]) -> list[nn.Module]:
-    """The outermost modules that a prediction from `seen` calls, in the order of the first calls."""
-    found: dict[nn.Module, None] = {}
-    depth = 0
-
-    def enter(module: nn.Module, *_: object) -> None:
-        nonlocal depth
-        if depth == 0:
-            found.setdefault(module)
-        depth += 1
-
-    def leave(*_: object) -> None:
-        nonlocal depth
-        depth -= 1
-
-    modules = [module for module in policy.policy.modules() if module is not policy.policy]
-    hooks = [module.register_forward_pre_hook(enter) for module in modules]
-    hooks += [module.register_forward_hook(leave) for module in modules]
-    try:
-        policy.reset()
-        policy.select_action({key: value[:1] for key, value in seen.items()})
-    finally:
-        for hook in hooks:
-            hook.remove()
-        policy.reset()
-    return list(found)
 
 
 class Recorded:

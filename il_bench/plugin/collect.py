@@ -167,6 +167,7 @@ def finish(
     """
     run = Run(records)
     report, status, lines = run.report(), run.exit_status, list(run.problems)
+    report.environment.update(settings.numerics.conditions())
     report.environment["seconds"] = {stage: dict(spent) for stage, spent in seconds.items()}
     if settings.history is not None:
         report.environment["history"] = str(settings.history.resolve())

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from il_bench.errors import IlBenchError
+from il_bench.machine import AS_SAVED
 from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
 from il_bench.protocol import RESERVED_SEEDS
@@ -74,6 +76,8 @@ class Evaluate:
                     f"evaluate: {policy!r} is not a policy; give a name, a path, a Hub id, or an object with "
                     "reset() and select_action(batch)"
                 )
+            if isinstance(loaded, LoadedPolicy) and settings.numerics != AS_SAVED:
+                loaded = replace(loaded, numerics=settings.numerics)
             title = loaded.name if isinstance(loaded, LoadedPolicy) else type(loaded).__name__
             leaves = may_leave and (settings.workers > 1 or settings.executor is not None)
             copies = _copies(loaded) if leaves else None

@@ -83,6 +83,12 @@ def check_device(device: str, _: Invocation) -> str:
     return device
 
 
+def check_compile(given: bool, _: Invocation) -> bool:
+    """Whether to compile, where there is a compiler."""
+    machine.Numerics(compiled=given).check("--il-compile")
+    return given
+
+
 def check_episodes(given: int | None, run: Invocation) -> int | None:
     """A number of episodes; None: as many as the gates need. A new baseline takes every test seed."""
     if given is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from il_bench import zoo
 from il_bench.errors import IlBenchError
+from il_bench.machine import Numerics
 from il_bench.plugin import options
 from il_bench.plugin.options import Invocation, Option, PolicyChoice, option
 from il_bench.protocol import (
@@ -21,6 +22,7 @@ from il_bench.protocol import (
     RECORD,
     SEED_STARTS,
     TRACKS,
+    Autocast,
 )
 from il_bench.rollout.executors import EXECUTORS
 
@@ -66,6 +68,19 @@ class Settings:
         options.check_device,
         default="cpu",
         metavar="DEVICE",
+    )
+    autocast: str | None = option(
+        "--il-autocast",
+        """Roll policies out with the matrix products of their networks in this type. Their episodes differ:
+        docs/results/latency.md says by how much. Default: none, as they were saved.""",
+        choices=tuple(map(str, Autocast)),
+    )
+    compiled: bool = option(
+        "--il-compile",
+        """Roll policies out with their networks compiled by torch.compile, which needs a C++ compiler and
+        takes a minute or so a worker. Their episodes differ in single bits.""",
+        options.check_compile,
+        action="store_true",
     )
     seeds: str = option(
         "--il-seeds",
@@ -208,6 +223,11 @@ class Settings:
     project_policies: tuple[PolicyChoice, ...] = ()  # what `pytest_il_bench_register` added
 
     @property
+    def numerics(self) -> Numerics:
+        """How the networks of policies compute in rollouts."""
+        return Numerics(self.autocast, self.compiled)
+
+    @property
     def policies(self) -> tuple[PolicyChoice, ...]:
         """The chosen policies; by default every embedded one of the track, and the project's."""
         if self.chosen:
@@ -239,7 +259,9 @@ class Settings:
             episodes = f"seeds from {first}, episodes until a policy's gates are decided"
         else:
             episodes = f"seeds {first}-{last}, {len(self.seed_range)} episodes a policy"
-        return f"device {self.device}, track {self.track}, {self.seeds} {episodes}, {workers}"
+        changed = f", autocast {self.autocast}" if self.autocast else ""
+        changed += ", compiled" if self.compiled else ""
+        return f"device {self.device}{changed}, track {self.track}, {self.seeds} {episodes}, {workers}"
 
     @property
     def effort(self) -> str:

@@ -8,6 +8,7 @@ and LeRobot's own commands load them where il_bench is installed.
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def features(agent: Tensor, keypoints: Tensor) -> Tensor:
     waves of several lengths.
     """
     place, cos, sin = _pose(keypoints)
-    missing = agent.new_tensor(GOAL_POSE[:2]) - place
+    goal, _, _ = _constants(agent.dtype, agent.device)
+    missing = goal - place
     goal_cos, goal_sin = math.cos(GOAL_POSE[2]), math.sin(GOAL_POSE[2])
     turn = torch.atan2(cos * goal_sin - sin * goal_cos, cos * goal_cos + sin * goal_sin)
     own = _into_frame(agent - place, cos, sin)
@@ -58,9 +60,7 @@ def features(agent: Tensor, keypoints: Tensor) -> Tensor:
 
 def _pose(keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Place (..., 2) px, cosine and sine (..., 1) of the block that has these keypoints (..., 16)."""
-    corners = torch.from_numpy(block_keypoints([0.0, 0.0, 0.0])).to(keypoints).unflatten(-1, (8, 2))
-    middle = corners.mean(dim=0)
-    model = corners - middle  # (8, 2)
+    _, middle, model = _constants(keypoints.dtype, keypoints.device)
     seen = keypoints.unflatten(-1, (8, 2))
     seen_middle = seen.mean(dim=-2)
     seen = seen - seen_middle[..., None, :]
@@ -70,6 +70,15 @@ def _pose(keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     cos, sin = (cos / length)[..., None], (sin / length)[..., None]
     turned = torch.cat([middle[0] * cos - middle[1] * sin, middle[0] * sin + middle[1] * cos], dim=-1)
     return seen_middle - turned, cos, sin
+
+
+@lru_cache
+def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The goal's place (2,), the middle (2,) of a block at 0, 0, 0, and its keypoints (8, 2) about that."""
+    with torch.inference_mode(False):  # training may use them too
+        corners = torch.from_numpy(block_keypoints([0.0, 0.0, 0.0])).to(device, dtype).unflatten(-1, (8, 2))
+        middle = corners.mean(dim=0)
+        return torch.tensor(GOAL_POSE[:2], dtype=dtype, device=device), middle, corners - middle
 
 
 def _into_frame(vector: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

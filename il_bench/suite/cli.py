@@ -24,6 +24,7 @@ from il_bench.protocol import (
     PIXELS,
     REPORT_FOLDER,
     SEED_STARTS,
+    Autocast,
     SeedRange,
     block_size,
     data_name,
@@ -31,10 +32,13 @@ from il_bench.protocol import (
 
 if TYPE_CHECKING:
     from il_bench.gate.baselines import Target
+    from il_bench.machine import Numerics
     from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.report.schema import Success, TokenizerRow
     from il_bench.rollout import Outcomes
 
+_AUTOCAST_HELP = "Matrix products of its networks in this type: other episodes. Default: as it was saved."
+_COMPILE_HELP = "Its networks compiled by torch.compile, which needs a C++ compiler: episodes differ in bits."
 _TARGET_HELP = "Require this of it: exit status 1 if it is missed, 6 if too little is shown."
 
 
@@ -77,6 +81,8 @@ def evaluate(
         typer.Option(min=1, help="Processes; they do not change the result. Default: one for each core."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    autocast: Annotated[Autocast | None, typer.Option(help=_AUTOCAST_HELP)] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help=_COMPILE_HELP)] = False,
     target: Annotated[str | None, typer.Option(metavar="METRIC=VALUE", help=_TARGET_HELP)] = None,
 ) -> None:
     """Roll POLICY out and print its metrics with 95 % intervals; `pytest --benchmark` also gates them."""
@@ -92,6 +98,8 @@ def evaluate(
         if seeds is not SeedRange.TEST and episodes > MAX_EPISODES:
             raise IlBenchError(f"--episodes: {episodes}; --seeds {seeds} has {MAX_EPISODES}")
         asked = None if target is None else _target(target)
+        numerics = machine.Numerics(None if autocast is None else str(autocast), compiled)
+        numerics.check("--compile")
         machine.check_device(device)
         workers = workers or machine.usable_cores()
         if min(workers, -(-episodes // block_size(track))) > 1:
@@ -103,7 +111,7 @@ def evaluate(
         from il_bench.report.success import row_of
         from il_bench.rollout.metrics import METRICS
 
-        loader = partial(load_policy, spec, device=device)
+        loader = partial(load_policy, spec, device=device, numerics=numerics)
         loaded = loader()
         workers = min(workers, -(-episodes // block_size(loaded.track)))
         first = SEED_STARTS[seeds]
@@ -116,7 +124,7 @@ def evaluate(
             typer.echo(f"target {target}: {verdict.against_target}")
         row = row_of(loaded, outcomes, verdict)
         if output is not None:
-            _write(output, row, chosen, form)
+            _write(output, row, chosen, form, numerics)
     except IlBenchError as error:
         fail(error)
     if status := exit_status([row.model_dump(include={"target", "baseline"})]):
@@ -142,7 +150,7 @@ def _rolled_out(
         return rollout(loader, seeds, workers=workers, size=block_size(loaded.track), on_block=on_block)
 
 
-def _write(output: Path, row: "Success", seeds: range, form: Form) -> None:
+def _write(output: Path, row: "Success", seeds: range, form: Form, numerics: "Numerics") -> None:
     """Write a row without its episodes, and what its numbers depend on; or as LeRobot does."""
     from il_bench import machine
     from il_bench.files import write_whole, writing
@@ -150,7 +158,7 @@ def _write(output: Path, row: "Success", seeds: range, form: Form) -> None:
 
     ungated = {"decision", "target"} if row.target is None else set()
     facts = row.model_dump(mode="json", exclude={"baseline", "episodes"} | ungated)
-    facts |= {"seeds": [seeds[0], seeds[-1]], "environment": machine.describe()}
+    facts |= {"seeds": [seeds[0], seeds[-1]], "environment": machine.describe() | numerics.conditions()}
     with writing(output, "give another --output"):
         ours = (json.dumps(facts, indent=2) + "\n").encode()
         write_whole(output, ours if form is Form.OURS else lerobot.content(row))

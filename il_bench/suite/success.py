@@ -52,7 +52,7 @@ class Measure:
         return collect.Record("success", row, self._fingerprint(policy))
 
     def _fingerprint(self, policy: LoadedPolicy) -> dict[str, Scalar]:
-        return machine.fingerprint(self._settings.device, policy.track)
+        return machine.fingerprint(self._settings.device, policy.track, self._settings.numerics)
 
     def stress(self, policy: LoadedPolicy) -> Iterator[collect.Record]:
         """Roll a policy out undisturbed and under every arm of stress; yield a row as each arm ends."""

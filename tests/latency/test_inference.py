@@ -7,7 +7,7 @@ from torch import nn
 from il_bench.errors import IlBenchError
 from il_bench.latency.calls import observations, policy_call
 from il_bench.latency.device import device_for
-from il_bench.latency.inference import Recorded, in_mode, networks, sampler_of, with_sampler
+from il_bench.latency.inference import Recorded, in_mode, sampler_of, with_sampler
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy, wrap_object
 from il_bench.protocol import TimedCall
 from tests.small_policies import save_diffusion
@@ -64,8 +64,8 @@ def test_only_diffusion_has_a_sampler(policy: LoadedPolicy) -> None:
 def test_networks_are_the_outermost_modules_that_predict(
     diffusion: LoadedPolicy, policy: LoadedPolicy
 ) -> None:
-    assert networks(diffusion, observations(1)) == [diffusion.policy.diffusion.unet]
-    assert networks(policy, observations(1)) == [policy.policy.model]
+    assert diffusion.networks(observations(1)) == [diffusion.policy.diffusion.unet]
+    assert policy.networks(observations(1)) == [policy.policy.model]
     assert not any(module._forward_pre_hooks for module in policy.policy.modules())
 
 

@@ -11,6 +11,7 @@ import torch
 
 from il_bench.errors import IlBenchError
 from il_bench.gate import Decision, GateResult
+from il_bench.machine import AS_SAVED, Numerics
 from il_bench.plugin import evaluation, fixtures
 from il_bench.plugin.evaluation import Evaluate
 from il_bench.plugin.fixtures import SETTINGS
@@ -99,6 +100,17 @@ def test_evaluate_sends_workers_the_weights_as_they_are_now(
     assert copied is not loaded
     changed, same = (dict(each.policy.named_parameters()) for each in (loaded, copied))
     assert all(torch.equal(value, same[name]) for name, value in changed.items())
+
+
+def test_numerics_reach_the_policies_of_rollouts_and_nobody_elses(
+    pytestconfig: pytest.Config, checkpoint: Path, asked: dict[str, Any]
+) -> None:
+    settings = replace(pytestconfig.stash[SETTINGS], workers=2, autocast="bfloat16")
+    loaded = load_policy(checkpoint)
+    for policy in (checkpoint, loaded):
+        Evaluate(settings)(policy)
+        assert asked["source"]().numerics == settings.numerics == Numerics("bfloat16")
+    assert loaded.numerics == AS_SAVED
 
 
 class Late(InlineExecutor):

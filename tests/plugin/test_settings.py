@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from il_bench.errors import IlBenchError
+from il_bench.machine import AS_SAVED, Numerics
 from il_bench.plugin.options import Invocation
 from il_bench.plugin.settings import OPTIONS, Settings, read
 
@@ -54,6 +55,8 @@ UPDATE = {"il_update_baselines": True, "il_benchmark": True}
         ({"one_of_many": True, "il_workers": 3}, "workers", 3),
         ({"il_target": ["mean_max_reward=0.9"]}, "target", ("mean_max_reward", 0.9)),
         ({"il_latency": "full"}, "latency", "full"),
+        ({"il_autocast": "bfloat16"}, "numerics", Numerics("bfloat16")),
+        ({}, "numerics", AS_SAVED),
         ({"il_sampler": ["DDIM-16", "DDPM-50", "DDIM-16"]}, "samplers", ("DDIM-16", "DDPM-50")),
     ],
 )

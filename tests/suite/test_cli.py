@@ -129,6 +129,19 @@ def test_an_evaluation_says_whether_a_target_is_met(
         assert json.loads(output.read_text())["target"]["decision"] == said.split()[0]
 
 
+def test_an_evaluation_says_how_the_networks_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {name: tmp_path / f"{name}.json" for name in ("as saved", "cast")}
+    evaluated("success_rate=0.5", monkeypatch, "--output", str(files["as saved"]))
+    evaluated("success_rate=0.5", monkeypatch, "--output", str(files["cast"]), "--autocast", "bfloat16")
+    said, changed = (json.loads(files[name].read_text())["environment"] for name in files)
+    assert changed == said | {"autocast": "bfloat16"} != said
+    monkeypatch.setenv("CXX", "c++-of-nobody")
+    result = evaluated("success_rate=0.5", monkeypatch, "--compile")
+    assert result.exit_code == 2 and "--compile: torch.compile needs a C++ compiler" in result.output
+
+
 @pytest.mark.parametrize("words", [["evaluate", "atc"], ["compare", "act", "atc"]], ids=" ".join)
 def test_a_typo_in_a_policys_name_costs_no_import_of_torch(words: list[str]) -> None:
     code = f"""

@@ -2,13 +2,14 @@
 
 import hashlib
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from lerobot.policies.pretrained import PreTrainedPolicy
 
+from il_bench.machine import AS_SAVED, Numerics
 from il_bench.policies import pusht_features
 from il_bench.policies.checkpoint.checkpoint import Checkpoint
 from il_bench.policies.checkpoint.configuration import track_of
@@ -37,6 +38,11 @@ class LoadedPolicy:
     sha256: str | None = None  # the `Checkpoint`'s, as is `data`
     data: str = "unknown"
     copyable: bool = True  # whether other processes can be sent a copy
+    numerics: Numerics = AS_SAVED
+    _is_compiled: bool = field(default=False, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_is_compiled": False}  # a copy's networks are not
 
     @property
     def parameters(self) -> int:
@@ -73,8 +79,56 @@ class LoadedPolicy:
     @torch.no_grad()
     def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """One action (B, 2) in px for raw observations (B, .), on the CPU."""
-        action: torch.Tensor = self.policy.select_action(self.preprocess(batch))
-        return self.postprocessor(action)  # type: ignore[no-any-return]
+        if self.numerics.compiled and not self._is_compiled:
+            self.compile(batch)
+        seen = self.preprocess(batch)
+        if self.numerics.autocast is None:
+            return self.postprocessor(self.policy.select_action(seen))  # type: ignore[no-any-return]
+        with torch.autocast(self._device.type, getattr(torch, self.numerics.autocast)):
+            action: torch.Tensor = self.policy.select_action(seen)
+        return self.postprocessor(action.float())  # type: ignore[no-any-return]
+
+    @property
+    def _device(self) -> torch.device:
+        weights = self.policy.parameters() if isinstance(self.policy, torch.nn.Module) else ()
+        return next((each.device for each in weights), torch.device("cpu"))
+
+    def compile(self, seen: dict[str, torch.Tensor]) -> None:
+        """Have torch.compile compile the `networks`, with fixed shapes. It works in the first calls."""
+        for network in self.networks(seen):
+            network.compile(dynamic=False)
+        object.__setattr__(self, "_is_compiled", True)
+
+    def networks(self, seen: dict[str, torch.Tensor]) -> list[torch.nn.Module]:
+        """The outermost modules that a prediction from `seen` calls, in the order of the first calls.
+
+        seen: raw observations (B, .). The policy begins an episode anew; no random number is used up.
+        """
+        found: dict[torch.nn.Module, None] = {}
+        depth = 0
+
+        def enter(module: torch.nn.Module, *_: object) -> None:
+            nonlocal depth
+            if depth == 0:
+                found.setdefault(module)
+            depth += 1
+
+        def leave(*_: object) -> None:
+            nonlocal depth
+            depth -= 1
+
+        modules = list(self.policy.modules())[1:] if isinstance(self.policy, torch.nn.Module) else []
+        hooks = [module.register_forward_pre_hook(enter) for module in modules]
+        hooks += [module.register_forward_hook(leave) for module in modules]
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                self.policy.reset()
+                self.policy.select_action(self.preprocess({key: value[:1] for key, value in seen.items()}))
+        finally:
+            for hook in hooks:
+                hook.remove()
+            self.policy.reset()
+        return list(found)
 
 
 def wrap(policy: PreTrainedPolicy, preprocessor: Any, postprocessor: Any, *, name: str) -> LoadedPolicy:
@@ -94,7 +148,9 @@ def wrap_object(policy: Any, *, name: str, checkpoint: str, track: str | None = 
     return LoadedPolicy(name, track, checkpoint, policy, sha256=sha256, copyable=False)
 
 
-def load_policy(spec: str | Path, *, device: str = "cpu", track: str | None = None) -> LoadedPolicy:
+def load_policy(
+    spec: str | Path, *, device: str = "cpu", track: str | None = None, numerics: Numerics = AS_SAVED
+) -> LoadedPolicy:
     """Load a policy for evaluation. Nothing of a checkpoint is run (see `Checkpoint`).
 
     Args:
@@ -105,6 +161,7 @@ def load_policy(spec: str | Path, *, device: str = "cpu", track: str | None = No
         track: ``keypoints`` or ``pixels``: which of the shipped policies a name means. What any other policy
             sees is read from its files, and has to fit PushT; the name of another environment is taken as it
             is.
+        numerics: how its networks compute.
 
     Raises IlBenchError: one line that names the file or feature at fault and the way out.
     """
@@ -118,7 +175,8 @@ def load_policy(spec: str | Path, *, device: str = "cpu", track: str | None = No
     pusht_features.check(config, pre.steps, folder)
     check_normalisation(config, pre, post, folder, is_pusht=is_pusht)
     name = folder.name if found.is_shipped else f"{config.type.removeprefix('il_')} ({Path(spec).name})"
-    return LoadedPolicy(name, track, found.label, policy, pre, post, sha256=found.sha256, data=found.data)
+    facts: dict[str, Any] = {"sha256": found.sha256, "data": found.data, "numerics": numerics}
+    return LoadedPolicy(name, track, found.label, policy, pre, post, **facts)
 
 
 def _state_sha256(module: torch.nn.Module) -> str:
