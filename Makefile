@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test test-browser docs screenshots test-oldest test-newest demos train train-pixels profile latency-gpu sim-speed render-speed recording-cost expert-success stress stress-figures training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement error-rates damage-trials lint format lock clean
+.PHONY: help env bench test test-browser docs screenshots test-oldest test-newest demos train train-pixels profile latency-gpu sim-speed render-speed recording-cost expert-success stress stress-figures training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement numerics error-rates damage-trials lint format lock clean
 
 # What `make test-oldest` and `make test-newest` set otherwise.
 WANTED := 3.12
@@ -195,6 +195,9 @@ training-curves: $(READY) ## draw how the shipped policies learned, from their l
 
 lerobot-agreement: $(READY) ## episodes and speed beside lerobot-eval's for act, diffusion and vqbet (10 minutes)
 	@$(BIN)/python -W ignore benchmarks/lerobot_agreement.py $(ARGS)
+
+numerics: $(READY) ## what bfloat16 and torch.compile gain in rollouts and cost in success, over 1,000 validation episodes
+	@$(BIN)/python -W ignore benchmarks/numerics.py $(ARGS)
 
 tokenizer-speed: export OMP_NUM_THREADS := 1
 tokenizer-speed: $(READY) ## encode and decode of residual VQ beside LeRobot's, on one core, in one run

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from il_bench.errors import IlBenchError
-from il_bench.rollout.executors.inline import InlineExecutor
 
 
 @dataclass
@@ -36,6 +36,22 @@ class Executor(Protocol):
         name: what an error calls a task. Closing the generator ends all work at once. Raises whatever `load`
         or `function` raises.
         """
+
+
+class InlineExecutor:
+    """One task after the other, in this process, in the given order."""
+
+    def run[L, T, R](
+        self,
+        load: Callable[[], L],
+        function: Callable[[L, T], R],
+        tasks: Sequence[T],
+        *,
+        name: Callable[[T], str] = str,
+    ) -> Generator[R, None, None]:
+        """See `Executor.run`."""
+        if tasks:
+            yield from map(partial(function, load()), tasks)
 
 
 def _processes(workers: int, timeout: float | None) -> Executor:
