@@ -71,14 +71,14 @@ class Settings:
     )
     autocast: str | None = option(
         "--il-autocast",
-        """Roll policies out with the matrix products of their networks in this type. Their episodes differ:
-        docs/results/latency.md says by how much. Default: none, as they were saved.""",
+        """Roll policies out with the matrix products of their networks in this type: other episodes, in the
+        fingerprint too. Default: none, as they were saved.""",
         choices=tuple(map(str, Autocast)),
     )
     compiled: bool = option(
         "--il-compile",
-        """Roll policies out with their networks compiled by torch.compile, which needs a C++ compiler and
-        takes a minute or so a worker. Their episodes differ in single bits.""",
+        """Roll policies out with their networks compiled by torch.compile, which needs a C++ compiler, and
+        some time in each worker: other episodes, in the fingerprint too.""",
         options.check_compile,
         action="store_true",
     )

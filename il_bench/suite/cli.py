@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from il_bench.rollout import Outcomes
 
 _AUTOCAST_HELP = "Matrix products of its networks in this type: other episodes. Default: as it was saved."
-_COMPILE_HELP = "Its networks compiled by torch.compile, which needs a C++ compiler: episodes differ in bits."
+_COMPILE_HELP = "Its networks compiled by torch.compile, which needs a C++ compiler: other episodes."
 _TARGET_HELP = "Require this of it: exit status 1 if it is missed, 6 if too little is shown."
 
 
