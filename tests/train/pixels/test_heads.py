@@ -1,5 +1,6 @@
 """Heads on an eye: resumed to the same bits; the folder is LeRobot's policy, with the eye in it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from il_bench.train.pixels.eye import ENCODERS, load_eye, new_eye, save_eye
 from il_bench.train.pixels.eye_training import EYE_FILE
 from il_bench.train.pixels.heads import HeadTrainer
 from il_bench.train.pixels.scenes import Scenes, to_tensor
+from il_bench.zoo import pixels_folder
 from tests.train.small_runs import SMALL, run_to, weights
 
 POLICIES = ("act", "bc", "diffusion", "vqbet")
@@ -97,3 +99,13 @@ def test_a_policy_without_an_image_encoder_is_refused(eye_run: Path, demos: Path
     recipe = recipes.load("bet", "keypoints")
     with pytest.raises(IlBenchError, match=r"policy.type = 'il_bet': cannot be trained on an eye"):
         HeadTrainer(recipe, str(demos), eye=eye_run, seed=1, output=tmp_path)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_shipped_policy_came_out_of_its_recipe(name: str) -> None:
+    folder = pixels_folder()
+    if folder is None:
+        pytest.skip("the policies on images are not here")
+    facts = json.loads((folder / name / "training.json").read_text())
+    assert facts["recipe"] == recipes.load(name, "heads").model_dump(mode="json")
+    assert facts["step"] == facts["recipe"]["training"]["steps"]
