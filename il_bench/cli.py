@@ -18,7 +18,7 @@ from il_bench.latency.cli import compare
 from il_bench.protocol import HUMAN_DATA, KEYPOINTS, PIXELS, TRACKS
 from il_bench.replay.cli import replay
 from il_bench.report.cli import app as report
-from il_bench.report.cli import metrics
+from il_bench.report.cli import merge, metrics
 from il_bench.stress.cli import stress
 from il_bench.suite.cli import evaluate, vocabulary
 from il_bench.suite.plan import plan
@@ -115,6 +115,7 @@ for _command, _example in (
     (plan, "plan --target 0.85 --true-rate 0.9"),
     (replay, "replay act:200024 --output episode.gif"),
     (stress, "stress bet expert --arm delay --arm noise --output stress.json"),
+    (merge, "merge shard-1 shard-2 shard-3 --output il-bench-report"),
     (train, "train vqbet --data expert --seed 1 --output runs/vqbet"),
 ):
     app.command(epilog=f"Example: il-bench {_example}")(_command)

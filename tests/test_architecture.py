@@ -31,7 +31,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "train": {"data", "demos", "machine", "policies", "pusht", "rollout"},
     "demos": {"data", "machine", "policies", "pusht", "rollout"},
     "latency": {"machine", "policies", "pusht", "report", "zoo"},
-    "report": {"gate", "pusht", "rollout", "train", "zoo"},
+    "report": {"gate", "machine", "pusht", "rollout", "train", "zoo"},
     "finished": {"gate", "report", "rollout"},
     "stress": {"gate", "latency", "machine", "policies", "pusht", "report", "rollout", "zoo"},
     "replay": {"policies", "pusht", "report", "rollout", "zoo"},

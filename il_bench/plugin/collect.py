@@ -19,7 +19,7 @@ from il_bench.gate.baselines import Baselines
 from il_bench.gate.measured import MeasuredBaseline
 from il_bench.plugin.settings import Settings
 from il_bench.protocol import PIXELS, TEST_SEEDS, TRACKS
-from il_bench.report import answer, history, schema, views
+from il_bench.report import answer, history, schema, shards, views
 from il_bench.rollout.metrics import METRICS
 from il_bench.rollout.outcomes import Outcomes
 
@@ -202,6 +202,21 @@ def finish(
             "exit status 6: a required gate is INCONCLUSIVE: nothing failed, but too little is shown"
         )
     return text + "".join(f"{printable(line, encoding)}\n" for line in lines), status
+
+
+def finish_shard(records: Iterable[Mapping[str, Any]], settings: Settings) -> tuple[str, int]:
+    """Write what `il-bench merge` needs of this shard; return what to say, and the status."""
+    number, of = settings.shard or (1, 1)
+    parts = [
+        shards.Part.model_validate(each["part"]) for each in records if each["section"] == shards.SECTION
+    ]
+    parts.sort(key=lambda part: (part.name, part.track))
+    try:
+        shard = shards.Shard(number=number, of=of, environment=machine.describe(), parts=tuple(parts))
+        path = shards.save(settings.report, shard)
+    except IlBenchError as error:
+        return f"NOT WRITTEN: {error}\n", 1
+    return f"shard {number}/{of}: {path}; il-bench merge makes one run of all of them\n", 0
 
 
 def _history(report: schema.Report, path: Path | None) -> tuple[list[history.Line], list[str]]:

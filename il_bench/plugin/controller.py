@@ -63,6 +63,8 @@ class Reporter:
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         if self._success_left or not self._others_left or reporter is None or reporter.verbosity < 0:
             return
+        if self._settings.shard is not None:
+            return
         from il_bench.plugin import collect
 
         success = [record for record in self._records if record["section"] == "success"]
@@ -80,6 +82,11 @@ class Reporter:
             for stage, spent in self._seconds.items()
             if spent["tests"]
         }
+        if self._settings.shard is not None:
+            self._summary, status = collect.finish_shard(self._records, self._settings)
+            if session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = status
+            return
         shown = self._terminal()
         if self._has_terminal:
             shown["verbosity"] = session.config.get_verbosity()

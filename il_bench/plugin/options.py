@@ -151,6 +151,22 @@ def check_workers(given: int | None, run: Invocation) -> int:
     return given
 
 
+def check_shard(given: str | None, run: Invocation) -> tuple[int, int] | None:
+    """I/N: which of how many parts."""
+    if given is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", given)
+    number, of = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= number <= of:
+        raise IlBenchError(f"--il-shard: {given!r} is no shard; write for example 3/8, the third of eight")
+    for flag, dest in (("--il-update-baselines", "il_update_baselines"), ("--il-history", "il_history")):
+        if run.option(dest):
+            raise IlBenchError(
+                f"--il-shard: a shard decides nothing, so {flag} has nothing to write; leave it out"
+            )
+    return number, of
+
+
 def check_timeout(given: float, _: Invocation) -> float:
     """A number of seconds."""
     if not 0.0 < given < math.inf:

@@ -71,8 +71,10 @@ def _has_parameter(metafunc: pytest.Metafunc, name: str) -> bool:
 
 @pytest.hookimpl(trylast=True)  # after the selection by -m, -k and other plugins
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Bring the suite into its order, without tests that were collected twice, and without those under stress
-    and the long ones unless --il-stress or --il-thorough asks for them; skip it without --benchmark.
+    """Bring the suite into its order, and skip it without --benchmark.
+
+    Left out are tests that were collected twice; those under stress and the long ones, unless --il-stress or
+    --il-thorough asks for them; and of a shard all but the rollouts.
 
     Under pytest-xdist, workers leave the timed tests to the controller.
     """
@@ -82,7 +84,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if isinstance(item.parent, SuiteModule):
             is_long = item.get_closest_marker(LONG.name) and not settings.thorough
             is_stress = item.path.stem == "test_stress" and not settings.stress
-            if item.nodeid in seen or is_long or is_stress:
+            is_other = settings.shard is not None and item.path.stem != "test_success"
+            if item.nodeid in seen or is_long or is_stress or is_other:
                 items.remove(item)
             seen.add(item.nodeid)
     places = [place for place, item in enumerate(items) if isinstance(item.parent, SuiteModule)]

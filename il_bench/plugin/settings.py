@@ -220,6 +220,13 @@ class Settings:
         options.check_history,
         metavar="FILE",
     )
+    shard: tuple[int, int] | None = option(
+        "--il-shard",
+        """Roll out part I of N of all episodes, as one of several machines, and decide nothing. Afterwards
+        il-bench merge makes one run of the report folders of all parts.""",
+        options.check_shard,
+        metavar="I/N",
+    )
     project_policies: tuple[PolicyChoice, ...] = ()  # what `pytest_il_bench_register` added
 
     @property
@@ -259,9 +266,11 @@ class Settings:
             episodes = f"seeds from {first}, episodes until a policy's gates are decided"
         else:
             episodes = f"seeds {first}-{last}, {len(self.seed_range)} episodes a policy"
-        changed = f", autocast {self.autocast}" if self.autocast else ""
+        changed = "" if self.shard is None else f"shard {self.shard[0]}/{self.shard[1]}, "
+        changed += f"device {self.device}"
+        changed += f", autocast {self.autocast}" if self.autocast else ""
         changed += ", compiled" if self.compiled else ""
-        return f"device {self.device}{changed}, track {self.track}, {self.seeds} {episodes}, {workers}"
+        return f"{changed}, track {self.track}, {self.seeds} {episodes}, {workers}"
 
     @property
     def effort(self) -> str:

@@ -44,6 +44,35 @@ class Kind(StrEnum):
     LEROBOT = "lerobot"
 
 
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="The report folders of all shards.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = REPORT_FOLDER,
+    baselines: Annotated[
+        Path | None, typer.Option(help="The shards' --il-baselines. Default: the baselines.json of il_bench.")
+    ] = None,
+) -> None:
+    """Make one run of the parts that `pytest --benchmark --il-shard I/N` left, and decide its gates.
+
+    The exit status is that of the run: 1 if a policy is worse, 6 if too little is shown, else 0.
+    """
+    try:
+        from il_bench.gate import baselines as declared
+        from il_bench.gate import exit_status
+        from il_bench.report import answer, shards, views
+
+        known = declared.load(baselines or declared.default_path())
+        report, said = shards.merge(folders, output, known)
+        paths, problems = views.write(report, output)
+    except IlBenchError as error:
+        fail(error)
+    typer.echo(answer.terminal(report), nl=False)
+    for line in (*said, f"report: {paths[0]}", *problems):
+        typer.echo(line)
+    status = exit_status(row.model_dump(include={"target", "baseline"}) for row in report.success)
+    if status:
+        raise typer.Exit(status)
+
+
 @app.command()
 def show(
     path: ReportFile = REPORT_FOLDER / "report.json",

@@ -92,11 +92,10 @@ def path_of(report: Path, policy: str, track: str) -> Path:
     return report / FOLDER / f"{file_name(policy, track)}.jsonl"
 
 
-class Journal:
-    """An open journal (see `opened`): finished blocks, to read and to add to."""
+class Finished:
+    """Finished blocks, to read."""
 
-    def __init__(self, path: Path, file: FileIO, conditions: Conditions, known: list[Outcomes]) -> None:
-        self._path, self._file, self._conditions = path, file, conditions
+    def __init__(self, known: list[Outcomes]) -> None:
         self._known: dict[int, tuple[dict[str, Any], float]] = {}  # by seed: its record, its block's seconds
         for block in known:
             self._remember(block)
@@ -108,15 +107,23 @@ class Journal:
         records, seconds = zip(*(self._known[seed] for seed in wanted.tolist()), strict=True)
         return Outcomes.from_records(records, seconds[0])
 
+    def _remember(self, block: Outcomes) -> None:
+        for record in block.to_records():
+            self._known[record["seed"]] = record, block.seconds
+
+
+class Journal(Finished):
+    """An open journal (see `opened`): finished blocks, to read and to add to."""
+
+    def __init__(self, path: Path, file: FileIO, conditions: Conditions, known: list[Outcomes]) -> None:
+        super().__init__(known)
+        self._path, self._file, self._conditions = path, file, conditions
+
     def append(self, block: Outcomes) -> None:
         """Add a finished block; it is on the disk when this returns. Raises IlBenchError if it cannot be."""
         line = {"seconds": block.seconds, "episodes": block.to_records()}
         self._write({**line, "checksum": _checksum(self._conditions, line)})
         self._remember(block)
-
-    def _remember(self, block: Outcomes) -> None:
-        for record in block.to_records():
-            self._known[record["seed"]] = record, block.seconds
 
     def _write(self, line: Mapping[str, Any]) -> None:
         content = json.dumps(line, allow_nan=False).encode() + b"\n"
@@ -152,6 +159,14 @@ def opened(path: Path, conditions: Conditions, *, resume: bool) -> Iterator[Jour
             if not whole:
                 journal._write(conditions.to_dict())
             yield journal
+
+
+def read(path: Path, conditions: Conditions) -> Finished:
+    """Read a journal that is not written any more; empty if it is not there. Raises as `opened`."""
+    if not path.exists():
+        return Finished([])
+    check_regular(path, _ELSEWHERE)
+    return Finished(_read(path, conditions)[1])
 
 
 def _checksum(conditions: Conditions, line: Mapping[str, Any]) -> str:

@@ -43,6 +43,14 @@ class Recordings:
         with writing(path, "use another folder with --il-report, or --il-record none"):
             write_whole(path, recording.to_bytes())
 
+    def copy_to(self, report: Path) -> None:
+        """Copy the files into another report folder. Raises IlBenchError if that cannot be written."""
+        folder = report / FOLDER / self._folder.name
+        with writing(folder, "use another folder"):
+            for path in self._folder.glob("*.npz"):
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, folder)
+
     def load(self) -> tuple[dict[int, NDArray[Any]], list[str]]:
         """Return the rows of every recorded episode by seed, and a sentence for each file that is none."""
         found: dict[int, NDArray[Any]] = {}

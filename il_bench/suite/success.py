@@ -1,21 +1,25 @@
 """The work of test_success.py, in a module of its own so that collecting the test imports no torch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
-from il_bench import machine
+from il_bench import __version__, machine
+from il_bench.errors import IlBenchError
 from il_bench.gate.baselines import Target
 from il_bench.gate.verdict import PolicyGates
 from il_bench.plugin import collect
 from il_bench.plugin.evaluation import Evaluate
+from il_bench.plugin.options import PolicyChoice
 from il_bench.plugin.registry import Registry
 from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
-from il_bench.protocol import EXPERT, UNTRAINED, Scalar
+from il_bench.protocol import CONTEXT, EXPERT, UNTRAINED, Scalar
+from il_bench.report import shards
 from il_bench.report.success import row_of
 from il_bench.rollout import Outcomes, RunBlock, journal
 from il_bench.rollout.environments import EnvironmentRollout
@@ -23,6 +27,8 @@ from il_bench.rollout.recordings import Recordings
 from il_bench.rollout.surroundings import undisturbed
 from il_bench.stress import curves
 from il_bench.stress.arms import arms_for
+
+_FACTS = ("name", "track", "sha256", "data", "checkpoint", "parameters")
 
 
 class Measure:
@@ -34,8 +40,8 @@ class Measure:
         self._environments = registry.environments
         self._baselines = collect.load_baselines(settings)
 
-    def policy(self, policy: LoadedPolicy) -> tuple[collect.Record, tuple[str, ...]]:
-        """Roll a policy out; return its row, and a sentence for each gate that fails the run."""
+    def policy(self, policy: LoadedPolicy) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Roll a policy out; return its record, and a sentence for each gate that fails the run."""
         own = self._environments.get(policy.track)
         fingerprint = self._fingerprint(policy)
         if own is None:
@@ -43,13 +49,15 @@ class Measure:
         with undisturbed(f"environment {own.name}"), EnvironmentRollout(**vars(own)) as environment:
             return self._gated(policy, environment.fingerprint(fingerprint), environment.run_block)
 
-    def context(self, name: str) -> collect.Record:
+    def context(self, name: str) -> dict[str, Any]:
         """Roll out EXPERT or UNTRAINED, the ceiling and the floor of the table, which have no gates."""
         policy = load_policy(EXPERT) if name == EXPERT else untrained(self._settings.device)
+        if self._settings.shard is not None:
+            return self._share(policy, self._settings.seed_range, self._fingerprint(policy), None)
         record = self._record(policy.name, policy.track)
         outcomes = self._evaluate.run(policy, self._settings.seed_range, record=record)
         row = row_of(policy, outcomes, PolicyGates(policy.name).verdict(outcomes))
-        return collect.Record("success", row, self._fingerprint(policy))
+        return collect.Record("success", row, self._fingerprint(policy)).to_dict()
 
     def _fingerprint(self, policy: LoadedPolicy) -> dict[str, Scalar]:
         return machine.fingerprint(self._settings.device, policy.track, self._settings.numerics)
@@ -67,7 +75,7 @@ class Measure:
 
     def _gated(
         self, policy: LoadedPolicy, fingerprint: dict[str, Scalar], block: RunBlock | None
-    ) -> tuple[collect.Record, tuple[str, ...]]:
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Roll out until the gates are decided, or a fixed number of episodes."""
         settings, asked = self._settings, None
         if settings.target is not None:
@@ -86,6 +94,8 @@ class Measure:
         )
         most = gates.most_episodes() if settings.episodes is None else 0
         seeds = settings.first_seeds(most) if most else settings.seed_range
+        if settings.shard is not None:
+            return self._share(policy, seeds, fingerprint, block, sequential=most > 0, asked=asked), ()
         look = gates.look if most else None
         with self._journal(policy, seeds[0], fingerprint) as kept:
             record = self._record(policy.name, policy.track)
@@ -99,7 +109,38 @@ class Measure:
                 record=record,
             )
         verdict = gates.verdict(outcomes, sequential=most > 0)
-        return collect.Record("success", row_of(policy, outcomes, verdict), fingerprint), verdict.problems
+        row = collect.Record("success", row_of(policy, outcomes, verdict), fingerprint)
+        return row.to_dict(), verdict.problems
+
+    def _share(
+        self,
+        policy: LoadedPolicy,
+        seeds: Sequence[int],
+        fingerprint: dict[str, Scalar],
+        block: RunBlock | None,
+        *,
+        sequential: bool = False,
+        asked: Target | None = None,
+    ) -> dict[str, Any]:
+        """Roll out this shard's blocks of a policy; return the record of what the whole run is."""
+        part = shards.Part(
+            **{name: getattr(policy, name) for name in _FACTS},
+            first_seed=seeds[0],
+            n_seeds=len(seeds),
+            fingerprint=fingerprint,
+            version=_version_of(policy, self._settings),
+            sequential=sequential,
+            asked=asked,
+        )
+        names = [*(each.gate_name for each in self._settings.policies), EXPERT, UNTRAINED]
+        number, of = self._settings.shard or (1, 1)
+        mine = shards.share(seeds, part.block_size, names.index(policy.name), number, of)
+        path = journal.path_of(self._settings.report, policy.name, policy.track)
+        with journal.opened(path, part.conditions, resume=self._settings.resume) as kept:
+            record, leaves = self._record(policy.name, policy.track), block is None
+            if mine:
+                self._evaluate.run(policy, mine, journal=kept, block=block, may_leave=leaves, record=record)
+        return {"section": shards.SECTION, "part": part.model_dump(mode="json")}
 
     def _record(self, name: str, track: str) -> Callable[[Outcomes], object] | None:
         """What keeps the recordings of a policy, without those of an earlier run unless it is resumed."""
@@ -117,9 +158,9 @@ class Measure:
 
         stress: what the episodes are under, such as "delay 2": a journal of their own.
         """
-        chosen = [each for each in self._settings.policies if each.gate_name == policy.name]
-        version = chosen[0].version if chosen else None
-        if (chosen and not chosen[0].has_journal) or (policy.sha256 is None and version is None):
+        chosen = _chosen(policy, self._settings)
+        version = chosen.version if chosen else None
+        if (chosen and not chosen.has_journal) or (policy.sha256 is None and version is None):
             return nullcontext()
         conditions = journal.Conditions(
             policy.name, policy.track, policy.sha256, first_seed, fingerprint, version
@@ -127,6 +168,24 @@ class Measure:
         report = self._settings.report / "stress" if stress else self._settings.report
         path = journal.path_of(report, f"{policy.name} {stress}".rstrip(), policy.track)
         return journal.opened(path, conditions, resume=self._settings.resume)
+
+
+def _chosen(policy: LoadedPolicy, settings: Settings) -> PolicyChoice | None:
+    """How the policy was asked for."""
+    return next((each for each in settings.policies if each.gate_name == policy.name), None)
+
+
+def _version_of(policy: LoadedPolicy, settings: Settings) -> str | None:
+    """What says which policy a shard rolls out where no weights do; the planner is as old as il_bench."""
+    if policy.name in CONTEXT:
+        return f"il_bench {__version__}"
+    chosen = _chosen(policy, settings)
+    if chosen is None or (policy.sha256 is None and chosen.version is None):
+        raise IlBenchError(
+            f"--il-shard: nothing says which policy {policy.name} is, since code has no hash; give it a version "
+            "with registry.policy(.., version=)"
+        )
+    return chosen.version
 
 
 def untrained(device: str) -> LoadedPolicy:

@@ -36,7 +36,7 @@ def test_success(il_bench_policy: "LoadedPolicy", measure: "Measure", il_bench_r
     """Roll a policy out, report it, and fail if it misses a required target or its measured baseline."""
     with in_one_line():
         record, problems = measure.policy(il_bench_policy)
-    il_bench_record(record.to_dict())
+    il_bench_record(record)
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)
 
@@ -46,7 +46,7 @@ def test_success(il_bench_policy: "LoadedPolicy", measure: "Measure", il_bench_r
 def test_untrained(measure: "Measure", il_bench_record: Record) -> None:
     """Roll out untrained weights: the floor of the table."""
     with in_one_line():
-        il_bench_record(measure.context(UNTRAINED).to_dict())
+        il_bench_record(measure.context(UNTRAINED))
 
 
 @pytest.mark.success
@@ -54,4 +54,4 @@ def test_untrained(measure: "Measure", il_bench_record: Record) -> None:
 def test_expert(measure: "Measure", il_bench_record: Record) -> None:
     """Roll out the planner that knows the simulator: the ceiling of the table."""
     with in_one_line():
-        il_bench_record(measure.context(EXPERT).to_dict())
+        il_bench_record(measure.context(EXPERT))
