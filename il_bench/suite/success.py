@@ -182,8 +182,8 @@ def _version_of(policy: LoadedPolicy, settings: Settings) -> str | None:
     chosen = _chosen(policy, settings)
     if chosen is None or (policy.sha256 is None and chosen.version is None):
         raise IlBenchError(
-            f"--il-shard: nothing says which policy {policy.name} is, since code has no hash; give it a version "
-            "with registry.policy(.., version=)"
+            f"--il-shard: nothing says which policy {policy.name} is, since code has no hash; give it a"
+            " version with registry.policy(.., version=)"
         )
     return chosen.version
 
