@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d  # type: ignore[import-untyped]
+from torchvision.ops import FrozenBatchNorm2d
 
 #: What LeRobot calls the convolutions of an image encoder, in every policy.
 _NAME = "backbone"
