@@ -69,9 +69,12 @@ def list_policies() -> None:
     on_images = zoo.pixels_folder()
     for track, folder in ((KEYPOINTS, zoo.ZOO), (PIXELS, on_images or zoo.ZOO)):
         for name in zoo.shipped(track):
-            measured = json.loads((folder / name / "measured.json").read_text(encoding="utf-8"))
-            rate, n = measured["success_rate"]["estimate"], measured["n_episodes"]
-            typer.echo(f"{name:12} {track:10} success rate {rate:.3f} ({n} episodes)")
+            said, path = "not measured yet", folder / name / "measured.json"
+            if path.exists():
+                measured = json.loads(path.read_text(encoding="utf-8"))
+                rate, n = measured["success_rate"]["estimate"], measured["n_episodes"]
+                said = f"success rate {rate:.3f} ({n} episodes)"
+            typer.echo(f"{name:12} {track:10} {said}")
     if on_images is None:
         typer.echo(zoo.GET_PIXELS, err=True)
 

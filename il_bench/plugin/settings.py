@@ -291,8 +291,9 @@ def read(run: Invocation) -> Settings:
     values = {name: each.check(run.option(each.dest), run) for name, each in OPTIONS.items()}
     settings = Settings(**values, project_policies=tuple(run.project_policies.values()))
     if settings.benchmark and not settings.policies:
+        why = f" ({zoo.GET_PIXELS})" if settings.track == PIXELS else ""
         raise IlBenchError(
-            f"--il-track {settings.track}: {zoo.GET_PIXELS}; or name policies of yours with "
+            f"--il-track {settings.track}: il_bench embeds no policy for it{why}; name yours with "
             "--il-policy PATH|HUB_ID"
         )
     if settings.update_baselines:

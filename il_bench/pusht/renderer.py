@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import cast
 
-import cv2
 import numpy as np
 import pymunk
 from numpy.typing import NDArray
@@ -27,6 +26,11 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "pkg_resources is deprecated as an API")
     import pygame
+_environment = dict(os.environ)
+import cv2  # noqa: E402  (it sets variables for windows of Qt's, of which nothing here opens any)
+
+os.environ.clear()
+os.environ.update(_environment)
 
 Image = NDArray[np.uint8]
 Vector = Sequence[float] | NDArray[np.floating]

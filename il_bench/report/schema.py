@@ -90,6 +90,21 @@ class BaselineResult(ReportPart):
         return LostAndWon(self.was, self.now, self.lost, self.won)
 
 
+class OnKeypoints(ReportPart):
+    """What seeing costs: a policy on images beside its name's baseline on keypoints, on the same `n` seeds.
+
+    keypoints, pixels: the success rates. lost, won: how many seeds only the one on keypoints solves, and only
+    the one on images. p: how probable so uneven a split is if both were equally good (McNemar's exact test).
+    """
+
+    n: Count
+    keypoints: Share
+    pixels: Share
+    lost: Count
+    won: Count
+    p: Share
+
+
 class Success(ReportPart):
     """How good one policy is.
 
@@ -98,6 +113,7 @@ class Success(ReportPart):
     metrics: by name, without those that no episode has a value of.
     interval: the kind of the 95 % intervals, see `gate.verdict.Verdict.sequential`.
     share_outside: share of the actions that lie outside [0, 512] px; they are not clipped.
+    on_keypoints: of a policy on images whose name has a baseline on keypoints, on test seeds.
     """
 
     policy: Text
@@ -117,6 +133,7 @@ class Success(ReportPart):
     share_outside: Share
     seconds: Annotated[float, Field(ge=0.0)]
     episodes: tuple[Episode, ...]
+    on_keypoints: OnKeypoints | None = None
 
     @model_validator(mode="after")
     def _intervals_within_the_metrics_range(self) -> Self:

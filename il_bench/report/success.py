@@ -134,9 +134,8 @@ def section(report: Report) -> Section:
         *(Column("against target"), Column("against baseline")),
         *(Column("episodes", is_number=True), Column("seconds", is_number=True)),
     )
-    return Section(
-        "success", [Table(heads, asked, context), *_other_metrics(rows, about)] if rows else [], notes
-    )
+    found = [Table(heads, asked, context), *_other_metrics(rows, about), *_seeing(rows)] if rows else []
+    return Section("success", found, notes)
 
 
 def _other_metrics(rows: Iterable[Success], about: dict[str, str]) -> list[Table]:
@@ -154,6 +153,17 @@ def _other_metrics(rows: Iterable[Success], about: dict[str, str]) -> list[Table
 def _text(row: Success, metric: Metric) -> str:
     value = row.measured(metric.name)
     return "" if value is None else metric.text(*value.model_dump().values())
+
+
+def _seeing(rows: Iterable[Success]) -> list[Table]:
+    """Return the table of what seeing costs, if a policy on images has its like on keypoints."""
+    found = [(label(row), row.on_keypoints) for row in rows if row.on_keypoints is not None]
+    costs = [
+        (name, str(by.n), f"{by.keypoints:.3f}", f"{by.pixels:.3f}", str(by.lost), str(by.won), f"{by.p:.2g}")
+        for name, by in found
+    ]
+    names = ("what seeing costs", "same seeds", "on keypoints", "on images", "lost", "won", "p if equal")
+    return [Table.of(names, costs)] if costs else []
 
 
 def attention(rows: Iterable[Success]) -> list[str]:

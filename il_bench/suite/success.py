@@ -11,6 +11,7 @@ import torch
 from il_bench import __version__, machine
 from il_bench.errors import IlBenchError
 from il_bench.gate.baselines import Target
+from il_bench.gate.paired import difference
 from il_bench.gate.verdict import PolicyGates
 from il_bench.plugin import collect
 from il_bench.plugin.evaluation import Evaluate
@@ -18,8 +19,9 @@ from il_bench.plugin.options import PolicyChoice
 from il_bench.plugin.registry import Registry
 from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
-from il_bench.protocol import CONTEXT, EXPERT, UNTRAINED, Scalar
+from il_bench.protocol import CONTEXT, EXPERT, KEYPOINTS, PIXELS, UNTRAINED, Scalar
 from il_bench.report import shards
+from il_bench.report.schema import OnKeypoints
 from il_bench.report.success import row_of
 from il_bench.rollout import Outcomes, RunBlock, journal
 from il_bench.rollout.environments import EnvironmentRollout
@@ -109,8 +111,10 @@ class Measure:
                 record=record,
             )
         verdict = gates.verdict(outcomes, sequential=most > 0)
-        row = collect.Record("success", row_of(policy, outcomes, verdict), fingerprint)
-        return row.to_dict(), verdict.problems
+        row = row_of(policy, outcomes, verdict).model_copy(
+            update={"on_keypoints": self._on_keypoints(policy, outcomes)}
+        )
+        return collect.Record("success", row, fingerprint).to_dict(), verdict.problems
 
     def _share(
         self,
@@ -141,6 +145,18 @@ class Measure:
             if mine:
                 self._evaluate.run(policy, mine, journal=kept, block=block, may_leave=leaves, record=record)
         return {"section": shards.SECTION, "part": part.model_dump(mode="json")}
+
+    def _on_keypoints(self, policy: LoadedPolicy, outcomes: Outcomes) -> OnKeypoints | None:
+        """What seeing costs, by the seeds that the baseline on keypoints has too."""
+        baseline = self._baselines.entry(policy.name, KEYPOINTS).baseline
+        if policy.track != PIXELS or baseline is None:
+            return None
+        on_images, on_keypoints = (each.success for each in baseline.pairs(outcomes))
+        lost, won = int((on_keypoints & ~on_images).sum()), int((on_images & ~on_keypoints).sum())
+        if not (n := len(on_images)):
+            return None
+        rates = {"keypoints": float(on_keypoints.mean()), "pixels": float(on_images.mean())}
+        return OnKeypoints(n=n, **rates, lost=lost, won=won, p=difference(lost, won, n).p)
 
     def _record(self, name: str, track: str) -> Callable[[Outcomes], object] | None:
         """What keeps the recordings of a policy, without those of an earlier run unless it is resumed."""

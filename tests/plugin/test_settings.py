@@ -14,12 +14,16 @@ DEFAULTS: dict[str, Any] = {each.dest: each.parser["default"] for each in OPTION
 @pytest.fixture
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A zoo of act and vqbet on keypoints, and cam on pixels."""
-    folder = tmp_path / "zoo"
-    for name, feature in (("vqbet", "environment_state"), ("act", "environment_state"), ("cam", "image")):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "model.safetensors").touch()
-        (folder / name / "config.json").write_text(f'{{"input_features": {{"observation.{feature}": {{}}}}}}')
+    folder, on_pixels = tmp_path / "zoo", tmp_path / "pixels"
+    for path in (
+        folder / "vqbet" / "model.safetensors",
+        folder / "act" / "model.safetensors",
+        on_pixels / "cam" / "head.safetensors",
+    ):
+        path.parent.mkdir(parents=True)
+        path.touch()
     monkeypatch.setattr("il_bench.zoo.ZOO", folder)
+    monkeypatch.setattr("il_bench.zoo.pixels_folder", lambda: on_pixels)
     return folder
 
 

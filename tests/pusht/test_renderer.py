@@ -199,11 +199,13 @@ def test_a_window_shows_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_drawing_needs_no_screen() -> None:
     program = """
-import sys
+import os, sys
 from il_bench.pusht.env import PushTEnv
+before = {**os.environ, "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
 env = PushTEnv("pixels")
 assert env.reset(seed=0)[0].std() > 0 and env.render().std() > 0
 assert not sys.modules["pygame"].display.get_init() and "gym_pusht" not in sys.modules
+assert {k: v for k, v in os.environ.items() if k not in before} == {}, "what OpenCV sets for windows"
 """
     screens = ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY")
     environment = {name: value for name, value in os.environ.items() if name not in screens}

@@ -51,6 +51,15 @@ def shown(*rows: schema.Success) -> str:
     return views.terminal(report(success=rows))
 
 
+def test_what_seeing_costs_is_a_table_of_its_own() -> None:
+    beside = schema.OnKeypoints(n=200, keypoints=0.97, pixels=0.94, lost=8, won=2, p=0.109)
+    row = success(spread(0.94), track="pixels").model_copy(update={"on_keypoints": beside})
+    text = shown(row, success(spread(0.9), name="bc", track="pixels"))
+    lines = text[text.index("what seeing costs") :].splitlines()
+    assert lines[1].split() == ["act", "200", "0.970", "0.940", "8", "2", "0.11"]
+    assert "what seeing costs" not in shown(success(spread(0.9)))
+
+
 # ---- report.json
 
 
