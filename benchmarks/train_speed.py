@@ -81,8 +81,7 @@ class Job:
             "il_bc",
         ):
             raise IlBenchError(
-                f"train_speed: LeRobot's loop has no way to train {self.policy} as its recipe says; "
-                "use act or bc"
+                f"train_speed: LeRobot's loop has no way to train {self.policy} as its recipe says; use act"
             )
         return found
 
@@ -318,7 +317,7 @@ HEADS = (
 
 
 def main(
-    policy: Annotated[str, typer.Argument(help="act or bc, or a recipe's path")] = "act",
+    policy: Annotated[str, typer.Argument(help="act, or a recipe's path")] = "act",
     batch: Annotated[int, typer.Option(help="windows in a batch")] = 64,
     data: Annotated[str, typer.Option(help="demonstrations, as `il-bench train` takes them")] = "expert",
     rounds: Annotated[int, typer.Option(help="turns of each side")] = 8,

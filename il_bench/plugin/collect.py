@@ -208,7 +208,7 @@ def finish_shard(records: Iterable[Mapping[str, Any]], settings: Settings) -> tu
     """Write what `il-bench merge` needs of this shard; return what to say, and the status."""
     number, of = settings.shard or (1, 1)
     parts = [
-        shards.Part.model_validate(each["part"]) for each in records if each["section"] == shards.SECTION
+        shards.ShardPart.model_validate(each["part"]) for each in records if each["section"] == shards.SECTION
     ]
     parts.sort(key=lambda part: (part.name, part.track))
     try:

@@ -33,7 +33,7 @@ SECTION = "shard"  # of a record on its way to it
 _MAY_DIFFER = ("seconds", "cores", "threads")
 
 
-class Part(ReportPart):
+class ShardPart(ReportPart):
     """What a shard knows of one policy.
 
     name, track, sha256, first_seed, fingerprint, version: see `journal.Conditions`. data, checkpoint,
@@ -86,7 +86,7 @@ class Shard(ReportPart):
     number: Annotated[int, Field(ge=1)]
     of: Annotated[int, Field(ge=1)]
     environment: dict[str, Any]
-    parts: tuple[Part, ...]
+    parts: tuple[ShardPart, ...]
 
 
 def share(seeds: Sequence[int], size: int, turn: int, number: int, of: int) -> list[int]:
@@ -123,7 +123,7 @@ def load(folder: Path) -> Shard:
 
 
 @dataclass(frozen=True)
-class _Facts:
+class _PolicyThere:
     """What `row_of` needs of a policy that is not here."""
 
     name: str
@@ -195,7 +195,7 @@ def _differences(one: Shard, other: Shard) -> list[str]:
     return differences(facts(one), facts(other))
 
 
-def _blocks_of(part: Part, folders: Sequence[Path], output: Path) -> Iterator[Outcomes]:
+def _blocks_of(part: ShardPart, folders: Sequence[Path], output: Path) -> Iterator[Outcomes]:
     """The blocks of a policy from the journals of all shards, in seed order; `output` gets them in one."""
     found = [
         journal.read(journal.path_of(folder, part.name, part.track), part.conditions) for folder in folders
@@ -213,7 +213,7 @@ def _blocks_of(part: Part, folders: Sequence[Path], output: Path) -> Iterator[Ou
             yield block
 
 
-def _gates(part: Part, baselines: Baselines) -> PolicyGates:
+def _gates(part: ShardPart, baselines: Baselines) -> PolicyGates:
     """The gates that one run would have had; the shards must have run as far as these need."""
     gates = PolicyGates.of(
         part.name,
@@ -233,7 +233,7 @@ def _gates(part: Part, baselines: Baselines) -> PolicyGates:
     return gates
 
 
-def _judged(part: Part, gates: PolicyGates, blocks: list[Outcomes]) -> tuple[Success, int]:
+def _judged(part: ShardPart, gates: PolicyGates, blocks: list[Outcomes]) -> tuple[Success, int]:
     """The row of a policy, and how many episodes lie beyond the block at which one run would have stopped."""
     used = len(blocks)
     if part.sequential:
@@ -242,6 +242,6 @@ def _judged(part: Part, gates: PolicyGates, blocks: list[Outcomes]) -> tuple[Suc
                 used = n
                 break
     outcomes = Outcomes.concatenate(blocks[:used])
-    facts = _Facts(part.name, part.track, part.data, part.checkpoint, part.sha256, part.parameters)
+    facts = _PolicyThere(part.name, part.track, part.data, part.checkpoint, part.sha256, part.parameters)
     row = row_of(facts, outcomes, gates.verdict(outcomes, sequential=part.sequential))
     return row, sum(block.n for block in blocks[used:])

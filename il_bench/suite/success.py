@@ -127,7 +127,7 @@ class Measure:
         asked: Target | None = None,
     ) -> dict[str, Any]:
         """Roll out this shard's blocks of a policy; return the record of what the whole run is."""
-        part = shards.Part(
+        part = shards.ShardPart(
             **{name: getattr(policy, name) for name in _FACTS},
             first_seed=seeds[0],
             n_seeds=len(seeds),

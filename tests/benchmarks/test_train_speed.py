@@ -12,7 +12,7 @@ from benchmarks.train_speed import Job, Turn, lerobot_config, measured, row
 from il_bench.errors import IlBenchError
 from il_bench.train.loop import Trainer
 
-JOB = Job("bc", 8, "float32", "expert", core=min(os.sched_getaffinity(0)))
+JOB = Job("act", 8, "float32", "expert", core=min(os.sched_getaffinity(0)))
 OWN = ("use_amp",)  # how LeRobot is told of bfloat16
 
 

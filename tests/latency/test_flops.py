@@ -25,9 +25,9 @@ def linear(rows: int, *widths: int) -> int:
 @pytest.mark.parametrize("what", ["new chunk", "predict_action_chunk", "control step"])
 @pytest.mark.parametrize("batch", [1, 5])
 def test_bc_is_its_mlp(what: str, batch: int) -> None:
-    """Two observations of 18 numbers to 16 actions of 2, through three blocks of 512."""
+    """Two observations of 91 numbers (agent and features) to 8 actions of 2, through three blocks of 512."""
     call = policy_call(load_policy("bc"), what, batch)
-    expected = linear(batch, 36, 512) + 3 * linear(batch, 512, 512, 512) + linear(batch, 512, 32)
+    expected = linear(batch, 182, 512) + 3 * linear(batch, 512, 512, 512) + linear(batch, 512, 16)
     assert count_flops(lambda: made(call)) == expected
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from il_bench.gate import baselines
 from il_bench.gate.baselines import Target
+from il_bench.machine import Numerics
 from il_bench.plugin import collect
 from il_bench.report import schema
 from tests.gate.made import FINGERPRINT, OTHER_SHA, SHA, declared, measured, spread, write
@@ -55,7 +56,7 @@ def broken(**changes: Any) -> dict[str, Any]:
         (broken(success_rate={"estimate": 7.0, "low": 0.0, "high": 1.0}), "a row of success: "),
         (broken(episodes=[{"seed": 3}]), "a row of success: episodes.0.success: Field required"),
         ({"section": "success"}, "a row of success: "),
-        ({"section": "gossip", "row": {}}, "a row of section = 'gossip': use one of success, tokenizers"),
+        ({"section": "gossip", "row": {}}, "a row of section = 'gossip': use one of success, "),
     ],
 )
 def test_a_row_that_cannot_be_right_costs_no_other(tmp_path: Path, values: dict[str, Any], said: str) -> None:
@@ -150,7 +151,11 @@ def test_a_file_that_cannot_be_written_costs_no_other(
 
     monkeypatch.setattr(os, "replace", full)
     settings = SimpleNamespace(
-        report=folder, baselines=files["baselines.json"], update_baselines=True, history=None
+        report=folder,
+        baselines=files["baselines.json"],
+        update_baselines=True,
+        history=None,
+        numerics=Numerics(),
     )
     text, status = collect.finish([record(success(spread(0.9)))], settings, width=None, color=False)
     assert f"NOT WRITTEN: {files[lost]}: cannot be written (No space left on device, " in text

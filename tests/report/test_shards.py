@@ -14,7 +14,7 @@ from il_bench.errors import IlBenchError
 from il_bench.gate.baselines import Baselines, Entry, Target
 from il_bench.gate.verdict import PolicyGates
 from il_bench.report import shards
-from il_bench.report.shards import Part, Shard
+from il_bench.report.shards import ShardPart, Shard
 from il_bench.rollout import journal
 from il_bench.rollout.outcomes import Outcomes
 from tests.gate.made import FINGERPRINT, FIRST, OTHER_SHA, SHA, measured, outcomes, spread, write
@@ -23,9 +23,9 @@ FACTS: dict[str, Any] = {"track": "keypoints", "sha256": SHA, "first_seed": FIRS
 FACTS |= {"data": "expert", "checkpoint": "runs/act", "parameters": 7, "fingerprint": FINGERPRINT}
 EPISODES = {"act": spread(0.93, 1000), "bc": outcomes(200), "expert": spread(1.0, 200)}
 PARTS = (
-    Part(**FACTS, name="act", n_seeds=1000, sequential=True),
-    Part(**FACTS, name="bc", n_seeds=200, sequential=False),
-    Part(**{**FACTS, "sha256": None, "version": "1"}, name="expert", n_seeds=200, sequential=False),
+    ShardPart(**FACTS, name="act", n_seeds=1000, sequential=True),
+    ShardPart(**FACTS, name="bc", n_seeds=200, sequential=False),
+    ShardPart(**{**FACTS, "sha256": None, "version": "1"}, name="expert", n_seeds=200, sequential=False),
 )
 KNOWN = Baselines(
     gates={
@@ -36,7 +36,7 @@ KNOWN = Baselines(
 )
 
 
-def made(folder: Path, number: int, of: int, parts: tuple[Part, ...] = PARTS, **changes: Any) -> Path:
+def made(folder: Path, number: int, of: int, parts: tuple[ShardPart, ...] = PARTS, **changes: Any) -> Path:
     """The report folder of a shard that ran to its end."""
     for turn, part in enumerate(parts):
         mine = np.array(shards.share(part.seeds, part.block_size, turn, number, of), np.int64)
@@ -93,7 +93,7 @@ def test_the_merged_folder_can_be_continued(tmp_path: Path) -> None:
     )
 
 
-def other(part: Part, **changes: Any) -> tuple[Part, ...]:
+def other(part: ShardPart, **changes: Any) -> tuple[ShardPart, ...]:
     return tuple(each.model_copy(update=changes) if each is part else each for each in PARTS)
 
 
