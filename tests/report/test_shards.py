@@ -14,7 +14,7 @@ from il_bench.errors import IlBenchError
 from il_bench.gate.baselines import Baselines, Entry, Target
 from il_bench.gate.verdict import PolicyGates
 from il_bench.report import shards
-from il_bench.report.shards import ShardPart, Shard
+from il_bench.report.shards import Shard, ShardPart
 from il_bench.rollout import journal
 from il_bench.rollout.outcomes import Outcomes
 from tests.gate.made import FINGERPRINT, FIRST, OTHER_SHA, SHA, measured, outcomes, spread, write
