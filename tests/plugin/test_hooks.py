@@ -301,7 +301,7 @@ def test_one_of_several_processes_writes_the_report_and_says_what_is_undecided(
     assert result.stdout.str().count("report: ") == 1
     report = json.loads((pytester.path / "out" / "report.json").read_text())
     assert [each["policy"] for each in report["success"]] == ["good", "not-yet", "undecided"]
-    assert report["success"][0] == rows[1]
+    assert rows[1].items() <= report["success"][0].items()
     written = sorted(path.name for path in (pytester.path / "out").iterdir())
     assert written == ["report.html", "report.json"]
     tests = ElementTree.parse(pytester.path / "junit.xml").iter("testcase")
