@@ -25,6 +25,7 @@ class Chunks:
     agents: Tensor  # (N, 2) px, where the agent is when each chunk begins
     episodes: Tensor  # (N,) int64, the episode of each
     frames: Tensor  # (N,) int64, the frame of the episode where each begins
+    places: Tensor | None = None  # (N, W, 2) px, where the agent is at each action; None: nobody has said
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,11 @@ class FromTheAgent:
         """What the tokenizer encodes, (N, W, 2)."""
         return (seen.actions - seen.agents[:, None]) / UNIT_PX
 
-    def pixels(self, chunks: Tensor, agents: Tensor) -> Tensor:
-        """Actions (N, W, 2) in px, on the CPU, of a tokenizer's `chunks` and `agents` (N, 2) px."""
+    def pixels(self, chunks: Tensor, agents: Tensor, places: Tensor | None = None) -> Tensor:
+        """Actions (N, W, 2) in px, on the CPU, of a tokenizer's `chunks`.
+
+        agents: (N, 2) px, where each begins. places: (N, W, 2) px, see `Chunks`; None: where it begins.
+        """
         return chunks.cpu() * UNIT_PX + agents[:, None]
 
 
@@ -55,10 +59,11 @@ def cut(dataset: LeRobotDataset, chunk_size: int, *, held_out: bool) -> Chunks:
         )
     chosen = [i for i in range(n_episodes) if (i % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out]
     seconds = [step / dataset.fps for step in range(chunk_size)]
-    windows = Windows(dataset, {ACTION: seconds}, episodes=chosen)
+    windows = Windows(dataset, {ACTION: seconds, OBS_STATE: seconds}, episodes=chosen)
     raw = windows.batch(torch.arange(len(windows)))
     whole = ~raw[f"{ACTION}_is_pad"].any(dim=1)
     if not whole.any():
         raise IlBenchError(f"{dataset.repo_id}: no episode is as long as a chunk of {chunk_size} steps.")
     keys = (ACTION, OBS_STATE, "episode_index", "frame_index")
-    return Chunks(*(raw[key][whole] for key in keys))
+    actions, places, episodes, frames = (raw[key][whole] for key in keys)
+    return Chunks(actions, places[:, 0], episodes, frames, places)

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from lerobot.utils.constants import OBS_IMAGES
 from torch import Tensor
 
 from il_bench.errors import IlBenchError
@@ -53,8 +54,12 @@ def observations(batch: int, camera: Camera | None = None) -> Batch:
 
 
 def actions_per_prediction(policy: LoadedPolicy) -> int:
-    """How many control steps one prediction serves: `n_action_steps`, or 1 for policies without it."""
-    return int(getattr(getattr(policy.policy, "config", None), "n_action_steps", None) or 1)
+    """How many control steps one prediction serves: `n_action_steps`, or 1 for policies without it.
+
+    LeRobot's VQ-BeT executes its whole chunk.
+    """
+    config = getattr(policy.policy, "config", None)
+    return int(getattr(config, "n_action_steps", None) or getattr(config, "action_chunk_size", None) or 1)
 
 
 def policy_call(
@@ -118,6 +123,13 @@ class _Caller:
 
     def predict(self) -> Any:
         seen = self._preprocessed() if self._processed else dict(self._seen)
+        images = [
+            seen[key] for key in getattr(self._policy.camera and self._inner.config, "image_features", ())
+        ]
+        if images and OBS_IMAGES in getattr(
+            self._inner, "_queues", ()
+        ):  # what it predicts from, by this name
+            seen[OBS_IMAGES] = torch.stack(images, dim=-4)
         with torch.no_grad():
             chunk = self._inner.predict_action_chunk(seen)
             return self._policy.postprocessor(chunk) if self._processed else chunk

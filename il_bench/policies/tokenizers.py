@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from lerobot.policies.vqbet.configuration_vqbet import VQBeTConfig
 from lerobot.policies.vqbet.modeling_vqbet import VQBeTPolicy, VqVae
+from lerobot.processor import AbsoluteActionsProcessorStep
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
@@ -89,7 +90,9 @@ def _untrained(checkpoint: Checkpoint) -> tuple[nn.Module, str, Tokenizer]:
 class PolicyCoordinates:
     """Chunks as a policy's tokenizer knows them: normalised, and relative to the agent if so configured.
 
-    Raises IlBenchError for a checkpoint that does not say how it normalises.
+    By `relative_actions` a chunk is relative to where it begins; by processors that add the agent's place, as
+    il_bench trains them, each action to the place at its own step. Raises IlBenchError for a checkpoint that
+    does not say how it normalises.
     """
 
     def __init__(self, source: LoadedPolicy | Checkpoint) -> None:
@@ -98,17 +101,25 @@ class PolicyCoordinates:
         else:
             self._preprocessor, self._postprocessor = source.preprocessor, source.postprocessor
             config = source.policy.config
-        self.relative = bool(getattr(config, "relative_actions", False))
+        self._to_the_start = bool(getattr(config, "relative_actions", False))
+        self._each_step = any(
+            isinstance(step, AbsoluteActionsProcessorStep) and step.enabled
+            for step in getattr(self._postprocessor, "steps", ())
+        )
+        self.relative = self._to_the_start or self._each_step
 
     def chunks(self, seen: Chunks) -> Tensor:
         """Like `FromTheAgent.chunks`, on the policy's device."""
-        batch = self._preprocessor({ACTION: seen.actions, OBS_STATE: seen.agents})
+        places = seen.agents[:, None] if seen.places is None else seen.places
+        actions = seen.actions - places if self._each_step else seen.actions
+        batch = self._preprocessor({ACTION: actions, OBS_STATE: seen.agents})
         chunks: Tensor = batch[ACTION]
-        return chunks - batch[OBS_STATE][:, None] if self.relative else chunks
+        return chunks - batch[OBS_STATE][:, None] if self._to_the_start else chunks
 
-    def pixels(self, chunks: Tensor, agents: Tensor) -> Tensor:
+    def pixels(self, chunks: Tensor, agents: Tensor, places: Tensor | None = None) -> Tensor:
         """Like `FromTheAgent.pixels`."""
-        if self.relative:
+        if self.relative:  # the preprocessor also remembers the places that the postprocessor adds
             batch = self._preprocessor({ACTION: torch.zeros(len(agents), 1, 2), OBS_STATE: agents})
-            chunks = chunks + batch[OBS_STATE][:, None]
-        return self._postprocessor(chunks).cpu()  # type: ignore[no-any-return]
+            chunks = chunks + batch[OBS_STATE][:, None] if self._to_the_start else chunks
+        found: Tensor = self._postprocessor(chunks).cpu()
+        return found + (places - agents[:, None]) if self._each_step and places is not None else found

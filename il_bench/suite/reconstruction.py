@@ -67,7 +67,7 @@ def measure(fitted: FittedTokenizer, seen: Chunks, data: str) -> tuple[schema.To
     decoded = tokenizer.decode(indices)
 
     def lost(answer: Tensor) -> float:
-        return float((coordinates.pixels(answer, seen.agents) - seen.actions).abs().mean())
+        return float((coordinates.pixels(answer, seen.agents, seen.places) - seen.actions).abs().mean())
 
     again = tokenizer.encode(decoded) == indices
     usage, perplexity = use_of_codes(indices, tokenizer.codebook_size)
@@ -150,7 +150,8 @@ def _demonstration(fitted: FittedTokenizer, seen: Chunks, indices: Tensor) -> sc
     episode = int(seen.episodes[0])
     in_turn = (seen.episodes == episode) & (seen.frames % seen.actions.shape[1] == 0)
     tokens = indices[in_turn.to(indices.device)]
-    decoded = fitted.coordinates.pixels(fitted.tokenizer.decode(tokens), seen.agents[in_turn])
+    places = None if seen.places is None else seen.places[in_turn]
+    decoded = fitted.coordinates.pixels(fitted.tokenizer.decode(tokens), seen.agents[in_turn], places)
     return schema.Demonstration(
         episode=episode,
         indices=tuple(map(tuple, tokens.tolist())),

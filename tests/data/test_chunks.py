@@ -66,6 +66,17 @@ def test_a_policys_tokenizer_is_measured_on_what_its_training_saw(expert: LeRobo
     torch.testing.assert_close(back, held.actions, atol=1e-3, rtol=0)
 
 
+def test_actions_may_be_relative_to_the_place_at_each_step(
+    expert: LeRobotDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    where, seen = PolicyCoordinates(Checkpoint.find("vqbet@pixels")), chunks.cut(expert, 4, held_out=True)
+    assert seen.places is not None and torch.equal(seen.places[0, 1], seen.agents[1])
+    told = where.chunks(seen)
+    assert where.relative and told.abs().max() <= 1.5, "of the width of what the policy was trained on"
+    torch.testing.assert_close(where.pixels(told, seen.agents, seen.places), seen.actions, atol=0.01, rtol=0)
+
+
 def test_a_policy_that_codes_places_is_not_relative(checkpoint: Path, expert: LeRobotDataset) -> None:
     where = PolicyCoordinates(Checkpoint.find(checkpoint))
     held = chunks.cut(expert, 5, held_out=True)

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from il_bench.errors import IlBenchError
-from il_bench.latency.calls import observations, policy_call
+from il_bench.latency.calls import actions_per_prediction, observations, policy_call
 from il_bench.policies.checkpoint import load_policy
 from il_bench.protocol import IMAGE_BLOCK_SIZE
 from il_bench.pusht.batch import Camera, PushTBatch
 from il_bench.rollout import run_block
-from tests.small_policies import IMAGE, act_on_pixels
+from tests.small_policies import IMAGE, act_on_pixels, features, save, small_policy
 
 FIRST_SEED = 100_000
 
@@ -89,6 +89,17 @@ def test_a_policy_on_pixels_can_be_timed(tmp_path: Path) -> None:
     }
     assert 0.0 <= float(seen[IMAGE].min()) < 0.5 < float(seen[IMAGE].max()) <= 1.0
     for what in ("new chunk", "predict_action_chunk", "control step"):
+        timed = policy_call(policy, what, 2)
+        timed.prepare()
+        timed.call()
+
+
+def test_lerobots_vqbet_executes_its_whole_chunk(tmp_path: Path) -> None:
+    made = small_policy("vqbet", input_features=features(state=(2,), image=(3, 96, 96)))
+    made.vqbet.action_head.vqvae_model.discretized.fill_(True)
+    policy = load_policy(save(made, tmp_path / "vqbet"))
+    assert actions_per_prediction(policy) == 5
+    for what in ("predict_action_chunk", "queued action"):
         timed = policy_call(policy, what, 2)
         timed.prepare()
         timed.call()
