@@ -427,7 +427,7 @@ def test_a_good_policy_stops_early_at_the_same_episode_whatever_the_workers(
         )
         assert result.ret == 0
         result.stdout.fnmatch_lines(["il_bench *, episodes until a policy's gates are decided, *"])
-        result.stdout.fnmatch_lines(["mine: * of at most 1000 episodes, target PASS, *"])
+        result.stdout.fnmatch_lines(["mine: * of at most 1000 episodes, *target PASS, *"])
         result.stdout.fnmatch_lines(["95 % confidence sequences, since the episodes ended *: mine"])
         (only,) = json.loads((pytester.path / "il-bench-report" / "report.json").read_text())["success"]
         return {key: value for key, value in only.items() if key != "seconds"}
