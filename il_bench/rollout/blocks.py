@@ -250,7 +250,7 @@ def run_block(
     return replace(
         Outcomes.concatenate(parts),
         seconds=time.perf_counter() - start,
-        recording=StepRecording.concatenate(recordings),
+        recording=StepRecording.concatenate(recordings) if recordings else None,
     )
 
 
