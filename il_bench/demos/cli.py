@@ -116,6 +116,28 @@ def merge(
 
 
 @app.command()
+def align(
+    source: Annotated[str, typer.Argument(help=DATA_HELP)],
+    output: _Output,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Append the mirror image of each demonstration.")
+    ] = False,
+) -> None:
+    """Move each demonstration in SOURCE as a whole, so that the block ends at the goal.
+
+    People stop some px before it. Away from the walls PushT is the same everywhere, so what they did is right
+    there too.
+    """
+    with _one_line():
+        from il_bench.data.names import resolve_data
+        from il_bench.demos.align import align_demos
+
+        where, name = resolve_data(source, "align")
+        written = align_demos(where, output, mirror=mirror, name=name)
+    typer.echo(f"{output}: {written.num_episodes} episodes, {written.num_frames} frames")
+
+
+@app.command()
 def describe(
     source: Annotated[str, typer.Argument(help=DATA_HELP)],
     output: Annotated[

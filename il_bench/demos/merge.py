@@ -1,8 +1,6 @@
 """Join demonstrations into one LeRobotDataset that keeps where each episode came from."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,10 @@ from il_bench.data import open_dataset, statistics
 from il_bench.data.convert import compact
 from il_bench.data.lerobot_folder import open_folder
 from il_bench.demos import provenance
+from il_bench.demos.output import new_dataset
 from il_bench.demos.provenance import Provenance
 from il_bench.errors import IlBenchError
-from il_bench.files import given_path, writing
+from il_bench.files import given_path
 from il_bench.machine import differences
 
 
@@ -39,8 +38,6 @@ def merge_demos(
     output = given_path(output).resolve()
     if len(sources) < 2:
         raise IlBenchError(f"merging takes at least two sources, got {[str(source) for source in sources]}")
-    if output.exists():
-        raise IlBenchError(f"{output}: exists already; give another --output")
     names = names or [Path(source).name for source in sources]
     datasets = [open_dataset(source) for source in sources]
     _check(datasets, names)
@@ -52,14 +49,9 @@ def merge_demos(
         parts=[part for each in found for part in each.parts],
         episodes=[episode for each in found for episode in each.episodes],
     )
-    way_out = "make room, or give another --output"
-    with writing(output, way_out):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent)
-    with folder as beside, writing(output, way_out):  # which says what is free while the folder is there
-        whole = Path(beside) / output.name
+    with new_dataset(output) as whole:
         roots = [
-            _with_statistics(dataset, name, Path(beside) / f"{number}", say)
+            _with_statistics(dataset, name, whole.with_name(f"{number}.part"), say)
             for number, (dataset, name) in enumerate(zip(datasets, names, strict=True))
         ]
         ids = [dataset.repo_id for dataset in datasets]
@@ -67,7 +59,6 @@ def merge_demos(
         _renumber_statistics(whole)
         compact(whole)
         provenance.write(whole, joined)
-        shutil.move(whole, output)
     return open_folder(output)
 
 

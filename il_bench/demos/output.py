@@ -5,8 +5,9 @@ that writes to it holds a lock on it. It is removed once the dataset is in its p
 """
 
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import closing
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from il_bench.demos.provenance import Inputs
@@ -80,6 +81,23 @@ def _claim(partial: Path, inputs: Inputs) -> None:
             f"{partial}: half made by another command ({', '.join(differing)}); repeat that one to finish, "
             f"remove the folder to start again, or {_ELSEWHERE}"
         )
+
+
+@contextmanager
+def new_dataset(output: Path) -> Iterator[Path]:
+    """Yield a folder that does not exist yet, in a temporary one; move what is in it at the end to `output`.
+
+    Raises IlBenchError if `output` exists, or if it cannot be written: then nothing is left.
+    """
+    if output.exists():
+        raise IlBenchError(f"{output}: exists already; {_ELSEWHERE}")
+    way_out = f"make room, or {_ELSEWHERE}"
+    with writing(output, way_out):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent)
+    with folder as beside, writing(output, way_out):  # which says what is free while the folder is there
+        yield Path(beside) / output.name
+        shutil.move(Path(beside) / output.name, output)
 
 
 def run_missing[L](

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from il_bench.policies.expert import poses_of
-from il_bench.pusht.geometry import GOAL_POSE
+from il_bench.pusht.geometry import GOAL_POSE, coverage
 from il_bench.pusht.renderer import Image, Renderer
 from il_bench.pusht.simulator import DT, K_P, K_V, N_SUBSTEPS, Simulator
 
@@ -41,24 +41,38 @@ def coverage_at_ends(
     action: NDArray[np.float64],
     ends: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Coverage after the last action of each episode, (E,), to about 0.002.
-
-    The last action is executed from the last recorded state. No frame holds the agent's velocity there, so it
-    is computed from the actions before. If these do not lead to where the agent was recorded, others were
-    executed, and the coverage is that of the last recorded state. The result is not exact: Chipmunk starts a
-    step from the last one's contact forces, which no frame holds either.
+    """Coverage after the last action of each episode, (E,), to about 0.002; see `poses_at_ends`.
 
     agent, keypoints, action: (N, 2), (N, 16), (N, 2) px. ends: (E,) one past the last frame of each episode.
     """
+    poses = poses_at_ends(agent, poses_of(keypoints[ends - 1]), action, ends)
+    return np.array([coverage(x, y, angle) for x, y, angle in poses.tolist()])
+
+
+def poses_at_ends(
+    agent: NDArray[np.float64],
+    last: NDArray[np.float64],
+    action: NDArray[np.float64],
+    ends: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """The block's pose `[x, y, angle]` after the last action of each episode, (E, 3).
+
+    The last action is executed from the last recorded state. No frame holds the agent's velocity there, so it
+    is computed from the actions before. If these do not lead to where the agent was recorded, others were
+    executed, and the pose is that of the last recorded state. The result is not exact: Chipmunk starts a
+    step from the last one's contact forces, which no frame holds either.
+
+    agent, action: (N, 2) px. last: (E, 3) the pose in the last frame of each episode. ends: (E,) one past it.
+    """
     simulator = Simulator()
-    covered = []
-    for (start, end), pose in zip(pairwise([0, *ends.tolist()]), poses_of(keypoints[ends - 1]), strict=True):
+    found = []
+    for (start, end), pose in zip(pairwise([0, *ends.tolist()]), last, strict=True):
         place, velocity = _drive(agent[start], action[start : end - 1])
         _put(simulator, agent[end - 1], velocity, pose)
         if np.abs(place - agent[end - 1]).max() <= _TOLERANCE:
             simulator.step(*action[end - 1].tolist())
-        covered.append(simulator.coverage())
-    return np.array(covered)
+        found.append((simulator.block_x, simulator.block_y, simulator.block_angle))
+    return np.array(found)
 
 
 def _put(
