@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test test-browser docs screenshots test-oldest test-newest demos train train-pixels profile latency-gpu sim-speed render-speed recording-cost expert-success stress stress-figures training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement numerics error-rates damage-trials lint format lock clean
+.PHONY: help env bench test test-browser docs docs-commands screenshots test-oldest test-newest demos train train-pixels profile latency-gpu sim-speed render-speed recording-cost expert-success stress stress-figures training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement numerics error-rates damage-trials lint format lock clean
 
 # What `make test-oldest` and `make test-newest` set otherwise.
 WANTED := 3.12
@@ -110,6 +110,10 @@ test-browser: $(READY) ## drive the page in Chromium (apt-get install chromium)
 docs: $(READY) ## build the documentation into site/, its reference pages anew from the code
 	@$(BIN)/python benchmarks/reference.py
 	@$(BIN)/zensical build --strict
+
+docs-commands: $(READY) ## run every command and block of Python in README and docs, page by page (ARGS="-k tutorials")
+	@$(BIN)/python -m tests.docs.blocks
+	@$(BIN)/pytest -m slow tests/docs $(ARGS)
 
 screenshots: $(READY) ## take the documentation's pictures of the page in REPORT, in Chromium
 	@$(BIN)/python -W ignore benchmarks/screenshots.py $(REPORT) $(ARGS)

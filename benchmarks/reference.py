@@ -1,11 +1,12 @@
 """Write the reference pages of the documentation from the code.
 
-    python benchmarks/reference.py [--output docs/reference]
+    python benchmarks/reference.py [--output docs]
 
 `tests/docs/test_reference.py` holds the pages against the code, so that a change of one needs the other.
 """
 
 import argparse
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ from pydantic import BaseModel
 
 from il_bench import cli
 from il_bench.gate.baselines import Baselines
+from il_bench.plugin import fixtures, registry, selection
 from il_bench.plugin.settings import OPTIONS
 from il_bench.report.schema import Report
+from il_bench.report.tables import published
 from il_bench.rollout.endings import ABOUT
 from il_bench.rollout.metrics import METRICS
 
@@ -63,6 +66,68 @@ def options() -> str:
         rows.append((f"`{option.flag}{value and '=' + value}`", _prose(option.parser["help"])))
     head = '# Options of pytest\n\n`pytest --help` lists them in the group "il_bench".\n\n'
     return head + _table(("option", ""), rows) + "\n"
+
+
+#: Those for users, in the order of the page; the others are the suite's own.
+_FIXTURES = {
+    "evaluate": fixtures._evaluate,
+    "gate": fixtures.gate,
+    "policy": fixtures._policy,
+    "tokenizer": fixtures.tokenizer,
+    "pusht_env": fixtures.pusht_env,
+    "pusht_dataset": fixtures.pusht_dataset,
+    "expert": fixtures.expert,
+}
+
+
+def fixtures_and_hooks() -> str:
+    """Every fixture, marker and hook of the plugin."""
+    parts = ["# Fixtures and hooks", "Every test can use these fixtures; no option is needed.", "## Fixtures"]
+    for name, definition in _FIXTURES.items():
+        parts += [f"### {name}", _prose(inspect.getdoc(inspect.unwrap(_function(definition))) or "")]
+    parts += ["## Markers", _table(("marker", "what"), [(f"`{n}`", m) for n, m in selection.MARKERS.items()])]
+    hook = registry.pytest_il_bench_register
+    parts += ["## Hooks", f"### {hook.__name__}", _prose(inspect.getdoc(hook) or "")]
+    parts += ["The argument `registry` has these methods:", "::: il_bench.plugin.registry.Registry"]
+    options = ("options:", "  show_root_heading: false", "  show_root_toc_entry: false", "  heading_level: 3")
+    parts[-1] += "\n" + "\n".join(f"    {line}" for line in options)
+    return "\n\n".join(parts) + "\n"
+
+
+def _function(definition: Any) -> Any:
+    """The function behind a fixture, whatever pytest makes of it."""
+    return getattr(definition, "__wrapped__", getattr(definition, "_fixture_function", definition))
+
+
+_PUBLISHED = """Compare numbers of one metric only, the best first. All are of other start states than
+il_bench's and mostly of camera images and human demonstrations, so they give context and never a gate.
+
+Trust: *primary* is the page, card, code or text of those who measured it, *secondary* another text that
+quotes it, *unrefereed* a personal repository or model card. `il-bench metrics` prints the same beside your
+own policies."""
+
+
+def published_results() -> str:
+    """What others publish, metric by metric."""
+    parts = ["# Published results", _prose(_PUBLISHED)]
+    for metric in METRICS.values():
+        known = [each for each in published("results") if metric.name in each.values]
+        if known:
+            known.sort(key=lambda each: each.values[metric.name], reverse=metric.higher_is_better)
+            rows = [
+                (
+                    each.label,
+                    each.track,
+                    f"{each.values[metric.name]:g}",
+                    str(each.n or ""),
+                    each.source,
+                    each.trust,
+                )
+                for each in known
+            ]
+            head = ("policy", "sees", metric.name, "episodes", "source", "trust")
+            parts += [f"## {metric.name}", _prose(metric.about).capitalize() + ".", _table(head, rows)]
+    return "\n\n".join(parts) + "\n"
 
 
 def metrics() -> str:
@@ -156,16 +221,18 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def pages() -> dict[str, str]:
-    """The content of every generated file by its name."""
+    """The content of every generated file by its path under docs/."""
     schemas = {"report": Report, "baselines": Baselines}
     return {
-        "commands.md": commands(),
-        "options.md": options(),
-        "metrics.md": metrics(),
-        "report.md": report(),
-        "baselines.md": baselines(),
+        "explanation/published.md": published_results(),
+        "reference/commands.md": commands(),
+        "reference/options.md": options(),
+        "reference/fixtures.md": fixtures_and_hooks(),
+        "reference/metrics.md": metrics(),
+        "reference/report.md": report(),
+        "reference/baselines.md": baselines(),
         **{
-            f"{name}.schema.json": json.dumps(m.model_json_schema(by_alias=True), indent=1) + "\n"
+            f"reference/{name}.schema.json": json.dumps(m.model_json_schema(by_alias=True), indent=1) + "\n"
             for name, m in schemas.items()
         },
     }
@@ -176,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, default=Path("docs/reference"))
+    parser.add_argument("--output", type=Path, default=Path("docs"))
     folder = parser.parse_args().output
     for name, content in pages().items():
         (folder / name).write_text(content, encoding="utf-8")

@@ -31,9 +31,12 @@ class PushTEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             `environment_state_agent_pos`, dict of `environment_state` (16,) keypoints and `agent_pos` (2,);
             `pixels`, (height, width, 3) uint8; `pixels_agent_pos`, dict of `pixels` and `agent_pos`.
         render_mode: `rgb_array`, or `human` for a window (gym-pusht then observes no `pixels`).
-        block_cog, damping: as for `Simulator`.
-        observation_width, observation_height: size of `pixels`.
-        visualization_width, visualization_height: size of `render()`'s image.
+        block_cog: as for `Simulator`.
+        damping: as for `Simulator`.
+        observation_width: of `pixels`.
+        observation_height: of `pixels`.
+        visualization_width: of `render()`'s image.
+        visualization_height: of `render()`'s image.
         count_contacts: fill `info["n_contacts"]`; without it the entry is 0 and steps in contact are faster.
 
     Raises IlBenchError for an unknown `obs_type` or `render_mode`, and for an action that is

@@ -12,6 +12,7 @@ import typer
 from il_bench.errors import IlBenchError, fail
 from il_bench.protocol import REPORT_FOLDER
 
+_MOST = 8  # side by side
 _ADDRESS = re.compile(r"(?P<spec>.+):(?P<seed>\d+)")
 
 
@@ -20,7 +21,7 @@ def replay(
         list[str],
         typer.Argument(
             metavar="SPEC...",
-            help="One policy or two, on one seed: a shipped name, a folder, a Hub id, or a row of the report;"
+            help="Policies to show side by side: shipped names, folders, Hub ids, or rows of the report;"
             " act:200024 gives the seed too.",
         ),
     ],
@@ -36,8 +37,8 @@ def replay(
 ) -> None:
     """Show an episode again, from the recording, else rolled out anew and held against the report."""
     try:
-        if len(specs) > 2:
-            raise IlBenchError(f"replay shows one policy or two side by side, not {len(specs)}")
+        if len(specs) > _MOST:
+            raise IlBenchError(f"replay shows up to {_MOST} policies side by side, not {len(specs)}")
         asked = [_asked(spec, seed) for spec in specs]
         if output is not None and output.suffix.lower() not in (".mp4", ".gif", ".png"):
             raise IlBenchError(f"--output: {output.name} ends in none of .mp4, .gif, .png")

@@ -14,8 +14,10 @@ from il_bench.replay.again import ShownEpisode
 
 SUFFIXES = (".mp4", ".gif", ".png")
 _CAPTION = 40  # px above each frame
+_ONE_LINE = 440  # px that a caption of one line takes
 _STRIP = 8  # frames of a film strip
 _GAP = 4
+_PAUSE = 2000  # ms that a .gif stays at its end before it begins again
 
 Frame = NDArray[np.uint8]
 
@@ -34,10 +36,18 @@ def _frame(renderer: Renderer, shown: ShownEpisode, step: int, size: int) -> Fra
     action = None if is_over else (to_x, to_y)
     arena = renderer.frame((ax, ay), (x, y, angle), width=size, height=size, action=action)
     ended = f", {shown.counted.ending or 'the end'}" if is_over else ""
-    text = f"{shown.name[:28]}  {shown.seed}  step {row}  coverage {coverage:.2f}{ended}"
-    caption = Image.new("RGB", (size, _CAPTION), "white")
-    ImageDraw.Draw(caption).text((10, _CAPTION // 2), text, "black", ImageFont.load_default(15), anchor="lm")
-    return np.concatenate([np.asarray(caption), arena])
+    said = f"step {row}  coverage {coverage:.2f}{ended}"
+    return np.concatenate([_caption((f"{shown.name[:28]}  {shown.seed}", said), size), arena])
+
+
+def _caption(lines: tuple[str, str], width: int) -> Frame:
+    """Write the lines into one where there is room, else one below the other."""
+    is_wide = width >= _ONE_LINE
+    text, height = ("  " if is_wide else "\n").join(lines), 15 if is_wide else max(9, width // 18)
+    caption = Image.new("RGB", (width, _CAPTION), "white")
+    font = ImageFont.load_default(height)
+    ImageDraw.Draw(caption).text((width // 50, _CAPTION // 2), text, "black", font, anchor="lm")
+    return np.asarray(caption)
 
 
 def encode(episodes: Sequence[ShownEpisode], suffix: str, *, size: int, speed: float) -> bytes:
@@ -84,8 +94,15 @@ def _mp4(shown: Iterator[Frame], rate: float) -> bytes:
 
 
 def _gif(shown: Iterator[Frame], rate: float) -> bytes:
-    images = [Image.fromarray(frame).quantize(64, dither=Image.Dither.NONE) for frame in shown]
+    first = next(shown)
+    # One palette, the first frame's, so that the file holds only what changes from one frame to the next.
+    palette = Image.fromarray(first).quantize(64)
+    images = [
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+        for frame in (first, *shown)
+    ]
     file = io.BytesIO()
-    options = {"save_all": True, "append_images": images[1:], "duration": round(1000 / rate), "loop": 0}
+    durations = [round(1000 / rate)] * (len(images) - 1) + [_PAUSE]
+    options = {"save_all": True, "append_images": images[1:], "duration": durations, "loop": 0}
     images[0].save(file, "GIF", **options)
     return file.getvalue()

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,29 +13,17 @@ import typer
 
 from il_bench import cli, zoo
 from il_bench.plugin.settings import OPTIONS
+from tests.docs.blocks import PAGES, ROOT, blocks, name
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
-by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-
-
-def code(page: Path) -> Iterator[str]:
-    """Every command line of the page's code blocks, indented or fenced, without its comment."""
-    text = page.read_text(encoding="utf-8")
-    blocks = re.findall(r"^```(?:sh|yaml)\n(.*?)^```", text, re.M | re.S)
-    indented = re.findall(
-        r"^ {4}(\S.*(?:\n {4,}\S.*)*)", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M
-    )
-    for block in (*blocks, *indented):
-        for line in block.replace("\\\n", " ").splitlines():
-            yield re.sub(r"\s+#.*", "", line).strip().removeprefix("- run: ")
+by_page = pytest.mark.parametrize("page", PAGES, ids=name)
 
 
 def commands(page: Path, program: str) -> list[list[str]]:
-    lines = (line for line in code(page) if re.match(rf"(?:[A-Z_]+=\S+ )*{program} ", f"{line} "))
-    return [shlex.split(line)[1:] for line in lines]
+    """The words after `program` in every command of the page, also of those that no test runs."""
+    lines = [line for block in blocks(page) for line in block.commands()]
+    return [shlex.split(line)[1:] for line in lines if re.match(rf"(?:[A-Z_]+=\S+ )*{program} ", f"{line} ")]
 
 
 @by_page
@@ -66,8 +53,9 @@ def test_every_option_of_pytest_is_one(page: Path) -> None:
 
 @by_page
 def test_python_blocks_compile(page: Path) -> None:
-    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
-        compile(block, str(page), "exec")
+    for block in blocks(page):
+        if block.language == "python":
+            compile(block.text, f"{page}:{block.line}", "exec")
 
 
 @pytest.mark.parametrize("page", PAGES[:2], ids=lambda page: page.name)
@@ -77,7 +65,8 @@ def test_links_of_the_front_pages_lead_somewhere(page: Path) -> None:
 
 
 def test_documentation_builds_without_a_dead_link(tmp_path: Path) -> None:
-    pytest.importorskip("zensical", reason="needs the extra `docs`")
+    for module in ("zensical", "mkdocstrings"):
+        pytest.importorskip(module, reason="needs the extra `docs`")
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copy(ROOT / "zensical.toml", tmp_path)
     build = [sys.executable, "-m", "zensical", "build", "--strict"]
@@ -89,15 +78,15 @@ def test_documentation_builds_without_a_dead_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results/policies.md"])
-@pytest.mark.parametrize("name", zoo.shipped())
-def test_rates_are_the_measured_ones(page: str, name: str) -> None:
-    measured = json.loads((zoo.ZOO / name / "measured.json").read_text())
-    training = json.loads((zoo.ZOO / name / "training.json").read_text())
+@pytest.mark.parametrize("policy", zoo.shipped())
+def test_rates_are_the_measured_ones(page: str, policy: str) -> None:
+    measured = json.loads((zoo.ZOO / policy / "measured.json").read_text())
+    training = json.loads((zoo.ZOO / policy / "training.json").read_text())
     rate = measured["success_rate"]
     shown = f"{rate['estimate']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
     reward = f"{measured['mean_max_reward']['estimate']:.3f}"
     hours = f"{training['core_seconds'] / 3600:.2g}"
-    row = f"| `{name}` | {shown} | {reward} | "
+    row = f"| `{policy}` | {shown} | {reward} | "
     lines = [line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if line.startswith(row)]
     assert len(lines) == 1, f"{page} has no row that begins with {row}"
     assert float(lines[0].split("|")[-2]) == pytest.approx(float(hours), rel=0.02)

@@ -87,7 +87,7 @@ def test_a_projects_policy_is_shown_from_its_recording_or_told_why_not(folder: P
         (["expert:3", "--seed", "4"], "two seeds"),
         (["expert:1000000"], "1000000 is not a seed to look at"),
         (["expert:3", "-o", "x.avi"], "x.avi ends in none of"),
-        (["a:1", "b:1", "c:1"], "one policy or two"),
+        ([f"{name}:1" for name in "abcdefghi"], "up to 8 policies side by side, not 9"),
     ],
 )
 def test_what_cannot_be_shown_is_told_in_a_sentence(arguments: list[str], said: str) -> None:

@@ -1,8 +1,9 @@
 """Translates flags and configuration files of LeRobot 0.4.4, which the course uses, for the installed one.
 
-docs/how-to/pixels.md shows the tables below. Sources, all in huggingface/lerobot: for 0.4.4, the tag v0.4.4
-(commit 8fff0fde7c79f23a93d845d1a50e985de01f8b8a); for the changes since, the configuration of VQ-BeT at
-1d6bc9ddfda85be1bd041ecbc58798bcd1c81f1b, lerobot#2685, #2918, #3046, #3202 and the notes of release 0.6.0.
+docs/reference/lerobot-flags.md shows the tables below. Sources, all in huggingface/lerobot: for 0.4.4, the
+tag v0.4.4 (commit 8fff0fde7c79f23a93d845d1a50e985de01f8b8a); for the changes since, the configuration of
+VQ-BeT at 1d6bc9ddfda85be1bd041ecbc58798bcd1c81f1b, lerobot#2685, #2918, #3046, #3202 and the notes of release
+0.6.0.
 """
 
 from collections.abc import Iterator, Mapping
