@@ -2,7 +2,8 @@
 
     {"schema": 2, "gates": {"<policy>": {"<track>": {"target": {..} or null, "baseline": {..} or null}}}}
 
-People declare targets; only `pytest --benchmark --il-update-baselines` writes baselines. A baseline keeps
+Beside these two, `arms` may declare targets under stress, as in {"delay 1": {"value": 0.9}}. People declare
+targets; only `pytest --benchmark --il-update-baselines` writes baselines. A baseline keeps
 every episode (see `gate.measured`): later runs are compared with it seed by seed, and the same weights must
 reproduce it exactly. Files of schema 1 are read; the next update writes them as schema 2.
 """
@@ -51,10 +52,16 @@ class Target(Strict):
 
 
 class Entry(Strict):
-    """The two gates of one policy on one track."""
+    """The gates of one policy on one track. arms: a target for a level of an arm of stress, as "delay 1"."""
 
     target: Target | None = None
     baseline: MeasuredBaseline | None = None
+    arms: dict[str, Target] = Field(default_factory=dict)
+
+    @property
+    def gates(self) -> list[Target | MeasuredBaseline]:
+        """All that are declared."""
+        return [gate for gate in (self.target, self.baseline, *self.arms.values()) if gate is not None]
 
 
 class Baselines(Strict):
@@ -70,19 +77,22 @@ class Baselines(Strict):
     @property
     def n_gates(self) -> int:
         """The number of gates declared, targets and baselines, whether a run selects them or not."""
-        entries = [entry for tracks in self.gates.values() for entry in tracks.values()]
-        return sum(gate is not None for entry in entries for _, gate in entry)
+        return sum(len(entry.gates) for tracks in self.gates.values() for entry in tracks.values())
 
     def tested(self, policy: str, track: str) -> Entry:
         """Return the gates of a policy on a track, each alpha divided by `n_gates` (Bonferroni).
 
         If all policies are as good as declared, any FAIL at all has at most the largest alpha's probability.
         """
-        divided = {
-            name: gate and gate.model_copy(update={"alpha": gate.alpha / self.n_gates})
-            for name, gate in self.entry(policy, track)
-        }
-        return Entry(**divided)
+        entry = self.entry(policy, track)
+        return Entry(
+            target=entry.target and self._divided(entry.target),
+            baseline=entry.baseline and self._divided(entry.baseline),
+            arms={name: self._divided(target) for name, target in entry.arms.items()},
+        )
+
+    def _divided[Gate: (Target, MeasuredBaseline)](self, gate: Gate) -> Gate:
+        return gate.model_copy(update={"alpha": gate.alpha / self.n_gates})
 
 
 class _Entry1(Strict):
@@ -145,11 +155,21 @@ def update(path: str | Path, measured: Mapping[tuple[str, str], MeasuredBaseline
         before = load(path) if path.exists() else Baselines()
         gates = {policy: dict(tracks) for policy, tracks in before.gates.items()}
         for (policy, track), baseline in measured.items():
-            target = before.entry(policy, track).target
-            gates.setdefault(printable(policy), {})[track] = Entry(target=target, baseline=baseline)
+            entry = before.entry(policy, track).model_copy(update={"baseline": baseline})
+            gates.setdefault(printable(policy), {})[track] = entry
         after = Baselines(gates=gates)
-        write_whole(path, (_dump(after.model_dump(mode="json", by_alias=True)) + "\n").encode())
+        write_whole(path, (_dump(_in_file(after)) + "\n").encode())
     return after
+
+
+def _in_file(found: Baselines) -> dict[str, Any]:
+    """The contents of the file, without `arms` where there are none."""
+    values = found.model_dump(mode="json", by_alias=True)
+    for tracks in values["gates"].values():
+        for entry in tracks.values():
+            if not entry["arms"]:
+                del entry["arms"]
+    return values
 
 
 def check_stale(baselines: Baselines, known: Mapping[str, Collection[str]], *, path: str | Path) -> None:

@@ -106,8 +106,14 @@ class Run:
         """Exit status 1, 6 or 0, see `gate.exit_status`; 1 if a row is missing."""
         if self.problems:
             return 1
-        rows = [record.row for record in self._records if record.section == "success"]
-        return exit_status(row.model_dump(include={"target", "baseline"}) for row in rows)
+        rows = [record.row for record in self._records]
+        gated = [
+            row.model_dump(include={"target", "baseline"}) for row in rows if isinstance(row, schema.Success)
+        ]
+        under_stress = [
+            target for row in rows if isinstance(row, schema.Stress) for target in row.targets.values()
+        ]
+        return exit_status([*gated, *({"target": target.model_dump()} for target in under_stress)])
 
     def report(self) -> schema.Report:
         """Return the whole run, its rows in an order that does not depend on which test finished first."""

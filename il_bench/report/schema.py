@@ -339,6 +339,7 @@ class Stress(ReportPart):
     seeds: the first and the last. success: "1" or "0" for each seed. success_rate: with Clopper-Pearson's
     interval. difference: of each level to the undisturbed, paired by seed, with its bootstrap interval.
     area: under the curve of success over the levels, each step to the next one counted alike.
+    targets: by level, written as in "0.5", the targets that baselines.json declares, and their decisions.
     """
 
     ORDER: ClassVar[tuple[str, ...]] = ("policy", "track", "arm")
@@ -358,10 +359,13 @@ class Stress(ReportPart):
     mean_max_reward: tuple[Share, ...]
     endings: tuple[dict[str, Count], ...] = ()
     area: Interval
+    targets: dict[str, TargetResult] = {}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         n = len(self.levels)
+        if unknown := self.targets.keys() - {f"{level:g}" for level in self.levels}:
+            raise ValueError(f"targets.{min(unknown)}: no such level")
         for name, least in (("success", 1), ("success_rate", 1), ("difference", 0), ("mean_max_reward", 1)):
             if len(getattr(self, name)) != n + least:
                 raise ValueError(f"{name} has {len(getattr(self, name))} values; {n} levels give {n + least}")

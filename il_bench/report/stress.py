@@ -13,6 +13,9 @@ _NOTES = (
 )
 
 
+_GATES = "PASS (0.9), FAIL (0.9), ..: against the target of 0.9 that baselines.json declares for this level"
+
+
 def section(rows: Sequence[Stress]) -> Section:
     """Return two tables, of the levels and of the areas; none without rows."""
     if not rows:
@@ -34,7 +37,8 @@ def section(rows: Sequence[Stress]) -> Section:
         Table((Column("success_rate", is_whole=True), *columns), levels),
         Table((Column("area", is_whole=True), *columns), areas),
     ]
-    return Section("stress", tables, [*about, *_NOTES])
+    gates = [_GATES] if any(row.targets for row in rows) else []
+    return Section("stress", tables, [*about, *gates, *_NOTES])
 
 
 def _name(row: Stress) -> str:
@@ -52,7 +56,9 @@ def _at(row: Stress | None, level: float) -> str:
     rate, difference = row.success_rate[place + 1].estimate, row.difference[place]
     is_shown = difference.low > 0 or difference.high < 0
     tone = ("green" if difference.low > 0 else "red") if is_shown else ""
-    return Cell(f"{rate:.3f} ({difference.estimate:+.3f}){'*' if is_shown else ''}", tone)
+    gate = row.targets.get(f"{level:g}")
+    against = "" if gate is None else f" {gate.decision} ({gate.value:g})"
+    return Cell(f"{rate:.3f} ({difference.estimate:+.3f}){'*' if is_shown else ''}{against}", tone)
 
 
 def _area(row: Stress | None) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from il_bench.gate import Decision
+from il_bench.gate import Decision, GateResult
+from il_bench.gate.baselines import Target
 from il_bench.gate.verdict import Verdict
 from il_bench.protocol import CONTEXT, MAX_EPISODES, TRACKS
 from il_bench.report.schema import Report, Success, TargetResult
@@ -42,14 +43,18 @@ def row_of(policy: Any, outcomes: Outcomes, verdict: Verdict) -> Success:
         "episodes": outcomes.to_records(),
     }
     if target is not None and against_target is not None:
-        declared = target.model_dump(include={"metric", "value", "margin", "required"})
-        said = {name: getattr(against_target, name) for name in ("decision", "evidence", "told")}
-        row["target"] = declared | said
+        row["target"] = target_result(target, against_target)
     if baseline is not None:
         said = {name: getattr(baseline, name) for name in ("decision", "n", "evidence", "told", "margin")}
         beside = {} if baseline.beside is None else vars(baseline.beside)
         row["baseline"] = {**said, **beside, "accepted": verdict.accepted}
     return Success.model_validate(row)
+
+
+def target_result(target: Target, found: GateResult) -> TargetResult:
+    """Return a target and what was found, as reports hold it."""
+    declared = target.model_dump(include={"metric", "value", "margin", "required"})
+    return TargetResult(**declared, decision=found.decision, evidence=found.evidence, told=found.told)
 
 
 def properties(row: Success) -> list[tuple[str, str]]:

@@ -12,23 +12,23 @@ from il_bench import __version__, machine
 from il_bench.errors import IlBenchError
 from il_bench.gate.baselines import Target
 from il_bench.gate.paired import difference
-from il_bench.gate.verdict import PolicyGates
+from il_bench.gate.verdict import PolicyGates, Verdict
 from il_bench.plugin import collect
 from il_bench.plugin.evaluation import Evaluate
 from il_bench.plugin.options import PolicyChoice
 from il_bench.plugin.registry import Registry
 from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
-from il_bench.protocol import CONTEXT, EXPERT, KEYPOINTS, PIXELS, UNTRAINED, Scalar
+from il_bench.protocol import CONTEXT, EXPERT, KEYPOINTS, PIXELS, TEST_SEEDS, UNTRAINED, Scalar
 from il_bench.report import shards
 from il_bench.report.schema import OnKeypoints
-from il_bench.report.success import row_of
+from il_bench.report.success import row_of, target_result
 from il_bench.rollout import Outcomes, RunBlock, journal
 from il_bench.rollout.environments import EnvironmentRollout
 from il_bench.rollout.recordings import Recordings
 from il_bench.rollout.surroundings import undisturbed
 from il_bench.stress import curves
-from il_bench.stress.arms import arms_for
+from il_bench.stress.arms import Arm, arms_for
 
 _FACTS = ("name", "track", "sha256", "data", "checkpoint", "parameters")
 
@@ -64,16 +64,43 @@ class Measure:
     def _fingerprint(self, policy: LoadedPolicy) -> dict[str, Scalar]:
         return machine.fingerprint(self._settings.device, policy.track, self._settings.numerics)
 
-    def stress(self, policy: LoadedPolicy) -> Iterator[collect.Record]:
-        """Roll a policy out undisturbed and under every arm of stress; yield a row as each arm ends."""
-        seeds = self._settings.seed_range
+    def stress(self, policy: LoadedPolicy) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+        """Roll a policy out undisturbed and under every arm of stress.
+
+        Yield, as each arm ends, its record and a sentence for each of its targets that fails the run.
+        """
+        seeds, arms = self._settings.seed_range, arms_for(policy)
+        declared = self._targets_under_stress(policy, arms)
+        found: dict[str, Verdict] = {}
 
         def roll(cell: str, block: RunBlock | None) -> Outcomes:
             with self._journal(policy, seeds[0], {**self._fingerprint(policy), "stress": cell}, cell) as kept:
-                return self._evaluate.run(policy, seeds, journal=kept, block=block)
+                outcomes = self._evaluate.run(policy, seeds, journal=kept, block=block)
+            if cell in declared:
+                found[cell] = PolicyGates(f"{policy.name} under {cell}", declared[cell]).verdict(outcomes)
+            return outcomes
 
-        for row in curves.measure(policy, arms_for(policy), roll):
-            yield collect.Record("stress", row)
+        for row in curves.measure(policy, arms, roll):
+            judged = {f"{level:g}": found.get(f"{row.arm} {level:g}") for level in row.levels}
+            verdicts = {level: verdict for level, verdict in judged.items() if verdict is not None}
+            targets = {
+                level: target_result(verdict.target, verdict.against_target)
+                for level, verdict in verdicts.items()
+                if verdict.target is not None and verdict.against_target is not None
+            }
+            record = collect.Record("stress", row.model_copy(update={"targets": targets}))
+            yield record.to_dict(), tuple(each for verdict in verdicts.values() for each in verdict.problems)
+
+    def _targets_under_stress(self, policy: LoadedPolicy, arms: Sequence[Arm]) -> dict[str, Target]:
+        """The declared targets of a policy by arm and level; none on other than test seeds."""
+        cells = [arm.cell(level) for arm in arms for level in arm.levels]
+        declared = self._baselines.tested(policy.name, policy.track).arms
+        if unknown := declared.keys() - set(cells):
+            raise IlBenchError(
+                f"{collect.baselines_path(self._settings)}: gates.{policy.name}.{policy.track}.arms: "
+                f"{min(unknown)!r:.60} is no arm and level of this policy; use one of {', '.join(cells)}"
+            )
+        return declared if self._settings.seed_range[0] in TEST_SEEDS else {}
 
     def _gated(
         self, policy: LoadedPolicy, fingerprint: dict[str, Scalar], block: RunBlock | None

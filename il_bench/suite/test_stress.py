@@ -18,10 +18,14 @@ Record = Callable[[dict[str, Any]], None]
 
 @pytest.mark.success
 def test_stress(il_bench_policy: "LoadedPolicy", measure: "Measure", il_bench_record: Record) -> None:  # noqa: F811
-    """Roll a policy out with one thing changed, at every level of every arm."""
+    """Roll a policy out with one thing changed, at every level of every arm; fail if it misses a target."""
+    problems: list[str] = []
     with in_one_line():
-        for record in measure.stress(il_bench_policy):
-            il_bench_record(record.to_dict())
+        for record, found in measure.stress(il_bench_policy):
+            il_bench_record(record)
+            problems += found
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)
 
 
 @pytest.mark.success
@@ -31,5 +35,5 @@ def test_expert_under_stress(measure: "Measure", il_bench_record: Record) -> Non
     from il_bench.policies.checkpoint import load_policy
 
     with in_one_line():
-        for record in measure.stress(load_policy(EXPERT)):
-            il_bench_record(record.to_dict())
+        for record, _ in measure.stress(load_policy(EXPERT)):
+            il_bench_record(record)

@@ -63,6 +63,16 @@ def test_what_is_saved_is_loaded_readable_and_stable(path: Path) -> None:
     assert path.read_text() == before
 
 
+def test_targets_under_stress_are_gates_and_stay_where_a_baseline_changes(tmp_path: Path) -> None:
+    path, arms = tmp_path / "baselines.json", {"delay 1": Target(value=0.9, required=True)}
+    write(path, Baselines(gates={"vqbet": {"keypoints": Entry(target=Target(value=0.85), arms=arms)}}))
+    assert baselines.load(path).n_gates == 2
+    after = baselines.update(path, {("vqbet", "keypoints"): measured(outcomes())})
+    assert baselines.load(path) == after
+    assert after.entry("vqbet", "keypoints").arms == arms
+    assert after.tested("vqbet", "keypoints").arms["delay 1"].alpha == pytest.approx(0.05 / 3)
+
+
 TARGET, BASELINE = "gates.vqbet.keypoints.target", "gates.vqbet.keypoints.baseline"
 
 
@@ -81,6 +91,7 @@ TARGET, BASELINE = "gates.vqbet.keypoints.target", "gates.vqbet.keypoints.baseli
         (f"{TARGET}.required", "yes", "required = 'yes'"),
         (f"{TARGET}.metric", "avg_max_reward", "metric = 'avg_max_reward'"),
         ("gates.vqbet.li dar", {}, "li dar"),
+        ("gates.vqbet.keypoints.arms", {"delay 1": {"value": 2}}, "arms.delay 1.value = 2"),
         (f"{BASELINE}.sha256", "abc", "sha256 = 'abc'"),
         (f"{BASELINE}.measured", "yesterday", "measured = 'yesterday': Input should be a valid date"),
         (f"{BASELINE}.n_episodes", 99, "n_episodes counts 99, but `episodes` holds 100 episodes"),

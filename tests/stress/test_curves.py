@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from il_bench.errors import IlBenchError
+from il_bench.plugin import collect
 from il_bench.policies.checkpoint import load_policy
 from il_bench.policies.checkpoint.loaded_policy import wrap_object
 from il_bench.report import stress as table
@@ -15,6 +16,14 @@ from il_bench.stress.arms import ARMS, arms_for, check_names
 from tests.rollout.policies import Wander
 
 N = 200
+TARGET = {
+    "metric": "success_rate",
+    "value": 0.9,
+    "margin": 0.05,
+    "required": True,
+    "decision": "PASS",
+    "evidence": {},
+}
 
 
 def outcomes(n_successes: int) -> Outcomes:
@@ -37,6 +46,16 @@ def test_a_curve_by_hand() -> None:
     assert row.success[2] == "1" * 100 + "0" * 100
 
 
+def test_a_target_of_a_level_stands_beside_its_rate_and_decides_the_exit_status() -> None:
+    row = row_of("delay", 200, 180, 100, 0)
+    for decision, status in (("PASS", 0), ("INCONCLUSIVE", 6), ("FAIL", 1)):
+        fields = row.model_dump(mode="json") | {"targets": {"2": {**TARGET, "decision": decision}}}
+        assert collect.Run([{"section": "stress", "row": fields}]).exit_status == status
+        assert (
+            f"0.500 (-0.500)* {decision} (0.9)" in table.section([Stress.model_validate(fields)]).markdown()
+        )
+
+
 def test_nothing_changed_is_no_difference() -> None:
     row = row_of("delay", 150, 150, 150, 150)
     assert row.area.estimate == pytest.approx(0.75)
@@ -50,6 +69,7 @@ def test_nothing_changed_is_no_difference() -> None:
         ("success", ("1" * N,) * 3, "success has 3 values; 3 levels give 4"),
         ("success", ("1" * N,) * 4, "does not follow from success"),
         ("success", ("1" * 9,) * 4, "does not follow from success"),
+        ("targets", {"3": TARGET}, "targets.3: no such level"),
     ],
 )
 def test_a_row_that_contradicts_itself_is_refused(field: str, value: Any, said: str) -> None:
