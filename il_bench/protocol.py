@@ -12,6 +12,8 @@ from il_bench.errors import IlBenchError
 #: Whose dynamics the simulator repeats to the bit.
 SIMULATOR = "gym-pusht 0.1.8"
 SUCCESS_COVERAGE = 0.95
+#: Coverage that people's demonstrations reach. A failure that reached more is a near miss, or undone.
+NEAR_COVERAGE = 0.9
 #: The task in words, as LeRobot's data sets of it have it.
 TASK = "Push the T-shaped blue block onto the T-shaped green target surface."
 MAX_STEPS = 300

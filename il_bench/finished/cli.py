@@ -8,7 +8,7 @@ import typer
 from il_bench.errors import IlBenchError, fail
 from il_bench.files import given_path
 from il_bench.protocol import MARGIN
-from il_bench.rollout.metrics import DEFAULT_METRIC, target_of
+from il_bench.rollout.metrics import DEFAULT_METRIC, METRICS, target_of
 
 if TYPE_CHECKING:
     from il_bench.finished.judged import ComparedRuns
@@ -41,7 +41,7 @@ def gate(
     No rollout, any task. Exit status 1: FAIL. 6: the target is INCONCLUSIVE. 0: otherwise.
     """
     try:
-        value = None if target is None else _value(target, margin)
+        wanted = None if target is None else _wanted(target, margin)
         if against is None and against_start_seed is not None:
             raise IlBenchError("--against-start-seed: there is no --against whose seeds it could be")
         from il_bench.finished import judged, reading
@@ -50,8 +50,11 @@ def gate(
         run = reading.read(given_path(file), policy)
         gates = {}
         _tell_rates(run)
-        if value is not None:
-            result = judged.against_target(run, value, margin)
+        if wanted is not None:
+            metric, value = wanted
+            if metric != DEFAULT_METRIC:
+                typer.echo(f"{metric} {METRICS[metric].text(*judged.mean_max_reward(run))}")
+            result = judged.against_target(run, value, margin, metric)
             typer.echo(f"target {target}: {result}")
             gates["target"] = {"decision": result.decision, "required": True}
         if against is not None:
@@ -67,16 +70,10 @@ def gate(
         raise typer.Exit(status)
 
 
-def _value(target: str, margin: float) -> float:
+def _wanted(target: str, margin: float) -> tuple[str, float]:
     if not 0 < margin < 1:
         raise IlBenchError(f"--margin: {margin:g}; need a number between 0 and 1, such as {MARGIN}")
-    metric, value = target_of(target, "--target", margin)
-    if metric != DEFAULT_METRIC:
-        raise IlBenchError(
-            f"--target: {metric} of a finished run is not tested, only {DEFAULT_METRIC}: rewards of"
-            " other tasks have no known range; `pytest --benchmark` and `il-bench evaluate` test it on PushT"
-        )
-    return value
+    return target_of(target, "--target", margin)
 
 
 def _tell_rates(run: "FinishedRun") -> None:

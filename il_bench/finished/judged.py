@@ -12,6 +12,7 @@ from il_bench.finished.runs import FinishedRun, FinishedTask
 from il_bench.gate import Decision, GateResult, check_baseline, check_target, stats
 from il_bench.gate.fixed import CONFIDENCE, Difference, TwoCounts, check_counts, compare
 from il_bench.protocol import MAX_EPISODES
+from il_bench.rollout.metrics import DEFAULT_METRIC
 
 RISK = 0.05
 #: The row of several tasks together.
@@ -73,8 +74,47 @@ def together(run: FinishedRun) -> FinishedTask:
     return FinishedTask(TOGETHER, run.successes, run.n)
 
 
-def against_target(run: FinishedRun, target: float, margin: float) -> GateResult:
-    """Test the success rate over all tasks."""
+def mean_max_reward(run: FinishedRun) -> tuple[float, float, float]:
+    """Return the mean of the best rewards and its 95 % interval; IlBenchError unless the file has them."""
+    values = _max_rewards(run)
+    if run.tasks[0].stops_early:
+        ends = stats.confidence_sequence(values, CONFIDENCE)
+    else:
+        ends = stats.mean_interval(values, CONFIDENCE, np.random.default_rng(0))
+    return float(values.mean()), *ends
+
+
+def _max_rewards(run: FinishedRun) -> stats.Floats:
+    """Return the best rewards of a run of one task (N,), in [0, 1]."""
+    task = run.tasks[0]
+    if len(run.tasks) > 1:
+        raise IlBenchError(
+            f"{run.path}: holds {len(run.tasks)} tasks; of several, only the success_rate is tested"
+        )
+    if task.max_rewards is None:
+        raise IlBenchError(
+            f"{run.path}: {task.name} holds no max_reward of each episode, so its mean_max_reward cannot be"
+            " tested; give a file that has them, or a target for success_rate"
+        )
+    values = np.array(task.max_rewards, np.float64)
+    if (wrong := values[(values < 0) | (values > 1)]).size:
+        raise IlBenchError(
+            f"{run.path}: {task.name} has a max_reward of {wrong[0]:g}; mean_max_reward is tested where"
+            " rewards lie in [0, 1], as in PushT; give a target for success_rate"
+        )
+    return values
+
+
+def against_target(
+    run: FinishedRun, target: float, margin: float, metric: str = DEFAULT_METRIC
+) -> GateResult:
+    """Test the success rate over all tasks, or the mean best reward of one.
+
+    No exact test is known for means: they keep the sequential one, of the first MAX_EPISODES episodes.
+    """
+    if metric != DEFAULT_METRIC:
+        values = _max_rewards(run)[:MAX_EPISODES]
+        return check_target(values, target=target, margin=margin, alpha=RISK, beta=RISK, metric=metric)
     task = together(run)
     if task.stops_early:
         values = np.array(task.outcomes, np.float64)[:MAX_EPISODES]

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from il_bench.errors import IlBenchError, wrong_field
-from il_bench.finished.runs import WAY_OUT, FinishedRun, FinishedTask
+from il_bench.finished.runs import WAY_OUT, FinishedRun, FinishedTask, rewards_of
 
 FORM = "LeRobot's eval_info.json"
 #: Percent: who rounds a rate rounds it to a digit.
@@ -64,13 +64,17 @@ class _Metrics(BaseModel):
     successes: list[Annotated[bool, BeforeValidator(_flag)]]
     seeds: list[Seed] | None = None  # il_bench's files have these two, LeRobot's do not
     stops_early: bool = False
+    max_rewards: Any = None
 
     def task(self, name: str, place: str) -> FinishedTask:
         """Return the episodes. Raises ValueError unless each seed is there once."""
         seeds = None if self.seeds is None else tuple(self.seeds)
         if seeds is not None and (len(seeds), len(set(seeds))) != (len(self.successes),) * 2:
             raise ValueError(f"{place}.seeds: need one for each of {len(self.successes)} episodes, each once")
-        return FinishedTask.of(name, self.successes, seeds=seeds, stops_early=self.stops_early)
+        rewards = rewards_of(self.max_rewards, len(self.successes))
+        return FinishedTask.of(
+            name, self.successes, seeds=seeds, stops_early=self.stops_early, max_rewards=rewards
+        )
 
 
 class _Task(_Counted):
@@ -102,6 +106,7 @@ class _OldEpisode(BaseModel):
 
     success: Annotated[bool, BeforeValidator(_flag)]
     seed: Seed | None = None
+    max_reward: Any = None
 
 
 class _OldEvalInfo(BaseModel):
@@ -148,4 +153,6 @@ def _old(fields: dict[str, Any]) -> list[FinishedTask]:
         raise ValueError("per_episode: a seed occurs twice")
     if info.aggregated is not None:
         info.aggregated.agree(sum(outcomes), len(outcomes), "aggregated")
-    return [FinishedTask.of("all", outcomes, seeds=seeds if len(seeds) == len(outcomes) > 0 else None)]
+    kept = seeds if len(seeds) == len(outcomes) > 0 else None
+    rewards = rewards_of([each.max_reward for each in info.per_episode], len(outcomes))
+    return [FinishedTask.of("all", outcomes, seeds=kept, max_rewards=rewards)]

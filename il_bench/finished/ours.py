@@ -30,7 +30,8 @@ def row_of(path: Path, policy: str | None) -> FinishedTask:
     episodes = sorted(row.episodes, key=lambda each: each.seed)
     if episodes:
         outcomes, seeds = [each.success for each in episodes], tuple(each.seed for each in episodes)
-        return FinishedTask.of(row.policy, outcomes, seeds=seeds, stops_early=early)
+        rewards = tuple(each.max_reward for each in episodes)
+        return FinishedTask.of(row.policy, outcomes, seeds=seeds, stops_early=early, max_rewards=rewards)
     if early:
         raise IlBenchError(
             f"{path}: {row.policy}.episodes were taken out, and without them a run that ended when its gates"

@@ -2,18 +2,19 @@
 
 - `eval_info.json` of `lerobot-eval` (see `finished.lerobot`);
 - our `report.json`, a policy of it, and what `il-bench evaluate --output` writes (see `finished.ours`);
-- a CSV with the columns `seed` and `success`, and `task` if it holds several.
+- a CSV with the columns `seed` and `success`, `task` if it holds several, and perhaps `max_reward`.
 """
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from il_bench.errors import IlBenchError, printable
 from il_bench.files import parse_json, read_whole
 from il_bench.finished import lerobot, ours
-from il_bench.finished.runs import WAY_OUT, FinishedRun, FinishedTask
+from il_bench.finished.runs import WAY_OUT, FinishedRun, FinishedTask, rewards_of
 
 REPORT = "a report.json"
 #: The files that a folder of a run may hold.
@@ -56,7 +57,7 @@ def _json(path: Path, fields: dict[str, Any], policy: str | None) -> FinishedRun
 
 
 def _csv(path: Path) -> FinishedRun:
-    """Read `seed,success`; `seed` may be missing, other columns are left alone."""
+    """Read `seed,success`; `seed` may be missing, and columns that nobody asked for are left alone."""
     try:
         text = read_whole(path, WAY_OUT).decode("utf-8-sig")
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
@@ -67,12 +68,8 @@ def _csv(path: Path) -> FinishedRun:
         if head.count(name) > 1 or (name == "success" and name not in head):
             what = "occurs twice" if head.count(name) > 1 else "is missing"
             raise IlBenchError(f"{path}: the column {name} {what}; {WAY_OUT}")
-    if (
-        "policy" in head
-        and len({line[head.index("policy")] for line in lines[1:] if len(line) == len(head)}) > 1
-    ):
-        raise IlBenchError(f"{path}: the column policy holds several; gate the report.json with --policy")
-    tasks: dict[str, list[tuple[bool, int | None]]] = {}
+    tasks: dict[str, list[tuple[str, dict[str, str]]]] = {}
+    policies = set()
     for row, line in enumerate(lines[1:], start=2):
         if not line:
             continue
@@ -81,22 +78,30 @@ def _csv(path: Path) -> FinishedRun:
                 f"{path}: line {row} has {len(line)} values for {len(head)} columns; {WAY_OUT}"
             )
         cells = dict(zip(head, map(str.strip, line), strict=True))
-        where = f"{path}: line {row}"
-        episode = _success(cells["success"], where), _seed(cells["seed"], where) if "seed" in cells else None
-        tasks.setdefault(cells.get("task", path.stem), []).append(episode)
-    found = []
-    for name, episodes in tasks.items():
-        outcomes, seeds = (
-            [each for each, _ in episodes],
-            tuple(seed for _, seed in episodes if seed is not None),
-        )
-        if len(set(seeds)) < len(seeds):
-            twice = next(seed for seed in seeds if seeds.count(seed) > 1)
-            raise IlBenchError(
-                f"{path}: seed {twice} occurs twice in {printable(name)}; an episode counts once"
-            )
-        found.append(FinishedTask.of(name, outcomes, seeds=seeds or None))
-    return FinishedRun("a CSV of seeds and successes", tuple(found), path)
+        policies.add(cells.get("policy"))
+        tasks.setdefault(cells.get("task", path.stem), []).append((f"{path}: line {row}", cells))
+    if len(policies) > 1:
+        raise IlBenchError(f"{path}: the column policy holds several; gate the report.json with --policy")
+    found = tuple(_csv_task(path, name, rows) for name, rows in tasks.items())
+    return FinishedRun("a CSV of seeds and successes", found, path)
+
+
+def _csv_task(path: Path, name: str, rows: Sequence[tuple[str, dict[str, str]]]) -> FinishedTask:
+    """Return a task from the cells of its episodes, each with the place to name in an error."""
+    outcomes = [_success(cells["success"], where) for where, cells in rows]
+    seeds = tuple(_seed(cells["seed"], where) for where, cells in rows if "seed" in cells)
+    if len(set(seeds)) < len(seeds):
+        twice = next(seed for seed in seeds if seeds.count(seed) > 1)
+        raise IlBenchError(f"{path}: seed {twice} occurs twice in {printable(name)}; an episode counts once")
+    rewards = rewards_of([_reward(cells.get("max_reward", "")) for _, cells in rows], len(rows))
+    return FinishedTask.of(name, outcomes, seeds=seeds or None, max_rewards=rewards)
+
+
+def _reward(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
 
 
 def _success(word: str, where: str) -> bool:

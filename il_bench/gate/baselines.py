@@ -34,6 +34,7 @@ class Target(Strict):
     alpha: risk of FAIL for a policy at `value`, before it is divided over all gates (`Baselines.tested`).
     beta: risk of PASS for a policy at `value - margin`.
     required: whether missing it fails the run; if not, the run shows BELOW TARGET.
+    source: where the value comes from, in words; reports repeat it.
     """
 
     metric: GatedMetric = DEFAULT_METRIC
@@ -43,6 +44,7 @@ class Target(Strict):
     beta: Risk = 0.05
     cap: Annotated[int, Field(ge=1, le=MAX_EPISODES)] = MAX_EPISODES
     required: bool = False
+    source: Annotated[str, Field(max_length=300), AfterValidator(printable)] | None = None
 
     @model_validator(mode="after")
     def _margin_below_value(self) -> Self:

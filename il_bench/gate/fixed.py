@@ -11,7 +11,7 @@ method 10), for the intervals. Mantel & Haenszel, J. Natl. Cancer Inst. 22 (1959
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from il_bench.errors import IlBenchError
-from il_bench.gate.sequential import Decision, GateResult, number
+from il_bench.gate.power import CHANCE, MOST
+from il_bench.gate.sequential import Decision, GateResult, number, round_up
 from il_bench.gate.stats import Floats
 from il_bench.protocol import MARGIN
 
@@ -94,7 +95,12 @@ def check_counts(
     p_fail = float(special.bdtr(successes, n, target))
     p_pass = float(special.bdtrc(successes - 1, n, floor)) if successes else 1.0
     said = f"< {number(target)}", f"> {number(floor)}"
-    return _decided(said, p_fail, p_pass, alpha, beta, successes / n, n)
+    found = _decided(said, p_fail, p_pass, alpha, beta, successes / n, n)
+    if found.decision is not Decision.INCONCLUSIVE:
+        return found
+    needed = enough(successes, n, target=target, margin=margin, alpha=alpha, beta=beta)
+    text = f"more than {MOST:,}" if needed is None else f"about {round_up(needed)}"
+    return replace(found, outlook=f"a new run of {text} episodes would decide (4 times in 5)")
 
 
 def chances(
@@ -102,11 +108,42 @@ def chances(
 ) -> tuple[float, float]:
     """Return how likely `check_counts` says FAIL, and PASS, of `n` episodes if the true rate is `rate`."""
     k = np.arange(n + 1)
+    is_fail, is_pass = _decisions(n, target, margin, alpha, beta)
+    weights = np.exp(_log_choose(n, k) + special.xlogy(k, rate) + special.xlog1py(n - k, -rate))
+    return float(weights[is_fail].sum()), float(weights[is_pass].sum())
+
+
+def enough(successes: int, n: int, *, target: float, margin: float, alpha: float, beta: float) -> int | None:
+    """Return how many episodes of a new run `check_counts` would decide in four of five cases.
+
+    Exact, to 5 %, for the rates that `successes` of `n` episodes leave open (Jeffreys' prior). None if it
+    takes more than MOST.
+    """
+    a, b = successes + 0.5, n - successes + 0.5
+
+    def chance(size: int) -> float:
+        k = np.arange(size + 1)
+        is_fail, is_pass = _decisions(size, target, margin, alpha, beta)
+        weights = np.exp(_log_choose(size, k) + special.betaln(k + a, size - k + b) - special.betaln(a, b))
+        return float(weights[is_fail | is_pass].sum())
+
+    sizes = np.unique(np.geomspace(10, MOST, 143).astype(int)).tolist()
+    low, high = -1, len(sizes)  # not enough, enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if chance(sizes[middle]) >= CHANCE else (middle, high)
+    return sizes[high] if high < len(sizes) else None
+
+
+def _decisions(
+    n: int, target: float, margin: float, alpha: float, beta: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return for 0 to n successes whether they FAIL, and whether they PASS."""
+    k = np.arange(n + 1)
     is_fail = special.bdtr(k, n, target) <= alpha
     is_pass = special.bdtrc(k - 1.0, n, target - margin) <= beta
     is_pass[0] = False  # bdtrc has no -1 successes
-    weights = np.exp(_log_choose(n, k) + special.xlogy(k, rate) + special.xlog1py(n - k, -rate))
-    return float(weights[is_fail].sum()), float(weights[is_pass & ~is_fail].sum())
+    return is_fail, is_pass & ~is_fail
 
 
 def compare(

@@ -87,8 +87,8 @@ class SequentialTest:
         needed = more_episodes(self.values, self.decided_after, low=self.low, high=self.high)
         left = self.cap - self.values.size
         if needed is not None and needed <= left:
-            return f"about {_round_up(needed)} more episodes would decide (4 times in 5)"
-        text = f"more than {MOST:,}" if needed is None else f"about {_round_up(needed)}"
+            return f"about {round_up(needed)} more episodes would decide (4 times in 5)"
+        text = f"more than {MOST:,}" if needed is None else f"about {round_up(needed)}"
         there = f"{left} {'is' if left == 1 else 'are'} left" if left > 0 else "there are no more"
         return f"it would take {text} more episodes to decide, and {there}"
 
@@ -127,6 +127,7 @@ class GateResult:
         `pass`, and the levels `fail_at` and `pass_at` at which they decide; empty if nothing was tested.
     test: what was tested, on all episodes given. beside: the baseline and the policy, on all of them.
     margin: below the target or the baseline, what PASS rules out; None without either.
+    outlook: how many episodes would decide, in words, where `test` does not say it.
     """
 
     decision: Decision
@@ -136,6 +137,7 @@ class GateResult:
     test: SequentialTest | None = field(default=None, compare=False)
     beside: LostAndWon | None = field(default=None, compare=False)
     margin: float | None = field(default=None, compare=False)
+    outlook: str = field(default="", compare=False)
 
     @property
     def passed(self) -> bool:
@@ -163,7 +165,7 @@ class GateResult:
             parts.append(str(self.beside))
         if self.decision is Decision.INCONCLUSIVE and self.test is not None:
             parts.append(self.test.outlook)
-        return "; ".join(filter(None, parts))
+        return "; ".join(filter(None, [*parts, self.outlook]))
 
     def __bool__(self) -> bool:
         """Refuse `assert gate(...)`, which would hold for every decision."""
@@ -319,7 +321,7 @@ def _episodes(n: int) -> str:
     return f"{n:,} episode{'' if n == 1 else 's'}"
 
 
-def _round_up(n: int) -> str:
+def round_up(n: int) -> str:
     """Return two digits of n, as in 340 and 2,400: a forecast has no more."""
     unit = 10 ** max(len(str(n)) - 2, 0)
     return f"{-(-n // unit) * unit:,}"

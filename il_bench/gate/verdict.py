@@ -143,7 +143,7 @@ class PolicyGates:
         if self.target is None:
             return None
         values = METRICS[self.target.metric].values(outcomes)[: self.target.cap]
-        options = self.target.model_dump()
+        options = self.target.model_dump(exclude={"source"})
         return check_target(values, target=options.pop("value"), **options)
 
     def _against_baseline(self, outcomes: Outcomes) -> GateResult | None:

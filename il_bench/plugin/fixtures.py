@@ -36,6 +36,8 @@ RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 CHANGED = pytest.StashKey[dict[int, tuple[Any, dict[str, Any]]]]()
 #: Processor seconds of this process and its workers until the last report.
 PROCESSOR = pytest.StashKey[float]()
+#: The test that is running, and how often it has asked the fixture `gate`.
+RUNNING, GATED = pytest.StashKey[pytest.Item](), pytest.StashKey[int]()
 DATA_INI = "il_bench_data"
 ANY_ENVIRONMENT = "il_bench_any_environment"
 
@@ -59,16 +61,22 @@ il_bench_evaluate = pytest.fixture(scope="session", name="il_bench_evaluate")(_e
 
 
 @pytest.fixture(scope="session")
-def gate() -> "Callable[..., GateResult]":
+def gate(pytestconfig: pytest.Config) -> "Callable[..., GateResult]":
     """Test a success rate: `gate(outcomes, *, target=None, margin=0.05) -> GateResult`.
 
     `.passed` only if the episodes show, with 95 % confidence, a success rate above target - margin. Without a
     target the decision is NOT GATED.
     """
     from il_bench.gate import check_target
+    from il_bench.report.success import properties_of
 
     def decide(outcomes: "Outcomes", *, target: float | None = None, margin: float = MARGIN) -> "GateResult":
-        return check_target(outcomes.sorted().success, target=target, margin=margin)
+        episodes = outcomes.sorted()
+        result = check_target(episodes.success, target=target, margin=margin)
+        if (item := pytestconfig.stash.get(RUNNING, None)) is not None:
+            n = item.stash[GATED] = item.stash.get(GATED, 0) + 1
+            item.user_properties.extend(properties_of(result, target, episodes, number=n))
+        return result
 
     return decide
 
@@ -93,6 +101,16 @@ def _policy(request: pytest.FixtureRequest) -> "LoadedPolicy":
 policy = pytest.fixture(scope="session", name="policy")(_policy)
 il_bench_policy = pytest.fixture(scope="session", name="il_bench_policy")(_policy)
 POLICIES = ("policy", "il_bench_policy")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Note which test is running: fixtures of the whole session have no other way to know."""
+    item.config.stash[RUNNING] = item
+    try:
+        return (yield)
+    finally:
+        del item.config.stash[RUNNING]
 
 
 @pytest.hookimpl(wrapper=True)

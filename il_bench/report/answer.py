@@ -70,7 +70,8 @@ def terminal(
     said, tone = verdict(report.success)
     console.print(Text(printable(said, encoding), style=f"bold {tone}".strip()))
     console.print(_lines(report, encoding, console.width))
-    for sentence in success.attention(success.ranked(report.success)):
+    rows = success.ranked(report.success)
+    for sentence in success.attention(rows) + success.sources_of_targets(rows):
         console.print(Text(printable(sentence, encoding)))
     return "\n".join(text.rstrip() for text in written.getvalue().splitlines()) + "\n"
 

@@ -5,13 +5,15 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from il_bench.errors import IlBenchError
 from il_bench.files import write_whole, writing
 from il_bench.report import lerobot, schema
 
+#: The kind of files that LeRobot's tools read, and their folder in that of a report.
+LEROBOT = "lerobot"
 _NOT_IN_ROWS = {"success": {"episodes"}, "tokenizers": {"vocabulary"}, "comparisons": {"blocks", "yardstick"}}
 Row = Mapping[str, Any]
 
@@ -39,9 +41,9 @@ def write(report: schema.Report, folder: Path, kinds: Sequence[str]) -> list[Pat
     "lerobot": write `<policy>/eval_info.json` of each policy.
     """
     written = []
-    if "lerobot" in kinds:
-        written = _eval_infos(report, folder)
-        kinds = [kind for kind in kinds if kind != "lerobot"]
+    if LEROBOT in kinds:
+        written = eval_infos(report, folder)
+        kinds = [kind for kind in kinds if kind != LEROBOT]
     for name, rows in tables(report).items():
         columns = list(dict.fromkeys(column for row in rows for column in row))
         for kind in kinds:
@@ -53,18 +55,27 @@ def write(report: schema.Report, folder: Path, kinds: Sequence[str]) -> list[Pat
     return written
 
 
-def _eval_infos(report: schema.Report, folder: Path) -> list[Path]:
-    policies = [row.policy for row in report.success]
+def eval_infos(report: schema.Report, folder: Path) -> list[Path]:
+    """Write `<policy>/eval_info.json` of each policy; return the paths."""
     written = []
-    for row in report.success:
-        name = row.policy if policies.count(row.policy) == 1 else f"{row.policy}.{row.track}"
-        path = folder / re.sub(r"[^\w.-]+", "-", name)[:100] / "eval_info.json"
-        if path in written:
-            raise IlBenchError(f"{path}: of two policies whose names differ only in what no folder can have")
+    for row, name in zip(report.success, _folders(report.success), strict=True):
+        path = folder / name / "eval_info.json"
         with writing(path, "give another --output"):
             write_whole(path, lerobot.content(row))
         written.append(path)
     return written
+
+
+def _folders(rows: Sequence[schema.Success]) -> list[str]:
+    """Return a name of a folder for each policy, no two alike on any file system."""
+    policies, found = [row.policy for row in rows], list[str]()
+    for row in rows:
+        name = row.policy if policies.count(row.policy) == 1 else f"{row.policy}.{row.track}"
+        name = re.sub(r"[^\w.-]+", "-", name).strip(".")[:100] or "policy"
+        taken = {each.casefold() for each in found}
+        names = chain([name], (f"{name}-{number}" for number in count(2)))
+        found.append(next(each for each in names if each.casefold() not in taken))
+    return found
 
 
 def _flat(values: Row) -> Row:

@@ -49,7 +49,7 @@ class Interval(ReportPart):
 class TargetResult(ReportPart):
     """A declared target and the gate's decision.
 
-    told: what the episodes show, and how many more would decide.
+    told: what the episodes show, and how many more would decide. source: where the value comes from.
     """
 
     metric: GatedMetric
@@ -59,6 +59,7 @@ class TargetResult(ReportPart):
     decision: Decision
     evidence: dict[str, float]
     told: Text = ""
+    source: Text | None = None
 
 
 class BaselineResult(ReportPart):

@@ -53,7 +53,7 @@ def row_of(policy: Any, outcomes: Outcomes, verdict: Verdict) -> Success:
 
 def target_result(target: Target, found: GateResult) -> TargetResult:
     """Return a target and what was found, as reports hold it."""
-    declared = target.model_dump(include={"metric", "value", "margin", "required"})
+    declared = target.model_dump(include={"metric", "value", "margin", "required", "source"})
     return TargetResult(**declared, decision=found.decision, evidence=found.evidence, told=found.told)
 
 
@@ -75,6 +75,24 @@ def properties(row: Success) -> list[tuple[str, str]]:
     for name, interval in known.items():
         found |= {name: interval.estimate, f"{name}.low": interval.low, f"{name}.high": interval.high}
     return [(f"il_bench.{name}", str(value)) for name, value in found.items()]
+
+
+def properties_of(
+    result: GateResult, target: float | None, outcomes: Outcomes, number: int = 1
+) -> list[tuple[str, str]]:
+    """Return what a user's own gate on a success rate said, as properties of its test.
+
+    number: which gate of the test it is; the names of later ones say so.
+    """
+    found: dict[str, object] = {"decision": result.decision, "told": result.told, "n_episodes": outcomes.n}
+    if outcomes.n and result.test is not None:
+        ends = dict(zip(("", ".low", ".high"), result.test.interval(), strict=True))
+        found |= {f"{DEFAULT_METRIC}{end}": value for end, value in ends.items()}
+        found["seeds"] = f"{outcomes.seeds[0]}-{outcomes.seeds[-1]}"
+    if target is not None:
+        found |= {"target.metric": DEFAULT_METRIC, "target.value": target, "target.margin": result.margin}
+    prefix = "il_bench" if number == 1 else f"il_bench.{number}"
+    return [(f"{prefix}.{name}", str(value)) for name, value in found.items()]
 
 
 def ranked(rows: Iterable[Success]) -> list[Success]:
@@ -106,11 +124,11 @@ def section(report: Report) -> Section:
     asked = [_cells(row) for row in rows if row.policy not in CONTEXT]
     context = [_cells(row) for row in rows if row.policy in CONTEXT]
     here = {(row.policy, row.track) for row in rows}
-    sources: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     for known in published("results"):
         is_told = any(known.values.get(metric.name) is not None for metric in columns)
         if (known.policy, known.track) in here and is_told:
-            number = sources.setdefault(f"{known.source} ({known.trust})", len(sources) + 1)
+            number = numbers.setdefault(f"{known.source} ({known.trust})", len(numbers) + 1)
             values = [(metric.digits, known.values.get(metric.name)) for metric in columns]
             metrics = ["" if value is None else f"{value:.{digits}f}" for digits, value in values]
             context.append((known.label, "", *metrics, f"published [{number}]", "", str(known.n or ""), ""))
@@ -127,9 +145,10 @@ def section(report: Report) -> Section:
     ]
     notes = (
         attention(rows)
+        + sources_of_targets(rows)
         + _intervals(report.success)
         + outside
-        + [f"[{number}] {said}" for said, number in sources.items()]
+        + [f"[{number}] {said}" for said, number in numbers.items()]
     )
     about = {name: f"{metric.about}; published by {metric.publishers}" for name, metric in METRICS.items()}
     heads = (
@@ -179,6 +198,18 @@ def attention(rows: Iterable[Success]) -> list[str]:
             if gate is not None and gate.told and gate.decision not in (Decision.PASS, Decision.UNCHANGED):
                 found.append(f"{shortened(label(row))}: {gate.decision} against its {what}: {gate.told}")
     return found
+
+
+def sources_of_targets(rows: Iterable[Success]) -> list[str]:
+    """Return a sentence for each source of targets, with their values."""
+    values: dict[str, set[float]] = {}
+    for row in rows:
+        if row.target is not None and row.target.source:
+            values.setdefault(row.target.source, set()).add(row.target.value)
+    return [
+        f"target{'s' * (len(found) > 1)} {', '.join(f'{each:.2f}' for each in sorted(found))}: {source}"
+        for source, found in values.items()
+    ]
 
 
 def target_text(target: TargetResult | None) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from il_bench.errors import IlBenchError, described, printable
 from il_bench.files import write_whole, writing
-from il_bench.report import latency, page, schema, stress, success, tables
+from il_bench.report import export, latency, page, schema, stress, success, tables
 from il_bench.report.history import Line
 from il_bench.report.schema import Report
 
@@ -78,10 +78,21 @@ def _cell(text: str, encoding: str | None) -> str:
 
 
 def write(report: Report, folder: Path, *, past: Sequence[Line] = ()) -> tuple[list[Path], list[str]]:
-    """Write report.json and the page; see `draw`. Raises IlBenchError without a report.json."""
+    """Write report.json, the page (see `draw`) and LeRobot's file of each policy.
+
+    Raises IlBenchError without a report.json.
+    """
     path = folder / "report.json"
     schema.save(path, report)
     views, problems = draw(report, folder, folder / "report.html", past=past)
+    of_lerobot = folder / export.LEROBOT
+    try:
+        with writing(of_lerobot, "use another folder"):
+            for earlier in of_lerobot.glob("*/eval_info.json"):
+                earlier.unlink()
+        export.eval_infos(report, of_lerobot)
+    except IlBenchError as error:
+        problems.append(f"NOT WRITTEN: {error}")
     return [path, *views], problems
 
 

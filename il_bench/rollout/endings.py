@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from il_bench.protocol import SUCCESS_COVERAGE
+from il_bench.protocol import NEAR_COVERAGE, SUCCESS_COVERAGE
 
 Floats = NDArray[np.float64]
 
-#: Above this coverage a failure is a near miss, or undone if it does not stay there.
-NEAR_COVERAGE = 0.9
 #: A block is stuck when for STUCK_STEPS steps it has stayed this close to where it lies at the end.
 STUCK_STEPS = 50
 STILL_PX, STILL_RADIANS = 1.0, 0.01

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from il_bench.errors import IlBenchError
-from il_bench.protocol import MARGIN, SUCCESS_COVERAGE
+from il_bench.protocol import MARGIN, NEAR_COVERAGE, SUCCESS_COVERAGE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,10 +50,6 @@ class Metric:
         """Return for example '0.512 [0.44, 0.58]'. digits: of the ends; None: one fewer than `digits`."""
         ends = self.digits - 1 if digits is None else digits
         return f"{estimate:.{self.digits}f} [{low:.{ends}f}, {high:.{ends}f}]{self.unit and f' {self.unit}'}"
-
-
-#: Coverage that people's demonstrations reach.
-NEAR = 0.90
 
 
 def _known(outcomes: "Outcomes", name: str) -> "NDArray[np.float64]":
@@ -95,9 +91,9 @@ METRICS = {
         ),
         Metric(
             name="best_coverage_90_rate",
-            about="share of the episodes whose coverage is at least 0.90 at some step",
+            about=f"share of the episodes whose coverage is at least {NEAR_COVERAGE:.2f} at some step",
             publishers="nobody that we know; people's demonstrations mostly end there",
-            values=lambda outcomes: (_known(outcomes, "best_coverage") >= NEAR).astype("float64"),
+            values=lambda outcomes: (_known(outcomes, "best_coverage") >= NEAR_COVERAGE).astype("float64"),
             is_binary=True,
             is_column=False,
         ),

@@ -37,7 +37,12 @@ def info(folder: Path, name: str, tasks: Mapping[tuple[str, int], Sequence[bool]
     [
         (45, 0, "PASS (> 0.75 shown, p = 0.007, 50 episodes)"),
         (30, 1, "FAIL (< 0.80 shown, p = 0.00093, 50 episodes)"),
-        (40, 6, "INCONCLUSIVE (neither < 0.80 nor > 0.75 shown, 50 episodes"),
+        (
+            40,
+            6,
+            "INCONCLUSIVE (neither < 0.80 nor > 0.75 shown, 50 episodes; a new run of about 290 episodes"
+            " would decide (4 times in 5))",
+        ),
     ],
 )
 def test_a_file_is_gated_against_a_target(tmp_path: Path, k: int, status: int, said: str) -> None:
@@ -45,6 +50,48 @@ def test_a_file_is_gated_against_a_target(tmp_path: Path, k: int, status: int, s
     result = gated(path, "--target", "success_rate=0.8")
     assert (result.exit_code, f"target success_rate=0.8: {said}" in result.output) == (status, True)
     assert f"{k} of 50 episodes" in result.output
+
+
+def with_rewards(folder: Path, rewards: list[object]) -> Path:
+    info = eval_info({("pusht", 0): [False] * 60})
+    info["per_task"][0]["metrics"]["max_rewards"] = rewards
+    (folder / "a.json").write_text(json.dumps(info), encoding="utf-8")
+    return folder / "a.json"
+
+
+def test_a_mean_reward_has_a_target_where_the_file_has_rewards(tmp_path: Path) -> None:
+    path = with_rewards(tmp_path, [0.9, 0.7] * 30)
+    result = gated(path, "--target", "mean_max_reward=0.6")
+    assert result.exit_code == 0 and "target mean_max_reward=0.6: PASS (> 0.55 shown" in result.output
+    assert "mean_max_reward 0.800 [0.78, 0.83]" in result.output
+    (tmp_path / "a.csv").write_text("success,max_reward\n" + "0,0.9\n0,0.7\n" * 30, encoding="utf-8")
+    as_csv = gated(tmp_path / "a.csv", "--target", "mean_max_reward=0.6")
+    assert as_csv.output.splitlines()[-1] == result.output.splitlines()[-1]
+    schema.save(tmp_path / "report.json", report(success=[row_of(episodes([False] * 60, reward=0.8), "act")]))
+    assert "PASS (> 0.55" in gated(tmp_path / "report.json", "--target", "mean_max_reward=0.6").output
+    assert gated(path, "--target", "mean_max_reward=0.95").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("rewards", "said"),
+    [
+        (
+            [0.5] * 59 + [3.0],
+            "pusht/0 has a max_reward of 3; mean_max_reward is tested where rewards lie in [0, 1]",
+        ),
+        ([0.5] * 59 + [None], "pusht/0 holds no max_reward of each episode"),
+        ([0.5] * 5, "pusht/0 holds no max_reward of each episode"),
+    ],
+)
+def test_rewards_that_cannot_be_tested_are_one_sentence_and_cost_no_rate(
+    tmp_path: Path, rewards: list[object], said: str
+) -> None:
+    path = with_rewards(tmp_path, rewards)
+    refused = gated(path, "--target", "mean_max_reward=0.6")
+    assert refused.exit_code == 2 and said in refused.output.splitlines()[-1]
+    assert gated(path, "--target", "success_rate=0.6").exit_code == 1
+    several = info(tmp_path, "b.json", {("p", 0): [True], ("p", 1): [True]})
+    assert "of several, only the success_rate" in gated(several, "--target", "mean_max_reward=0.6").output
 
 
 def test_several_tasks_are_gated_together(tmp_path: Path) -> None:
@@ -132,7 +179,6 @@ def test_a_run_that_ended_early_keeps_its_sequential_test(tmp_path: Path) -> Non
     ("arguments", "said"),
     [
         (("--target", "success_rate=2"), "--target: 'success_rate=2' is not METRIC=VALUE"),
-        (("--target", "mean_max_reward=0.8"), "--target: mean_max_reward of a finished run is not tested"),
         (("--target", "success_rate=0.8", "--margin", "0.9"), "VALUE between 0.9 and 1"),
         (("--margin", "2", "--target", "success_rate=0.8"), "--margin: 2; need a number"),
         (("--against-start-seed", "3"), "--against-start-seed: there is no --against"),

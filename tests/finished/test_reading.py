@@ -149,13 +149,14 @@ def test_a_broken_csv_is_refused_by_line(tmp_path: Path, content: str, said: str
 
 
 def write(path: Path, run: FinishedRun) -> None:
-    tasks = [
-        task(*each.name.rsplit("/", 1), each.outcomes)
-        if each.outcomes is not None and "/" in each.name
-        else {"task_id": each.name, "n_episodes": each.n, "n_success": each.successes}
-        | ({} if each.outcomes is None else {"metrics": {"successes": list(each.outcomes)}})
-        for each in run.tasks
-    ]
+    tasks = []
+    for each in run.tasks:
+        group, _, number = each.name.rpartition("/")
+        made = task(group, number, each.outcomes or ())
+        made["metrics"]["max_rewards"] = each.max_rewards
+        if each.outcomes is None:
+            made |= {"metrics": None, "n_episodes": each.n, "n_success": each.successes}
+        tasks.append(made)
     path.write_text(json.dumps({"per_task": tasks}), encoding="utf-8")
 
 

@@ -9,7 +9,7 @@ from scipy.stats import binomtest, fisher_exact
 
 from il_bench.errors import IlBenchError
 from il_bench.gate import Decision
-from il_bench.gate.fixed import Difference, TwoCounts, check_counts, compare, wilson
+from il_bench.gate.fixed import Difference, TwoCounts, check_counts, compare, enough, wilson
 
 
 def test_45_of_50_shows_more_than_three_quarters() -> None:
@@ -42,6 +42,20 @@ def test_a_rate_between_target_and_floor_fails_and_says_both() -> None:
     assert str(check_counts(8250, 10_000, target=0.85)).startswith(
         "FAIL (< 0.85 shown, p < 0.0001, though > 0.80 too"
     )
+
+
+@pytest.mark.parametrize(("k", "n"), [(40, 50), (78, 100), (10, 10)])
+def test_so_many_episodes_decide_four_times_in_five(k: int, n: int) -> None:
+    """Against futures that are drawn: a rate from what the episodes leave open, then a new run."""
+    needed = enough(k, n, target=0.8, margin=0.05, alpha=0.05, beta=0.05)
+    assert needed is not None
+    rng = np.random.default_rng(5)
+    for size, is_enough in ((needed, True), (needed // 3, False)):
+        futures = rng.binomial(size, rng.beta(k + 0.5, n - k + 0.5, 1000))
+        decided = {each: check_counts(each, size, target=0.8).decision for each in set(futures.tolist())}
+        share = np.mean([decided[each] is not Decision.INCONCLUSIVE for each in futures.tolist()])
+        assert bool(share > 0.77) is is_enough
+    assert enough(795_000, 1_000_000, target=0.8, margin=0.01, alpha=0.05, beta=0.05) is None
 
 
 @pytest.mark.parametrize("n", [20, 50, 137])

@@ -185,6 +185,20 @@ def test_a_failed_assertion_says_the_rate_and_what_was_shown(gate: Gate) -> None
     assert "<Outcomes: 200 episodes, success_rate 0.100>" in said, "not every column of them"
 
 
+def test_what_a_gate_says_is_in_test_reports(gate: Gate, request: pytest.FixtureRequest) -> None:
+    """As properties of the test that asks, for --junit-xml and plugins; of every gate in it."""
+    gate(outcomes(45, 50), target=0.7)
+    gate(outcomes(3, 10))
+    found = dict(request.node.user_properties)
+    assert found["il_bench.decision"] == "PASS" and found["il_bench.told"] == "> 0.65 shown"
+    assert (found["il_bench.target.value"], found["il_bench.target.margin"]) == ("0.7", "0.05")
+    assert (found["il_bench.success_rate"], found["il_bench.n_episodes"]) == ("0.9", "50")
+    assert 0.7 < float(found["il_bench.success_rate.low"]) < 0.9 < float(found["il_bench.success_rate.high"])
+    assert found["il_bench.seeds"] == "200000-200049"
+    assert found["il_bench.2.decision"] == "NOT GATED" and "il_bench.2.target.value" not in found
+    request.node.user_properties.clear()
+
+
 def test_gate_takes_episodes_in_seed_order(gate: Gate) -> None:
     """The successes come first in seed order, and the test ends on them, however the columns are ordered."""
     mixed = outcomes(100, 200)

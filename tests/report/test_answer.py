@@ -6,7 +6,7 @@ import pytest
 
 from il_bench.gate.baselines import Target
 from il_bench.protocol import EXPERT, UNTRAINED
-from il_bench.report import answer, schema
+from il_bench.report import answer, page, schema, views
 from tests.gate.made import OTHER_SHA, declared, measured, spread
 from tests.report.made import report
 from tests.report.test_latency import row as latency_row
@@ -48,6 +48,15 @@ def row(
 )
 def test_the_verdict_is_one_sentence(rows: list[schema.Success], tone: str, said: str) -> None:
     assert answer.verdict(rows) == (said, tone)
+
+
+def test_where_targets_come_from_is_said_once() -> None:
+    course = "what a course expects"
+    rows = [row(0.95, Target(value=value, source=course), name=f"p{value}") for value in (0.85, 0.65, 0.851)]
+    made = report(success=[*rows, row(0.95, Target(value=0.5), name="mine")])
+    for shown in (answer.terminal(made), views.terminal(made), page.render(made, views.sections(made))):
+        assert shown.count("targets 0.65, 0.85, 0.85: what a course expects") == 1
+    assert course not in answer.terminal(report(success=[row(0.95, Target(value=0.5))]))
 
 
 def whole() -> schema.Report:

@@ -66,6 +66,18 @@ def test_lerobots_file_of_a_policy_is_gated_as_the_report_is(run: Run, tmp_path:
         assert "paired by" in beside.output
 
 
+def test_a_report_folder_holds_the_files_that_lerobots_tools_read(tmp_path: Path, run: Run) -> None:
+    names = ["act", "a/b", "a b", "..", "."]
+    rows = [recorded.row(name, outcomes_of(run[1].success[0])) for name in names]
+    views.write(report(success=rows), tmp_path)
+    folders = {path.parent.name for path in (tmp_path / "lerobot").glob("*/eval_info.json")}
+    assert folders == {"act", "a-b", "a-b-2", "policy", "policy-2"}
+    assert not (tmp_path / "eval_info.json").exists()
+    views.write(report(success=rows[:1]), tmp_path)
+    (only,) = (tmp_path / "lerobot").glob("*/eval_info.json")
+    assert json.loads(only.read_text())["overall"]["n_episodes"] == rows[0].n_episodes
+
+
 def test_a_name_is_no_formula_of_a_spreadsheet(tmp_path: Path, run: Run) -> None:
     rows = [recorded.row("=1+1", outcomes_of(run[1].success[0]))]
     export.write(report(success=rows), tmp_path, ["csv"])

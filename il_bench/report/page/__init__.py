@@ -13,12 +13,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from il_bench import zoo
 from il_bench.errors import IlBenchError
-from il_bench.protocol import CONTEXT, CONTROL_PERIOD_MS, EXPERT, SUCCESS_COVERAGE, TRACKS
+from il_bench.protocol import CONTEXT, CONTROL_PERIOD_MS, EXPERT, NEAR_COVERAGE, SUCCESS_COVERAGE, TRACKS
 from il_bench.pusht.geometry import GOAL_POSE, OUTLINE
 from il_bench.report import history, latency, success, tables
 from il_bench.report.page import episodes, series, words
 from il_bench.report.schema import Report, Success
-from il_bench.rollout.endings import ABOUT, NEAR_COVERAGE
+from il_bench.rollout.endings import ABOUT
 from il_bench.rollout.recording import UNITS
 
 _HERE = Path(__file__).parent
