@@ -238,11 +238,14 @@ error-rates: $(READY) ## simulate how often the gate is wrong and how many episo
 	@echo "Simulating the gate, some minutes on one core."
 	@$(BIN)/python benchmarks/error_rates.py $(ARGS)
 
-lint: $(READY) ## check style with ruff (lint and format) and types with mypy --strict
-	@echo "Checking style with ruff and types with mypy."
+lint: $(READY) ## check style with ruff, types with mypy --strict, and the workflows with zizmor and their schemas
+	@echo "Checking style with ruff, types with mypy, and the workflows."
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/zizmor --offline --quiet --persona=pedantic .github
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
 
 format: $(READY) ## rewrite the code as `make lint` wants it
 	@$(BIN)/ruff check --fix .

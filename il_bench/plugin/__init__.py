@@ -94,4 +94,19 @@ def pytest_runtest_makereport(
     if call.when == "call" and fixtures.RECORDS in item.stash:
         vars(report)["il_bench_records"] = item.stash[fixtures.RECORDS]
         del item.stash[fixtures.RECORDS]
+    if call.when == "call" and item.config.getoption("htmlpath", None):
+        vars(report)["extras"] = [*getattr(report, "extras", ()), *_of_pytest_html(item.user_properties)]
     return report
+
+
+def _of_pytest_html(properties: list[tuple[str, object]]) -> list[dict[str, str | None]]:
+    """What pytest-html shows under a test: a table of what we know of it; nothing where that is nothing."""
+    rows = [(name, str(value)) for name, value in properties if name.startswith("il_bench.")]
+    if not rows:
+        return []
+    from html import escape
+
+    from pytest_html import extras
+
+    cells = "".join(f"<tr><td>{escape(name)}</td><td>{escape(said)}</td></tr>" for name, said in rows)
+    return [extras.html(f"<table>{cells}</table>")]

@@ -190,6 +190,9 @@ def markdown(
     path: ReportFile = REPORT_FOLDER / "report.json",
     against: Annotated[Path | None, typer.Option(help="The report of an older run, to compare with.")] = None,
     page: Annotated[str | None, typer.Option(help="The address of report.html, to link to.")] = None,
+    missing_ok: Annotated[
+        bool, typer.Option("--missing-ok", help="Say that there is no report where none can be read.")
+    ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write this file too.")] = None,
 ) -> None:
     """Print a run as Markdown for CI: the verdict, and the policies that changed or did not pass."""
@@ -198,7 +201,13 @@ def markdown(
         from il_bench.report import markdown, schema
 
         before = None if against is None else schema.load(_file(against))
-        text = markdown.render(schema.load(_file(path)), before, page)
+        try:
+            text = markdown.render(schema.load(_file(path)), before, page)
+        except IlBenchError as error:
+            if not missing_ok:
+                raise
+            typer.echo(f"il-bench: {error}", err=True)
+            text = markdown.without_report(page)
         if output is not None:
             with writing(output, "give another --output"):
                 write_whole(output, text.encode())

@@ -3,7 +3,8 @@
 The verdict in one sentence, a table of the policies that changed or did not pass, and where the rest is.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from il_bench.gate import Decision
 from il_bench.protocol import CONTEXT
@@ -15,6 +16,10 @@ from il_bench.report.tables import shortened
 
 #: By which a comment is found again, to be replaced by a newer one.
 MARKER = "<!-- il-bench -->"
+#: Rows of a table, and characters of the verdict: a comment on GitHub has room for 65,536 in all.
+_MOST_ROWS, _LONGEST = 50, 300
+#: Stands where a comment would otherwise name a person, an issue or an address.
+_BREAK = "&#8203;"
 _QUIET = (Decision.UNCHANGED, Decision.PASS, Decision.NOT_GATED)
 
 
@@ -26,10 +31,17 @@ def render(report: Report, before: Report | None = None, page: str | None = None
     told = [(row, by_name.get((row.policy, row.track))) for row in rows]
     changed = [(row, change) for row, change in told if _has_changed(row, change)]
     mark = words.verdict(report, changes or None)
-    return (
-        "\n".join([MARKER, f"**il_bench {mark.shape} {_cell(mark.word)}**", "", *_body(changed, told, page)])
-        + "\n"
-    )
+    return _text(mark.shape, _cell(shortened(mark.word, _LONGEST)), _body(changed, told, page))
+
+
+def without_report(page: str | None = None) -> str:
+    """Return the text of a run that left no report. page: the address of the run."""
+    where = f"the log of [the run]({page})" if page else "the log of the run"
+    return _text("✗", "no report", [f"The policies did not run to the end; {where} says why."])
+
+
+def _text(shape: str, verdict: str, body: Iterable[str]) -> str:
+    return "\n".join([MARKER, f"**il_bench {shape} {verdict}**", "", *body]) + "\n"
 
 
 def _body(
@@ -49,7 +61,7 @@ def _body(
         ]
         yield f"| {' | '.join(heads)} |"
         yield f"|{'---|' * len(heads)}"
-        for row, change in changed:
+        for row, change in changed[:_MOST_ROWS]:
             rate = (
                 f"{row.success_rate.estimate:.3f} [{row.success_rate.low:.2f}, {row.success_rate.high:.2f}]"
             )
@@ -57,6 +69,8 @@ def _body(
             cells += [_change(change)] if beside else []
             yield f"| {' | '.join(map(_cell, (*cells, f'{row.n_episodes:,}')))} |"
         yield ""
+        if (more := len(changed) - _MOST_ROWS) > 0:
+            yield f"{more} more policies changed or did not pass."
     n = len(told) - len(changed)
     others = "policies are as they were" if n != 1 else "policy is as it was"
     parts = [f"{n} {'other ' if changed else ''}{others}."] if n else []
@@ -91,5 +105,11 @@ def _change(change: Change | None) -> str:
 
 
 def _cell(text: str) -> str:
-    """Names and messages are text: nothing in them ends a cell, or becomes a tag, a link or a mention."""
-    return text.translate({ord(special): f"&#{ord(special)};" for special in "&\\`*_[]<>|@#~"})
+    """Names and messages are text: nothing in them ends a cell, or becomes a tag, a link or a mention.
+
+    GitHub looks for people, issues and addresses once entities are characters again, so those are cut in two.
+    """
+    safe = text.translate({ord(special): f"&#{ord(special)};" for special in "&\\`*_[]<>|@#~"})
+    for sign in ("&#64;", "&#35;", "://", "www.", "GH-"):
+        safe = re.sub(re.escape(sign), lambda found: f"{found[0]}{_BREAK}", safe, flags=re.IGNORECASE)
+    return safe

@@ -192,11 +192,17 @@ def _seeing(rows: Iterable[Success]) -> list[Table]:
 
 def attention(rows: Iterable[Success]) -> list[str]:
     """Return a sentence for each gate that is not passed, with what its episodes show."""
-    found = []
+    return [sentence for _, sentence in open_gates(rows)]
+
+
+def open_gates(rows: Iterable[Success]) -> list[tuple[Decision, str]]:
+    """Return the decision of each gate that is not passed, and a sentence with what its episodes show."""
+    found: list[tuple[Decision, str]] = []
     for row in rows:
         for gate, what in ((row.target, "target"), (row.baseline, "baseline")):
             if gate is not None and gate.told and gate.decision not in (Decision.PASS, Decision.UNCHANGED):
-                found.append(f"{shortened(label(row))}: {gate.decision} against its {what}: {gate.told}")
+                said = f"{shortened(label(row))}: {gate.decision} against its {what}: {gate.told}"
+                found.append((gate.decision, said))
     return found
 
 

@@ -261,7 +261,7 @@ ROW: dict[str, Any] = {
 
 def row(policy: str, decision: str, *, required: bool) -> dict[str, Any]:
     target = {"metric": "success_rate", "value": 0.85, "margin": 0.05, "required": required, "evidence": {}}
-    target |= {"decision": decision, "told": ""}
+    target |= {"decision": decision, "told": "", "source": None}
     return {**ROW, "policy": policy, "decision": decision, "target": target}
 
 

@@ -1,5 +1,6 @@
 """A run as a comment on a pull request: the verdict, changed rows only, and nothing that breaks Markdown."""
 
+import html
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,30 @@ def test_a_name_is_only_text(name: str) -> None:
     (line,) = (line for line in text.splitlines() if line.startswith("| &") or line.startswith("| a"))
     assert line.count("|") == 6
     assert not set("<>@[]`#") & set(line.replace("&#", ""))
+
+
+@pytest.mark.parametrize(
+    "name", ["@everyone", "owner/repo#1", "http://evil.example", "www.evil.example", "GH-1"]
+)
+def test_a_name_reads_as_it_is_and_mentions_nobody(name: str) -> None:
+    """GitHub looks for people, issues and addresses in the text as it reads, entities or not."""
+    text = html.unescape(markdown.render(report(success=[SHORT.model_copy(update={"policy": name})])))
+    assert name not in text and name in text.replace("\u200b", "")
+
+
+def test_a_table_has_no_more_rows_than_a_comment_has_room_for() -> None:
+    rows = [SHORT.model_copy(update={"policy": f"{i:03}" + "@" * 70}) for i in range(300)]
+    text = markdown.render(report(success=rows))
+    assert len(text) < 65_000 and "\n250 more policies changed or did not pass." in text
+
+
+def test_a_run_without_a_report_says_where_the_log_is(tmp_path: Path) -> None:
+    arguments = ["report", "markdown", str(tmp_path), "--page", "https://ci.example/1"]
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+    done = CliRunner().invoke(app, [*arguments, "--missing-ok"])
+    assert done.exit_code == 0 and "**il_bench ✗ no report**" in done.stdout
+    assert "the log of [the run](https://ci.example/1) says why" in done.stdout
+    assert f"{tmp_path}/report.json: cannot be read" in done.stderr
 
 
 def test_the_command_prints_and_writes_it(tmp_path: Path) -> None:
