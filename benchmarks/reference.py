@@ -32,20 +32,22 @@ _PROGRAM = "il-bench"
 def commands() -> str:
     """Every command of `il-bench`, with its arguments and options."""
     parts = ["# Commands", "Each command prints this with `--help`."]
-    for words, command in _walk(typer.main.get_command(cli.app), (_PROGRAM,)):
-        parts += [f"## {' '.join(words)}", _prose(command.help or "")]
+    for words, command in walk(typer.main.get_command(cli.app), (_PROGRAM,)):
+        example = (command.epilog or "").removeprefix("Example: ")
+        parts += [f"## {' '.join(words)}", _prose(command.help or ""), f"Example: `{example}`"]
         rows = [_parameter(each) for each in command.params if each.name != "help"]
         if rows:
             parts.append(_table(("", "default", ""), rows))
     return "\n\n".join(parts) + "\n"
 
 
-def _walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command that is no group, with the words that call it."""
     if not hasattr(command, "commands"):
         yield words, command
         return
     for name, each in command.commands.items():
-        yield from _walk(each, (*words, name))
+        yield from walk(each, (*words, name))
 
 
 def _parameter(parameter: Any) -> tuple[str, str, str]:

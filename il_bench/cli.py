@@ -63,7 +63,7 @@ def _options(
     pass
 
 
-@app.command("list")
+@app.command("list", epilog="Example: il-bench list")
 def list_policies() -> None:
     """List the policies that ship with il-bench: what they see, and their success rate on the test seeds."""
     on_images = zoo.pixels_folder()
@@ -79,7 +79,7 @@ def list_policies() -> None:
         typer.echo(zoo.GET_PIXELS, err=True)
 
 
-@app.command()
+@app.command(epilog="Example: il-bench doctor")
 def doctor() -> None:
     """Print versions, devices, data and what is missing, in a form for a bug report."""
     for line in _diagnosis():
@@ -106,7 +106,8 @@ def _diagnosis() -> Iterator[str]:
         yield f"- NOT SUPPORTED: {requirement}"
 
 
-report.command()(vocabulary)  # a report command, but it measures, which the report room must not
+# A report command, but it measures, which the report room must not.
+report.command(epilog="Example: il-bench report vocabulary vqbet --output runs/vocabulary")(vocabulary)
 app.add_typer(demos, name="demos")
 app.add_typer(report, name="report")
 app.add_typer(zoo_commands, name="zoo")

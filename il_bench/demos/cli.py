@@ -42,7 +42,7 @@ def _one_line(kept: str = "") -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-@app.command()
+@app.command(epilog="Example: il-bench demos make --episodes 1000 --seed 1000 --output runs/expert")
 def make(
     episodes: Annotated[int, typer.Option(min=1, help="Number of start states.")],
     output: _Output,
@@ -99,7 +99,7 @@ def make(
         typer.echo(f"Left out, not solved within 300 steps: {len(left_out)} (seeds {seeds}{more})")
 
 
-@app.command()
+@app.command(epilog="Example: il-bench demos merge expert runs/expert --output runs/all")
 def merge(
     sources: Annotated[list[str], typer.Argument(help="Two or more. " + DATA_HELP)], output: _Output
 ) -> None:
@@ -115,7 +115,7 @@ def merge(
     typer.echo(f"{output}: {merged.num_episodes} episodes, {merged.num_frames} frames")
 
 
-@app.command()
+@app.command(epilog="Example: il-bench demos align human --mirror --output runs/human")
 def align(
     source: Annotated[str, typer.Argument(help=DATA_HELP)],
     output: _Output,
@@ -137,7 +137,7 @@ def align(
     typer.echo(f"{output}: {written.num_episodes} episodes, {written.num_frames} frames")
 
 
-@app.command()
+@app.command(epilog="Example: il-bench demos describe runs/expert --output runs/described")
 def describe(
     source: Annotated[str, typer.Argument(help=DATA_HELP)],
     output: Annotated[
@@ -166,7 +166,7 @@ def describe(
         _print_table(title, numbers)
 
 
-@app.command()
+@app.command(epilog="Example: il-bench demos build --track pixels --from human --output runs/pusht")
 def build(
     source: Annotated[str, typer.Option("--from", help=DATA_HELP)],
     output: _Output,
@@ -227,7 +227,7 @@ def _draw(states: "States", output: Path, video: bool, workers: int) -> None:
         build_pixels(states, output, video=video, workers=workers, on_progress=on_episode)
 
 
-@app.command()
+@app.command(epilog="Example: il-bench demos check runs/pusht")
 def check(
     data: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset of PushT.")],
     frames: Annotated[

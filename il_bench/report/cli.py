@@ -73,7 +73,7 @@ def merge(
         raise typer.Exit(status)
 
 
-@app.command()
+@app.command(epilog="Example: il-bench report show OLD/report.json NEW/report.json")
 def show(
     path: ReportFile = REPORT_FOLDER / "report.json",
     newer: Annotated[Path | None, typer.Argument(help="A later report, to compare the first with.")] = None,
@@ -107,7 +107,7 @@ def show(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog="Example: il-bench report history history.jsonl --output history.html")
 def history(
     path: Annotated[Path, typer.Argument(help="A file of --il-history.")],
     output: Annotated[
@@ -133,7 +133,7 @@ def history(
         fail(error)
 
 
-@app.command()
+@app.command(epilog="Example: il-bench report curves runs/vqbet")
 def curves(
     runs: Annotated[
         list[str] | None, typer.Argument(help="Folders of training runs, finished or not.", metavar="RUN...")
@@ -156,7 +156,7 @@ def curves(
     typer.echo(f"made: {output}")
 
 
-@app.command()
+@app.command(epilog="Example: il-bench report export il-bench-report --as csv")
 def export(
     path: ReportFile = REPORT_FOLDER / "report.json",
     output: Annotated[
@@ -185,7 +185,7 @@ def export(
         typer.echo(each)
 
 
-@app.command()
+@app.command(epilog="Example: il-bench report markdown il-bench-report --against OLD/report.json")
 def markdown(
     path: ReportFile = REPORT_FOLDER / "report.json",
     against: Annotated[Path | None, typer.Option(help="The report of an older run, to compare with.")] = None,
@@ -235,7 +235,7 @@ def _file(path: Path) -> Path:
     return path / "report.json" if path.is_dir() else path
 
 
-@app.command()
+@app.command(epilog="Example: il-bench report latency il-bench-report")
 def latency(path: ReportFile = REPORT_FOLDER / "report.json") -> None:
     """Print the latency tables of a report as Markdown."""
     try:

@@ -18,7 +18,7 @@ def _zoo() -> None:
     pass
 
 
-@app.command()
+@app.command(epilog="Example: il-bench zoo export vqbet --track pixels --output runs/vqbet_pixels")
 def export(
     policy: Annotated[str, typer.Argument(help="A shipped policy by name: act, vqbet, ...")],
     output: Annotated[Path, typer.Option(help="The folder to make.")],

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from benchmarks import reference
 from il_bench import cli, zoo
 from il_bench.plugin.settings import OPTIONS
 from tests.docs.blocks import PAGES, ROOT, blocks, name
@@ -35,6 +36,13 @@ def test_every_command_parses(page: Path) -> None:
             command, words = command.commands[words[0]], words[1:]
         assert not hasattr(command, "commands"), f"{page.name}: il-bench {words}: no such command"
         command.make_context("il-bench", list(words))
+
+
+def test_every_command_has_an_example_that_parses() -> None:
+    for words, command in reference.walk(typer.main.get_command(cli.app), ("il-bench",)):
+        example = shlex.split(command.epilog.removeprefix("Example: "))
+        assert example[: len(words)] == list(words), f"{words}: {command.epilog}"
+        command.make_context(words[-1], example[len(words) :])
 
 
 @by_page
