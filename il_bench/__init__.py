@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from il_bench.policies.checkpoint import load_policy as load_policy
+    from il_bench.train.evaluation import evaluate as evaluate
+    from il_bench.train.evaluation import evaluate_beside as evaluate_beside
 
 __version__ = "0.1.0"
-__all__ = ["load_policy"]
+__all__ = ["evaluate", "evaluate_beside", "load_policy"]
 
 
 def lazily(package: str, names: dict[str, str]) -> Callable[[str], Any]:
@@ -25,4 +27,12 @@ def lazily(package: str, names: dict[str, str]) -> Callable[[str], Any]:
     return find
 
 
-__getattr__ = lazily(__name__, {"load_policy": "il_bench.policies.checkpoint"})
+_EVALUATION = "il_bench.train.evaluation"
+__getattr__ = lazily(
+    __name__,
+    {
+        "evaluate": _EVALUATION,
+        "evaluate_beside": _EVALUATION,
+        "load_policy": "il_bench.policies.checkpoint",
+    },
+)

@@ -22,6 +22,7 @@ from il_bench.report.cli import merge, metrics
 from il_bench.stress.cli import stress
 from il_bench.suite.cli import evaluate, vocabulary
 from il_bench.suite.plan import plan
+from il_bench.suite.sweep import sweep
 from il_bench.train.cli import train
 from il_bench.zoo.cli import app as zoo_commands
 
@@ -119,6 +120,7 @@ for _command, _example in (
     (plan, "plan --target 0.85 --true-rate 0.9"),
     (replay, "replay act:200024 --output episode.gif"),
     (stress, "stress bet expert --arm delay --arm noise --output stress.json"),
+    (sweep, "sweep runs/vqbet --episodes 200"),
     (merge, "merge shard-1 shard-2 shard-3 --output il-bench-report"),
     (train, "train vqbet --data expert --seed 1 --output runs/vqbet"),
 ):

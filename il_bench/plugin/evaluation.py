@@ -14,9 +14,8 @@ from il_bench.errors import IlBenchError
 from il_bench.machine import AS_SAVED
 from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
-from il_bench.protocol import RESERVED_SEEDS
 from il_bench.rollout import Outcomes, Policy, RunBlock, rollout
-from il_bench.rollout.blocks import size_of
+from il_bench.rollout.blocks import size_of, unreserved
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.progress import ShowProgress, silent
 from il_bench.rollout.surroundings import undisturbed
@@ -123,10 +122,4 @@ def _seeds(settings: Settings, n: int | None, seeds: Iterable[int] | None) -> ND
         return np.array(settings.seed_range if n is None else settings.first_seeds(n))
     if n is not None:
         raise IlBenchError(f"evaluate: n={n} and seeds together; give one of them")
-    chosen = np.asarray(list(seeds))
-    if chosen.dtype.kind in "iu" and chosen.size and chosen.max() >= RESERVED_SEEDS:
-        raise IlBenchError(
-            f"evaluate: seed {chosen.max()} is reserved for a third evaluation; use seeds below"
-            f" {RESERVED_SEEDS}"
-        )
-    return chosen
+    return unreserved(seeds, "evaluate")

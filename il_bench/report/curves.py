@@ -1,5 +1,6 @@
 """How training runs learned: loss and success over their steps, beside those of the shipped policies."""
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,12 +21,14 @@ class Curve:
     """A run: its success rates on validation starts, and its losses, by step.
 
     loss: without VQ-BeT's first phase, and without the row in which that ends, a mean over both.
+    intervals: the ends of the 95 % interval of each success rate; none where a point has some dozen episodes.
     """
 
     name: str
     is_shipped: bool
     success: tuple[tuple[int, float], ...]
     loss: tuple[tuple[int, float], ...]
+    intervals: tuple[tuple[int, float, float], ...] = ()
 
     def __str__(self) -> str:
         """Return for example 'runs/mine: step 5,200, loss 0.0213; success_rate 0.860 at step 4,000'."""
@@ -67,6 +70,36 @@ def read_beside_shipped(runs: Iterable[str]) -> list[Curve]:
     return found + [read(name) for name in others]
 
 
+def of_sweep(report: Report, run: Path) -> Curve:
+    """Return the curve of checkpoints in a report of `il-bench sweep`, with the losses of their run's log."""
+    rates = [(int(row.policy), row.success_rate) for row in report.success]
+    return Curve(
+        run.name,
+        is_shipped=False,
+        success=tuple((step, rate.estimate) for step, rate in rates),
+        loss=read(str(run)).loss if (run / LOG).is_file() else (),
+        intervals=tuple((step, rate.low, rate.high) for step, rate in rates),
+    )
+
+
+def picture(curve: Curve) -> bytes:
+    """Return the success of a curve, with its intervals, as an SVG."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"text.parse_math": False, "svg.hashsalt": "il_bench"}):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes, steps = figure.subplots(), [step for step, _ in curve.success]
+        lows, highs = ([each[end] for each in curve.intervals] for end in (1, 2))
+        axes.fill_between(steps, lows, highs, alpha=0.2, lw=0)
+        axes.plot(steps, [rate for _, rate in curve.success], "o-", markersize=3)
+        axes.set(title=curve.name, xlabel="step", ylabel="success_rate", xlim=(0, None), ylim=(0, 1.02))
+        axes.grid(color="0.9")
+        written = io.BytesIO()
+        figure.savefig(written, format="svg", metadata={"Date": None})
+    return written.getvalue()
+
+
 def render(curves: Sequence[Curve]) -> str:
     """Return a page with the curves."""
     empty = Report(created=datetime.now(UTC), environment={})
@@ -76,6 +109,7 @@ def render(curves: Sequence[Curve]) -> str:
             "is_shipped": curve.is_shipped,
             "success": curve.success,
             "loss": curve.loss,
+            "intervals": curve.intervals,
             "first": next((loss for step, loss in curve.loss if step >= FIRST_STEP), None),
         }
         for curve in curves

@@ -11,7 +11,7 @@ ends a rollout at once.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -28,6 +28,7 @@ from il_bench.protocol import (
     BLOCK_SIZE,
     IMAGE_BLOCK_SIZE,
     MAX_STEPS,
+    RESERVED_SEEDS,
     SUCCESS_COVERAGE,
 )
 from il_bench.pusht.batch import PushTBatch
@@ -216,6 +217,16 @@ def _name(wanted: NDArray[np.int64]) -> str:
 def size_of(policy: object) -> int:
     """How many seeds a block of this policy has: fewer if it sees images."""
     return BLOCK_SIZE if getattr(policy, "camera", None) is None else IMAGE_BLOCK_SIZE
+
+
+def unreserved(seeds: Iterable[int], who: str) -> NDArray[Any]:
+    """Return the seeds that somebody gives to `who`; IlBenchError for those that nothing here ever sees."""
+    chosen = np.asarray(list(seeds))
+    if chosen.dtype.kind in "iu" and chosen.size and chosen.max() >= RESERVED_SEEDS:
+        raise IlBenchError(
+            f"{who}: seed {chosen.max()} is reserved for a third evaluation; use seeds below {RESERVED_SEEDS}"
+        )
+    return chosen
 
 
 def _blocks(seeds: ArrayLike, size: int) -> list[NDArray[np.int64]]:

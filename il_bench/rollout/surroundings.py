@@ -29,11 +29,14 @@ def seed_all(seed: int) -> None:
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators, and put them back at the end."""
     of_numpy, of_python = np.random.get_state(), random.getstate()
+    of_mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         seed_all(seed)
         try:
             yield
         finally:
+            if of_mps is not None:
+                torch.mps.set_rng_state(of_mps)
             np.random.set_state(of_numpy)
             random.setstate(of_python)
 

@@ -162,13 +162,14 @@ function trainingCharts() {
     title, note, x: { label: "step", low: 0, high: most }, y: axis, height: 280, width: wide(place),
     series: DATA.curves.flatMap((each, at) => {
       const points = each[field].map(([step, y]) => [step, value(each, y), `${each.name}, step ${short(step)}: ${short(y)}`]).filter((point) => point[1] !== null);
-      const line = { name: each.name, color: color(at), dashed: each.is_shipped && DATA.curves.some((other) => !other.is_shipped), points };
-      return points.length > 40 ? [line] : [line, { ...line, quiet: true, dots: true, radius: 2.8 }]; // one point is no line
+      const whiskers = field === "success" ? each.intervals : [];
+      const line = { name: each.name, color: color(at), whiskers, dashed: each.is_shipped && DATA.curves.some((other) => !other.is_shipped), points };
+      return points.length > 40 ? [line] : [line, { ...line, whiskers: [], quiet: true, dots: true, radius: 2.8 }]; // one point is no line
     }),
     head: ["run", "step", title], rows: () => DATA.curves.flatMap((each) => each[field].map(([step, y]) => [each.name, step, y])),
   });
   place.append(drawing("Success rate", null, "success", { low: 0, high: 1, ticks: [0, 0.25, 0.5, 0.75, 1] }, (_, y) => y));
   const share = (each, y) => (each.first > 0 && y > 0 ? y / each.first : null);
   const shares = DATA.curves.flatMap((each) => each.loss.map(([, y]) => share(each, y))).filter((y) => y !== null);
-  place.append(drawing("Loss", "divided by the run's own after 100 steps", "loss", { low: Math.min(0.5, ...shares), high: Math.max(1, ...shares), log: true }, share));
+  if (shares.length) place.append(drawing("Loss", "divided by the run's own after 100 steps", "loss", { low: Math.min(0.5, ...shares), high: Math.max(1, ...shares), log: true }, share));
 }
