@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test test-browser docs docs-commands screenshots test-oldest test-newest demos train train-pixels profile latency-gpu sim-speed render-speed recording-cost expert-success stress stress-figures training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement numerics error-rates damage-trials lint format lock clean
+.PHONY: help env bench test test-browser docs docs-commands screenshots test-oldest test-newest demos train train-pixels train-human human-table profile latency-gpu sim-speed render-speed recording-cost expert-success stress stress-figures stress-times training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement numerics error-rates damage-trials lint format lock clean
 
 # What `make test-oldest` and `make test-newest` set otherwise.
 WANTED := 3.12
@@ -170,6 +170,27 @@ train-pixels: $(READY) $(DEMOS)/dagger ## train an eye and the policies on image
 	        --output $$run/measured.json || exit $$?; \
 	done
 
+# The shared data: the folder that IL_BENCH_HUMAN_DATA names.
+$(DEMOS)/human-aligned: | $(READY)
+	@$(BIN)/il-bench demos align human --mirror --output $@
+
+results := benchmarks/results/human-data
+
+train-human: export OMP_NUM_THREADS := 1
+train-human: $(READY) $(DEMOS)/human-aligned ## train every policy on the human demonstrations, which IL_BENCH_HUMAN_DATA names, and measure it
+	@echo "Training $(POLICIES), one after the other, into runs/human/; interrupted runs are resumed."
+	@for policy in $(POLICIES); do \
+	    run=runs/human/$$policy; \
+	    $(BIN)/il-bench train il_bench/train/recipes/human/$$policy.toml --data $(DEMOS)/human-aligned --seed 1 --output $$run \
+	        $$([ -e $$run/checkpoints/last ] && echo --resume) || exit $$?; \
+	    $(BIN)/pytest --benchmark il_bench/suite/test_success.py --il-policy $$policy=$$run --il-seeds test --il-episodes 1000 \
+	        --il-baselines $(results).json --il-update-baselines --il-report $$run/report || exit $$?; \
+	    cp $$run/checkpoints/last/pretrained_model/training.json $(results)/$$policy.json; \
+	done
+
+human-table: $(READY) ## each policy on the expert's and on the human demonstrations, from benchmarks/results/
+	@$(BIN)/python benchmarks/human_data.py
+
 profile: $(READY) ## where the seconds of whole commands go, imports apart (6 minutes; ARGS="--only bench")
 	@$(BIN)/python benchmarks/command_times.py $(ARGS)
 
@@ -193,6 +214,10 @@ stress: $(READY) ## roll every shipped policy and the expert out under stress, o
 
 stress-figures: $(READY) ## draw the stress curves and print their tables, from benchmarks/results/stress.json
 	@$(BIN)/python benchmarks/stress_figures.py $(ARGS)
+
+stress-times: export OMP_NUM_THREADS := 1
+stress-times: $(READY) ## the same, after timing 1,000 new chunks of every shipped policy
+	@$(BIN)/python benchmarks/stress_figures.py --time $(ARGS)
 
 training-curves: $(READY) ## draw how the shipped policies learned, from their logs (ARGS=runs/mine: beside it)
 	@$(BIN)/il-bench report curves $(ARGS)

@@ -47,9 +47,10 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", recipes.names("keypoints"))
-def test_every_recipe_normalises_the_keypoints(name: str) -> None:
+@pytest.mark.parametrize("folder", ["keypoints", "human"])
+def test_every_recipe_normalises_the_keypoints(folder: str, name: str) -> None:
     """LeRobot's own defaults leave ENV features in pixels."""
-    recipe = recipes.load(name, "keypoints")
+    recipe = recipes.load(str(recipes.HERE / folder / f"{name}.toml"), "keypoints")
     config = policy_config(recipe, "cpu")
     normalised = ["IDENTITY"] if recipe.processing.pusht_features else ["MIN_MAX", "MEAN_STD"]
     assert config.normalization_mapping["ENV"].value in normalised
