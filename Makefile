@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test test-browser docs docs-commands screenshots test-oldest test-newest demos train train-pixels train-human human-table profile latency-gpu sim-speed render-speed recording-cost expert-success stress stress-figures stress-times training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement numerics error-rates damage-trials lint format lock clean
+.PHONY: help env bench test test-browser docs docs-commands screenshots test-oldest test-newest demos train train-pixels train-human human-table profile latency-gpu sim-speed render-speed recording-cost expert-success stress stress-images stress-figures stress-times training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement numerics error-rates damage-trials lint format lock clean
 
 # What `make test-oldest` and `make test-newest` set otherwise.
 WANTED := 3.12
@@ -212,7 +212,12 @@ stress: export OMP_NUM_THREADS := 1
 stress: $(READY) ## roll every shipped policy and the expert out under stress, on 200 test seeds (an hour; goes on where it was interrupted)
 	@$(BIN)/il-bench stress --seeds test --output benchmarks/results/stress.json --resume $(ARGS)
 
-stress-figures: $(READY) ## draw the stress curves and print their tables, from benchmarks/results/stress.json
+stress-images: export OMP_NUM_THREADS := 1
+stress-images: $(READY) ## the arms of the camera's image, for the policies on images, on 50 test seeds (goes on likewise)
+	@$(BIN)/il-bench stress $(addsuffix @pixels,$(PIXEL_POLICIES)) --arm darker --arm blur --arm shift --arm occlusion \
+	    --seeds test --episodes 50 --output benchmarks/results/stress-images.json --resume $(ARGS)
+
+stress-figures: $(READY) ## draw the stress curves and print all tables of stress, from benchmarks/results/
 	@$(BIN)/python benchmarks/stress_figures.py $(ARGS)
 
 stress-times: export OMP_NUM_THREADS := 1

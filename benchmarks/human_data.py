@@ -59,7 +59,7 @@ HEAD = (
     "trained on",
     "success_rate",
     "mean_max_reward",
-    "fail",
+    "failures",
     "they stop at",
     "training steps",
     "processor hours",
@@ -82,8 +82,8 @@ def measured() -> Iterator[Measured]:
 
 def table() -> str:
     """Markdown."""
-    lines = [HEAD, ("---",) * len(HEAD), *(each.cells() for each in measured())]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines).replace("| --- |", "|---|", 1)
+    head, *lines = (f"| {' | '.join(cells)} |" for cells in (HEAD, *(each.cells() for each in measured())))
+    return "\n".join([head, f"|{'---|' * len(HEAD)}", *lines])
 
 
 if __name__ == "__main__":

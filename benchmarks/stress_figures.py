@@ -19,7 +19,7 @@ from il_bench.report.tables import Table
 
 HERE = Path(__file__).parent
 COLUMNS = 4
-HZ = (10, 50, 100)
+HZ = (100, 500, 1000)
 CALLS, SECONDS = 1000, 6.0
 
 
@@ -27,6 +27,7 @@ def main() -> None:
     """Draw the picture and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=HERE / "results" / "stress.json")
+    parser.add_argument("--images", type=Path, default=HERE / "results" / "stress-images.json")
     parser.add_argument("--times", type=Path, default=HERE / "results" / "new-chunk-ms.json")
     parser.add_argument("--time", action="store_true", help="Time the shipped policies first, into --times.")
     parser.add_argument("--output", type=Path, default=Path("stress.png"))
@@ -35,6 +36,7 @@ def main() -> None:
         given.times.write_text(json.dumps(timed()) + "\n")
     rows = schema.load(given.results).stress
     print(stress.section(rows).markdown())
+    print(stress.section(schema.load(given.images).stress).markdown())
     print(frequencies(rows, json.loads(given.times.read_text())))
     draw(rows, given.output)
     print(f"Wrote {given.output}.")
