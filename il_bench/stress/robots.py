@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from lerobot.processor import AbsoluteActionsProcessorStep
 from lerobot.utils.constants import OBS_STATE
 from torch import Tensor
 
@@ -76,7 +77,8 @@ class OverlappingRobot:
     THRESHOLD of a chunk is queued and no other is being computed, it sends what it sees. A chunk's actions
     are numbered from the last one carried out before that. Once it is there, those whose turn has passed are
     left out, those that are also queued are averaged with NEW_WEIGHT, and the others join the queue.
-    LeRobot's filter of observations that resemble the last one is left out.
+    LeRobot's filter of observations that resemble the last one is left out. An action that is relative to the
+    agent's place at its own step, as Diffusion Policy's shipped here are, is added to it there.
 
     Raises IlBenchError for a policy without `predict_action_chunk`.
     """
@@ -88,6 +90,7 @@ class OverlappingRobot:
                 f"overlap: {name} has no predict_action_chunk, so no chunk can overlap; use the arm wait"
             )
         self._policy, self._latency = policy, int(latency)
+        self._moves_along = _is_relative_to_its_own_step(policy)
         self.camera = policy.camera
 
     def reset(self) -> None:
@@ -108,10 +111,15 @@ class OverlappingRobot:
         if self._queue:
             self._latest = min(self._queue)
             self._target = self._queue.pop(self._latest)
+            if self._moves_along:
+                self._target = self._target + batch[OBS_STATE]
         seen = self._look(batch)
         if self._coming is None and len(self._queue) <= THRESHOLD * self._size:
             due, first = self._step + self._latency, max(self._latest, 0)
-            self._coming = _Coming(due, first, self._chunk(seen))
+            chunk = self._chunk(seen)
+            if self._moves_along:
+                chunk = chunk - batch[OBS_STATE][:, None]
+            self._coming = _Coming(due, first, chunk)
         return self._target
 
     def _receive(self, coming: _Coming) -> None:
@@ -144,3 +152,13 @@ class OverlappingRobot:
         with patch.object(inner.config, "n_action_steps", whole), torch.no_grad():
             chunk: Tensor = self._policy.postprocessor(inner.predict_action_chunk(dict(seen)))
         return chunk.detach().cpu()
+
+
+def _is_relative_to_its_own_step(policy: LoadedPolicy) -> bool:
+    """Whether each action is relative to where the agent is when it is carried out, not when it is predicted.
+
+    Then the preprocessor's step, which would make all of a chunk relative to one place, is not enabled.
+    """
+    steps = getattr(policy.postprocessor, "steps", ())
+    absolute = (step for step in steps if isinstance(step, AbsoluteActionsProcessorStep) and step.enabled)
+    return any(step.relative_step is not None and not step.relative_step.enabled for step in absolute)

@@ -95,6 +95,21 @@ def test_a_robot_whose_policy_is_slower_than_its_chunk_holds_its_last_target() -
     assert len(policy.predicted) == 3
 
 
+def test_an_action_relative_to_the_agent_at_its_own_step_is_relative_to_it_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = load_policy("diffusion")
+    monkeypatch.setattr(policy.policy, "predict_action_chunk", lambda batch, **_: torch.zeros(1, 7, 2))
+    robot = OverlappingRobot(policy, 2)
+    robot.reset()
+    ahead = []
+    for step in range(12):
+        place = torch.full((1, 2), 200.0 + 10 * step)
+        seen = {"observation.state": place, "observation.environment_state": torch.full((1, 16), 300.0)}
+        ahead.append((robot.select_action(seen) - place)[0, 0].item())
+    assert ahead[2:] == pytest.approx([ahead[2]] * 10, abs=1e-3)
+
+
 def test_overlapping_needs_chunks() -> None:
     with pytest.raises(IlBenchError, match="expert has no predict_action_chunk"):
         OverlappingRobot(load_policy("expert"), 2)
