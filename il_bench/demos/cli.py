@@ -64,7 +64,9 @@ def make(
     ] = None,
     only_unsolved: Annotated[
         bool,
-        typer.Option("--only-unsolved", help="With --from-policy: leave out episodes it solves by then."),
+        typer.Option(
+            "--only-unsolved", help="With --from-policy: leave out what it solves before the takeover."
+        ),
     ] = False,
     workers: _Workers = 1,
 ) -> None:

@@ -47,7 +47,10 @@ def compare(
     mode_b: Annotated[Mode | None, typer.Option(help="B's mode. Default: A's.")] = None,
     sampler: Annotated[str | None, typer.Option(help="A diffusion policy's: DDIM-10, DDPM-100.")] = None,
     sampler_b: Annotated[str | None, typer.Option(help="B's sampler. Default: A's.")] = None,
-    processed: Annotated[bool, typer.Option("--processed/--bare", help="With or without processing.")] = True,
+    processed: Annotated[
+        bool,
+        typer.Option("--processed/--bare", help="Time the call with or without the policy's processing."),
+    ] = True,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch on the CPU.")] = 1,
     margin: Annotated[float, typer.Option(help="Differences up to this share do not matter.")] = 0.05,
     processes: Annotated[int, typer.Option(min=2, max=64, help="Processes for each of A and B.")] = 6,

@@ -48,7 +48,7 @@ ANY_ENVIRONMENT = "il_bench_any_environment"
 def _evaluate(pytestconfig: pytest.Config) -> "Evaluate":
     """Roll a policy out in PushT: `evaluate(policy, *, n=None, seeds=None) -> Outcomes`.
 
-    policy: an embedded policy's name, a pretrained_model folder, a Hub id, or an object with reset() and
+    policy: a shipped policy's name, a pretrained_model folder, a Hub id, or an object with reset() and
     select_action(batch). It runs on the first n of --il-seeds (default: --il-episodes or 200), or on `seeds`.
     """
     from il_bench.plugin.evaluation import Evaluate

@@ -30,7 +30,7 @@ class SuiteModule(pytest.Module):
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Collect our suite even if a project gives its own test files other names."""
-    if file_path.parent != SUITE or not file_path.match("test_*.py"):
+    if not file_path.match("test_*.py") or not _is_suite(file_path.parent):
         return None
     patterns = parent.config.getini("python_files")
     if parent.session.isinitpath(file_path) or any(file_path.match(pattern) for pattern in patterns):
@@ -40,10 +40,17 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Mod
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Make the modules of our suite."""
-    if module_path.parent != SUITE:
+    if not _is_suite(module_path.parent):
         return None
     # Outside a checkout, pytest would leave the file's name out of the ids.
-    return SuiteModule.from_parent(parent, path=module_path, nodeid=f"il_bench/suite/{module_path.name}")
+    return SuiteModule.from_parent(
+        parent, path=SUITE / module_path.name, nodeid=f"il_bench/suite/{module_path.name}"
+    )
+
+
+def _is_suite(folder: Path) -> bool:
+    """Whether this is the folder of our suite, also where a link leads to it."""
+    return folder == SUITE or (folder.name == SUITE.name and folder.resolve() == SUITE.resolve())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -47,9 +47,9 @@ class Settings:
     )
     chosen: tuple[PolicyChoice, ...] = option(
         "--il-policy",
-        """The policy to evaluate; repeat it for several. An embedded one by name (act, vqbet, ..., expert), a
+        """The policy to evaluate; repeat it for several. A shipped one by name (act, vqbet, ..., expert), a
         LeRobot pretrained_model folder, or a Hub id. act=PATH compares the checkpoint in PATH with the
-        targets and the baseline of act. Default: every embedded policy.""",
+        targets and the baseline of act. Default: every shipped policy.""",
         lambda given, run: _chosen(given, run),
         action="append",
         metavar="NAME|PATH|HUB_ID",
@@ -71,14 +71,14 @@ class Settings:
     )
     autocast: str | None = option(
         "--il-autocast",
-        """Roll policies out with the matrix products of their networks in this type: other episodes, in the
-        fingerprint too. Default: none, as they were saved.""",
+        """Compute the matrix products of the policies' networks in this type. Their episodes change, and the
+        fingerprint says so. Default: as they were saved.""",
         choices=tuple(map(str, Autocast)),
     )
     compiled: bool = option(
         "--il-compile",
-        """Roll policies out with their networks compiled by torch.compile, which needs a C++ compiler, and
-        some time in each worker: other episodes, in the fingerprint too.""",
+        """Compile the policies' networks with torch.compile, which needs a C++ compiler, and some time in
+        each worker. Their episodes change, and the fingerprint says so.""",
         options.check_compile,
         action="store_true",
     )
@@ -92,7 +92,7 @@ class Settings:
     episodes: int | None = option(  # None: as many as the gates need
         "--il-episodes",
         f"""How many episodes to roll out for each policy, 1 to {MAX_EPISODES}, or with test seeds up to
-        {MAX_RATE_EPISODES}: those past {MAX_EPISODES} count for rates, not for gates. Default: until its
+        {MAX_RATE_EPISODES}. Gates look at the first {MAX_EPISODES} only. Default: until its
         gates are decided, or up to their cap; {DEFAULT_EPISODES} for a policy without a gate, {MAX_EPISODES}
         with --il-update-baselines.""",
         options.check_episodes,
@@ -121,7 +121,7 @@ class Settings:
     )
     latency: str = option(
         "--il-latency",
-        """How thoroughly to measure latency. short: less than a minute for the embedded policies, eager only;
+        """How thoroughly to measure latency. short: less than a minute for the shipped policies, eager only;
         slow calls give too few samples for p90 or p99, which are then left out. full: 5 to 15 seconds a row;
         also torch.compile, CUDA graphs where the device has them, and every sampler at batch 64. Default:
         short, and full with --il-thorough.""",
@@ -208,8 +208,8 @@ class Settings:
     )
     record: str = option(
         "--il-record",
-        """Of which episodes to keep every step in the report folder, so that the page can play them. What is
-        counted of an episode stands in report.json anyway. Default: all.""",
+        """Keep every step of no episode, of the failed ones or of all, so that the page can play them. The
+        numbers of each episode are in report.json anyway. Default: all.""",
         choices=RECORD,
         default="all",
     )
@@ -236,7 +236,7 @@ class Settings:
 
     @property
     def policies(self) -> tuple[PolicyChoice, ...]:
-        """The chosen policies; by default every embedded one of the track, and the project's."""
+        """The chosen policies; by default every shipped one of the track, and the project's."""
         if self.chosen:
             return self.chosen
         own = (PolicyChoice(name, zoo.spec_of(name, self.track)) for name in zoo.shipped(self.track))
@@ -293,7 +293,7 @@ def read(run: Invocation) -> Settings:
     if settings.benchmark and not settings.policies:
         why = f" ({zoo.GET_PIXELS})" if settings.track == PIXELS else ""
         raise IlBenchError(
-            f"--il-track {settings.track}: il_bench embeds no policy for it{why}; name yours with "
+            f"--il-track {settings.track}: il_bench ships no policy for it{why}; name yours with "
             "--il-policy PATH|HUB_ID"
         )
     if settings.update_baselines:

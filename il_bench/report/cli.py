@@ -81,7 +81,7 @@ def show(
         Path | None, typer.Option("--output", "-o", help="The page. Default: beside the report.")
     ] = None,
 ) -> None:
-    """Print the tables of a report and make its page again; of two, also say what changed."""
+    """Print the tables of a report and write its page again. Of two reports, say what changed."""
     try:
         from il_bench.report import history, schema, views
         from il_bench.report.page import words

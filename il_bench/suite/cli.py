@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from il_bench.report.schema import Success, TokenizerRow
     from il_bench.rollout import Outcomes
 
-_AUTOCAST_HELP = "Matrix products of its networks in this type: other episodes. Default: as it was saved."
-_COMPILE_HELP = "Its networks compiled by torch.compile, which needs a C++ compiler: other episodes."
+_AUTOCAST_HELP = (
+    "Compute its networks' matrix products in this type. Episodes change. Default: as it was saved."
+)
+_COMPILE_HELP = "Compile its networks with torch.compile, which needs a C++ compiler. Episodes change."
 _TARGET_HELP = "Require this of it: exit status 1 if it is missed, 6 if too little is shown."
 
 
@@ -59,12 +61,15 @@ class Form(StrEnum):
 def evaluate(
     policy: Annotated[str, typer.Argument(help="A shipped policy by name, a folder, or a Hub id.")],
     track: Annotated[
-        Track, typer.Option(help="Which one of the shipped policies POLICY names.")
+        Track, typer.Option(help="What POLICY sees, if it is a shipped name.")
     ] = Track.KEYPOINTS,
-    output: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file too.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file, too.")] = None,
     form: Annotated[
         Form,
-        typer.Option("--format", help="Of the file; lerobot: eval_info.json, as lerobot-eval writes it."),
+        typer.Option(
+            "--format",
+            help="Format of the file: il_bench's own, or eval_info.json as lerobot-eval writes it.",
+        ),
     ] = Form.OURS,
     seeds: Annotated[SeedRange, typer.Option(help="Which start states.")] = SeedRange.VALIDATION,
     episodes: Annotated[
@@ -72,8 +77,8 @@ def evaluate(
         typer.Option(
             min=1,
             max=MAX_RATE_EPISODES,
-            help=f"How many of them: at most {MAX_EPISODES} for validation. Of test, those past"
-            f" {MAX_EPISODES} are for rates, not for gates.",
+            help=f"How many of them: up to {MAX_EPISODES} of validation, up to {MAX_RATE_EPISODES} of test."
+            f" Gates look at the first {MAX_EPISODES} only.",
         ),
     ] = 200,
     workers: Annotated[

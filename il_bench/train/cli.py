@@ -81,7 +81,7 @@ def train(
         typer.Option("--print-command", help="Print the lerobot-train command without running it (pixels)."),
     ] = False,
 ) -> None:
-    """Train POLICY by its recipe. il_bench/train/recipes/ holds the shipped recipes, every hyperparameter.
+    """Train POLICY by its recipe. il_bench/train/recipes/ holds the shipped ones, with every hyperparameter.
 
     Keypoint policies train in il_bench's own loop: Ctrl-C saves and says how to continue. So do policies on
     pixels with --eye; without it, lerobot-train does the training.

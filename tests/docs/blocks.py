@@ -27,6 +27,12 @@ _BLOCK = re.compile(
     r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$',
     re.M | re.S,
 )
+#: Added to every such command: workers cost an import of LeRobot, and change no result.
+_ONE_WORKER = {
+    "pytest --benchmark": "--il-workers 1",
+    "il-bench evaluate": "--workers 1",
+    "il-bench stress": "--workers 1",
+}
 _NOTE = re.compile(r"<!-- (not run|tests add|exits with|needs):? ([^\n]*?) -->")
 _BEGIN = re.compile(r"^<!-- begin with: (.*?) -->$", re.M)
 
@@ -61,10 +67,11 @@ class Block:
 
     def script(self) -> str:
         """Its commands with what tests add to them."""
-        return "\n".join(
-            " ".join((line, *(flags for begin, flags in self.added.items() if line.startswith(begin))))
-            for line in self.commands()
+        added = [*_ONE_WORKER.items(), *self.added.items()]
+        lines = (
+            (line, *(flags for begin, flags in added if line.startswith(begin))) for line in self.commands()
         )
+        return "\n".join(map(" ".join, lines))
 
 
 def blocks(page: Path) -> Iterator[Block]:

@@ -13,7 +13,7 @@ from il_bench import zoo
 from tests.docs.blocks import ROOT
 from tests.finished.made import eval_info
 
-_NOT_OF_A_CLONE = {".git", "runs", "il-bench-report", "site", ".cache"}
+_NOT_OF_A_CLONE = {".git", ".github", "runs", "il-bench-report", "site", ".cache"}
 
 
 def _clone(folder: Path) -> None:
@@ -55,7 +55,7 @@ def _shards(folder: Path) -> None:
 
 
 def _pytest(folder: Path, options: str) -> None:
-    command = ["pytest", "--benchmark", "--pyargs", "il_bench.suite", *options.split()]
+    command = ["pytest", "--benchmark", "--pyargs", "il_bench.suite", "--il-workers", "1", *options.split()]
     run = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     assert run.returncode in (0, 6), run.stdout + run.stderr
 

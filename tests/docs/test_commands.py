@@ -69,8 +69,12 @@ def test_blocks_run_in_order(page: Path, tmp_path: Path) -> None:
         MADE[each](tmp_path)
     for block in blocks(page):
         if block.title is not None:
-            (tmp_path / block.title).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / block.title).write_text(block.text, encoding="utf-8")
+            file = tmp_path / block.title
+            file.parent.mkdir(parents=True, exist_ok=True)
+            assert file.resolve().is_relative_to(tmp_path.resolve()), (
+                f"{block.title} would be the checkout's own"
+            )
+            file.write_text(block.text, encoding="utf-8")
         elif block.runs and not (block.needs == "human demonstrations" and not os.environ.get(HUMAN_DATA)):
             _run(block, name(page), tmp_path)
 

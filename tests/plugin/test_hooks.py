@@ -125,13 +125,21 @@ def test_files_that_are_named_are_all_that_runs_and_once(
     assert collected(light(*LIST, *arguments)) == expected
 
 
-@pytest.mark.parametrize("ini", ["", "python_files = check_*.py\npython_functions = check_*"])
+@pytest.mark.parametrize(
+    ("ini", "suite"),
+    [
+        ("python_files = check_*.py\npython_functions = check_*", ("--pyargs", "il_bench.suite")),
+        ("", ("linked/il_bench/suite",)),
+    ],
+)
 def test_from_an_unrelated_folder_the_whole_suite_is_one_argument(
-    project: pytest.Pytester, light: Run, ini: str
+    project: pytest.Pytester, light: Run, ini: str, suite: tuple[str, ...]
 ) -> None:
-    """Also where the project's own tests are called differently."""
+    """Also where the project's own tests are called differently, and through a link."""
     project.makeini(f"[pytest]\n{ini}")
-    found = collected(light(*LIST, "--pyargs", "il_bench.suite"))
+    (project.path / "linked").mkdir()
+    (project.path / "linked" / "il_bench").symlink_to(SUITE.parent)
+    found = collected(light(*LIST, *suite))
     files = {f"il_bench/suite/{path.name}" for path in SUITE.glob("test_*.py")}
     files.remove("il_bench/suite/test_stress.py")  # runs with --il-stress only
     assert {name.partition("::")[0] for name in found} == files

@@ -32,7 +32,7 @@ def given(folder: Path, *, one_of_many: bool = False, project_policies: Any = ()
     return read(Invocation({**DEFAULTS, **values}.__getitem__, folder, one_of_many, dict(project_policies)))
 
 
-def test_defaults_are_every_embedded_policy_of_the_track_until_its_gates_are_decided(
+def test_defaults_are_every_shipped_policy_of_the_track_until_its_gates_are_decided(
     zoo: Path, tmp_path: Path
 ) -> None:
     found = given(tmp_path)
@@ -147,7 +147,7 @@ def test_bad_values_name_the_option_and_the_way_out(
 def test_a_benchmark_without_any_policy_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("il_bench.zoo.ZOO", tmp_path / "nothing")
     assert given(tmp_path).policies == ()
-    with pytest.raises(IlBenchError, match="--il-track keypoints: il_bench embeds no policy"):
+    with pytest.raises(IlBenchError, match="--il-track keypoints: il_bench ships no policy"):
         given(tmp_path, il_benchmark=True)
 
 
