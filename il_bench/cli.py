@@ -20,6 +20,7 @@ from il_bench.replay.cli import replay
 from il_bench.report.cli import app as report
 from il_bench.report.cli import merge, metrics
 from il_bench.stress.cli import stress
+from il_bench.suite.card import card
 from il_bench.suite.cli import evaluate, vocabulary
 from il_bench.suite.plan import plan
 from il_bench.suite.sweep import sweep
@@ -120,6 +121,7 @@ for _command, _example in (
     (plan, "plan --target 0.85 --true-rate 0.9"),
     (replay, "replay act:200024 --output episode.gif"),
     (stress, "stress bet expert --arm delay --arm noise --output stress.json"),
+    (card, "card runs/mine --report il-bench-report"),
     (sweep, "sweep runs/vqbet --episodes 200"),
     (merge, "merge shard-1 shard-2 shard-3 --output il-bench-report"),
     (train, "train vqbet --data expert --seed 1 --output runs/vqbet"),

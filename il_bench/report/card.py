@@ -1,0 +1,173 @@
+"""The results part of a model card on the Hub: what a reader sees, and what the Hub itself reads.
+
+Everything else in the card is a person's, and stays to the byte.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
+from huggingface_hub.utils import yaml_dump
+
+from il_bench.errors import IlBenchError
+from il_bench.protocol import MAX_STEPS, SEED_STARTS, SIMULATOR, TRACKS
+from il_bench.report.schema import Report, Success
+from il_bench.report.success import target_text
+from il_bench.rollout.metrics import METRICS
+
+BEGIN = "<!-- il_bench results: `il-bench card` writes what follows, up to the end mark, anew -->"
+END = "<!-- end of il_bench results -->"
+#: What LeRobot's card says where results belong.
+PLACEHOLDER = "_No evaluation results have been provided for this policy yet._"
+_NEW = "---\nlibrary_name: lerobot\npipeline_tag: robotics\ntags:\n- lerobot\n- robotics\n---\n"
+_WAY_OUT = "correct it, or take it out, and give the command again"
+_EVALUATOR = "evaluated_by"
+_METADATA = re.compile(r"\A---\n(.*?\n)---[ \t]*\n", re.S)
+_MODEL_INDEX = re.compile(r"^model-index:[^\n]*\n(?:\n*[ \-][^\n]*\n)*", re.M)
+
+
+def filled(text: str, row: Success, report: Report, *, name: str, where: str) -> str:
+    """Return the card with the results of a row; the same again changes nothing.
+
+    text: the card, "" for none yet. name: the model's, where the card has none. where: the file, for errors.
+    """
+    ends = "\r\n" if "\r\n" in text and "\n" not in text.replace("\r\n", "") else "\n"
+    card = text.replace(ends, "\n")
+    if not card.strip():
+        card = f"{_NEW}\n# {name}\n"
+    return _with_part(_with_metadata(card, row, report, name, where), row, report, where).replace("\n", ends)
+
+
+def part(row: Success, report: Report) -> str:
+    """Return the part for readers, in Markdown, without its marks."""
+    fixed = (
+        "of a fixed number of episodes" if row.interval == "Clopper-Pearson" else "of a run that ended early"
+    )
+    lines = [
+        "### PushT",
+        "",
+        f"{row.n_episodes:,} episodes of at most {MAX_STEPS} steps, {_seen(row)}, from {_starts(row)}."
+        f" 95 % intervals in brackets: {row.interval}, {fixed}.",
+        "",
+        "| metric | value | what it is | who publishes it |",
+        "|---|---|---|---|",
+    ]
+    for metric, found in _measured(row):
+        value = metric.text(*found, digits=metric.digits)
+        lines.append(f"| {metric.name} | {value} | {metric.about} | {metric.publishers} |")
+    if row.target is not None:
+        lines += ["", f"Against its target: {target_text(row.target)}."]
+    packages = dict(report.environment.get("packages") or {})
+    versions = ", ".join(f"{package} {version}" for package, version in packages.items())
+    lines += ["", f"Dynamics of {SIMULATOR}. Versions: {versions}. Weights: sha256 `{row.sha256}`.", ""]
+    lines += [
+        "Once more, with il_bench installed:",
+        "",
+        f"    il-bench evaluate FOLDER_OR_HUB_ID {_again(row)}",
+    ]
+    return "\n".join(lines)
+
+
+def results(row: Success, report: Report) -> list[EvalResult]:
+    """Return the metrics as the Hub's metadata have them."""
+    version = dict(report.environment.get("packages") or {}).get("il-bench", "")
+    dataset = {
+        "task_type": "robotics",
+        "task_name": "Robotics",
+        "dataset_type": "gym_pusht/PushT-v0",
+        "dataset_name": "PushT",
+        "dataset_config": row.track,
+        "dataset_split": _starts(row),
+        "dataset_args": {"episodes": row.n_episodes, _EVALUATOR: f"il_bench {version}".strip()},
+    }
+    return [
+        EvalResult(
+            **dataset,
+            metric_type=metric.name,
+            metric_name=metric.about,
+            metric_value=round(found[0], 4),
+            metric_args={
+                "low": round(found[1], 4),
+                "high": round(found[2], 4),
+                "interval": f"95 % {row.interval}",
+            },
+        )
+        for metric, found in _measured(row)
+    ]
+
+
+def _measured(row: Success) -> list[tuple[Any, tuple[float, float, float]]]:
+    known = [(metric, row.measured(name)) for name, metric in METRICS.items()]
+    return [(metric, (found.estimate, found.low, found.high)) for metric, found in known if found is not None]
+
+
+def _seen(row: Success) -> str:
+    return f"on {row.track}" if row.track in TRACKS else f"in {row.track}"
+
+
+def _starts(row: Success) -> str:
+    """Return for example 'test seeds 200000-200999'."""
+    if not row.episodes:
+        return "seeds that the report does not say"
+    first, last = row.episodes[0].seed, row.episodes[-1].seed
+    ranges = [f"{name} " for name, start in SEED_STARTS.items() if start <= first < start + 100_000]
+    return f"{''.join(ranges)}seeds {first}-{last}"
+
+
+def _again(row: Success) -> str:
+    names = [name for name, start in SEED_STARTS.items() if row.episodes and row.episodes[0].seed == start]
+    return f"--seeds {names[0]} --episodes {row.n_episodes}" if names else f"--episodes {row.n_episodes}"
+
+
+def _with_part(card: str, row: Success, report: Report, where: str) -> str:
+    new = f"{BEGIN}\n{part(row, report)}\n\n{END}"
+    n_begins, n_ends = card.count(BEGIN), card.count(END)
+    if n_begins or n_ends:
+        if (n_begins, n_ends) != (1, 1) or card.index(END) < card.index(BEGIN):
+            raise IlBenchError(f"{where}: il_bench's marks around its results are damaged; {_WAY_OUT}")
+        before, after = card[: card.index(BEGIN)], card[card.index(END) + len(END) :]
+        return before + new + after
+    if card.count(PLACEHOLDER) == 1:
+        return card.replace(PLACEHOLDER, new)
+    return f"{card}{'' if card.endswith(chr(10)) else chr(10)}\n{new}\n"
+
+
+def _with_metadata(card: str, row: Success, report: Report, name: str, where: str) -> str:
+    """Put the results into `model-index`, beside those that others have put there."""
+    found = _METADATA.match(card)
+    block = found[1] if found else ""
+    try:
+        known = yaml.safe_load(block) or {}
+    except yaml.YAMLError as error:
+        line = str(error).splitlines()[0]
+        raise IlBenchError(f"{where}: its metadata are no YAML ({line}); {_WAY_OUT}") from None
+    if not isinstance(known, dict):
+        raise IlBenchError(f"{where}: its metadata are no fields with values; {_WAY_OUT}")
+    index = _merged(known.get("model-index"), results(row, report), name, where)
+    dumped = yaml_dump({"model-index": index}, sort_keys=False)
+    if _MODEL_INDEX.search(block):
+        block = _MODEL_INDEX.sub(lambda _: dumped, block, count=1)
+    else:
+        block += dumped
+    return f"---\n{block}---\n" + (card[found.end() :] if found else f"\n{card}")
+
+
+def _merged(index: object, ours: Sequence[EvalResult], name: str, where: str) -> list[dict[str, Any]]:
+    """Return a model-index with our results in the place of those that we once put there."""
+    new = eval_results_to_model_index(name, list(ours))
+    if index is None:
+        return new
+    is_right = isinstance(index, list) and index and all(isinstance(each, dict) for each in index)
+    if not is_right or not isinstance(index[0].get("results", []), list):
+        raise IlBenchError(f"{where}: model-index is no list of models with results; {_WAY_OUT}")
+    others = [each for each in index[0].get("results", []) if not _is_ours(each)]
+    return [{**index[0], "results": [*others, *new[0]["results"]]}, *index[1:]]
+
+
+def _is_ours(result: Any) -> bool:
+    dataset = result.get("dataset") if isinstance(result, dict) else None
+    arguments = dataset.get("args") if isinstance(dataset, dict) else None
+    by = arguments.get(_EVALUATOR) if isinstance(arguments, dict) else None
+    return isinstance(by, str) and by.startswith("il_bench")
