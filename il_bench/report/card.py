@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
-from huggingface_hub.utils import yaml_dump
 
 from il_bench.errors import IlBenchError
 from il_bench.protocol import MAX_STEPS, SEED_STARTS, SIMULATOR, TRACKS
@@ -42,14 +41,15 @@ def filled(text: str, row: Success, report: Report, *, name: str, where: str) ->
 
 def part(row: Success, report: Report) -> str:
     """Return the part for readers, in Markdown, without its marks."""
-    fixed = (
-        "of a fixed number of episodes" if row.interval == "Clopper-Pearson" else "of a run that ended early"
-    )
+    is_pusht = row.track in TRACKS
+    fixed = "of a fixed number of episodes"
+    early = "of a run that ended when its gates were decided"
+    shown = f"{row.interval}, {fixed if row.interval == 'Clopper-Pearson' else early}"
+    most = f" of at most {MAX_STEPS} steps, on {row.track}" if is_pusht else ""
     lines = [
-        "### PushT",
+        f"### {_environment(row)[0]}",
         "",
-        f"{row.n_episodes:,} episodes of at most {MAX_STEPS} steps, {_seen(row)}, from {_starts(row)}."
-        f" 95 % intervals in brackets: {row.interval}, {fixed}.",
+        f"{row.n_episodes:,} episodes{most}, from {_starts(row)}. 95 % intervals in brackets: {shown}.",
         "",
         "| metric | value | what it is | who publishes it |",
         "|---|---|---|---|",
@@ -61,24 +61,24 @@ def part(row: Success, report: Report) -> str:
         lines += ["", f"Against its target: {target_text(row.target)}."]
     packages = dict(report.environment.get("packages") or {})
     versions = ", ".join(f"{package} {version}" for package, version in packages.items())
-    lines += ["", f"Dynamics of {SIMULATOR}. Versions: {versions}. Weights: sha256 `{row.sha256}`.", ""]
-    lines += [
-        "Once more, with il_bench installed:",
-        "",
-        f"    il-bench evaluate FOLDER_OR_HUB_ID {_again(row)}",
-    ]
+    dynamics = f"Dynamics of {SIMULATOR}. " if is_pusht else ""
+    lines += ["", f"{dynamics}Versions: {versions}. Weights: sha256 `{row.sha256}`."]
+    if is_pusht:
+        command = f"    il-bench evaluate FOLDER_OR_HUB_ID {_again(row)}"
+        lines += ["", "To run it again, with il_bench installed:", "", command]
     return "\n".join(lines)
 
 
 def results(row: Success, report: Report) -> list[EvalResult]:
     """Return the metrics as the Hub's metadata have them."""
     version = dict(report.environment.get("packages") or {}).get("il-bench", "")
-    dataset = {
+    name, kind, config = _environment(row)
+    dataset: dict[str, Any] = {
         "task_type": "robotics",
         "task_name": "Robotics",
-        "dataset_type": "gym_pusht/PushT-v0",
-        "dataset_name": "PushT",
-        "dataset_config": row.track,
+        "dataset_type": kind,
+        "dataset_name": name,
+        "dataset_config": config,
         "dataset_split": _starts(row),
         "dataset_args": {"episodes": row.n_episodes, _EVALUATOR: f"il_bench {version}".strip()},
     }
@@ -103,8 +103,9 @@ def _measured(row: Success) -> list[tuple[Any, tuple[float, float, float]]]:
     return [(metric, (found.estimate, found.low, found.high)) for metric, found in known if found is not None]
 
 
-def _seen(row: Success) -> str:
-    return f"on {row.track}" if row.track in TRACKS else f"in {row.track}"
+def _environment(row: Success) -> tuple[str, str, str | None]:
+    """Return the name, the type and the configuration of what the episodes ran in."""
+    return ("PushT", "gym_pusht/PushT-v0", row.track) if row.track in TRACKS else (row.track, row.track, None)
 
 
 def _starts(row: Success) -> str:
@@ -146,7 +147,7 @@ def _with_metadata(card: str, row: Success, report: Report, name: str, where: st
     if not isinstance(known, dict):
         raise IlBenchError(f"{where}: its metadata are no fields with values; {_WAY_OUT}")
     index = _merged(known.get("model-index"), results(row, report), name, where)
-    dumped = yaml_dump({"model-index": index}, sort_keys=False)
+    dumped = yaml.dump({"model-index": index}, allow_unicode=True, sort_keys=False)
     if _MODEL_INDEX.search(block):
         block = _MODEL_INDEX.sub(lambda _: dumped, block, count=1)
     else:
@@ -159,11 +160,13 @@ def _merged(index: object, ours: Sequence[EvalResult], name: str, where: str) ->
     new = eval_results_to_model_index(name, list(ours))
     if index is None:
         return new
-    is_right = isinstance(index, list) and index and all(isinstance(each, dict) for each in index)
-    if not is_right or not isinstance(index[0].get("results", []), list):
+    models: list[Any] = index if isinstance(index, list) else []
+    first = models[0] if models and all(isinstance(each, dict) for each in models) else None
+    known = [] if first is None else first.get("results", [])
+    if first is None or not isinstance(known, list):
         raise IlBenchError(f"{where}: model-index is no list of models with results; {_WAY_OUT}")
-    others = [each for each in index[0].get("results", []) if not _is_ours(each)]
-    return [{**index[0], "results": [*others, *new[0]["results"]]}, *index[1:]]
+    others = [each for each in known if not _is_ours(each)]
+    return [{**first, "results": [*others, *new[0]["results"]]}, *models[1:]]
 
 
 def _is_ours(result: Any) -> bool:

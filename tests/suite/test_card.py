@@ -153,6 +153,16 @@ def test_a_card_that_cannot_be_filled_is_left_alone(folder: Path, text: str, sai
     assert path.read_text() == text
 
 
+def test_an_environment_of_ones_own_is_not_called_pusht() -> None:
+    own = row("mine", spread(0.9), "reach")
+    text = card.filled("", own, report(success=[own]), name="mine", where="README.md")
+    assert "### reach\n" in text and "type: reach\n" in text
+    assert (
+        "PushT" not in text.replace("PushT's", "")
+        and "gym-pusht" not in text.partition("###")[2].partition("Versions")[0]
+    )
+
+
 def test_results_of_other_weights_are_refused(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"optimizer_lr": 0.5}))
