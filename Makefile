@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test test-browser docs docs-commands screenshots test-oldest test-newest demos train train-pixels train-human human-table profile latency-gpu sim-speed render-speed recording-cost expert-success stress stress-images stress-figures stress-times training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement numerics error-rates damage-trials lint format lock clean
+.PHONY: help env bench test test-browser docs docs-commands screenshots test-oldest test-newest demos train train-pixels train-human human-table profile block-times latency-gpu sim-speed render-speed recording-cost expert-success stress stress-images stress-figures stress-times training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement numerics error-rates damage-trials lint format lock clean
 
 # What `make test-oldest` and `make test-newest` set otherwise.
 WANTED := 3.12
@@ -193,6 +193,9 @@ human-table: $(READY) ## each policy on the expert's and on the human demonstrat
 
 profile: $(READY) ## where the seconds of whole commands go, imports apart (6 minutes; ARGS="--only bench")
 	@$(BIN)/python benchmarks/command_times.py $(ARGS)
+
+block-times: $(READY) ## where a block of episodes spends its time, for each policy (3 minutes; ARGS="--before DIR")
+	@$(BIN)/python benchmarks/block_times.py $(ARGS)
 
 sim-speed: $(READY) ## steps per second beside gym-pusht's and bare physics, in one run
 	@$(BIN)/python -W ignore benchmarks/sim_speed.py $(ARGS)

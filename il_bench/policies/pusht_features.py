@@ -36,25 +36,26 @@ def features(agent: Tensor, keypoints: Tensor) -> Tensor:
     waves of several lengths.
     """
     place, cos, sin = _pose(keypoints)
-    goal, _, _ = _constants(agent.dtype, agent.device)
+    goal = _constants(agent.dtype, agent.device)[0]
+    scales, angles, waves = _scales(agent.dtype, agent.device)
     missing = goal - place
     goal_cos, goal_sin = math.cos(GOAL_POSE[2]), math.sin(GOAL_POSE[2])
     turn = torch.atan2(cos * goal_sin - sin * goal_cos, cos * goal_cos + sin * goal_sin)
     own = _into_frame(agent - place, cos, sin)
     missing_own = _into_frame(missing, cos, sin)
-    parts = [
-        agent / (WORLD_SIZE / 2) - 1,
-        keypoints / (WORLD_SIZE / 2) - 1,
-        torch.cat([cos, sin, torch.cos(turn), torch.sin(turn)], dim=-1),
-        *(torch.tanh(turn / angle) for angle in ANGLES),
-        *(torch.tanh(offset / scale) for offset in (missing, missing_own) for scale in SCALES),
-        *(torch.tanh(offset / scale) for offset in (own, agent - place) for scale in SCALES[2:]),
-    ]
+    near = torch.stack([missing, missing_own], dim=-2)[..., None, :] / scales  # (..., 2, S, 2)
+    far = torch.stack([own, agent - place], dim=-2)[..., None, :] / scales[2:]
     diagonal = torch.stack([own.sum(dim=-1), own[..., 0] - own[..., 1]], dim=-1) / math.sqrt(2)
-    for direction in (own, diagonal):
-        for wavelength in WAVELENGTHS:
-            phase = direction * (2 * math.pi / wavelength)
-            parts += [torch.sin(phase), torch.cos(phase)]
+    phases = torch.stack([own, diagonal], dim=-2)[..., None, :] * waves  # (..., 2, W, 2)
+    parts = [
+        torch.cat([agent, keypoints], dim=-1) / (WORLD_SIZE / 2) - 1,
+        cos,
+        sin,
+        torch.cos(turn),
+        torch.sin(turn),
+        torch.tanh(torch.cat([turn / angles, near.flatten(-3), far.flatten(-3)], dim=-1)),
+        torch.stack([torch.sin(phases), torch.cos(phases)], dim=-2).flatten(-4),
+    ]
     return torch.cat(parts, dim=-1)
 
 
@@ -79,6 +80,15 @@ def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor
         corners = torch.from_numpy(block_keypoints([0.0, 0.0, 0.0])).to(device, dtype).unflatten(-1, (8, 2))
         middle = corners.mean(dim=0)
         return torch.tensor(GOAL_POSE[:2], dtype=dtype, device=device), middle, corners - middle
+
+
+@lru_cache
+def _scales(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The scales (S, 1) px, the angles (3,) rad, and the wave numbers (W, 1) a px."""
+    with torch.inference_mode(False):
+        scales, angles = torch.tensor(SCALES, dtype=dtype), torch.tensor(ANGLES, dtype=dtype)
+        waves = torch.tensor([2 * math.pi / each for each in WAVELENGTHS], dtype=dtype)
+        return scales[:, None].to(device), angles.to(device), waves[:, None].to(device)
 
 
 def _into_frame(vector: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

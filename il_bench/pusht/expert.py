@@ -12,7 +12,7 @@ import numpy as np
 
 from il_bench.protocol import ACTION_HIGH, ACTION_LOW
 from il_bench.pusht import planner, travel
-from il_bench.pusht.geometry import Array, into_frame, out_of_frame, signed_distance
+from il_bench.pusht.geometry import Array, into_frame, out_of_frame, signed_distance, xy_out_of_frame
 from il_bench.pusht.pushes import pushes
 
 _TRAVEL_AHEAD, _PUSH_AHEAD = 45.0, 30.0  # px from agent to target; the agent moves 2/5 of it a step
@@ -72,7 +72,7 @@ class Expert:
         table = pushes()
         index, length = table.gate[push], table.length[push]
         gate = table.gates[index]
-        turns_open = planner.reachable(out_of_frame(travel.TURNS, pose))
+        turns_open = planner.reachable(*xy_out_of_frame(travel.TURNS, pose))
         way = travel.way(into_frame(agent, pose), gate, turns_open)
         self._way = np.concatenate([agent[None], out_of_frame(way, pose)])
         self._push_to = out_of_frame(gate + length * table.directions[index], pose)

@@ -68,11 +68,16 @@ def into_frame(points: ArrayLike, pose: ArrayLike) -> Array:
 
 def out_of_frame(points: ArrayLike, pose: ArrayLike) -> Array:
     """World points (..., 2) of those in the frames of blocks at `pose` (..., 3) `[x, y, angle]`."""
+    return np.stack(xy_out_of_frame(points, pose), axis=-1)
+
+
+def xy_out_of_frame(points: ArrayLike, pose: ArrayLike) -> tuple[Array, Array]:
+    """Like `out_of_frame`, x (...) and y (...) apart: numpy is slow along an axis of two."""
     points, pose = np.asarray(points, np.float64), np.asarray(pose, np.float64)
     cos, sin = np.cos(pose[..., 2]), np.sin(pose[..., 2])
     x = points[..., 0] * cos - points[..., 1] * sin + pose[..., 0]
     y = points[..., 0] * sin + points[..., 1] * cos + pose[..., 1]
-    return np.stack([x, y], axis=-1)
+    return x, y
 
 
 def signed_distance(points: ArrayLike) -> Array:

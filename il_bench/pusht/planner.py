@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from il_bench.pusht import travel
-from il_bench.pusht.geometry import AREA, GOAL_POSE, Array, into_frame, out_of_frame
+from il_bench.pusht.geometry import AREA, GOAL_POSE, Array, into_frame, xy_out_of_frame
 from il_bench.pusht.pushes import CORNERS, pushes
 
 BEAM = 32
@@ -27,6 +27,7 @@ _REACH = (4.0, 508.0)  # px; where the agent may be sent
 _BIN = np.array([20.0, 20.0, 0.25])  # poses closer to each other than this count as one
 _NEAR = 14.0  # px; a block further off than this does not cover the goal
 _LONGEST = float(np.linalg.norm(CORNERS, axis=1).max())
+_HULL = CORNERS[[0, 1, 2, 4, 5, 7]]  # the others lie within
 _CENTRE = CORNERS.mean(axis=0)
 _SPREAD = float(((CORNERS - _CENTRE) ** 2).sum(axis=1).mean())
 
@@ -58,7 +59,7 @@ def plan(agent: Array, pose: Array) -> int | None:
     A plan reaches the goal, or ends after `DEPTH` pushes. Returns the push's index in the table of pushes;
     None if the agent can reach no gate.
     """
-    ways = travel.to_gates(into_frame(agent, pose), reachable(out_of_frame(travel.TURNS, pose)))
+    ways = travel.to_gates(into_frame(agent, pose), reachable(*xy_out_of_frame(travel.TURNS, pose)))
     leaves = _after_pushes(pose[None], ways[None], np.zeros(1), None)
     plans = [leaves.best(only_solved=True)]
     away, nearest = _nearest_gates()
@@ -75,33 +76,34 @@ def plan(agent: Array, pose: Array) -> int | None:
 
 def rms_distance(pose: Array) -> Array:
     """RMS distance of the T's corners at poses (..., 3) from where they lie at the goal, (...) px."""
-    away = out_of_frame(_CENTRE, pose) - out_of_frame(_CENTRE, np.array(GOAL_POSE))
+    x, y = xy_out_of_frame(_CENTRE, pose)
+    goal_x, goal_y = xy_out_of_frame(_CENTRE, GOAL_POSE)
     turned = 2.0 * _SPREAD * (1.0 - np.cos(pose[..., 2] - GOAL_POSE[2]))
-    return np.asarray(np.sqrt((away**2).sum(axis=-1) + turned))
+    return np.asarray(np.sqrt((x - goal_x) ** 2 + (y - goal_y) ** 2 + turned))
 
 
 def nearly_covered(pose: Array) -> Array:
     """Coverage (N,) of poses (N, 3) near the goal to first order: what the outline sweeps inwards is lost."""
     there = np.concatenate([into_frame(pose[:, :2], np.array(GOAL_POSE)), pose[:, 2:] - GOAL_POSE[2]], axis=1)
-    swept = out_of_frame(_OUTLINE, there[:, None]) - _OUTLINE
-    inwards = (swept * _NORMALS).sum(axis=-1)
+    x, y = xy_out_of_frame(_OUTLINE, there[:, None])
+    inwards = (x - _OUTLINE[:, 0]) * _NORMALS[:, 0] + (y - _OUTLINE[:, 1]) * _NORMALS[:, 1]
     return np.asarray(1.0 - np.maximum(inwards, 0.0) @ _PIECES / AREA)
 
 
-def reachable(points: Array) -> NDArray[np.bool_]:
-    """Which points (..., 2) of the world the agent may be sent to."""
+def reachable(x: Array, y: Array) -> NDArray[np.bool_]:
+    """Which points of the world, x (...) and y (...), the agent may be sent to."""
     low, high = _REACH
-    return np.asarray(((points >= low) & (points <= high)).all(axis=-1))
+    return np.asarray((x >= low) & (x <= high) & (y >= low) & (y <= high))
 
 
 def _after_pushes(pose: Array, ways: Array, cost: Array, first: NDArray[np.int64] | None) -> _Leaves:
     """Every push that can be reached from B nodes: poses (B, 3), px to each gate (B, G), cost (B,)."""
     table = pushes()
-    steps = np.where(reachable(out_of_frame(table.gates, pose[:, None])), ways, np.inf) / _TRAVEL_SPEED
+    steps = np.where(reachable(*xy_out_of_frame(table.gates, pose[:, None])), ways, np.inf) / _TRAVEL_SPEED
     total = cost[:, None] + steps[:, table.gate] + table.length / _PUSH_SPEED + _PUSH_COST
     node, push = np.nonzero(np.isfinite(total))
-    place = out_of_frame(table.motion[:, :2], pose[:, None])[node, push]
-    after = np.concatenate([place, pose[node, 2:] + table.motion[push, 2:]], axis=1)
+    x, y = xy_out_of_frame(table.motion[:, :2], pose[:, None])
+    after = np.stack([x[node, push], y[node, push], pose[node, 2] + table.motion[push, 2]], axis=1)
     return _Leaves(
         pose=after,
         cost=total[node, push] + _WALL_COST * _beyond_room(after),
@@ -115,10 +117,12 @@ def _beyond_room(pose: Array) -> Array:
     """How far the furthest corner lies beyond the room in which the block can be pushed, (N,) px."""
     low, high = _ROOM
     result = np.zeros(len(pose))
-    place = pose[:, :2]
-    near = np.flatnonzero(((place < low + _LONGEST) | (place > high - _LONGEST)).any(axis=1))
-    corners = out_of_frame(CORNERS, pose[near, None])
-    result[near] = np.maximum(low - corners, corners - high).max(axis=(1, 2)).clip(min=0.0)
+    inner, outer = low + _LONGEST, high - _LONGEST
+    x, y = pose[:, 0], pose[:, 1]
+    near = np.flatnonzero((x < inner) | (x > outer) | (y < inner) | (y > outer))
+    for corners in xy_out_of_frame(_HULL[:, None], pose[near]):  # (6, ..) each
+        beyond = np.maximum(low - corners.min(axis=0), corners.max(axis=0) - high)
+        result[near] = np.maximum(result[near], beyond)
     return result
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from il_bench.policies.checkpoint import wrap
 from tests.small_policies import OURS, features, observations, small_policy, train_a_little, training_batch
 
 STATE = features(state=(2,))
@@ -21,6 +22,18 @@ def test_a_reloaded_policy_gives_identical_actions(trained: Any, tmp_path: Path)
     trained.save_pretrained(tmp_path)
     again = type(trained).from_pretrained(tmp_path, strict=True)
     assert torch.equal(act(trained), act(again))
+
+
+def test_while_rolled_out_a_policy_left_in_training_mode_still_acts_in_evaluation_mode(trained: Any) -> None:
+    expected = act(trained.eval())
+    loaded = wrap(trained, lambda batch: batch, lambda action: action, name="mine")
+    with loaded.rolling_out():
+        trained.eval()
+        for module in trained.modules():
+            module.training = module is not trained  # as after a forgotten train() of a part
+        acted = act(trained)
+    assert torch.equal(acted, expected) and not any(module.training for module in trained.modules())
+    assert trained.train().eval() is trained and not trained.training
 
 
 def test_a_policy_learns(trained: Any) -> None:

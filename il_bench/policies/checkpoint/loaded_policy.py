@@ -1,7 +1,8 @@
 """Policies ready to be rolled out: from a checkpoint, from memory, or any object."""
 
 import hashlib
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,14 @@ class LoadedPolicy:
             return Camera(key, width=width, height=height)
         return getattr(self.policy, "camera", None)
 
-    def rolling_out(self) -> AbstractContextManager[None]:
-        """The context in which its episodes run: images are encoded once."""
-        has_images = isinstance(self.policy, torch.nn.Module) and self.camera is not None
-        return encoded_once(self.policy) if has_images else nullcontext()
+    @contextmanager
+    def rolling_out(self) -> Iterator[None]:
+        """The context in which its episodes run: what would only be done again is not."""
+        if not isinstance(self.policy, torch.nn.Module):
+            yield
+            return
+        with _evaluated_once(self.policy), encoded_once(self.policy) if self.camera else nullcontext():
+            yield
 
     def reset(self) -> None:
         """Forget the episode."""
@@ -129,6 +134,26 @@ class LoadedPolicy:
                 hook.remove()
             self.policy.reset()
         return list(found)
+
+
+@contextmanager
+def _evaluated_once(policy: torch.nn.Module) -> Iterator[None]:
+    """In this context, `policy.eval()` does nothing where every module is in evaluation mode already.
+
+    Policies call it at every control step, and setting the mode of each module takes a tenth of an episode.
+    """
+    modules, own = list(policy.modules()), vars(policy).get("eval")
+
+    def put_in_evaluation() -> torch.nn.Module:
+        return type(policy).eval(policy) if any(each.training for each in modules) else policy
+
+    if own is None:
+        policy.eval = put_in_evaluation  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if own is None:
+            del policy.eval
 
 
 def wrap(policy: PreTrainedPolicy, preprocessor: Any, postprocessor: Any, *, name: str) -> LoadedPolicy:
