@@ -37,7 +37,7 @@ def _report(folder: Path) -> None:
     """The report of a run of `act` and `bet`, and as OLD and NEW those of two."""
     _pytest(folder, "-m success --il-policy act --il-policy bet --il-episodes 50")
     for other in ("OLD", "NEW"):
-        shutil.copytree(folder / "il-bench-report", folder / other)
+        shutil.copytree(folder / "il-bench-report", folder / other, dirs_exist_ok=True)
 
 
 def _eval_info(folder: Path) -> None:

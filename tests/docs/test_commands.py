@@ -67,23 +67,21 @@ def test_what_quick_commands_print_is_what_the_page_shows(
 def test_blocks_run_in_order(page: Path, tmp_path: Path) -> None:
     for each in begins_with(page):
         MADE[each](tmp_path)
+    python = ""  # a block goes on where the one before has ended
     for block in blocks(page):
         if block.title is not None:
             file = tmp_path / block.title
             file.parent.mkdir(parents=True, exist_ok=True)
-            assert file.resolve().is_relative_to(tmp_path.resolve()), (
-                f"{block.title} would be the checkout's own"
-            )
+            assert file.resolve().is_relative_to(tmp_path.resolve()), f"{file} is the checkout's own"
             file.write_text(block.text, encoding="utf-8")
         elif block.runs and not (block.needs == "human demonstrations" and not os.environ.get(HUMAN_DATA)):
-            _run(block, name(page), tmp_path)
+            python += block.text if block.language == "python" else ""
+            _run(block, python, name(page), tmp_path)
 
 
-def _run(block: Block, page: str, folder: Path) -> None:
-    is_shell = block.language == "sh"
-    command = (
-        ["bash", "-exo", "pipefail", "-c", block.script()] if is_shell else [sys.executable, "-c", block.text]
-    )
+def _run(block: Block, python: str, page: str, folder: Path) -> None:
+    shell = ["bash", "-exo", "pipefail", "-c", block.script()]
+    command = shell if block.language == "sh" else [sys.executable, "-c", python]
     run = subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, errors="replace"
     )

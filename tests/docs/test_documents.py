@@ -98,3 +98,15 @@ def test_rates_are_the_measured_ones(page: str, policy: str) -> None:
     lines = [line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if line.startswith(row)]
     assert len(lines) == 1, f"{page} has no row that begins with {row}"
     assert float(lines[0].split("|")[-2]) == pytest.approx(float(hours), rel=0.02)
+
+
+@pytest.mark.parametrize("policy", zoo.shipped("pixels"))
+def test_rates_on_images_are_the_measured_ones(policy: str) -> None:
+    folder = zoo.pixels_folder()
+    assert folder is not None
+    measured = json.loads((folder / policy / "measured.json").read_text())
+    rate, reward = measured["success_rate"], measured["mean_max_reward"]["estimate"]
+    row = f"| `{policy}` | {rate['estimate']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}] | {reward:.3f} | "
+    page = (ROOT / "docs" / "results" / "pixels.md").read_text(encoding="utf-8")
+    assert page.count(f"\n{row}") == 1, f"docs/results/pixels.md has no row that begins with {row}"
+    assert f"{rate['estimate']:.3f}" in (ROOT / "README.md").read_text(encoding="utf-8")
