@@ -70,8 +70,8 @@ def _table(folder: Path) -> None:
 MADE: dict[str, Callable[[Path], None]] = {
     "a clone": _clone,
     "runs/mine": _run("runs/mine", "bet"),
-    "runs/old": _run("runs/old", "bet"),
-    "runs/new": _run("runs/new", "vqbet"),
+    "runs/old": _run("runs/old", "vqbet"),
+    "runs/new": _run("runs/new", "bet"),
     "runs/vqbet": _run("runs/vqbet", "vqbet"),
     "a report": _report,
     "files of lerobot-eval": _eval_info,
