@@ -106,3 +106,5 @@ def _tell_comparison(found: "ComparedRuns", old: "FinishedRun") -> None:
             d, low, high, p = task.difference
             told += f", difference {d:+.3f} [{low:+.3f}, {high:+.3f}], {p_text(p)}"
         typer.echo(f"{task.name:{width}}  {task.result.decision} ({task.result.shown}); {told}")
+    if found.outlook:
+        typer.echo(found.outlook)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import numpy as np
 from il_bench.errors import IlBenchError
 from il_bench.finished.runs import FinishedRun, FinishedTask
 from il_bench.gate import Decision, GateResult, check_baseline, check_target, stats
-from il_bench.gate.fixed import CONFIDENCE, Difference, TwoCounts, check_counts, compare
+from il_bench.gate.fixed import CONFIDENCE, Difference, TwoCounts, check_counts, compare, times_as_many
+from il_bench.gate.power import MOST
 from il_bench.protocol import MAX_EPISODES
 from il_bench.rollout.metrics import DEFAULT_METRIC
 
@@ -35,13 +36,14 @@ class ComparedRuns:
     """A run against an older one.
 
     how: which tests, and why these. tasks: sorted by name; if they are several, all together come last.
-    alone: tasks that only one of the runs has, and which.
+    alone: tasks that only one of the runs has, and which. outlook: how many episodes would decide.
     """
 
     how: str
     alpha: float
     tasks: tuple[ComparedTask, ...]
     alone: Mapping[str, str]
+    outlook: str = ""
 
     @property
     def overall(self) -> ComparedTask:
@@ -154,7 +156,12 @@ def against_run(
         if reason is None
         else f"unpaired ({reason}): Fisher's exact test"
     )
-    return ComparedRuns(f"{how}, Newcombe's interval", alpha, tuple(found), alone)
+    compared = ComparedRuns(f"{how}, Newcombe's interval", alpha, tuple(found), alone)
+    if compared.decision is not Decision.INCONCLUSIVE:
+        return compared
+    factor = times_as_many(strata, margin=margin, alpha=alpha, beta=RISK)
+    said = f"about {factor:.2g} times as many" if factor else f"more than {MOST:,}"
+    return replace(compared, outlook=f"two new runs of {said} episodes would decide (4 times in 5)")
 
 
 def _compared(name: str, strata: list[TwoCounts], margin: float, alpha: float) -> ComparedTask:

@@ -25,6 +25,7 @@ from il_bench.gate.stats import Floats
 from il_bench.protocol import MARGIN
 
 CONFIDENCE = 0.95
+_FUTURES = 60
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,53 @@ def compare(
     evidence = {"mean": d, "p_fail": p, "fail_at": alpha, "low": least, "pass_at": -margin}
     shown = f"{said[1]} shown" if result.decision is Decision.PASS else result.shown
     return GateResult(result.decision, shown, n, evidence), Difference(d, low, high, p)
+
+
+def times_as_many(strata: Sequence[TwoCounts], *, margin: float, alpha: float, beta: float) -> float | None:
+    """Return how many times as many episodes in both runs `compare` would decide in four of five cases.
+
+    Simulated with a fixed generator, to a fifth, for the rates that the episodes leave open (Jeffreys'
+    priors). None if a run would take more than MOST.
+    """
+    rng = np.random.default_rng(0)
+    rates = [[_rates(each, rng) for each in strata] for _ in range(_FUTURES)]
+    most = MOST / max(max(each.n_new, each.n_old) for each in strata)
+    factors = [1.2**power for power in range(1, 60) if 1.2**power <= most]
+
+    def is_enough(factor: float) -> bool:
+        decided = 0
+        for future in rates:
+            drawn = [_drawn(each, p, factor, rng) for each, p in zip(strata, future, strict=True)]
+            found = compare(drawn, margin=margin, alpha=alpha, beta=beta)[0]
+            decided += found.decision is not Decision.INCONCLUSIVE
+        return decided >= CHANCE * _FUTURES
+
+    low, high = -1, len(factors)  # not enough, enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(factors[middle]) else (middle, high)
+    return factors[high] if high < len(factors) else None
+
+
+def _rates(counts: TwoCounts, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw rates that the counts leave open: new and old, or of pairs both, lost, won and neither."""
+    if counts.lost is None:
+        solved, n = np.array([counts.new, counts.old]), np.array([counts.n_new, counts.n_old])
+        return rng.beta(solved + 0.5, n - solved + 0.5)
+    won = counts.won or 0
+    cells = [counts.old - counts.lost, counts.lost, won, counts.n_new - counts.old - won]
+    return rng.dirichlet(np.array(cells) + 0.5)
+
+
+def _drawn(
+    counts: TwoCounts, rates: NDArray[np.float64], factor: float, rng: np.random.Generator
+) -> TwoCounts:
+    """Draw the outcomes of two runs with `factor` times as many episodes."""
+    n_new, n_old = round(factor * counts.n_new), round(factor * counts.n_old)
+    if counts.lost is None:
+        return TwoCounts(int(rng.binomial(n_new, rates[0])), n_new, int(rng.binomial(n_old, rates[1])), n_old)
+    both, lost, won, _ = rng.multinomial(n_new, rates).tolist()
+    return TwoCounts(both + won, n_new, both + lost, n_new, lost)
 
 
 def wilson(rate: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """`il-bench gate`: the words and exit statuses of the suite, from a file."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -128,6 +129,9 @@ def test_start_seeds_pair_files_of_one_size(tmp_path: Path) -> None:
     assert "paired by seed: McNemar's exact test" in paired.output and paired.exit_code == 1
     shifted = gated(new, "--against", old, *starts, 5000)
     assert "unpaired (other seeds)" in shifted.output and shifted.exit_code == 0
+    assert re.search(
+        r"^two new runs of about \d[\d.]* times as many episodes would decide", shifted.output, re.M
+    )
     shorter = info(tmp_path, "old.json", {("p", 0): before[:100]})
     assert "unpaired (200 episodes against 100)" in gated(new, "--against", shorter, *starts, 1000).output
     assert "unpaired (no seeds" in gated(new, "--against", old, *starts[:2]).output

@@ -8,8 +8,16 @@ import pytest
 from scipy.stats import binomtest, fisher_exact
 
 from il_bench.errors import IlBenchError
-from il_bench.gate import Decision
-from il_bench.gate.fixed import Difference, TwoCounts, check_counts, compare, enough, wilson
+from il_bench.gate import Decision, fixed
+from il_bench.gate.fixed import (
+    Difference,
+    TwoCounts,
+    check_counts,
+    compare,
+    enough,
+    times_as_many,
+    wilson,
+)
 
 
 def test_45_of_50_shows_more_than_three_quarters() -> None:
@@ -56,6 +64,24 @@ def test_so_many_episodes_decide_four_times_in_five(k: int, n: int) -> None:
         share = np.mean([decided[each] is not Decision.INCONCLUSIVE for each in futures.tolist()])
         assert bool(share > 0.77) is is_enough
     assert enough(795_000, 1_000_000, target=0.8, margin=0.01, alpha=0.05, beta=0.05) is None
+
+
+@pytest.mark.parametrize("lost", [None, 8])
+def test_so_many_times_as_many_episodes_decide_a_comparison(lost: int | None) -> None:
+    """Against futures of other random numbers; pairs need fewer."""
+    now = [TwoCounts(85, 100, 88, 100, lost)]
+    risks = {"margin": 0.05, "alpha": 0.05, "beta": 0.05}
+    assert compare(now, **risks)[0].decision is Decision.INCONCLUSIVE
+    factor = times_as_many(now, **risks)
+    assert factor is not None and (factor > 5 if lost is None else factor > 1.5)
+    rng = np.random.default_rng(9)
+    decided = {}
+    for size in (factor, factor / 4):
+        drawn = [fixed._drawn(now[0], fixed._rates(now[0], rng), size, rng) for _ in range(200)]
+        found = [compare([each], **risks)[0].decision for each in drawn]
+        decided[size] = np.mean([each is not Decision.INCONCLUSIVE for each in found])
+    assert decided[factor] > 0.7 > decided[factor / 4]
+    assert times_as_many([TwoCounts(8500, 10_000, 8500, 10_000)], margin=0.001, alpha=0.05, beta=0.05) is None
 
 
 @pytest.mark.parametrize("n", [20, 50, 137])
