@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import human_data
+from benchmarks import human_data, stress_figures
 from il_bench.report import schema, stress
 from il_bench.train import recipes
 
@@ -16,13 +16,22 @@ def of_stress(file: str) -> str:
     return stress.section(schema.load(ROOT / "benchmarks" / "results" / file).stress).markdown()
 
 
+def latencies() -> str:
+    times = json.loads((ROOT / "benchmarks" / "results" / "new-chunk-ms.json").read_text())
+    return stress_figures.frequencies(
+        schema.load(ROOT / "benchmarks" / "results" / "stress.json").stress, times
+    )
+
+
 @pytest.mark.parametrize(
     ("page", "printed", "again"),
     [
         ("human-data.md", human_data.table, "make human-table"),
         ("stress.md", lambda: of_stress("stress.json"), "make stress-figures"),
+        ("stress.md", lambda: of_stress("stress-images.json"), "make stress-figures"),
+        ("stress.md", latencies, "make stress-figures"),
     ],
-    ids=["human data", "stress"],
+    ids=["human data", "stress", "on images", "latency"],
 )
 def test_every_line_of_a_table_stands_on_its_page(page: str, printed, again: str) -> None:  # type: ignore[no-untyped-def]
     lines = (ROOT / "docs" / "results" / page).read_text(encoding="utf-8").splitlines()
