@@ -53,7 +53,8 @@ def gate(
         if wanted is not None:
             metric, value = wanted
             if metric != DEFAULT_METRIC:
-                typer.echo(f"{metric} {METRICS[metric].text(*judged.mean_max_reward(run))}")
+                found, digits = judged.mean_max_reward(run), METRICS[metric].digits
+                typer.echo(f"{metric} {METRICS[metric].text(*found, digits=digits)}")
             result = judged.against_target(run, value, margin, metric)
             typer.echo(f"target {target}: {result}")
             gates["target"] = {"decision": result.decision, "required": True}

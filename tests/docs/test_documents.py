@@ -110,3 +110,12 @@ def test_rates_on_images_are_the_measured_ones(policy: str) -> None:
     page = (ROOT / "docs" / "results" / "pixels.md").read_text(encoding="utf-8")
     assert page.count(f"\n{row}") == 1, f"docs/results/pixels.md has no row that begins with {row}"
     assert f"{rate['estimate']:.3f}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_metric_is_of_the_weights_that_ship() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "metrics.json").read_text())["success"]
+    assert [row["policy"] for row in found] == list(zoo.shipped("keypoints"))
+    for row in found:
+        measured = json.loads((zoo.ZOO / row["policy"] / "measured.json").read_text())
+        assert (row["sha256"], row["n_episodes"]) == (measured["sha256"], 1000)
+        assert row["success_rate"]["estimate"] == measured["success_rate"]["estimate"]
