@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. Every target that needs the environment creates or updates it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env bench test test-browser docs docs-commands screenshots test-oldest test-newest demos train train-pixels train-human human-table profile block-times latency-gpu sim-speed render-speed recording-cost expert-success stress stress-images stress-figures stress-times training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement numerics error-rates damage-trials lint format lock clean
+.PHONY: help env bench test test-browser test-ray docs docs-commands screenshots test-oldest test-newest demos train train-pixels train-human human-table profile block-times latency-gpu sim-speed render-speed recording-cost executor-cost shards-beside-one expert-success stress stress-images stress-figures stress-times training-curves tokenizer-speed faults mutants latency latency-trials train-speed lerobot-agreement numerics error-rates damage-trials lint format lock clean
 
 # What `make test-oldest` and `make test-newest` set otherwise.
 WANTED := 3.12
@@ -56,8 +56,11 @@ endif
 # Neither CUDA's libraries nor triton; of torch and torchvision the same versions, from the other index.
 of_cuda := ^(nvidia-|cuda-|triton==)
 with_torch := ^(torch|torchvision)==
+# Pinned, but installed by `make test-ray` only: 210 MB that few need.
+on_demand := ^ray==
 
 pip := $(BIN)/python -m pip install -qq --disable-pip-version-check
+with_ray = $(BIN)/python -c 'import ray' 2>/dev/null || $(pip) --no-deps "$$(sed -n 's/^\(ray==[0-9.]*\).*/\1/p' $(LOCK))"
 
 $(READY): pyproject.toml $(LOCK)
 	@if [ -e $(UNFINISHED) ] || ! $(BIN)/python -c '$(is_right)' 2>/dev/null; then \
@@ -69,15 +72,16 @@ $(READY): pyproject.toml $(LOCK)
 	fi
 ifeq ($(TORCH),cpu)
 	@grep -E '$(with_torch)' $(LOCK) | sed 's/ ;.*//' > $(VENV)/torch.txt
-	@grep -vE '$(of_cuda)|$(with_torch)' $(LOCK) > $(VENV)/others.txt
+	@grep -vE '$(of_cuda)|$(with_torch)|$(on_demand)' $(LOCK) > $(VENV)/others.txt
 	@$(pip) --no-deps --index-url $(TORCH_INDEX) -r $(VENV)/torch.txt
 	@$(pip) --no-deps -r $(VENV)/others.txt
 else
+	@grep -vE '$(on_demand)' $(LOCK) > $(VENV)/all.txt
 	@# uv is faster than pip, which does it where uv cannot be had or finds no packages.
 	@uv=$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' $(LOCK)); \
 	if [ -n "$$uv" ] && $(pip) "$$uv" 2>/dev/null && \
-	    $(BIN)/uv pip install -q --no-deps --python $(BIN)/python -r $(LOCK) 2>/dev/null; then :; \
-	else $(pip) --no-deps -r $(LOCK); fi
+	    $(BIN)/uv pip install -q --no-deps --python $(BIN)/python -r $(VENV)/all.txt 2>/dev/null; then :; \
+	else $(pip) --no-deps -r $(VENV)/all.txt; fi
 endif
 	@rm $(UNFINISHED)
 	@$(pip) --no-deps --no-build-isolation -e .
@@ -106,6 +110,11 @@ test: $(READY) ## run the unit and property tests (ARGS="-m slow": the slow ones
 test-browser: export OMP_NUM_THREADS := 1
 test-browser: $(READY) ## drive the page in Chromium (apt-get install chromium)
 	@$(BIN)/pytest -m browser tests/report/test_browser.py $(ARGS)
+
+test-ray: export OMP_NUM_THREADS := 1
+test-ray: $(READY) ## run the tests that start Ray clusters on this machine (installs ray; 4 minutes)
+	@$(with_ray)
+	@$(BIN)/pytest -m ray tests/rollout/test_cluster.py $(ARGS)
 
 docs: $(READY) ## build the documentation into site/, its reference pages anew from the code
 	@$(BIN)/python benchmarks/reference.py
@@ -206,6 +215,15 @@ render-speed: $(READY) ## frames per second beside gym-pusht's, in one run
 recording-cost: export OMP_NUM_THREADS := 1
 recording-cost: $(READY) ## what recording every step costs a rollout, in one run (2 minutes; ARGS="--policy act")
 	@$(BIN)/python -W ignore benchmarks/recording_cost.py $(ARGS)
+
+shards-beside-one: export OMP_NUM_THREADS := 1
+shards-beside-one: $(READY) ## compare the merge of eight shards with one run, byte by byte (10 minutes; ARGS="--policy bc")
+	@$(BIN)/python -W ignore benchmarks/shards_beside_one.py $(ARGS)
+
+executor-cost: export OMP_NUM_THREADS := 1
+executor-cost: $(READY) ## what processes and Ray cost beside one process, and a task's overhead, in one run (installs ray; 10 minutes)
+	@$(with_ray)
+	@$(BIN)/python -W ignore benchmarks/executor_cost.py $(ARGS)
 
 expert-success: export OMP_NUM_THREADS := 1
 expert-success: $(READY) ## let the expert solve 1,000 validation starts in gym-pusht itself (3 minutes)

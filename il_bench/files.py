@@ -239,6 +239,19 @@ def _is_text(value: str) -> bool:
 
 
 @contextmanager
+def reserved(folder: Path, way_out: str) -> Iterator[None]:
+    """Hold a folder, which is made if it is missing, for one run; a second one would mix its files in.
+
+    Raises IlBenchError: another process holds it, or it cannot be written.
+    """
+    with writing(folder, way_out):
+        folder.mkdir(parents=True, exist_ok=True)
+    busy = f"another run writes into this folder; let it finish, or {way_out}"
+    with locked(folder / ".lock", folder, busy, way_out):
+        yield
+
+
+@contextmanager
 def locked(lock: Path, path: Path, busy: str, way_out: str, *, seconds: float = 0) -> Iterator[None]:
     """Hold the lock file `lock`, which reserves `path` for one process; wait for it up to `seconds`.
 

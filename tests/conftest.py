@@ -4,7 +4,9 @@ Not at the root of the checkout: there, everybody who runs the suite out of an e
 too.
 """
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,13 @@ Run = Callable[..., pytest.RunResult]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the slow tests to runs with --benchmark or -m slow, and those in a browser to -m browser."""
-    if "browser" not in (config.option.markexpr or ""):
-        skip = pytest.mark.skip(reason="in a browser: runs with -m browser")
+    """Leave the slow tests to runs with --benchmark or -m slow; those in a browser or on Ray to -m theirs."""
+    for marker, reason in (("browser", "in a browser"), ("ray", "on a Ray cluster")):
+        if marker in (config.option.markexpr or ""):
+            continue
+        skip = pytest.mark.skip(reason=f"{reason}: runs with -m {marker}")
         for item in items:
-            if item.get_closest_marker("browser"):
+            if item.get_closest_marker(marker):
                 item.add_marker(skip)
     if config.getoption("il_benchmark") or "slow" in (config.option.markexpr or ""):
         return
@@ -28,6 +32,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(skip)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file of this process be larger: it stands for a disk that is full."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        gc.collect()  # what LeRobot left open writes now, if at all
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="session")

@@ -95,6 +95,7 @@ def build_pixels(
             EpisodeWriter.write,
             [[episode] for episode in range(inputs.episodes)],
             lambda episodes: is_whole(folder, states, episodes[0]),
+            int,  # a worker writes an episode's files itself
             workers=min(workers, usable_cores()),
             on_progress=on_progress,
             name="episodes",

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from il_bench import machine
 from il_bench.errors import IlBenchError, fail
 from il_bench.files import given_path
 from il_bench.protocol import DATA_HELP
-from il_bench.rollout import progress
+from il_bench.rollout import executors, progress
+from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP, ExecutorName
 
 if TYPE_CHECKING:
     from il_bench.demos.check import Finding
@@ -68,13 +70,23 @@ def make(
             "--only-unsolved", help="With --from-policy: leave out what it solves before the takeover."
         ),
     ] = False,
-    workers: _Workers = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of processes; the data do not depend on it. Default: 1, or on a Ray cluster as many "
+            "as it has room for.",
+        ),
+    ] = None,
+    executor: Annotated[ExecutorName | None, typer.Option(help=EXECUTOR_HELP)] = None,
+    address: Annotated[str | None, typer.Option(help=ADDRESS_HELP)] = None,
 ) -> None:
     """Let the expert solve PushT and write a LeRobotDataset.
 
     Ctrl-C keeps what is finished; repeat the command to go on.
     """
     with _one_line(kept="blocks of episodes"):
+        executors.check(executor, address)
         from il_bench.demos.make import TAKEOVER_MAX, make_demos
 
         if from_policy is None and (only_unsolved or takeover_max is not None):
@@ -89,7 +101,8 @@ def make(
                 from_policy=from_policy,
                 takeover_max=TAKEOVER_MAX if takeover_max is None else takeover_max,
                 only_unsolved=only_unsolved,
-                workers=workers,
+                workers=workers or 1,
+                executor=executors.of_options(executor, address, workers, machine.fingerprint),
                 on_progress=on_block,
             )
     kept = [episode for episode in made.episodes if episode is not None]

@@ -1,6 +1,7 @@
 """Let the expert solve PushT from many start states, and write the episodes as a LeRobotDataset."""
 
 import shlex
+from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +18,7 @@ from il_bench.errors import IlBenchError
 from il_bench.files import given_path
 from il_bench.protocol import KEYPOINTS, LAST_TRAINING_SEED, MAX_STEPS, block_size
 from il_bench.pusht.geometry import block_keypoints
+from il_bench.rollout.executors import Executor
 
 TAKEOVER_MAX = 200
 MAX_NOISE = 1.0
@@ -34,6 +36,7 @@ def make_demos(
     takeover_max: int = TAKEOVER_MAX,
     only_unsolved: bool = False,
     workers: int = 1,
+    executor: str | Executor | None = None,
     on_progress: OnProgress | None = None,
 ) -> Provenance:
     """Write the expert's episodes as a LeRobotDataset into the new folder `output`; return its provenance.
@@ -51,19 +54,21 @@ def make_demos(
         takeover_max: the expert takes over after 0 .. takeover_max steps, drawn for each episode.
         only_unsolved: leave out the episodes that the policy solves within takeover_max steps.
         workers: number of processes.
+        executor: where they are, see `rollout`.
 
     Raises IlBenchError if an argument is out of range, `output` holds something else, the policy cannot be
     loaded or misbehaves, the policy left nothing to do, or the expert solved nothing.
     """
     output = given_path(output).resolve()
     _check(episodes, seed, noise, takeover_max, workers)
-    policy, track, size = None, KEYPOINTS, _BLOCK_WITHOUT_POLICY
+    policy, load, track, size = None, None, KEYPOINTS, _BLOCK_WITHOUT_POLICY
     if from_policy is not None:
         from il_bench.policies.checkpoint import load_policy
 
         loaded = load_policy(from_policy)
         settings = {"takeover_max": takeover_max, "only_unsolved": only_unsolved}
         policy = {"name": loaded.name, "sha256": loaded.sha256, **settings}
+        load = loaded.copies() or partial(load_policy, from_policy)
         track, size = loaded.track, block_size(loaded.track)
     inputs = MakeInputs(
         episodes=episodes,
@@ -76,12 +81,19 @@ def make_demos(
     blocks = [list(group) for _, group in groupby(range(seed, seed + episodes), lambda one: one // size)]
 
     def write(folder: Path, whole: Path) -> None:
+        def keep(recorded: tuple[Sequence[int], RecordedBlock]) -> int:
+            seeds, block = recorded
+            block.save(block_path(folder, seeds))
+            return len(seeds)
+
         run_missing(
-            partial(Recorder, inputs, from_policy, folder),
-            Recorder.write,
+            partial(Recorder, inputs, load),
+            Recorder.record,
             blocks,
             lambda seeds: RecordedBlock.is_whole(block_path(folder, seeds)),
+            keep,
             workers=workers,
+            executor=executor,
             on_progress=on_progress,
             name="seeds",
         )

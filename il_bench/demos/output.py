@@ -15,6 +15,7 @@ from il_bench.errors import IlBenchError
 from il_bench.files import locked, read_model, write_whole, writing
 from il_bench.machine import differences
 from il_bench.rollout import executors
+from il_bench.rollout.executors import Executor, Job
 
 #: Called as `on_progress(n_done, n_episodes)`.
 OnProgress = Callable[[int, int], None]
@@ -100,28 +101,32 @@ def new_dataset(output: Path) -> Iterator[Path]:
         shutil.move(Path(beside) / output.name, output)
 
 
-def run_missing[L](
+def run_missing[L, R](
     load: Callable[[], L],
-    write: Callable[[L, Sequence[int]], int],
+    make: Callable[[L, Sequence[int]], R],
     tasks: Sequence[Sequence[int]],
     is_whole: Callable[[Sequence[int]], bool],
+    keep: Callable[[R], int],
     *,
     workers: int,
+    executor: str | Executor | None = None,
     on_progress: OnProgress | None,
     name: str,
 ) -> None:
     """Run the tasks that no earlier call has finished; a task is some episodes or seeds, called `name`.
 
-    load: gives what `write` needs, once in every process. write: writes a task's episodes to the disk and
-    returns their number. is_whole: whether they are there. on_progress: called before and after tasks.
+    load: gives what `make` needs, once in every process. make: makes a task's episodes, there. is_whole:
+    whether they are there already. keep: called in this process with what `make` returned; returns their
+    number. on_progress: called before and after tasks.
     """
     missing = [task for task in tasks if not is_whole(task)]
     n_episodes = sum(map(len, tasks))
     n_done = n_episodes - sum(map(len, missing))
     report = on_progress or (lambda n_done, n_episodes: None)
     report(n_done, n_episodes)
-    run = executors.choose(workers, len(missing)).run
-    with closing(run(load, write, missing, name=lambda task: f"{name} {task[0]}-{task[-1]}")) as results:
-        for n in results:
-            n_done += n
+    run = executors.choose(workers, len(missing), executor).run
+    job = Job(load, make, missing, lambda task: f"{name} {task[0]}-{task[-1]}")
+    with closing(run(job)) as results:
+        for result in results:
+            n_done += keep(result)
             report(n_done, n_episodes)

@@ -7,7 +7,7 @@ reaches. Disturbing what is executed, but not what is recorded, is DART (Laskey 
 import io
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,18 +184,14 @@ def block_path(folder: Path, seeds: Sequence[int]) -> Path:
 
 
 class Recorder:
-    """Records blocks of episodes into a folder: the expert, and before it `from_policy`, if given."""
+    """Records blocks of episodes: the expert, and before it the policy that `load` gives, if any."""
 
-    def __init__(self, inputs: MakeInputs, from_policy: str | None, folder: Path) -> None:
-        self._inputs, self._folder = inputs, folder
-        self._expert, self._policy = Expert(), None
-        if from_policy is not None:
-            from il_bench.policies.checkpoint import load_policy
+    def __init__(self, inputs: MakeInputs, load: Callable[[], Policy] | None) -> None:
+        self._inputs, self._expert = inputs, Expert()
+        self._policy = None if load is None else load()
 
-            self._policy = load_policy(from_policy)
-
-    def write(self, seeds: Sequence[int]) -> int:
-        """Record seeds into their file; if a policy drives, they are of one of its blocks."""
+    def record(self, seeds: Sequence[int]) -> "tuple[Sequence[int], RecordedBlock]":
+        """Return the seeds and their episodes; if a policy drives, they are of one of its blocks."""
         episodes, kept = [], []
         for seed, driven in self._drives(seeds).items():
             simulator = Simulator()
@@ -214,8 +210,7 @@ class Recorder:
             episodes.append(origin)
             if recording.success:
                 kept.append(recording)
-        RecordedBlock(episodes, Recording.concatenate(kept)).save(block_path(self._folder, seeds))
-        return len(seeds)
+        return seeds, RecordedBlock(episodes, Recording.concatenate(kept))
 
     def _drives(self, seeds: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         settings = self._inputs.policy

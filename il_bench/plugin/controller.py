@@ -6,11 +6,13 @@ Every pytest run loads this module where il_bench is installed: standard library
 import sys
 from collections import defaultdict
 from collections.abc import Generator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from il_bench.errors import IlBenchError
 from il_bench.plugin import fixtures
 from il_bench.plugin.settings import STAGES, SUITE, Settings
 
@@ -27,9 +29,18 @@ class Reporter:
         self._success_left: set[str] = set()
         self._others_left = False
         self._summary = ""
+        self._folder = ExitStack()
+        config.add_cleanup(self._folder.close)
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Say which policies cannot be resumed."""
+        """Take the report folder for this run, and say which policies cannot be resumed."""
+        if not session.config.option.collectonly:
+            from il_bench.files import reserved
+
+            try:
+                self._folder.enter_context(reserved(self._settings.report, "use another with --il-report"))
+            except IlBenchError as error:
+                raise pytest.UsageError(str(error)) from None
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
         if reporter is not None and (names := ", ".join(self._settings.starts_over)):
             reporter.write_line(

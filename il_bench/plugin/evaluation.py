@@ -1,6 +1,5 @@
 """The `evaluate` fixture: policy x seeds -> Outcomes, for anything that a user may call a policy."""
 
-import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -11,11 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from il_bench.errors import IlBenchError
-from il_bench.machine import AS_SAVED
+from il_bench.machine import AS_SAVED, fingerprint
 from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
-from il_bench.rollout import Outcomes, Policy, RunBlock, rollout
+from il_bench.protocol import KEYPOINTS
+from il_bench.rollout import Outcomes, Policy, RunBlock, executors, rollout
 from il_bench.rollout.blocks import size_of, unreserved
+from il_bench.rollout.executors import Executor
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.progress import ShowProgress, silent
 from il_bench.rollout.surroundings import undisturbed
@@ -78,8 +79,8 @@ class Evaluate:
             if isinstance(loaded, LoadedPolicy) and settings.numerics != AS_SAVED:
                 loaded = replace(loaded, numerics=settings.numerics)
             title = loaded.name if isinstance(loaded, LoadedPolicy) else type(loaded).__name__
-            leaves = may_leave and (settings.workers > 1 or settings.executor is not None)
-            copies = _copies(loaded) if leaves else None
+            leaves = may_leave and (settings.workers != 1 or settings.executor is not None)
+            copies = loaded.copies() if leaves and isinstance(loaded, LoadedPolicy) else None
             said = ""
 
             def stop(so_far: Outcomes) -> bool:
@@ -92,8 +93,8 @@ class Evaluate:
                 return rollout(
                     loaded if copies is None else copies,
                     chosen,
-                    workers=1 if copies is None else settings.workers,
-                    executor=None if copies is None else settings.executor,
+                    workers=1 if copies is None else settings.workers or 1,
+                    executor=None if copies is None else self._executor(loaded),
                     size=size_of(loaded) if block is None else None,
                     timeout=settings.timeout,
                     on_block=None if show is None else lambda done, total: show(done, total, said),
@@ -103,18 +104,17 @@ class Evaluate:
                     record=record,
                 )
 
-
-def _copies(policy: Policy) -> Callable[[], Any] | None:
-    """A function that gives worker processes copies of a policy, with its weights as they are now.
-
-    None if other processes cannot have one: a test's own class may exist in the test's module only.
-    """
-    if not isinstance(policy, LoadedPolicy) or not policy.copyable:
-        return None
-    try:
-        return partial(pickle.loads, pickle.dumps(policy))
-    except (pickle.PicklingError, AttributeError, TypeError):
-        return None
+    def _executor(self, policy: Policy) -> str | Executor | None:
+        """Where the blocks of a policy run, of which other processes can have copies."""
+        settings, track = self._settings, getattr(policy, "track", KEYPOINTS)
+        return executors.of_options(
+            settings.executor,
+            settings.address,
+            settings.workers or None,
+            partial(fingerprint, settings.device, track, settings.numerics),
+            on_gpu=settings.device != "cpu",
+            timeout=settings.timeout,
+        )
 
 
 def _seeds(settings: Settings, n: int | None, seeds: Iterable[int] | None) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from il_bench import machine
 from il_bench.errors import IlBenchError, printable
 from il_bench.protocol import MAX_EPISODES, MAX_RATE_EPISODES
+from il_bench.rollout import executors
 from il_bench.rollout.metrics import target_of
 
 
@@ -142,8 +143,19 @@ def check_compare(given: str | None, run: Invocation) -> Path | None:
     return path
 
 
+def check_executor(given: str | None, run: Invocation) -> str | None:
+    """An executor that can be had."""
+    executors.check(given, run.option("il_address"), run.option("il_device"), prefix="--il-")
+    return given
+
+
 def check_workers(given: int | None, run: Invocation) -> int:
-    """A number of processes, by default one for each core, or 1 if tests run side by side already."""
+    """A number of processes; by default one for each core, or 1 if tests run side by side already.
+
+    0: as many as a cluster has room for.
+    """
+    if given is None and run.option("il_address") is not None:
+        return 0
     if given is None:
         return 1 if run.one_of_many else machine.usable_cores()
     if given < 1:
@@ -159,6 +171,11 @@ def check_shard(given: str | None, run: Invocation) -> tuple[int, int] | None:
     number, of = map(int, found.groups()) if found else (0, 0)
     if not 1 <= number <= of:
         raise IlBenchError(f"--il-shard: {given!r} is no shard; write for example 3/8, the third of eight")
+    if run.option("il_stress"):
+        raise IlBenchError(
+            "--il-shard: a shard measures success alone, not --il-stress; leave one of them out "
+            "(--il-executor ray spreads stress over many machines)"
+        )
     for flag, dest in (("--il-update-baselines", "il_update_baselines"), ("--il-history", "il_history")):
         if run.option(dest):
             raise IlBenchError(

@@ -154,16 +154,24 @@ class Settings:
     workers: int = option(
         "--il-workers",
         """How many processes roll episodes out; the results do not depend on it. Default: one for each core,
-        and 1 under pytest-xdist.""",
+        1 under pytest-xdist, and on a Ray cluster as many as it has room for.""",
         options.check_workers,
         type=int,
         metavar="N",
     )
     executor: str | None = option(
         "--il-executor",
-        """Where episodes are rolled out: inline, in the process of the tests, or in processes of their own.
-        The results do not depend on it. Default: processes if there are two or more workers.""",
+        """Where episodes are rolled out: inline, in the process of the tests; in processes of their own; or
+        by Ray, on many machines. The results do not depend on it: a machine of another kind gets nothing to
+        do. Default: processes if there are two or more workers.""",
+        options.check_executor,
         choices=tuple(EXECUTORS),
+    )
+    address: str | None = option(
+        "--il-address",
+        """With --il-executor ray: the cluster, as HOST:PORT, or auto for one that this machine is part of.
+        Default: a cluster of this machine alone, for this run.""",
+        metavar="ADDRESS",
     )
     timeout: float = option(
         "--il-timeout",
@@ -261,7 +269,8 @@ class Settings:
     def header(self) -> str:
         """One line for the header of the run."""
         first, last = self.seed_range[0], self.seed_range[-1]
-        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        workers = "1 worker" if self.workers == 1 else f"{self.workers or 'as many as fit'} workers"
+        workers += f" on Ray at {self.address}" if self.address else ""
         if self.episodes is None and self.seeds == "test":
             episodes = f"seeds from {first}, episodes until a policy's gates are decided"
         else:

@@ -1,19 +1,23 @@
 """Runs over time: a file with a line a run, which only grows, and what it says."""
 
+import errno
 import json
+import os
 from collections.abc import Sequence
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from il_bench.errors import IlBenchError, wrong_field
-from il_bench.files import writing
+from il_bench.files import locked, writing
 from il_bench.protocol import Mode, TimedCall
 from il_bench.report.schema import Report
 
 SCHEMA: Final[Literal[1]] = 1
+_LOCK_SECONDS = 30
 
 
 class Past(BaseModel):
@@ -75,16 +79,37 @@ def line_of(report: Report) -> Line:
 
 
 def append(path: Path, line: Line) -> None:
-    """Add a line to the file, and make it if it is missing. Raises IlBenchError if it cannot be written."""
-    with writing(path, "name another file with --il-history"):
+    """Add a line to the file, and make it if it is missing; the line is there whole or not at all.
+
+    Raises IlBenchError if it cannot be written, or if other runs write to it all the time.
+    """
+    way_out, content = "name another file with --il-history", line.model_dump_json().encode() + b"\n"
+    busy = f"another process has held its lock for {_LOCK_SECONDS} s; {way_out}"
+    with writing(path, way_out):
         path.parent.mkdir(parents=True, exist_ok=True)
-        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-        with path.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + line.model_dump_json() + "\n")
+    with (
+        locked(path.with_name(f".{path.name}.lock"), path, busy, way_out, seconds=_LOCK_SECONDS),
+        writing(path, way_out),
+        FileIO(path, "a+") as file,
+    ):
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        if file.read(1) not in (b"", b"\n"):
+            content = b"\n" + content
+        try:
+            if file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def load(path: Path) -> list[Line]:
-    """Read the runs, the oldest first. Raises IlBenchError: the file cannot be read, or a line is damaged."""
+    """Read the runs, in the order in which they were added, whatever the clock said then.
+
+    Raises IlBenchError: the file cannot be read, or a line is damaged.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -101,7 +126,7 @@ def load(path: Path) -> list[Line]:
             raise IlBenchError(f"{path}: line {number}: {what}; correct or delete the line") from None
         except ValueError:
             raise IlBenchError(f"{path}: line {number} is no JSON; correct or delete the line") from None
-    return sorted(found, key=lambda line: line.created)
+    return found
 
 
 def of_run(report: Report) -> tuple[list[Line], list[str]]:

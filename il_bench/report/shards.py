@@ -15,19 +15,20 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from il_bench.errors import IlBenchError, wrong_field
-from il_bench.files import parse_json, read_whole, write_whole, writing
+from il_bench.files import parse_json, read_whole, reserved, write_whole, writing
 from il_bench.gate.baselines import Baselines, Target
 from il_bench.gate.verdict import PolicyGates
 from il_bench.machine import differences
 from il_bench.protocol import CONTEXT, Scalar
 from il_bench.report.schema import Count, Report, ReportPart, Success, Text
-from il_bench.report.success import row_of
+from il_bench.report.success import on_keypoints, row_of
 from il_bench.rollout import journal
 from il_bench.rollout.outcomes import Outcomes
 from il_bench.rollout.recordings import Recordings
 
 SCHEMA: Final[Literal[1]] = 1
 FILE = "shard.json"
+_ELSEWHERE = "name another --output"
 SECTION = "shard"  # of a record on its way to it
 #: What may differ between the machines of one run: neither changes an episode.
 _MAY_DIFFER = ("seconds", "cores", "threads")
@@ -141,13 +142,20 @@ def merge(folders: Sequence[Path], output: Path, baselines: Baselines) -> tuple[
     (names what differs), for one that is missing or given twice, and for blocks that no shard has.
     """
     shards = _checked(folders, output)
+    with reserved(output, _ELSEWHERE):
+        return _merged(shards, folders, output, baselines)
+
+
+def _merged(
+    shards: Sequence[Shard], folders: Sequence[Path], output: Path, baselines: Baselines
+) -> tuple[Report, list[str]]:
     rows, said = [], []
     for part in shards[0].parts:
         blocks = list(_blocks_of(part, folders, output))
         gates = PolicyGates(part.name)
         if part.name not in CONTEXT:
             gates = _gates(part, baselines)
-        row, n_left = _judged(part, gates, blocks)
+        row, n_left = _judged(part, gates, blocks, baselines)
         rows.append(row)
         if n_left:
             said.append(
@@ -201,7 +209,7 @@ def _blocks_of(part: ShardPart, folders: Sequence[Path], output: Path) -> Iterat
         journal.read(journal.path_of(folder, part.name, part.track), part.conditions) for folder in folders
     ]
     target = journal.path_of(output, part.name, part.track)
-    with journal.opened(target, part.conditions, resume=False) as merged:
+    with journal.opened(target, part.conditions, resume=False, way_out=_ELSEWHERE) as merged:
         for wanted in part.blocks:
             block = next((block for each in found if (block := each.recall(wanted)) is not None), None)
             if block is None:
@@ -233,7 +241,9 @@ def _gates(part: ShardPart, baselines: Baselines) -> PolicyGates:
     return gates
 
 
-def _judged(part: ShardPart, gates: PolicyGates, blocks: list[Outcomes]) -> tuple[Success, int]:
+def _judged(
+    part: ShardPart, gates: PolicyGates, blocks: list[Outcomes], baselines: Baselines
+) -> tuple[Success, int]:
     """The row of a policy, and how many episodes lie beyond the block at which one run would have stopped."""
     used = len(blocks)
     if part.sequential:
@@ -244,4 +254,5 @@ def _judged(part: ShardPart, gates: PolicyGates, blocks: list[Outcomes]) -> tupl
     outcomes = Outcomes.concatenate(blocks[:used])
     facts = _PolicyThere(part.name, part.track, part.data, part.checkpoint, part.sha256, part.parameters)
     row = row_of(facts, outcomes, gates.verdict(outcomes, sequential=part.sequential))
+    row = row.model_copy(update={"on_keypoints": on_keypoints(facts, outcomes, baselines)})
     return row, sum(block.n for block in blocks[used:])

@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from il_bench.gate import Decision, GateResult
-from il_bench.gate.baselines import Target
+from il_bench.gate.baselines import Baselines, Target
+from il_bench.gate.paired import difference
 from il_bench.gate.verdict import Verdict
-from il_bench.protocol import CONTEXT, MAX_EPISODES, TRACKS
-from il_bench.report.schema import Report, Success, TargetResult
+from il_bench.protocol import CONTEXT, KEYPOINTS, MAX_EPISODES, PIXELS, TRACKS
+from il_bench.report.schema import OnKeypoints, Report, Success, TargetResult
 from il_bench.report.tables import Cell, Column, Section, Table, published, shortened
 from il_bench.rollout.metrics import DEFAULT_METRIC, METRICS, Metric
 from il_bench.rollout.outcomes import Outcomes
@@ -49,6 +50,19 @@ def row_of(policy: Any, outcomes: Outcomes, verdict: Verdict) -> Success:
         beside = {} if baseline.beside is None else vars(baseline.beside)
         row["baseline"] = {**said, **beside, "accepted": verdict.accepted}
     return Success.model_validate(row)
+
+
+def on_keypoints(policy: Any, outcomes: Outcomes, baselines: Baselines) -> OnKeypoints | None:
+    """Return what seeing costs a policy on images, by the seeds that its baseline on keypoints has too."""
+    baseline = baselines.entry(policy.name, KEYPOINTS).baseline
+    if policy.track != PIXELS or baseline is None:
+        return None
+    pixels, keypoints = (each.success for each in baseline.pairs(outcomes))
+    lost, won = int((keypoints & ~pixels).sum()), int((pixels & ~keypoints).sum())
+    if not (n := len(pixels)):
+        return None
+    rates = {"keypoints": float(keypoints.mean()), "pixels": float(pixels.mean())}
+    return OnKeypoints(n=n, **rates, lost=lost, won=won, p=difference(lost, won, n).p)
 
 
 def target_result(target: Target, found: GateResult) -> TargetResult:

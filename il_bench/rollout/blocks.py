@@ -34,6 +34,7 @@ from il_bench.protocol import (
 from il_bench.pusht.batch import PushTBatch
 from il_bench.rollout import executors
 from il_bench.rollout.endings import reward
+from il_bench.rollout.executors import Executor, Job
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.outcomes import Outcomes
 from il_bench.rollout.progress import Step, tell
@@ -70,7 +71,7 @@ def rollout(
     seeds: ArrayLike,
     *,
     workers: int = 1,
-    executor: str | None = None,
+    executor: str | Executor | None = None,
     size: int | None = None,
     timeout: float | None = None,
     on_block: Callable[[int, int], None] | None = None,
@@ -86,7 +87,7 @@ def rollout(
             one, picklable if `workers` > 1: each worker process, a new one, calls it once.
         seeds: distinct integers >= 0, in any order.
         workers: number of processes; 1 is this process itself. The outcomes do not depend on it.
-        executor: one of `executors.EXECUTORS`; None: the one that `workers` implies.
+        executor: one of `executors.EXECUTORS` by name, or an executor; None: the one that `workers` implies.
         size: how many seeds are handed out at once: BLOCK_SIZE or `size_of` the policy, which is the default
             of a policy that runs in this process. The outcomes do not depend on it.
         timeout: seconds that a block may take in a worker process; None: for ever.
@@ -127,7 +128,7 @@ def rollout(
         runner = executors.choose(workers, len(missing), executor, timeout)
         attempt = partial(_attempt, block=block)
         # Closing ends the workers at once, also when an error or Ctrl-C gets in between two blocks.
-        results = runner.run(load, attempt, missing, name=_name)
+        results = runner.run(Job(load, attempt, missing, _name))
         with undisturbed(called(policy_or_loader)), closing(results):
             for first, result in results:
                 if isinstance(result, Outcomes):

@@ -115,9 +115,16 @@ class Finished:
 class Journal(Finished):
     """An open journal (see `opened`): finished blocks, to read and to add to."""
 
-    def __init__(self, path: Path, file: FileIO, conditions: Conditions, known: list[Outcomes]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        file: FileIO,
+        conditions: Conditions,
+        known: list[Outcomes],
+        way_out: str = _ELSEWHERE,
+    ) -> None:
         super().__init__(known)
-        self._path, self._file, self._conditions = path, file, conditions
+        self._path, self._file, self._conditions, self._way_out = path, file, conditions, way_out
 
     def append(self, block: Outcomes) -> None:
         """Add a finished block; it is on the disk when this returns. Raises IlBenchError if it cannot be."""
@@ -127,35 +134,38 @@ class Journal(Finished):
 
     def _write(self, line: Mapping[str, Any]) -> None:
         content = json.dumps(line, allow_nan=False).encode() + b"\n"
-        with writing(self._path, _ELSEWHERE):
+        with writing(self._path, self._way_out):
             if self._file.write(content) < len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
 
 
 @contextmanager
-def opened(path: Path, conditions: Conditions, *, resume: bool) -> Iterator[Journal]:
+def opened(
+    path: Path, conditions: Conditions, *, resume: bool, way_out: str = _ELSEWHERE
+) -> Iterator[Journal]:
     """Open a journal, or make it, and keep it locked: one process at a time runs a policy.
 
-    resume: keep the blocks in the file, which must have the same conditions; otherwise start over. Raises
+    resume: keep the blocks in the file, which must have the same conditions; otherwise start over. way_out:
+    what an error about the folder advises. Raises
     IlBenchError if the file is of other weights, seeds or versions (names the field and both values), if it
     is damaged or was edited (names the line), if another process has it, or if it cannot be written.
     """
-    with writing(path, _ELSEWHERE):
+    with writing(path, way_out):
         path.parent.mkdir(parents=True, exist_ok=True)
         is_there = path.exists()
     if is_there:
-        check_regular(path, _ELSEWHERE)
-    busy = f"another process is rolling this policy out and holds its journal; let it finish, or {_ELSEWHERE}"
-    with locked(path.with_name(f".{path.name}.lock"), path, busy, _ELSEWHERE):
-        with writing(path, _ELSEWHERE):
+        check_regular(path, way_out)
+    busy = f"another process is rolling this policy out and holds its journal; let it finish, or {way_out}"
+    with locked(path.with_name(f".{path.name}.lock"), path, busy, way_out):
+        with writing(path, way_out):
             # Unbuffered: closing the file must not try again to write a line that could not be written.
             file = FileIO(path, "ab")
         with file:
             whole, blocks = _read(path, conditions) if resume else (0, [])
-            with writing(path, _ELSEWHERE):
+            with writing(path, way_out):
                 file.truncate(whole)
-            journal = Journal(path, file, conditions, blocks)
+            journal = Journal(path, file, conditions, blocks, way_out)
             if not whole:
                 journal._write(conditions.to_dict())
             yield journal

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from il_bench import zoo
+from il_bench import machine, zoo
 from il_bench.errors import IlBenchError, fail
 from il_bench.files import given_path
 from il_bench.protocol import BLOCK_SIZE, EXPERT, KEYPOINTS, MAX_EPISODES, SEED_STARTS, SeedRange
+from il_bench.rollout import executors
+from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP, ExecutorName
 
 if TYPE_CHECKING:
     from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.report.schema import Report, Stress
     from il_bench.rollout import Outcomes, RunBlock
+    from il_bench.rollout.executors import Executor
     from il_bench.stress.arms import Arm
 
 _ANOTHER = "give another --output"
@@ -54,6 +57,8 @@ def stress(
         int | None,
         typer.Option(min=1, help="Processes; they do not change the result. Default: one for each core."),
     ] = None,
+    executor: Annotated[ExecutorName | None, typer.Option(help=EXECUTOR_HELP)] = None,
+    address: Annotated[str | None, typer.Option(help=ADDRESS_HELP)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
 ) -> None:
     """Roll policies out on the same start states with one thing changed, and print what that costs.
@@ -63,6 +68,7 @@ def stress(
     `pytest --benchmark --il-stress` does the same as part of a run.
     """
     try:
+        executors.check(executor, address, device)
         if resume and output is None:
             raise IlBenchError("--resume: there is nothing to continue without --output; add it")
         if latency_ms is not None and not hz:
@@ -79,7 +85,11 @@ def stress(
         from il_bench.stress.arms import arms_for, check_names
 
         names = check_names(arm or ())
-        run = _Run(path, resume, range(SEED_STARTS[seeds], SEED_STARTS[seeds] + episodes), workers, device)
+        where = executors.of_options(
+            executor, address, workers, partial(machine.fingerprint, device), on_gpu=device != "cpu"
+        )
+        chosen = range(SEED_STARTS[seeds], SEED_STARTS[seeds] + episodes)
+        run = _Run(path, resume, chosen, workers, device, where)
         for spec in specs:
             loaded = run.load(spec)
             if hz:
@@ -95,16 +105,20 @@ class _Run:
     """The rows so far, kept in a file as each arm ends."""
 
     def __init__(
-        self, output: Path | None, resume: bool, seeds: range, workers: int | None, device: str
+        self,
+        output: Path | None,
+        resume: bool,
+        seeds: range,
+        workers: int | None,
+        device: str,
+        executor: "str | Executor | None",
     ) -> None:
-        from il_bench import machine
         from il_bench.report import schema
-        from il_bench.rollout import executors
 
         machine.check_device(device)
-        self._output, self._seeds, self._device = output, seeds, device
+        self._output, self._seeds, self._device, self._executor = output, seeds, device, executor
         self._workers = min(workers or machine.usable_cores(), -(-len(seeds) // BLOCK_SIZE))
-        if self._workers > 1:
+        if self._workers > 1 and executor in (None, ExecutorName.PROCESSES):
             executors.import_ahead()
         fingerprint = machine.fingerprint(device)
         facts = {**machine.describe(), "fingerprint": fingerprint}
@@ -168,9 +182,17 @@ class _Run:
         is_terminal = sys.stderr.isatty()
         name = f"{policy.name}, {title}"
         bar = progress.bar(name, len(self._seeds), sys.stderr, nullcontext) if is_terminal else nullcontext()
-        source = policy if self._workers == 1 else partial(self.load, spec)
+        leaves = self._workers > 1 or self._executor not in (None, ExecutorName.INLINE)
+        source = policy.copies() or partial(self.load, spec) if leaves else policy
         with bar as on_block:
-            return rollout(source, self._seeds, workers=self._workers, on_block=on_block, block=block)
+            return rollout(
+                source,
+                self._seeds,
+                workers=self._workers,
+                executor=self._executor,
+                on_block=on_block,
+                block=block,
+            )
 
     def _kept(self, policy: "LoadedPolicy", arm: "Arm") -> "Stress | None":
         """The row that this run would measure again."""

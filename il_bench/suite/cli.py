@@ -29,6 +29,7 @@ from il_bench.protocol import (
     block_size,
     data_name,
 )
+from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP, ExecutorName
 
 if TYPE_CHECKING:
     from il_bench.gate.baselines import Target
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.report.schema import Success, TokenizerRow
     from il_bench.rollout import Outcomes
+    from il_bench.rollout.executors import Executor
 
 _AUTOCAST_HELP = (
     "Compute its networks' matrix products in this type. Episodes change. Default: as it was saved."
@@ -85,6 +87,8 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Processes; they do not change the result. Default: one for each core."),
     ] = None,
+    executor: Annotated[ExecutorName | None, typer.Option(help=EXECUTOR_HELP)] = None,
+    address: Annotated[str | None, typer.Option(help=ADDRESS_HELP)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     autocast: Annotated[Autocast | None, typer.Option(help=_AUTOCAST_HELP)] = None,
     compiled: Annotated[bool, typer.Option("--compile", help=_COMPILE_HELP)] = False,
@@ -95,6 +99,7 @@ def evaluate(
         from il_bench import machine
         from il_bench.rollout import executors
 
+        executors.check(executor, address, device)
         output = None if output is None else given_path(output)
         if output is None and form is not Form.OURS:
             raise IlBenchError(f"--format: {form} is the form of a file; name it with --output")
@@ -106,8 +111,10 @@ def evaluate(
         numerics = machine.Numerics(None if autocast is None else str(autocast), compiled)
         numerics.check("--compile")
         machine.check_device(device)
+        conditions = partial(machine.fingerprint, device, track, numerics)
+        where = executors.of_options(executor, address, workers, conditions, on_gpu=device != "cpu")
         workers = workers or machine.usable_cores()
-        if min(workers, -(-episodes // block_size(track))) > 1:
+        if min(workers, -(-episodes // block_size(track))) > 1 and executor in (None, ExecutorName.PROCESSES):
             executors.import_ahead()
 
         from il_bench.gate import exit_status
@@ -121,7 +128,7 @@ def evaluate(
         workers = min(workers, -(-episodes // block_size(loaded.track)))
         first = SEED_STARTS[seeds]
         chosen = range(first, first + episodes)
-        outcomes = _rolled_out(loader, loaded, chosen, workers)
+        outcomes = _rolled_out(loader, loaded, chosen, workers, where)
         verdict = PolicyGates(loaded.name, asked).verdict(outcomes)
         for name, found in verdict.estimates.items():
             typer.echo(f"{name} {METRICS[name].text(*found, digits=METRICS[name].digits)}")
@@ -145,14 +152,25 @@ def _target(given: str) -> "Target":
 
 
 def _rolled_out(
-    loader: "Callable[[], LoadedPolicy]", loaded: "LoadedPolicy", seeds: range, workers: int
+    loader: "Callable[[], LoadedPolicy]",
+    loaded: "LoadedPolicy",
+    seeds: range,
+    workers: int,
+    executor: "str | Executor | None",
 ) -> "Outcomes":
     from il_bench.rollout import progress, rollout
 
     is_terminal = sys.stderr.isatty()  # a bar there, nothing in a log
     bar = progress.bar(loaded.name, len(seeds), sys.stderr, nullcontext) if is_terminal else nullcontext()
     with bar as on_block:
-        return rollout(loader, seeds, workers=workers, size=block_size(loaded.track), on_block=on_block)
+        return rollout(
+            loaded.copies() or loader,  # another machine may not have its files
+            seeds,
+            workers=workers,
+            executor=executor,
+            size=block_size(loaded.track),
+            on_block=on_block,
+        )
 
 
 def _write(output: Path, row: "Success", seeds: range, form: Form, numerics: "Numerics") -> None:

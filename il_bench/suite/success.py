@@ -11,7 +11,6 @@ import torch
 from il_bench import __version__, machine
 from il_bench.errors import IlBenchError
 from il_bench.gate.baselines import Target
-from il_bench.gate.paired import difference
 from il_bench.gate.verdict import PolicyGates, Verdict
 from il_bench.plugin import collect
 from il_bench.plugin.evaluation import Evaluate
@@ -19,10 +18,9 @@ from il_bench.plugin.options import PolicyChoice
 from il_bench.plugin.registry import Registry
 from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy
-from il_bench.protocol import CONTEXT, EXPERT, KEYPOINTS, PIXELS, TEST_SEEDS, UNTRAINED, Scalar
+from il_bench.protocol import CONTEXT, EXPERT, TEST_SEEDS, UNTRAINED, Scalar
 from il_bench.report import shards
-from il_bench.report.schema import OnKeypoints
-from il_bench.report.success import row_of, target_result
+from il_bench.report.success import on_keypoints, row_of, target_result
 from il_bench.rollout import Outcomes, RunBlock, journal
 from il_bench.rollout.environments import EnvironmentRollout
 from il_bench.rollout.recordings import Recordings
@@ -139,7 +137,7 @@ class Measure:
             )
         verdict = gates.verdict(outcomes, sequential=most > 0)
         row = row_of(policy, outcomes, verdict).model_copy(
-            update={"on_keypoints": self._on_keypoints(policy, outcomes)}
+            update={"on_keypoints": on_keypoints(policy, outcomes, self._baselines)}
         )
         return collect.Record("success", row, fingerprint).to_dict(), verdict.problems
 
@@ -172,18 +170,6 @@ class Measure:
             if mine:
                 self._evaluate.run(policy, mine, journal=kept, block=block, may_leave=leaves, record=record)
         return {"section": shards.SECTION, "part": part.model_dump(mode="json")}
-
-    def _on_keypoints(self, policy: LoadedPolicy, outcomes: Outcomes) -> OnKeypoints | None:
-        """What seeing costs, by the seeds that the baseline on keypoints has too."""
-        baseline = self._baselines.entry(policy.name, KEYPOINTS).baseline
-        if policy.track != PIXELS or baseline is None:
-            return None
-        on_images, on_keypoints = (each.success for each in baseline.pairs(outcomes))
-        lost, won = int((on_keypoints & ~on_images).sum()), int((on_images & ~on_keypoints).sum())
-        if not (n := len(on_images)):
-            return None
-        rates = {"keypoints": float(on_keypoints.mean()), "pixels": float(on_images.mean())}
-        return OnKeypoints(n=n, **rates, lost=lost, won=won, p=difference(lost, won, n).p)
 
     def _record(self, name: str, track: str) -> Callable[[Outcomes], object] | None:
         """What keeps the recordings of a policy, without those of an earlier run unless it is resumed."""

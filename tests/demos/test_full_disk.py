@@ -3,9 +3,7 @@
 A limit on the size of a file stands for the disk, as every library that writes meets it.
 """
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,20 +13,8 @@ from il_bench.demos.make import make_demos
 from il_bench.demos.merge import merge_demos
 from il_bench.demos.states import read_states
 from il_bench.errors import IlBenchError
+from tests.conftest import largest_file
 from tests.demos.conftest import contents
-
-resource = pytest.importorskip("resource")
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        gc.collect()  # what LeRobot left open writes now, if at all
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(params=["make", "merge", "build", "video"])

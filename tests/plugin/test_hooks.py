@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from il_bench.files import reserved
 from il_bench.plugin.settings import OPTIONS
 from tests.conftest import Run
 
@@ -333,6 +334,17 @@ def test_without_a_terminal_plugin_the_report_is_written_and_the_gates_decide(
     result = light("-p", "no:terminal", "--il-report", "out", *tests)
     assert result.ret == 6 and (pytester.path / "out" / "report.json").exists()
     result.stderr.fnmatch_lines(["0 of 1 required gates PASS; undecided INCONCLUSIVE; *", "exit status 6: *"])
+
+
+def test_a_second_run_in_one_report_folder_is_refused_before_it_starts(
+    pytester: pytest.Pytester, light: Run
+) -> None:
+    tests = row_tests(pytester, row("mine", "PASS", required=True))
+    with reserved(pytester.path / "out", ""):
+        result = light("--il-report", "out", *tests)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *out: another run writes into this folder; * --il-report"])
+    assert [path.name for path in (pytester.path / "out").iterdir()] == [".lock"]
 
 
 def test_a_history_grows_by_a_line_a_run_and_is_drawn(pytester: pytest.Pytester, light: Run) -> None:

@@ -98,6 +98,8 @@ def test_a_policy_meets_the_gates_of_its_own_name_only(zoo: Path, tmp_path: Path
         ({**UPDATE, "il_episodes": 1001}, r"--il-episodes: a baseline takes 1000 test seeds, not 1001"),
         ({"il_history": "."}, r"--il-history: .* is a folder"),
         ({"il_workers": 0}, r"--il-workers: 0 .* 1 or more"),
+        ({"il_address": "10.0.0.1:6379"}, r"--il-address: only Ray has one; add --il-executor ray, or leave"),
+        ({"il_shard": "1/2", "il_stress": True}, r"--il-shard: a shard measures success alone, not --il-st"),
         ({"il_device": "gpu"}, r"--il-device: unknown device 'gpu'; use cpu, cuda"),
         ({"il_device": "cuda:99"}, r"--il-device: torch finds no cuda:99 here"),
         ({"il_target": ["success_rate"]}, r"--il-target: 'success_rate' is not METRIC=VALUE"),

@@ -93,6 +93,16 @@ def test_the_merged_folder_can_be_continued(tmp_path: Path) -> None:
     )
 
 
+def test_the_merged_report_says_what_seeing_costs(tmp_path: Path) -> None:
+    part = PARTS[1].model_copy(update={"track": "pixels"})
+    keypoints = {"bc": {"keypoints": Entry(baseline=measured(spread(0.9, 1000), SHA))}}
+    folders = [made(tmp_path / str(number), number, 2, parts=(part,)) for number in (1, 2)]
+    report, _ = shards.merge(folders, tmp_path / "all", Baselines(gates=keypoints))
+    (row,) = report.success
+    assert row.on_keypoints is not None and row.on_keypoints.n == 200
+    assert row.on_keypoints.pixels == row.success_rate.estimate
+
+
 def other(part: ShardPart, **changes: Any) -> tuple[ShardPart, ...]:
     return tuple(each.model_copy(update=changes) if each is part else each for each in PARTS)
 

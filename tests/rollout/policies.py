@@ -48,6 +48,6 @@ def load_nothing() -> Policy:
 class LastFirst:
     """An executor as somebody might add one: tasks finish in the most confusing order."""
 
-    def run(self, load: Any, function: Any, tasks: list[Any], *, name: Any) -> Iterator[Any]:
-        policy = load()
-        yield from [function(policy, task) for task in reversed(tasks)]
+    def run(self, work: Any) -> Iterator[Any]:
+        policy = work.load()
+        yield from [work.function(policy, task) for task in reversed(work.tasks)]

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from il_bench.cli import app
 from il_bench.errors import IlBenchError
-from il_bench.rollout.executors import InlineExecutor, choose
+from il_bench.rollout import executors
+from il_bench.rollout.executors import InlineExecutor, Job, choose
 from il_bench.rollout.executors.processes import ProcessExecutor
 from il_bench.rollout.progress import Step, tell, told
 
@@ -37,9 +40,9 @@ def wait_until(condition: Any, seconds: float = 60.0) -> None:
 
 @pytest.mark.parametrize("workers", [1, 3, 8])
 def test_every_task_is_run_once_whatever_the_number_of_workers(workers: int) -> None:
-    expected = list(InlineExecutor().run(load, add, TASKS))
+    expected = list(InlineExecutor().run(Job(load, add, TASKS)))
     assert expected == [100, 101, 102, 103, 104, 105]
-    assert sorted(ProcessExecutor(workers).run(load, add, TASKS)) == expected
+    assert sorted(ProcessExecutor(workers).run(Job(load, add, TASKS))) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,12 +60,32 @@ def test_the_executor_is_the_named_one_or_what_the_work_asks_for(
 ) -> None:
     executor = choose(workers, n_tasks, name)
     assert type(executor) is expected
-    assert sorted(executor.run(load, add, TASKS[:n_tasks])) == [100 + task for task in TASKS[:n_tasks]]
+    assert sorted(executor.run(Job(load, add, TASKS[:n_tasks]))) == [100 + task for task in TASKS[:n_tasks]]
 
 
 def test_an_executor_that_there_is_not_is_named() -> None:
-    with pytest.raises(IlBenchError, match="executor 'ray' is unknown; use inline or processes"):
-        choose(1, 6, "ray")
+    with pytest.raises(IlBenchError, match="executor 'dask' is unknown; use inline, processes, ray"):
+        choose(1, 6, "dask")
+
+
+def test_ray_is_refused_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "find_spec", lambda name: None)
+    with pytest.raises(IlBenchError, match=r"^--executor: Ray is not installed; pip install 'il-b"):
+        executors.check("ray", None)
+    executors.check("processes", None)
+    monkeypatch.setattr(executors, "find_spec", lambda name: name)
+    with pytest.raises(IlBenchError, match=r"^--device: cuda:1: Ray itself deals GPUs out; say cuda$"):
+        executors.check("ray", None, "cuda:1")
+
+
+@pytest.mark.parametrize(
+    "command", [["evaluate", "bet"], ["stress", "bet"], ["demos", "make", "--episodes=1"]]
+)
+def test_commands_refuse_an_address_without_ray(command: list[str], tmp_path: Path) -> None:
+    output = ["--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*command, *output, "--address", "10.0.0.1:6379"])
+    assert result.exit_code == 2
+    assert result.output == "il-bench: --address: only Ray has one; add --executor ray, or leave it out\n"
 
 
 def noted(folder: Path, policy: int, task: int) -> tuple[int, int]:
@@ -76,7 +99,7 @@ def noted(folder: Path, policy: int, task: int) -> tuple[int, int]:
 
 
 def test_a_killed_worker_costs_its_own_task_and_nothing_else(tmp_path: Path) -> None:
-    found = dict(ProcessExecutor(3).run(load, partial(noted, tmp_path), TASKS))
+    found = dict(ProcessExecutor(3).run(Job(load, partial(noted, tmp_path), TASKS)))
     assert sorted(found) == TASKS
     # The others were not disturbed: nothing else was started twice.
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -99,7 +122,7 @@ def dies(how: str, policy: int, task: int) -> int:
 def test_a_task_that_kills_every_worker_is_named_after_three(how: str, said: str) -> None:
     done = []
     with pytest.raises(IlBenchError, match=f"^1: 3 worker processes died running it .{said}"):
-        done.extend(ProcessExecutor(2).run(load, partial(dies, how), TASKS))
+        done.extend(ProcessExecutor(2).run(Job(load, partial(dies, how), TASKS)))
     assert 0 in done
     assert not multiprocessing.active_children()
 
@@ -129,7 +152,7 @@ def fails_oddly(*_: Any) -> Any:
 )
 def test_what_a_worker_raises_is_raised_here(load: Any, run: Any, kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said) as caught:
-        list(ProcessExecutor(2).run(load, run, TASKS))
+        list(ProcessExecutor(2).run(Job(load, run, TASKS)))
     if kind is not IlBenchError:  # which is the user's to mend: one sentence
         assert "in fails" in "".join(caught.value.__notes__), "where in the worker it was raised"
 
@@ -138,7 +161,7 @@ def test_what_cannot_be_sent_to_a_worker_is_named() -> None:
     with pytest.raises(
         IlBenchError, match=r"workers=2: .*<lambda>.* cannot be sent .* top level of a module"
     ):
-        list(ProcessExecutor(2).run(lambda: 1, add, TASKS))
+        list(ProcessExecutor(2).run(Job(lambda: 1, add, TASKS)))
 
 
 def slow(policy: int, task: int) -> int:
@@ -147,7 +170,7 @@ def slow(policy: int, task: int) -> int:
 
 
 def test_a_caller_that_stops_does_not_wait_for_busy_workers() -> None:
-    results = ProcessExecutor(2).run(load, slow, TASKS)
+    results = ProcessExecutor(2).run(Job(load, slow, TASKS))
     assert next(results) == 0
     start = time.monotonic()
     results.close()
@@ -170,15 +193,17 @@ def test_a_task_that_hangs_is_named_with_its_last_step() -> None:
     with pytest.raises(
         IlBenchError, match=r"^1: not done after 2 s; .* step [34] of 300 of seeds 50-99; .*il-timeout"
     ):
-        done.extend(ProcessExecutor(2, timeout=2.0).run(load, stuck, [1, 2, 3]))
+        done.extend(ProcessExecutor(2, timeout=2.0).run(Job(load, stuck, [1, 2, 3])))
     assert not multiprocessing.active_children()
-    assert sorted(ProcessExecutor(2, timeout=60.0).run(load, add, TASKS)) == [100 + task for task in TASKS]
+    assert sorted(ProcessExecutor(2, timeout=60.0).run(Job(load, add, TASKS))) == [
+        100 + task for task in TASKS
+    ]
 
 
 def test_steps_of_workers_are_told_here() -> None:
     heard: list[Step] = []
     with told(heard.append):
-        assert list(ProcessExecutor(1).run(load, stuck, [2])) == [2]
+        assert list(ProcessExecutor(1).run(Job(load, stuck, [2]))) == [2]
     assert [step.first_seed for step in heard] == [100] * len(heard)
     assert heard[0].done == 1
     assert 3 <= len(heard) <= 30, "now and then"
@@ -191,7 +216,7 @@ def pid_then_nap(folder: Path, policy: int, task: int) -> int:
 
 
 def run_long(folder: str) -> None:
-    list(ProcessExecutor(2).run(load, partial(pid_then_nap, Path(folder)), list(range(10_000))))
+    list(ProcessExecutor(2).run(Job(load, partial(pid_then_nap, Path(folder)), range(10_000))))
 
 
 def alive(pid: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from il_bench.rollout.executors import starting
+from il_bench.rollout.executors import Job, starting
 from il_bench.rollout.executors.processes import ProcessExecutor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are spawned there")
@@ -45,7 +45,7 @@ def facts(changed: str, task: int) -> dict[str, Any]:
 
 SCRIPT = """
 import json, os, sys
-from il_bench.rollout.executors import starting
+from il_bench.rollout.executors import Job, starting
 from il_bench.rollout.executors.processes import ProcessExecutor
 import test_starting as this
 starting._NEEDED += ("module_that_nobody_has",)
@@ -53,7 +53,7 @@ starting.import_ahead()
 found = []
 for run in ("first", "second"):
     os.environ["CHANGED_LATER"] = run
-    found += ProcessExecutor(1).run(this.changed_later, this.facts, [0])
+    found += ProcessExecutor(1).run(Job(this.changed_later, this.facts, [0]))
 print(json.dumps(found))
 """
 
@@ -84,7 +84,7 @@ def test_workers_are_forked_from_a_process_that_only_imported() -> None:
 def test_without_a_fork_workers_are_spawned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert starting.context().get_start_method() == "spawn"
-    found = list(ProcessExecutor(2).run(os.getpid, pair, [0, 1]))
+    found = list(ProcessExecutor(2).run(Job(os.getpid, pair, [0, 1])))
     assert {parent for _, parent in found} == {os.getpid()}
 
 
@@ -95,15 +95,13 @@ def pair(pid: int, task: int) -> tuple[int, int]:
 @pytest.mark.parametrize("ordered", ["another", "the same"])
 def test_another_il_bench_is_not_imported_ahead(ordered: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkout beside an installed il_bench: its workers must not get the installed one."""
-    from il_bench.rollout.executors import preloading
-
     modules, path = dict(sys.modules), [*sys.path]
-    place = preloading.il_bench.__file__ if ordered == "the same" else "/elsewhere/il_bench/__init__.py"
-    monkeypatch.setattr(preloading.gc, "freeze", lambda: None)
-    monkeypatch.setattr(preloading.lerobot_imports, "defer", lambda: None)
+    place = starting.il_bench.__file__ if ordered == "the same" else "/elsewhere/il_bench/__init__.py"
+    monkeypatch.setattr(starting.gc, "freeze", lambda: None)
+    monkeypatch.setattr(starting.lerobot_imports, "defer", lambda: None)
     monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "0")
     try:
-        preloading.preload(json.dumps({"il_bench": place, "path": path, "modules": ["tabnanny"]}))
+        starting._preload(json.dumps({"il_bench": place, "path": path, "modules": ["tabnanny"]}))
         assert ("il_bench" in sys.modules) == ("tabnanny" in sys.modules) == (ordered == "the same")
     finally:
         sys.modules.clear()

@@ -1,9 +1,11 @@
 """Policies ready to be rolled out: from a checkpoint, from memory, or any object."""
 
 import hashlib
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,18 @@ class LoadedPolicy:
             return
         with _evaluated_once(self.policy), encoded_once(self.policy) if self.camera else nullcontext():
             yield
+
+    def copies(self) -> "Callable[[], LoadedPolicy] | None":
+        """A function that gives other processes copies of it, with its weights as they are now.
+
+        None if they cannot have one: a test's own class may exist in the test's module only.
+        """
+        if not self.copyable:
+            return None
+        try:
+            return partial(pickle.loads, pickle.dumps(self))
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return None
 
     def reset(self) -> None:
         """Forget the episode."""

@@ -9,21 +9,18 @@ import os
 import pickle
 import signal
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from il_bench.errors import IlBenchError
 from il_bench.rollout import executors
-from il_bench.rollout.executors import starting
+from il_bench.rollout.executors import Job, starting
+from il_bench.rollout.executors.answers import MAX_DEATHS, Answer, packed, sendable, too_late
 from il_bench.rollout.progress import Step, tell, told
 
-#: A task that has killed so many workers is not tried again.
-MAX_DEATHS = 3
 _SECONDS_TO_EXIT = 5.0
 _SECONDS_BETWEEN_STEPS = 0.2  # that a worker tells, after the first
 
@@ -37,34 +34,21 @@ class ProcessExecutor:
     def __init__(self, workers: int, timeout: float | None = None) -> None:
         self._workers, self._timeout = workers, timeout
 
-    def run[L, T, R](
-        self,
-        load: Callable[[], L],
-        function: Callable[[L, T], R],
-        tasks: Sequence[T],
-        *,
-        name: Callable[[T], str] = str,
-    ) -> Generator[R, None, None]:
+    def run[L, T, R](self, job: Job[L, T, R]) -> Generator[R, None, None]:
         """See `Executor.run`.
 
         Tells the steps that workers tell. Also raises IlBenchError if `load` or `function` cannot be pickled,
         or if a task took longer than the timeout or killed MAX_DEATHS workers.
         """
-        try:
-            payload = pickle.dumps((load, function))
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise IlBenchError(
-                f"workers={self._workers}: {load!r} cannot be sent to a worker process ({error}); give a "
-                "function or a class defined at the top level of a module, or use workers=1"
-            ) from error
-        waiting, deaths = deque(range(len(tasks))), Counter[int]()
+        payload, names = packed(job, f"workers={self._workers}"), list(map(job.name, job.tasks))
+        waiting, deaths = deque(range(len(names))), Counter[int]()
         team: list[_Worker] = []
         try:
             while waiting or any(worker.index is not None for worker in team):
-                while waiting and len(team) < self._workers:
+                while waiting and len(team) < min(self._workers, len(names)):
                     team.append(_Worker(payload))
-                _hand_out(team, waiting, tasks)
-                for worker in self._heard(team, lambda index: name(tasks[index])):
+                _hand_out(team, waiting, job.tasks)
+                for worker in self._heard(team, names):
                     index, answer = worker.answer()
                     if isinstance(answer, Step):
                         tell(answer)
@@ -75,9 +59,9 @@ class ProcessExecutor:
                         deaths[index] += 1
                         exit_code = worker.end()
                         if deaths[index] == MAX_DEATHS:
-                            raise IlBenchError(_last_words(name(tasks[index]), exit_code))
+                            raise IlBenchError(_last_words(names[index], exit_code))
                         continue
-                    _hand_out(team, waiting, tasks)  # before the caller sees the result, so no worker idles
+                    _hand_out(team, waiting, job.tasks)  # before the caller sees it, so that no worker idles
                     if not answer.succeeded:
                         raise answer.value
                     yield answer.value
@@ -87,7 +71,7 @@ class ProcessExecutor:
             for worker in team:
                 worker.end()
 
-    def _heard(self, team: "list[_Worker]", name: Callable[[int], str]) -> "list[_Worker]":
+    def _heard(self, team: "list[_Worker]", names: Sequence[str]) -> "list[_Worker]":
         """Wait for workers that have said something or died; IlBenchError if one takes too long."""
         busy = [worker for worker in team if worker.index is not None]
         left = None
@@ -97,21 +81,8 @@ class ProcessExecutor:
         for worker in busy:
             is_late = self._timeout is not None and time.monotonic() - worker.since >= self._timeout
             if is_late and worker.index is not None and worker.connection not in ready:
-                last = f"it was last heard of at {worker.last}" if worker.last else "it told no step"
-                raise IlBenchError(
-                    f"{name(worker.index)}: not done after {self._timeout:g} s; {last}; if it is slow and "
-                    "not stuck, give it longer with --il-timeout SECONDS"
-                )
+                raise too_late(names[worker.index], self._timeout or 0.0, worker.last)
         return [worker for worker in busy if worker.connection in ready]
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What became of a task: its result, or what it raised. processor: seconds that the worker has used."""
-
-    succeeded: bool
-    value: Any
-    processor: float
 
 
 class _Worker:
@@ -140,7 +111,7 @@ class _Worker:
         with suppress(OSError):
             self.connection.send(task)
 
-    def answer(self) -> tuple[int, _Answer | Step | None]:
+    def answer(self) -> tuple[int, Answer | Step | None]:
         """Return the index of its task, and a step, or what became of the task: None if the worker died."""
         index, found = self.index, None
         assert index is not None
@@ -150,7 +121,7 @@ class _Worker:
             self.last = found
         else:
             self.index = None
-        if isinstance(found, _Answer):
+        if isinstance(found, Answer):
             executors.BY_WORKERS.seconds += found.processor - self._processor
             self._processor = found.processor
         return index, found
@@ -189,7 +160,7 @@ def _last_words(name: str, exit_code: int | None) -> str:
 
 
 def _work(connection: Connection, payload: bytes, environment: dict[str, str]) -> None:
-    """Tell the steps of every task, and answer it with an `_Answer`, until the other side is gone.
+    """Tell the steps of every task, and answer it with an `Answer`, until the other side is gone.
 
     environment: of the parent now. The fork server has kept that of its own start.
     """
@@ -210,9 +181,9 @@ def _work(connection: Connection, payload: bytes, environment: dict[str, str]) -
                 loaded = load(), function
             what, function = loaded
             with told(_Steps(connection)):
-                answer = _Answer(True, function(what, task), time.process_time())
+                answer = Answer(True, function(what, task), time.process_time())
         except Exception as error:
-            answer = _Answer(False, _sendable(error), time.process_time())
+            answer = Answer(False, sendable(error), time.process_time())
         try:
             connection.send(answer)
         except OSError:
@@ -231,14 +202,3 @@ class _Steps:
             self._last = now
             with suppress(OSError):  # the answer will tell that the other side is gone
                 self._connection.send(step)
-
-
-def _sendable(error: Exception) -> Exception:
-    """Return the error with its traceback as a note, as something that certainly survives pickling."""
-    try:
-        sent: Exception = pickle.loads(pickle.dumps(error))
-    except Exception:  # its class may take other arguments than the error holds
-        sent = IlBenchError(f"{type(error).__name__}: {error}")
-    if not isinstance(sent, IlBenchError):
-        sent.add_note("in a worker process:\n" + "".join(traceback.format_exception(error)))
-    return sent

@@ -5,17 +5,24 @@ fork server does it once a run. It has imported libraries, and done nothing else
 a user's and nothing on a GPU. So each worker begins as fresh as a spawned one.
 
 Elsewhere workers are spawned: macOS has libraries that do not survive a fork, and Windows has no fork.
+
+The server imports this module first, which lets it import the rest. Nothing in here may fail there, or no
+worker would start. A worker imports by itself whatever is missing.
 """
 
+import gc
+import importlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, get_all_start_methods, get_context
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 import il_bench
+from il_bench import lerobot_imports
 
 #: The main modules of commands: every worker imports that of its command.
 _COMMANDS = ("il_bench.cli", "_pytest.config")
@@ -24,9 +31,8 @@ _NEEDED = (
     *("il_bench.rollout.blocks", "il_bench.policies.checkpoint"),
     *("lerobot.policies.act.modeling_act", "lerobot.policies.diffusion.modeling_diffusion"),
 )
-#: Holds, while the server starts, what `preloading` reads.
+#: Holds, in the server, what it is to import, and as whom.
 ORDERS = "IL_BENCH_PRELOAD"
-_PRELOADING = "il_bench.rollout.executors.preloading"
 
 Context = ForkServerContext | SpawnContext
 
@@ -51,7 +57,7 @@ def _can_fork() -> bool:
 
 def _start(modules: Iterable[str]) -> None:
     """Start the server unless it runs. One that a project has started imports what the project wants."""
-    forkserver.set_forkserver_preload([_PRELOADING])
+    forkserver.set_forkserver_preload([__name__])
     with _ordered([*modules]):
         forkserver.ensure_running()
 
@@ -72,3 +78,39 @@ def _ordered(modules: list[str]) -> Iterator[None]:
             del os.environ[name]
             if value is not None:
                 os.environ[name] = value
+
+
+def _preload(orders: str) -> None:
+    """In the server, import what was ordered, under its process's sys.path, if il_bench is the same."""
+    ordered = json.loads(orders)
+    sys.path[:] = ordered["path"]
+    if il_bench.__file__ != ordered["il_bench"]:  # a checkout beside an installed one
+        for name in [name for name in sys.modules if name.partition(".")[0] == "il_bench"]:
+            del sys.modules[name]
+        return
+    lerobot_imports.defer()
+    interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other process's to handle
+    with _cuda_asleep():
+        for name in ordered["modules"]:
+            with suppress(Exception):
+                importlib.import_module(name)
+    signal.signal(signal.SIGINT, interrupted)
+    gc.freeze()  # workers share this memory until somebody writes into it
+
+
+@contextmanager
+def _cuda_asleep() -> Iterator[None]:
+    """Let libraries ask for GPUs, as diffusers does, without waking CUDA up: then no worker could use it."""
+    import torch
+
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # the driver is asked
+    asks_cuda = getattr(torch._C, "_cuda_getDeviceCount", None)  # where the driver cannot say
+    if asks_cuda is not None:
+        vars(torch._C)["_cuda_getDeviceCount"] = lambda: 0
+    yield
+    if asks_cuda is not None:
+        vars(torch._C)["_cuda_getDeviceCount"] = asks_cuda
+
+
+if ORDERS in os.environ:
+    _preload(os.environ[ORDERS])

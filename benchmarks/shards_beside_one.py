@@ -1,0 +1,92 @@
+"""Is the merge of eight shards the run that one process makes? Both are made here, and compared byte by byte.
+
+Compared are report.json, without the fields of time; every recording; and the episodes in every journal.
+
+    python benchmarks/shards_beside_one.py [--of 8] [--episodes 200] [--at-once 2] [--policy bc]
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SUITE = ["-m", "pytest", "--benchmark", "--pyargs", "il_bench.suite", "-m", "success", "-q"]
+
+
+def run(folder: Path, *arguments: object) -> None:
+    """Run a part of the suite, or all of it, in one process; exit 1 and 6 are about gates."""
+    command = [sys.executable, *SUITE, "--il-workers", "1", "--il-report", str(folder), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode not in (0, 1, 6) or not any(folder.glob("*.json")):
+        sys.exit(f"{folder.name}: exit status {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+
+
+def without_time(report: Path) -> dict[str, Any]:
+    """The fields of a report.json but when it was made, and how long everything took."""
+    found: dict[str, Any] = json.loads(report.read_text())
+    del found["created"]
+    found["environment"].pop("seconds", None)
+    for row in found["success"]:
+        del row["seconds"]
+    return found
+
+
+def recordings(folder: Path) -> dict[str, bytes]:
+    """The recordings of a report folder by their place in it."""
+    files = sorted((folder / "recordings").rglob("*.npz"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def episodes(folder: Path) -> dict[str, list[Any]]:
+    """The episodes in the journals of a report folder."""
+    found = {}
+    for path in sorted((folder / "journal").glob("*.jsonl")):
+        lines = [json.loads(line) for line in path.read_text().splitlines()[1:]]
+        found[path.name] = sorted((line["episodes"] for line in lines), key=lambda block: block[0]["seed"])
+    return found
+
+
+def main(
+    of: int = 8,
+    episodes_each: Annotated[int, typer.Option("--episodes")] = 200,
+    at_once: int = 2,
+    policy: Annotated[list[str] | None, typer.Option()] = None,
+) -> None:
+    """Run both and print what is equal; exit 1 if anything is not."""
+    chosen = [word for name in policy or () for word in ("--il-policy", name)]
+    chosen += ["--il-episodes", str(episodes_each)]
+    with tempfile.TemporaryDirectory() as folder:
+        one, merged = Path(folder, "one"), Path(folder, "merged")
+        parts = [Path(folder, f"shard-{number}") for number in range(1, of + 1)]
+        start = time.monotonic()
+        run(one, *chosen)
+        middle = time.monotonic()
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(lambda n: run(parts[n - 1], "--il-shard", f"{n}/{of}", *chosen), range(1, of + 1)))
+        end = time.monotonic()
+        command = [sys.executable, "-c", "from il_bench.cli import main; main()", "merge"]
+        subprocess.run([*command, *map(str, parts), "--output", str(merged)], stdout=subprocess.DEVNULL)
+        rows = without_time(one / "report.json")["success"]
+        print(f"one run: {middle - start:.0f} s; {of} shards, {at_once} at once: {end - middle:.0f} s")
+        for row in rows:
+            print(f"  {row['policy']:10} {row['n_episodes']} episodes, {row['decision']}")
+        kept = episodes(one)
+        pairs = {
+            "report.json but for time": [without_time(each / "report.json") for each in (one, merged)],
+            f"{len(recordings(one))} recordings": [recordings(each) for each in (one, merged)],
+            f"{len(kept)} journals": [kept, {name: episodes(merged).get(name) for name in kept}],
+        }
+        for what, (ours, theirs) in pairs.items():
+            print(f"{what}: {'equal' if ours == theirs else 'DIFFERENT'}")
+        if any(ours != theirs for ours, theirs in pairs.values()):
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
