@@ -34,7 +34,7 @@ from il_bench.protocol import (
 from il_bench.pusht.batch import PushTBatch
 from il_bench.rollout import executors
 from il_bench.rollout.endings import reward
-from il_bench.rollout.executors import Executor, Job
+from il_bench.rollout.executors import Executor, ExecutorName, Job
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.outcomes import Outcomes
 from il_bench.rollout.progress import Step, tell
@@ -83,13 +83,14 @@ def rollout(
     """Run one episode of PushT for each seed, or fewer: until `stop` says that they are enough.
 
     Args:
-        policy_or_loader: a policy, which runs in this process; or a callable without arguments that returns
-            one, picklable if `workers` > 1: each worker process, a new one, calls it once.
+        policy_or_loader: a policy, of which other processes get copies if it has a method `copies`; or a
+            callable without arguments that returns one, picklable if `workers` > 1: each worker process, a
+            new one, calls it once.
         seeds: distinct integers >= 0, in any order.
         workers: number of processes; 1 is this process itself. The outcomes do not depend on it.
         executor: one of `executors.EXECUTORS` by name, or an executor; None: the one that `workers` implies.
         size: how many seeds are handed out at once: BLOCK_SIZE or `size_of` the policy, which is the default
-            of a policy that runs in this process. The outcomes do not depend on it.
+            where a policy is given. The outcomes do not depend on it.
         timeout: seconds that a block may take in a worker process; None: for ever.
         on_block: called as `on_block(n_done_blocks, n_blocks)` after each block; with `stop`, blocks that are
             done ahead of their turn do not count yet.
@@ -105,9 +106,9 @@ def rollout(
     killed its worker three times.
     """
     start = time.perf_counter()
-    load = _loader(policy_or_loader, workers)
+    load = _loader(policy_or_loader, workers, executor)
     if size is None:
-        size = size_of(policy_or_loader) if block is None and workers == 1 else BLOCK_SIZE
+        size = size_of(policy_or_loader) if block is None else BLOCK_SIZE
     blocks = _blocks(seeds, size)
     queue = _Queue([int(wanted[0]) for wanted in blocks], stop)
 
@@ -171,18 +172,24 @@ class _Queue:
             self.stopped = self._stop is not None and self._stop(Outcomes.concatenate(self.consumed))
 
 
-def _loader(policy_or_loader: Policy | PolicyLoader, workers: int) -> PolicyLoader:
+def _loader(
+    policy_or_loader: Policy | PolicyLoader, workers: int, executor: str | Executor | None
+) -> PolicyLoader:
     """Check the arguments, and return a loader of the policy."""
     if workers < 1:
         raise IlBenchError(f"workers must be at least 1, got {workers}")
     if isinstance(policy_or_loader, Policy) and not isinstance(policy_or_loader, type):  # a class loads one
-        if workers > 1:
-            raise IlBenchError(
-                f"workers={workers} needs a picklable callable that returns the policy, such as partial("
-                f"load_policy, path), got a policy ({type(policy_or_loader).__name__}); or use workers=1"
-            )
         policy = policy_or_loader
-        return lambda: policy
+        if workers == 1 and executor in (None, ExecutorName.INLINE):
+            return lambda: policy
+        copies: PolicyLoader | None = getattr(policy, "copies", lambda: None)()
+        if copies is None:
+            who = f"workers={workers}" if workers > 1 else "another process"
+            raise IlBenchError(
+                f"{who} needs a picklable callable that returns the policy, such as partial(load_policy, path"
+                f"), got a policy ({type(policy).__name__}); or use workers=1"
+            )
+        return copies
     if not callable(policy_or_loader):
         raise IlBenchError(
             "expected a policy (reset, select_action) or a callable that returns one, "

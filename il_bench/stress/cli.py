@@ -1,7 +1,7 @@
 """The command `il-bench stress`."""
 
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ import typer
 
 from il_bench import machine, zoo
 from il_bench.errors import IlBenchError, fail
-from il_bench.files import given_path
+from il_bench.files import given_path, locked, writing
 from il_bench.protocol import BLOCK_SIZE, EXPERT, KEYPOINTS, MAX_EPISODES, SEED_STARTS, SeedRange
 from il_bench.rollout import executors
 from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP, ExecutorName
@@ -89,16 +89,27 @@ def stress(
             executor, address, workers, partial(machine.fingerprint, device), on_gpu=device != "cpu"
         )
         chosen = range(SEED_STARTS[seeds], SEED_STARTS[seeds] + episodes)
-        run = _Run(path, resume, chosen, workers, device, where)
-        for spec in specs:
-            loaded = run.load(spec)
-            if hz:
-                run.at_frequencies(spec, loaded, hz, latency_ms)
-            else:
-                run.measure(spec, loaded, arms_for(loaded, names))
+        with _alone(path):
+            run = _Run(path, resume, chosen, workers, device, where)
+            for spec in specs:
+                loaded = run.load(spec)
+                if hz:
+                    run.at_frequencies(loaded, hz, latency_ms)
+                else:
+                    run.measure(loaded, arms_for(loaded, names))
     except IlBenchError as error:
         fail(error)
     _print(run.report)
+
+
+def _alone(output: Path | None) -> AbstractContextManager[None]:
+    """Hold the file that the rows go to: a second command would put its own in their place."""
+    if output is None:
+        return nullcontext()
+    busy = f"another process writes this file; let it finish, or {_ANOTHER}"
+    with writing(output, _ANOTHER):
+        output.parent.mkdir(parents=True, exist_ok=True)
+    return locked(output.with_name(f".{output.name}.lock"), output, busy, _ANOTHER)
 
 
 class _Run:
@@ -139,13 +150,13 @@ class _Run:
 
         return load_policy(spec, device=self._device)
 
-    def measure(self, spec: str, policy: "LoadedPolicy", arms: "tuple[Arm, ...]") -> "list[Stress]":
+    def measure(self, policy: "LoadedPolicy", arms: "tuple[Arm, ...]") -> "list[Stress]":
         """Measure the arms that are not known, tell each as it ends, and return all rows."""
         from il_bench.stress import curves
 
         rows = {arm.name: self._kept(policy, arm) for arm in arms}
         missing = tuple(arm for arm in arms if rows[arm.name] is None)
-        for row in curves.measure(policy, missing, partial(self._roll, spec, policy)):
+        for row in curves.measure(policy, missing, partial(self._roll, policy)):
             rows[row.arm] = row
             self._keep(row)
             levels = ", ".join(
@@ -155,16 +166,14 @@ class _Run:
             typer.echo(f"{policy.name}: {row.arm} {levels}; undisturbed {row.success_rate[0].estimate:.3f}")
         return [row for row in rows.values() if row is not None]
 
-    def at_frequencies(
-        self, spec: str, policy: "LoadedPolicy", hz: list[float], latency_ms: float | None
-    ) -> None:
+    def at_frequencies(self, policy: "LoadedPolicy", hz: list[float], latency_ms: float | None) -> None:
         """Print success at each control frequency, and how many deadlines are missed."""
         from il_bench.stress import realtime
 
         times = (latency_ms,) if latency_ms is not None else realtime.measured_ms(policy, self._device)
         median = sorted(times)[len(times) // 2]
         steps = {each: realtime.latency_steps(median, each) for each in sorted(hz)}
-        rows = self.measure(spec, policy, realtime.latency_arms(policy, list(steps.values())))
+        rows = self.measure(policy, realtime.latency_arms(policy, list(steps.values())))
         how = "given" if latency_ms is not None else f"median of {len(times)} calls"
         for each, level in steps.items():
             rates = ", ".join(
@@ -176,17 +185,15 @@ class _Run:
                 f"{'s' if level > 1 else ''}, {late:.1%} of the calls miss one; success_rate {rates}"
             )
 
-    def _roll(self, spec: str, policy: "LoadedPolicy", title: str, block: "RunBlock | None") -> "Outcomes":
+    def _roll(self, policy: "LoadedPolicy", title: str, block: "RunBlock | None") -> "Outcomes":
         from il_bench.rollout import progress, rollout
 
         is_terminal = sys.stderr.isatty()
         name = f"{policy.name}, {title}"
         bar = progress.bar(name, len(self._seeds), sys.stderr, nullcontext) if is_terminal else nullcontext()
-        leaves = self._workers > 1 or self._executor not in (None, ExecutorName.INLINE)
-        source = policy.copies() or partial(self.load, spec) if leaves else policy
         with bar as on_block:
             return rollout(
-                source,
+                policy,
                 self._seeds,
                 workers=self._workers,
                 executor=self._executor,

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -123,12 +123,11 @@ def evaluate(
         from il_bench.report.success import row_of
         from il_bench.rollout.metrics import METRICS
 
-        loader = partial(load_policy, spec, device=device, numerics=numerics)
-        loaded = loader()
+        loaded = load_policy(spec, device=device, numerics=numerics)
         workers = min(workers, -(-episodes // block_size(loaded.track)))
         first = SEED_STARTS[seeds]
         chosen = range(first, first + episodes)
-        outcomes = _rolled_out(loader, loaded, chosen, workers, where)
+        outcomes = _rolled_out(loaded, chosen, workers, where)
         verdict = PolicyGates(loaded.name, asked).verdict(outcomes)
         for name, found in verdict.estimates.items():
             typer.echo(f"{name} {METRICS[name].text(*found, digits=METRICS[name].digits)}")
@@ -152,25 +151,14 @@ def _target(given: str) -> "Target":
 
 
 def _rolled_out(
-    loader: "Callable[[], LoadedPolicy]",
-    loaded: "LoadedPolicy",
-    seeds: range,
-    workers: int,
-    executor: "str | Executor | None",
+    loaded: "LoadedPolicy", seeds: range, workers: int, executor: "str | Executor | None"
 ) -> "Outcomes":
     from il_bench.rollout import progress, rollout
 
     is_terminal = sys.stderr.isatty()  # a bar there, nothing in a log
     bar = progress.bar(loaded.name, len(seeds), sys.stderr, nullcontext) if is_terminal else nullcontext()
     with bar as on_block:
-        return rollout(
-            loaded.copies() or loader,  # another machine may not have its files
-            seeds,
-            workers=workers,
-            executor=executor,
-            size=block_size(loaded.track),
-            on_block=on_block,
-        )
+        return rollout(loaded, seeds, workers=workers, executor=executor, on_block=on_block)
 
 
 def _write(output: Path, row: "Success", seeds: range, form: Form, numerics: "Numerics") -> None:

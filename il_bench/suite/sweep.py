@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from il_bench import machine
 from il_bench.errors import IlBenchError, fail
-from il_bench.files import given_path
+from il_bench.files import given_path, reserved
 from il_bench.protocol import MAX_EPISODES, SEED_STARTS, block_size
+from il_bench.rollout import executors
+from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP, ExecutorName
 
 if TYPE_CHECKING:
     from il_bench.report.schema import Success
+    from il_bench.rollout.executors import Executor
 
 _CHECKPOINT = Path("pretrained_model", "config.json")
 _WIDTH = 40  # characters of a rate's line, from 0 to 1
@@ -39,6 +43,8 @@ def sweep(
         int | None,
         typer.Option(min=1, help="Processes; they do not change the result. Default: one for each core."),
     ] = None,
+    executor: Annotated[ExecutorName | None, typer.Option(help=EXECUTOR_HELP)] = None,
+    address: Annotated[str | None, typer.Option(help=ADDRESS_HELP)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep what --output holds of checkpoints that are the same.")
@@ -50,27 +56,32 @@ def sweep(
     cannot be loaded or run; the others are measured.
     """
     try:
+        executors.check(executor, address, device)
         run = given_path(run)
         folder = run if run.name == "checkpoints" else run / "checkpoints"
         checkpoints = found_in(folder)
         place = (folder.absolute().parent / "sweep") if output is None else given_path(output)
         chosen = range(SEED_STARTS["validation"], SEED_STARTS["validation"] + episodes)
-        swept = _Sweep(place, chosen, workers, device, resume=resume)
-        problems = []
-        for step, path in checkpoints.items():
-            try:
-                row = swept.measure(path)
-            except IlBenchError as error:
-                problems.append(f"step {step:,}: {error}")
-                continue
-            typer.echo(line(row))
-        if not swept.report.success:
-            raise IlBenchError(problems[0])
-        for sentence in (
-            *told(swept.report.success, folder),
-            f"made: {', '.join(map(str, swept.draw(folder)))}",
-        ):
-            typer.echo(sentence)
+        where = executors.of_options(
+            executor, address, workers, partial(machine.fingerprint, device), on_gpu=device != "cpu"
+        )
+        with reserved(place, _ANOTHER):
+            swept = _Sweep(place, chosen, workers, device, where, resume=resume)
+            problems = []
+            for step, path in checkpoints.items():
+                try:
+                    row = swept.measure(path)
+                except IlBenchError as error:
+                    problems.append(f"step {step:,}: {error}")
+                    continue
+                typer.echo(line(row))
+            if not swept.report.success:
+                raise IlBenchError(problems[0])
+            for sentence in (
+                *told(swept.report.success, folder),
+                f"made: {', '.join(map(str, swept.draw(folder)))}",
+            ):
+                typer.echo(sentence)
     except IlBenchError as error:
         fail(error)
     for problem in problems:
@@ -127,15 +138,22 @@ def told(rows: "tuple[Success, ...]", folder: Path) -> list[str]:
 class _Sweep:
     """The rows so far, kept in report.json as each checkpoint ends."""
 
-    def __init__(self, output: Path, seeds: range, workers: int | None, device: str, *, resume: bool) -> None:
-        from il_bench import machine
+    def __init__(
+        self,
+        output: Path,
+        seeds: range,
+        workers: int | None,
+        device: str,
+        executor: "str | Executor | None",
+        *,
+        resume: bool,
+    ) -> None:
         from il_bench.report import schema
-        from il_bench.rollout import executors
 
         machine.check_device(device)
         self._path, self._seeds, self._device = output / "report.json", seeds, device
-        self._workers = workers or machine.usable_cores()
-        if self._workers > 1:
+        self._workers, self._executor = workers or machine.usable_cores(), executor
+        if self._workers > 1 and executor in (None, ExecutorName.PROCESSES):
             executors.import_ahead()  # one process, of which the workers of every checkpoint are forks
         fingerprint = machine.fingerprint(device)
         facts = {**machine.describe(), "fingerprint": fingerprint}
@@ -172,12 +190,13 @@ class _Sweep:
         if row is None:
             size = block_size(loaded.track)
             workers = min(self._workers, -(-len(seeds) // size))
-            source = loaded if workers == 1 else partial(load_policy, path, device=self._device)
             is_terminal = sys.stderr.isatty()
             title = f"step {int(loaded.name):,}"
             bar = progress.bar(title, len(seeds), sys.stderr, nullcontext) if is_terminal else nullcontext()
             with bar as on_block:
-                outcomes = rollout(source, self._seeds, workers=workers, size=size, on_block=on_block)
+                outcomes = rollout(
+                    loaded, self._seeds, workers=workers, executor=self._executor, on_block=on_block
+                )
             row = row_of(loaded, outcomes, PolicyGates(loaded.name).verdict(outcomes))
         self.report = self.report.model_copy(update={"success": (*self.report.success, row)})
         schema.save(self._path, self.report)
