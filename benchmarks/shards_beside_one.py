@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
+from il_bench.machine import differences
+
 SUITE = ["-m", "pytest", "--benchmark", "--pyargs", "il_bench.suite", "-m", "success", "-q"]
 
 
@@ -83,7 +85,8 @@ def main(
             f"{len(kept)} journals": [kept, {name: episodes(merged).get(name) for name in kept}],
         }
         for what, (ours, theirs) in pairs.items():
-            print(f"{what}: {'equal' if ours == theirs else 'DIFFERENT'}")
+            differing = [] if ours == theirs else differences({"it": ours}, {"it": theirs})
+            print(f"{what}: {'equal' if ours == theirs else f'DIFFERENT, {differing[0]:.500}'}")
         if any(ours != theirs for ours, theirs in pairs.values()):
             sys.exit(1)
 
