@@ -18,7 +18,7 @@ import typer
 
 from il_bench.machine import differences
 
-SUITE = ["-m", "pytest", "--benchmark", "--pyargs", "il_bench.suite", "-m", "success", "-q"]
+SUITE = ["-m", "pytest", "--benchmark", "--pyargs", "il_bench.suite.test_success", "-q"]
 
 
 def run(folder: Path, *arguments: object) -> None:

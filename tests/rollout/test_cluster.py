@@ -287,7 +287,7 @@ DISK = "{'local_fs_capacity_threshold': 0.01}, object_store_memory=80_000_000"
         ),
         (
             DISK,
-            "[Job(partial(large, 2 * 10**8), add, [0]), Job(load, partial(large, 15 * 10**7), [0])]",
+            "[Job(partial(len, bytes(2 * 10**8)), add, [0]), Job(load, partial(large, 15 * 10**7), [0])]",
             [
                 "every task needs, 200 MB, does not fit into",
                 "^0: did not come .* the object store of a node and",
