@@ -6,27 +6,40 @@ Compared are report.json, without the fields of time; every recording; and the e
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
+import pytest
 import typer
 
+import il_bench.suite.success  # noqa: F401
 from il_bench.machine import differences
+from il_bench.policies.checkpoint import load_policy
 
-SUITE = ["-m", "pytest", "--benchmark", "--pyargs", "il_bench.suite.test_success", "-q"]
+SUITE = ["--benchmark", "--pyargs", "il_bench.suite.test_success", "-q", "-p", "no:cacheprovider"]
 
 
 def run(folder: Path, *arguments: object) -> None:
-    """Run a part of the suite, or all of it, in one process; exit 1 and 6 are about gates."""
-    command = [sys.executable, *SUITE, "--il-workers", "1", "--il-report", str(folder), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode not in (0, 1, 6) or not any(folder.glob("*.json")):
-        sys.exit(f"{folder.name}: exit status {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    """Run a part of the suite, or all of it, in a process of its own; exit 1 and 6 are about gates."""
+    words = [*SUITE, "--il-workers", "1", "--il-report", str(folder), *map(str, arguments)]
+    child = get_context("fork").Process(target=session, args=(words, folder.with_suffix(".log")))
+    child.start()
+    child.join()
+    if child.exitcode not in (0, 1, 6) or not any(folder.glob("*.json")):
+        sys.exit(f"{folder.name}: exit status {child.exitcode}\n{folder.with_suffix('.log').read_text()}")
+
+
+def session(words: list[str], log: Path) -> None:
+    """A pytest run, as the command makes it; what it imports is here already."""
+    os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY), 1)
+    sys.exit(int(pytest.main(words)))
 
 
 def without_time(report: Path) -> dict[str, Any]:
@@ -61,6 +74,8 @@ def main(
     policy: Annotated[list[str] | None, typer.Option()] = None,
 ) -> None:
     """Run both and print what is equal; exit 1 if anything is not."""
+    for name in ("act", "diffusion"):
+        load_policy(name)  # imports what policies need, once for all runs: each is a fork
     chosen = [word for name in policy or () for word in ("--il-policy", name)]
     chosen += ["--il-episodes", str(episodes_each)]
     with tempfile.TemporaryDirectory() as folder:
