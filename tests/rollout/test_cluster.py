@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -187,7 +188,7 @@ def test_a_task_whose_process_is_killed_runs_again_at_most_three_times(cluster: 
         (partial(fails, IlBenchError("runs/mine: no weights")), add, IlBenchError, "^runs/mine: no weights$"),
         (load, partial(fails, ZeroDivisionError("by zero")), ZeroDivisionError, "^by zero"),
         (load, fails_oddly, IlBenchError, "^OddError: this and that$"),
-        (load, partial(add, {1: 2}.items()), IlBenchError, "cannot be sent to a node"),
+        (load, partial(add, Lock()), IlBenchError, "cannot be sent to a node"),
     ],
 )
 def test_what_a_node_raises_is_raised_here(
