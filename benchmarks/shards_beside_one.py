@@ -11,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,14 +26,25 @@ from il_bench.policies.checkpoint import load_policy
 SUITE = ["--benchmark", "--pyargs", "il_bench.suite.test_success", "-q", "-p", "no:cacheprovider"]
 
 
-def run(folder: Path, *arguments: object) -> None:
-    """Run a part of the suite, or all of it, in a process of its own; exit 1 and 6 are about gates."""
-    words = [*SUITE, "--il-workers", "1", "--il-report", str(folder), *map(str, arguments)]
-    child = get_context("fork").Process(target=session, args=(words, folder.with_suffix(".log")))
-    child.start()
-    child.join()
-    if child.exitcode not in (0, 1, 6) or not any(folder.glob("*.json")):
-        sys.exit(f"{folder.name}: exit status {child.exitcode}\n{folder.with_suffix('.log').read_text()}")
+def run(of: dict[Path, list[str]], at_once: int) -> None:
+    """Run parts of the suite, or all of it, each in a process of its own; exit 1 and 6 are about gates."""
+    waiting, running = dict(of), dict[Path, Any]()
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            folder = next(iter(waiting))
+            words = [*SUITE, "--il-workers", "1", "--il-report", str(folder), *waiting.pop(folder)]
+            running[folder] = get_context("fork").Process(target=session, args=(words, log_of(folder)))
+            running[folder].start()
+        wait([child.sentinel for child in running.values()])
+        for folder in [folder for folder, child in running.items() if child.exitcode is not None]:
+            status = running.pop(folder).exitcode
+            if status not in (0, 1, 6) or not any(folder.glob("*.json")):
+                sys.exit(f"{folder.name}: exit status {status}\n{log_of(folder).read_text()}")
+
+
+def log_of(folder: Path) -> Path:
+    """Where a run's words go."""
+    return folder.with_suffix(".log")
 
 
 def session(words: list[str], log: Path) -> None:
@@ -82,10 +93,9 @@ def main(
         one, merged = Path(folder, "one"), Path(folder, "merged")
         parts = [Path(folder, f"shard-{number}") for number in range(1, of + 1)]
         start = time.monotonic()
-        run(one, *chosen)
+        run({one: chosen}, 1)
         middle = time.monotonic()
-        with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(lambda n: run(parts[n - 1], "--il-shard", f"{n}/{of}", *chosen), range(1, of + 1)))
+        run({part: ["--il-shard", f"{n}/{of}", *chosen] for n, part in enumerate(parts, 1)}, at_once)
         end = time.monotonic()
         command = [sys.executable, "-c", "from il_bench.cli import main; main()", "merge"]
         subprocess.run([*command, *map(str, parts), "--output", str(merged)], stdout=subprocess.DEVNULL)
