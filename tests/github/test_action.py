@@ -92,7 +92,7 @@ def test_a_policy_that_got_worse_is_told_everywhere_and_fails_the_job(runner: Ru
     runner.leaves(1, failing(), passing())
     runner.github.files["gates/baselines.json", "base123"] = b'{"of": "the base branch"}'
     runner.github.add("<!-- il-bench: other-report -->\nof another job")
-    runner.github.add("a person quotes <!-- il-bench: il-bench-report -->", by="User")
+    runner.github.add("<!-- il-bench: il-bench-report -->\na person's", by="User")
     outputs = runner.job.run(
         "il-bench",
         policy="mine=runs/mine\n\nUSER/other\n",
@@ -113,7 +113,7 @@ def test_a_policy_that_got_worse_is_told_everywhere_and_fails_the_job(runner: Ru
     assert "::error title=il_bench::short: FAIL against its target: < 0.80 shown" in job.log
     assert runner.artifacts == {"il-bench-report": "il-bench-report"}
     theirs, quote, ours = (each["body"] for each in runner.github.comments)
-    assert "of another job" in theirs and quote.startswith("a person")
+    assert "of another job" in theirs and quote.endswith("a person's")
     assert ours == f"<!-- il-bench: il-bench-report -->\n{job.summary}"
     wanted = runner.asked("pytest")
     kept = str(runner.calls / "temp" / "il-bench-baselines.json")

@@ -1,6 +1,8 @@
 """`il_bench.evaluate` from a training loop, which must not notice."""
 
 import random
+from hashlib import sha256
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,12 +51,12 @@ def trained(policy_type: str, *, evaluated: bool) -> tuple[Any, ...]:
         if evaluated:
             il_bench.evaluate(policy, n=2, preprocessor=pre, postprocessor=post)
     modes = [module.training for module in policy.modules()]
-    weights = torch.cat([each.flatten() for each in policy.parameters()])
+    weights = sha256(torch.cat([each.detach().flatten() for each in policy.parameters()]).numpy().tobytes())
     return (
         losses,
-        weights.tolist(),
+        weights.hexdigest(),
         modes,
-        torch.get_rng_state().tolist(),
+        sha256(torch.get_rng_state().numpy()).hexdigest(),
         np.random.get_state()[2],
         random.random(),
     )
@@ -77,6 +79,12 @@ def test_it_rolls_out_the_policy_as_it_is_now_on_validation_seeds() -> None:
         next(policy.parameters()).add_(1.0)
     assert il_bench.evaluate(policy, seeds=[100_000], **given).to_records() != found.to_records()[:1]
     assert il_bench.evaluate(Wander(), n=1).n == 1, "any object on raw values"
+
+
+def test_loading_a_checkpoint_uses_up_no_random_number_of_the_caller(checkpoint: Path) -> None:
+    before = torch.get_rng_state()
+    assert il_bench.evaluate(checkpoint, n=1).n == 1
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_other_processes_get_the_weights_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
