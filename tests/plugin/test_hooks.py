@@ -312,7 +312,7 @@ def test_one_of_several_processes_writes_the_report_and_says_what_is_undecided(
     assert [each["policy"] for each in report["success"]] == ["good", "not-yet", "undecided"]
     assert rows[1].items() <= report["success"][0].items()
     written = sorted(path.name for path in (pytester.path / "out").iterdir())
-    assert written == ["lerobot", "report.html", "report.json"]
+    assert written == [".lock", "lerobot", "report.html", "report.json"]
     tests = ElementTree.parse(pytester.path / "junit.xml").iter("testcase")
     properties = {
         each.get("name"): {p.get("name"): p.get("value") for p in each.iter("property")} for each in tests

@@ -29,8 +29,8 @@ SEEDS = range(FIRST + 10, FIRST + 2 * BLOCK_SIZE)
 class Elsewhere(LastFirst):
     """What finishes there comes back as bytes."""
 
-    def run(self, load: Any, function: Any, tasks: list[Any], *, name: Any) -> Iterator[Any]:
-        for result in super().run(load, function, tasks, name=name):
+    def run(self, work: Any) -> Iterator[Any]:
+        for result in super().run(work):
             yield pickle.loads(pickle.dumps(result))
 
 
