@@ -65,7 +65,9 @@ def options() -> str:
     for option in OPTIONS.values():
         choices, metavar = option.parser.get("choices"), option.parser.get("metavar")
         value = "|".join(choices) if choices else metavar or ""
-        rows.append((f"`{option.flag}{value and '=' + value}`", _prose(option.parser["help"])))
+        rows.append(
+            (f"`{option.flag}{value and '=' + value}`", _prose(option.parser["help"].replace("%%", "%")))
+        )
     head = '# Options of pytest\n\n`pytest --help` lists them in the group "il_bench".\n\n'
     return head + _table(("option", ""), rows) + "\n"
 
@@ -119,8 +121,9 @@ succeeds has a `mean_final_coverage` little above 0.95. Where a policy plays on 
 the block out again, and coverage and last reward come out lower."""
 
 
-_PUBLISHED = """Compare numbers of one metric only, the best first. All are of other start states than
-il_bench's and mostly of camera images and human demonstrations, so they give context and never a gate.
+_PUBLISHED = """A table for each metric, the best first: only numbers of the same metric compare. All were
+measured on other start states than il_bench's, mostly with camera images and human demonstrations. They are
+context, and no gate.
 
 Trust: *primary* is the page, card, code or text of those who measured it, *secondary* another text that
 quotes it, *unrefereed* a personal repository or model card. `il-bench metrics` prints the same beside your

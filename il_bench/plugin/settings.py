@@ -140,7 +140,7 @@ class Settings:
     compare: Path | None = option(
         "--il-compare",
         """Time every selected policy in several processes, and compare it with an earlier run, whose
-        report.json is FILE: faster, slower, equivalent within 10 %%, or inconclusive. Slower fails the run
+        report.json is FILE: faster, slower, equivalent within 20 %%, or inconclusive. Slower fails the run
         if the machine is the same; otherwise it is only reported, with what differs. The command il-bench
         compare tells two versions on one machine apart far more sharply: it runs both in turns.""",
         options.check_compare,
