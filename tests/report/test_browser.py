@@ -171,7 +171,8 @@ def test_addresses_and_keys_lead_from_episode_to_episode(show: Opened, folder: P
     assert page.evaluate("location.hash") == f"#wander+expert/{recorded.SEEDS[4]}"
     page.keyboard.press("p")
     page.keyboard.press("Escape")
-    assert not page.locator("#player").is_visible() and page.evaluate("location.hash") == ""
+    eventually(page, "location.hash == ''")
+    assert not page.locator("#player").is_visible()
     page.evaluate("location.hash = '#wander/1'")
     eventually(page, "document.getElementById('found').textContent.includes('no episode 1 of wander')")
     page.evaluate("location.hash = '#expert/?success'")
