@@ -74,6 +74,14 @@ class TimedCall(StrEnum):
     CONTROL_STEP = "control step"  # a prediction and all its actions, divided by their number
 
 
+class ExecutorName(StrEnum):
+    """Where episodes can be rolled out; `il_bench.rollout.executors.EXECUTORS` makes each."""
+
+    INLINE = "inline"
+    PROCESSES = "processes"
+    RAY = "ray"
+
+
 #: What reports call the first call of a process that has just begun.
 FRESH_PROCESS = "fresh process"
 

@@ -13,9 +13,9 @@ import typer
 from il_bench import machine
 from il_bench.errors import IlBenchError, fail
 from il_bench.files import given_path
-from il_bench.protocol import DATA_HELP
+from il_bench.protocol import DATA_HELP, ExecutorName
 from il_bench.rollout import executors, progress
-from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP, ExecutorName
+from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP
 
 if TYPE_CHECKING:
     from il_bench.demos.check import Finding

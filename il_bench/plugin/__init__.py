@@ -7,7 +7,7 @@ import pytest
 
 from il_bench import __version__
 from il_bench.errors import IlBenchError
-from il_bench.plugin import controller, fixtures, registry, selection, settings
+from il_bench.plugin import fixtures, registry, selection, settings
 from il_bench.plugin.options import Invocation
 from il_bench.protocol import HUMAN_DATA
 
@@ -69,6 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "il_bench_fixtures")
     config.pluginmanager.register(selection, "il_bench_selection")
     if chosen.benchmark and not is_worker:
+        from il_bench.plugin import controller
+
         config.pluginmanager.register(controller.Reporter(config, chosen), "il_bench_reporter")
         config.pluginmanager.register(controller.TimedTestsLast(config), "il_bench_timed_tests_last")
     if chosen.benchmark and config.args_source != pytest.Config.ArgsSource.ARGS:

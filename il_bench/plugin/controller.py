@@ -1,6 +1,6 @@
 """The process that the user started: with or without pytest-xdist, it writes the report and times tests.
 
-Every pytest run loads this module where il_bench is installed: standard library and pytest only.
+Only runs with --benchmark load this module.
 """
 
 import sys

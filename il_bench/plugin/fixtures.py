@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from il_bench.errors import IlBenchError
-from il_bench.plugin.options import PolicyChoice
+from il_bench.plugin.choices import PolicyChoice
 from il_bench.plugin.registry import Registry, load
 from il_bench.plugin.settings import Settings
 from il_bench.protocol import HUMAN_DATA, MARGIN
-from il_bench.rollout import executors
 
 if TYPE_CHECKING:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -265,6 +264,8 @@ def progress_of(config: pytest.Config) -> "ShowProgress":
 
 def processor_seconds_since_last(config: pytest.Config) -> float:
     """Processor seconds of this process and its workers since the last call, or the beginning."""
+    from il_bench.rollout import executors
+
     now = time.process_time() + executors.BY_WORKERS.seconds
     before = config.stash.get(PROCESSOR, 0.0)
     config.stash[PROCESSOR] = now

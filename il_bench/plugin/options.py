@@ -1,61 +1,37 @@
 """How an option of pytest is declared, and the checks of the options' values.
 
-Every pytest run loads this module where il_bench is installed: standard library only.
+Every pytest run loads this module where il_bench is installed: standard library only. What is defined here
+and in `choices` are named tuples, since Python takes seven times as long to define a data class.
 """
 
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from il_bench import machine
-from il_bench.errors import IlBenchError, printable
+from il_bench.errors import IlBenchError
+from il_bench.plugin.choices import PolicyChoice
 from il_bench.protocol import MAX_EPISODES, MAX_RATE_EPISODES
-from il_bench.rollout import executors
-from il_bench.rollout.metrics import target_of
 
 
-@dataclass(frozen=True)
-class PolicyChoice:
-    """One `--il-policy`: `label` as written, `source` for `load_policy`, `name` if given as NAME=PATH.
-
-    `environment`: where it is rolled out, unless in PushT. `in_process`: a project's function makes it, so no
-    other process can load it. `version`: of a project's code, which has no hash. `has_journal`: whether
-    weights and version say all that its episodes depend on.
-    """
-
-    label: str
-    source: str
-    name: str | None = None
-    environment: str | None = None
-    in_process: bool = False
-    version: str | None = None
-    has_journal: bool = True
-
-    @property
-    def gate_name(self) -> str:
-        """The name of its row and of its gates; a policy meets act's gates only as act or act=PATH."""
-        return printable(self.name or self.label)
-
-
-@dataclass(frozen=True)
-class Invocation:
+class Invocation(NamedTuple):
     """How pytest was called: what a check may need besides its own option's value."""
 
     option: Callable[[str], Any]  # pytest's `config.getoption`: unchecked values by name
     folder: Path  # where relative paths begin
     one_of_many: bool = False  # the tests run in several processes already
-    project_policies: Mapping[str, PolicyChoice] = field(default_factory=dict)  # by label
+    project_policies: Mapping[str, PolicyChoice] = MappingProxyType({})  # by label
 
     def path(self, given: str) -> Path:
         """The path that an option's value names."""
         return self.folder / Path(given).expanduser()
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option: its flag, the keywords for pytest's parser, and the check that gives a setting's value."""
 
     flag: str
@@ -116,6 +92,8 @@ def check_target(given: Sequence[str], _: Invocation) -> tuple[str, float] | Non
         return None
     if len(given) > 1:
         raise IlBenchError(f"--il-target: give one target, not {len(given)}: {', '.join(given)}")
+    from il_bench.rollout.metrics import target_of
+
     return target_of(given[0], "--il-target")
 
 
@@ -145,7 +123,11 @@ def check_compare(given: str | None, run: Invocation) -> Path | None:
 
 def check_executor(given: str | None, run: Invocation) -> str | None:
     """An executor that can be had."""
-    executors.check(given, run.option("il_address"), run.option("il_device"), prefix="--il-")
+    address = run.option("il_address")
+    if given is not None or address is not None:
+        from il_bench.rollout import executors
+
+        executors.check(given, address, run.option("il_device"), prefix="--il-")
     return given
 
 

@@ -6,13 +6,13 @@ Every pytest run loads this module where il_bench is installed: standard library
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from il_bench import zoo
 from il_bench.errors import IlBenchError
-from il_bench.plugin.options import PolicyChoice
+from il_bench.plugin.choices import PolicyChoice
 from il_bench.protocol import CONTEXT, TRACKS
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def pytest_il_bench_register(registry: "Registry") -> None:
     """
 
 
-@dataclass(frozen=True)
-class RegisteredPolicy:
+class RegisteredPolicy(NamedTuple):
     """A project's policy. `environment`: None for PushT. `data`: what it was trained on, in words.
 
     version: of the code that makes the policy and its environment; None: the project gives none.
@@ -64,8 +63,7 @@ class RegisteredPolicy:
         )
 
 
-@dataclass(frozen=True)
-class RegisteredEnvironment:
+class RegisteredEnvironment(NamedTuple):
     """A project's gymnasium environment. `observe`: None to use LeRobot's names of observations."""
 
     name: str

@@ -3,28 +3,24 @@
 Every pytest run loads this module where il_bench is installed: standard library only.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from il_bench import zoo
 from il_bench.errors import IlBenchError
 from il_bench.machine import Numerics
-from il_bench.plugin import options
-from il_bench.plugin.options import Invocation, Option, PolicyChoice, option
+from il_bench.plugin import choices, options
+from il_bench.plugin.choices import PolicyChoice
+from il_bench.plugin.options import Invocation, Option, option
 from il_bench.protocol import (
-    CONTEXT,
     DEFAULT_EPISODES,
-    EXPERT,
     MAX_EPISODES,
     MAX_RATE_EPISODES,
-    PIXELS,
     RECORD,
     SEED_STARTS,
     TRACKS,
     Autocast,
+    ExecutorName,
 )
-from il_bench.rollout.executors import EXECUTORS
 
 SUITE = Path(__file__).parents[1] / "suite"
 #: What its modules measure, in the order in which they run: what is asked first comes first.
@@ -50,7 +46,7 @@ class Settings:
         """The policy to evaluate; repeat it for several. A shipped one by name (act, vqbet, ..., expert), a
         LeRobot pretrained_model folder, or a Hub id. act=PATH compares the checkpoint in PATH with the
         targets and the baseline of act. Default: every shipped policy.""",
-        lambda given, run: _chosen(given, run),
+        lambda given, run: choices.named(given, run.option("il_track"), run.folder, run.project_policies),
         action="append",
         metavar="NAME|PATH|HUB_ID",
     )
@@ -165,7 +161,7 @@ class Settings:
         by Ray, on many machines. The results do not depend on it: a machine of another kind gets nothing to
         do. Default: processes if there are two or more workers.""",
         options.check_executor,
-        choices=tuple(EXECUTORS),
+        choices=tuple(map(str, ExecutorName)),
     )
     address: str | None = option(
         "--il-address",
@@ -247,8 +243,7 @@ class Settings:
         """The chosen policies; by default every shipped one of the track, and the project's."""
         if self.chosen:
             return self.chosen
-        own = (PolicyChoice(name, zoo.spec_of(name, self.track)) for name in zoo.shipped(self.track))
-        return (*own, *self.project_policies)
+        return (*choices.shipped(self.track), *self.project_policies)
 
     @property
     def starts_over(self) -> tuple[str, ...]:
@@ -300,11 +295,7 @@ def read(run: Invocation) -> Settings:
     values = {name: each.check(run.option(each.dest), run) for name, each in OPTIONS.items()}
     settings = Settings(**values, project_policies=tuple(run.project_policies.values()))
     if settings.benchmark and not settings.policies:
-        why = f" ({zoo.GET_PIXELS})" if settings.track == PIXELS else ""
-        raise IlBenchError(
-            f"--il-track {settings.track}: il_bench ships no policy for it{why}; name yours with "
-            "--il-policy PATH|HUB_ID"
-        )
+        raise choices.none_shipped(settings.track)
     if settings.update_baselines:
         _check_update(settings)
     elif settings.accept_regression:
@@ -312,35 +303,6 @@ def read(run: Invocation) -> Settings:
             "--il-accept-regression: only --il-update-baselines records results; add that, or leave this out"
         )
     return settings
-
-
-def _chosen(labels: Sequence[str], run: Invocation) -> tuple[PolicyChoice, ...]:
-    chosen: dict[str, PolicyChoice] = {}
-    for label in dict.fromkeys(labels):
-        policy = run.project_policies.get(label) or _policy(label, run)
-        other = chosen.setdefault(policy.gate_name, policy)
-        if other is not policy:
-            raise IlBenchError(
-                f"--il-policy: {other.label} and {label} would both be called {policy.gate_name}; give one "
-                "another name (NAME=PATH)"
-            )
-    return tuple(chosen.values())
-
-
-def _policy(label: str, run: Invocation) -> PolicyChoice:
-    track = run.option("il_track")
-    offered = (*zoo.shipped(track), EXPERT, *run.project_policies)
-    try:
-        name, spec = zoo.split_name(label, run.folder)
-        if (name or label) in CONTEXT and label != EXPERT:
-            raise IlBenchError(
-                f"{label!r}: {name or label} is one of il_bench's own rows; give the policy another name "
-                "(NAME=PATH)"
-            )
-        found = zoo.resolve(spec, run.folder, offered, track)
-        return PolicyChoice(label, found.spec, name or (found.name if found.track == PIXELS else None))
-    except IlBenchError as error:
-        raise IlBenchError(f"--il-policy: {error}") from None
 
 
 def _check_update(settings: Settings) -> None:
@@ -353,7 +315,7 @@ def _check_update(settings: Settings) -> None:
         )
     if settings.baselines is not None:
         return
-    own = zoo.shipped(settings.track)
+    own = {each.gate_name for each in choices.shipped(settings.track)}
     for policy in settings.policies:
         if policy.gate_name not in own:
             raise IlBenchError(

@@ -30,11 +30,12 @@ from il_bench.protocol import (
     MAX_STEPS,
     RESERVED_SEEDS,
     SUCCESS_COVERAGE,
+    ExecutorName,
 )
 from il_bench.pusht.batch import PushTBatch
 from il_bench.rollout import executors
 from il_bench.rollout.endings import reward
-from il_bench.rollout.executors import Executor, ExecutorName, Job
+from il_bench.rollout.executors import Executor, Job
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.outcomes import Outcomes
 from il_bench.rollout.progress import Step, tell

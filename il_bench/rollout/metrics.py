@@ -3,7 +3,7 @@
 Reports, tables, the page, pictures, `il-bench evaluate` and `il-bench metrics` show every metric. Options and
 baselines.json accept targets for those that are `gated`.
 
-Read by every pytest run of everybody who has il_bench installed: standard library only.
+Read before anything heavy is imported: standard library only.
 """
 
 from collections.abc import Callable

@@ -12,9 +12,17 @@ import typer
 from il_bench import machine, zoo
 from il_bench.errors import IlBenchError, fail
 from il_bench.files import given_path, locked, writing
-from il_bench.protocol import BLOCK_SIZE, EXPERT, KEYPOINTS, MAX_EPISODES, SEED_STARTS, SeedRange
+from il_bench.protocol import (
+    BLOCK_SIZE,
+    EXPERT,
+    KEYPOINTS,
+    MAX_EPISODES,
+    SEED_STARTS,
+    ExecutorName,
+    SeedRange,
+)
 from il_bench.rollout import executors
-from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP, ExecutorName
+from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP
 
 if TYPE_CHECKING:
     from il_bench.policies.checkpoint import LoadedPolicy

@@ -25,11 +25,12 @@ from il_bench.protocol import (
     REPORT_FOLDER,
     SEED_STARTS,
     Autocast,
+    ExecutorName,
     SeedRange,
     block_size,
     data_name,
 )
-from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP, ExecutorName
+from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP
 
 if TYPE_CHECKING:
     from il_bench.gate.baselines import Target

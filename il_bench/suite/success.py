@@ -13,8 +13,8 @@ from il_bench.errors import IlBenchError
 from il_bench.gate.baselines import Target
 from il_bench.gate.verdict import PolicyGates, Verdict
 from il_bench.plugin import collect
+from il_bench.plugin.choices import PolicyChoice
 from il_bench.plugin.evaluation import Evaluate
-from il_bench.plugin.options import PolicyChoice
 from il_bench.plugin.registry import Registry
 from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy, load_policy

@@ -13,9 +13,9 @@ import typer
 from il_bench import machine
 from il_bench.errors import IlBenchError, fail
 from il_bench.files import given_path, reserved
-from il_bench.protocol import MAX_EPISODES, SEED_STARTS, block_size
+from il_bench.protocol import MAX_EPISODES, SEED_STARTS, ExecutorName, block_size
 from il_bench.rollout import executors
-from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP, ExecutorName
+from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP
 
 if TYPE_CHECKING:
     from il_bench.report.schema import Success

@@ -10,8 +10,8 @@ import importlib.util
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from il_bench.errors import IlBenchError
 from il_bench.protocol import EXPERT, KEYPOINTS, PIXELS, TRACKS
@@ -29,8 +29,7 @@ _ON_PIXELS = f"@{PIXELS}"
 _HUB_ID = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
-@dataclass(frozen=True)
-class ResolvedPolicy:
+class ResolvedPolicy(NamedTuple):
     """Where a policy comes from: the zoo, a `path` that exists, a `repository` of the Hub, or the planner.
 
     `spec` means the same policy in every working directory. `is_shipped`: whether it is the zoo's, of

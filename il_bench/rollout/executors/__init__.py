@@ -2,22 +2,13 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, Protocol
 
 from il_bench.errors import IlBenchError
 from il_bench.machine import usable_cores
-
-
-class ExecutorName(StrEnum):
-    """Where tasks can run."""
-
-    INLINE = "inline"
-    PROCESSES = "processes"
-    RAY = "ray"
-
+from il_bench.protocol import ExecutorName
 
 #: What the commands say of their options.
 EXECUTOR_HELP = (
