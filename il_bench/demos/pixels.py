@@ -104,7 +104,7 @@ class EpisodeWriter:
                         "task": TASK,
                     }
                 )
-            with _quiet():
+            with _quiet(), _same_priority():
                 dataset.save_episode()
         partial.rename(place)
         return 1
@@ -122,6 +122,20 @@ def _quiet() -> Iterator[None]:
         av.logging.set_level(level)
         if has_bars:
             datasets.enable_progress_bars()
+
+
+@contextmanager
+def _same_priority() -> Iterator[None]:
+    """Take back that SVT-AV1, where root calls it, runs the thread that called it in real time, for good."""
+    if not hasattr(os, "sched_getscheduler"):  # not Linux
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
 
 
 def join_episodes(folders: Sequence[Path], root: Path, video: bool) -> None:
@@ -171,7 +185,7 @@ def _join_videos(folders: Sequence[Path], meta: LeRobotDatasetMetadata) -> list[
     for number, group in enumerate(_groups(folders, _VIDEO, meta.video_files_size_in_mb)):
         chunk, file = divmod(number, meta.chunks_size)
         path = meta.root / meta.video_path.format(video_key=OBS_IMAGE, chunk_index=chunk, file_index=file)
-        with _quiet():
+        with _quiet(), _same_priority():
             concatenate_video_files([folder / _VIDEO for folder in group], path)
         seconds = 0.0
         for folder in group:

@@ -1,5 +1,6 @@
 """`il-bench demos build`: lerobot/pusht out of states, the same whatever interrupts it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -61,6 +62,18 @@ def test_the_layout_is_that_of_lerobot_pusht(which: str, request: pytest.Fixture
     assert dataset[0]["task"] == "Push the T-shaped blue block onto the T-shaped green target surface."
     stats = dataset.meta.stats["observation.image"]
     assert stats["mean"].shape == (3, 1, 1) and (stats["mean"] > 0.8).all() and (stats["std"] > 0.01).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux")
+def test_a_video_leaves_the_priority_of_the_process(source: Path, tmp_path: Path) -> None:
+    before = os.sched_getscheduler(0)
+    try:
+        build_pixels(read_states(source), tmp_path / "filmed", video=True)
+        assert (
+            os.sched_getscheduler(0) == before
+        )  # SVT-AV1 sets SCHED_FIFO, of the highest priority, for root
+    finally:
+        os.sched_setscheduler(0, before, os.sched_param(0))
 
 
 def test_images_are_what_the_camera_saw_contacts_included(built: Path, played: Played) -> None:
