@@ -165,7 +165,7 @@ def describe(
         from il_bench.data import open_dataset
         from il_bench.data.names import resolve_data
         from il_bench.demos.describe import draw, measure
-        from il_bench.files import writing
+        from il_bench.files import write_whole, writing
 
         where, name = resolve_data(source, "describe")
         description = measure(open_dataset(where))
@@ -173,8 +173,8 @@ def describe(
         text = json.dumps(numbers, indent=2)
         if output is not None:
             with writing(output, "give another --output"):
-                draw(description, title, output / "demos.png")
-                (output / "demos.json").write_text(text + "\n", encoding="utf-8")
+                write_whole(output / "demos.png", draw(description, title))
+                write_whole(output / "demos.json", f"{text}\n".encode())
     if as_json:
         typer.echo(text)
     else:

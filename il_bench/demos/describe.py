@@ -1,5 +1,6 @@
 """Describe a set of demonstrations: how long, how well solved and how smooth they are."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,8 +100,8 @@ def _percentiles(values: NDArray[np.float64], **wanted: float) -> dict[str, floa
     return {name: float(np.percentile(values, at)) if len(values) else None for name, at in wanted.items()}
 
 
-def draw(described: Description, name: str, path: Path) -> None:
-    """Write the picture of the demonstrations called `name` to `path`, a .png file."""
+def draw(described: Description, name: str) -> bytes:
+    """Draw the demonstrations called `name`; return the content of a PNG file."""
     from matplotlib.figure import Figure  # not pyplot: no screen, no global state
 
     figure = Figure(figsize=(10, 8), layout="constrained")
@@ -121,8 +122,9 @@ def draw(described: Description, name: str, path: Path) -> None:
     if len(change):
         mean, most = change.mean(), np.percentile(change, 99)
         axes[1, 1].set_title(f"mean {mean:.1f} px, 99 % below {most:.0f} px")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    file = io.BytesIO()
+    figure.savefig(file, dpi=120)
+    return file.getvalue()
 
 
 def _paths(axes: "Axes", described: Description) -> None:

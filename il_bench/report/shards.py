@@ -4,7 +4,7 @@ A shard's report folder holds journals, recordings and shard.json, which says wh
 puts the episodes in seed order and stops every gate where one run would have stopped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +12,10 @@ from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from il_bench.errors import IlBenchError, wrong_field
-from il_bench.files import parse_json, read_whole, reserved, write_whole, writing
+from il_bench.errors import IlBenchError
+from il_bench.files import read_model, reserved, write_whole, writing
 from il_bench.gate.baselines import Baselines, Target
 from il_bench.gate.verdict import PolicyGates
 from il_bench.machine import differences
@@ -115,12 +115,7 @@ def load(folder: Path) -> Shard:
     way_out = (
         "give the report folder of a shard that ran to its end (--il-resume continues an interrupted one)"
     )
-    content = read_whole(path, way_out)
-    parse_json(content, path, way_out)
-    try:
-        return Shard.model_validate_json(content)
-    except ValidationError as error:
-        raise IlBenchError(f"{path}: {wrong_field(error)}; {way_out}") from error
+    return read_model(Shard, path, way_out)
 
 
 @dataclass(frozen=True)
@@ -138,8 +133,9 @@ class _PolicyThere:
 def merge(folders: Sequence[Path], output: Path, baselines: Baselines) -> tuple[Report, list[str]]:
     """Return the report that one run would have given, and a sentence for each policy with unused episodes.
 
-    `output` gets the journals and recordings of all shards. Raises IlBenchError for shards of different runs
-    (names what differs), for one that is missing or given twice, and for blocks that no shard has.
+    `output` gets the journals and recordings of all shards, in place of an earlier run's. Raises IlBenchError
+    for shards of different runs (names what differs), for one that is missing or given twice, and for blocks
+    that no shard has; then `output` stays as it was.
     """
     shards = _checked(folders, output)
     with reserved(output, _ELSEWHERE):
@@ -149,20 +145,21 @@ def merge(folders: Sequence[Path], output: Path, baselines: Baselines) -> tuple[
 def _merged(
     shards: Sequence[Shard], folders: Sequence[Path], output: Path, baselines: Baselines
 ) -> tuple[Report, list[str]]:
-    rows, said = [], []
+    rows, said, found = [], [], []
     for part in shards[0].parts:
-        blocks = list(_blocks_of(part, folders, output))
+        blocks = _blocks_of(part, folders)
         gates = PolicyGates(part.name)
         if part.name not in CONTEXT:
             gates = _gates(part, baselines)
         row, n_left = _judged(part, gates, blocks, baselines)
         rows.append(row)
+        found.append((part, blocks))
         if n_left:
             said.append(
                 f"{part.name}: decided after {row.n_episodes} episodes; {n_left} more were rolled out"
             )
-        for folder in folders:
-            Recordings(folder, part.name, part.track).copy_to(output)
+    for part, blocks in found:  # only now: shards that are refused leave an earlier run in `output` alone
+        _keep(part, blocks, folders, output)
     rows.sort(key=lambda row: (row.policy, row.track, row.data))
     report = Report.model_validate(
         {"created": datetime.now(UTC), "environment": shards[0].environment, "success": rows}
@@ -203,22 +200,32 @@ def _differences(one: Shard, other: Shard) -> list[str]:
     return differences(facts(one), facts(other))
 
 
-def _blocks_of(part: ShardPart, folders: Sequence[Path], output: Path) -> Iterator[Outcomes]:
-    """The blocks of a policy from the journals of all shards, in seed order; `output` gets them in one."""
+def _blocks_of(part: ShardPart, folders: Sequence[Path]) -> list[Outcomes]:
+    """The blocks of a policy from the journals of all shards, in seed order."""
     found = [
         journal.read(journal.path_of(folder, part.name, part.track), part.conditions) for folder in folders
     ]
-    target = journal.path_of(output, part.name, part.track)
-    with journal.opened(target, part.conditions, resume=False, way_out=_ELSEWHERE) as merged:
-        for wanted in part.blocks:
-            block = next((block for each in found if (block := each.recall(wanted)) is not None), None)
-            if block is None:
-                raise IlBenchError(
-                    f"{part.name}: no shard has seeds {wanted[0]}-{wanted[-1]}; repeat the shard that was "
-                    "interrupted with --il-resume"
-                )
+    blocks = []
+    for wanted in part.blocks:
+        block = next((block for each in found if (block := each.recall(wanted)) is not None), None)
+        if block is None:
+            raise IlBenchError(
+                f"{part.name}: no shard has seeds {wanted[0]}-{wanted[-1]}; repeat the shard that was "
+                "interrupted with --il-resume"
+            )
+        blocks.append(block)
+    return blocks
+
+
+def _keep(part: ShardPart, blocks: Sequence[Outcomes], folders: Sequence[Path], output: Path) -> None:
+    """Give `output` the journal and the recordings of a policy, in place of an earlier run's."""
+    path = journal.path_of(output, part.name, part.track)
+    with journal.opened(path, part.conditions, resume=False, way_out=_ELSEWHERE) as merged:
+        for block in blocks:
             merged.append(block)
-            yield block
+    Recordings(output, part.name, part.track).clear()
+    for folder in folders:
+        Recordings(folder, part.name, part.track).copy_to(output)
 
 
 def _gates(part: ShardPart, baselines: Baselines) -> PolicyGates:

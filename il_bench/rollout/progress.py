@@ -4,6 +4,7 @@ A block says after each of its steps how far it is (`tell`); `told` hands that t
 executor that runs blocks elsewhere passes on what it hears of them by calling `tell` here.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -195,6 +196,12 @@ def bar(
     finally:
         with uncaptured():
             line.stop()
+
+
+def on_terminal(title: str, n_episodes: int) -> AbstractContextManager[OnBlock | None]:
+    """A bar on a terminal; in a log, a command's own lines are enough."""
+    is_terminal = sys.stderr.isatty()
+    return bar(title, n_episodes, sys.stderr, nullcontext) if is_terminal else silent(title, n_episodes)
 
 
 @contextmanager

@@ -48,8 +48,7 @@ class Recordings:
         folder = report / FOLDER / self._folder.name
         with writing(folder, "use another folder"):
             for path in self._folder.glob("*.npz"):
-                folder.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, folder)
+                write_whole(folder / path.name, path.read_bytes())
 
     def load(self) -> tuple[dict[int, NDArray[Any]], list[str]]:
         """Return the rows of every recorded episode by seed, and a sentence for each file that is none."""

@@ -1,6 +1,5 @@
 """The command `il-bench stress`."""
 
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +12,6 @@ from il_bench import machine, zoo
 from il_bench.errors import IlBenchError, fail
 from il_bench.files import given_path, locked, writing
 from il_bench.protocol import (
-    BLOCK_SIZE,
     EXPERT,
     KEYPOINTS,
     MAX_EPISODES,
@@ -136,7 +134,7 @@ class _Run:
 
         machine.check_device(device)
         self._output, self._seeds, self._device, self._executor = output, seeds, device, executor
-        self._workers = min(workers or machine.usable_cores(), -(-len(seeds) // BLOCK_SIZE))
+        self._workers = workers or machine.usable_cores()
         if self._workers > 1 and executor in (None, ExecutorName.PROCESSES):
             executors.import_ahead()
         fingerprint = machine.fingerprint(device)
@@ -196,10 +194,7 @@ class _Run:
     def _roll(self, policy: "LoadedPolicy", title: str, block: "RunBlock | None") -> "Outcomes":
         from il_bench.rollout import progress, rollout
 
-        is_terminal = sys.stderr.isatty()
-        name = f"{policy.name}, {title}"
-        bar = progress.bar(name, len(self._seeds), sys.stderr, nullcontext) if is_terminal else nullcontext()
-        with bar as on_block:
+        with progress.on_terminal(f"{policy.name}, {title}", len(self._seeds)) as on_block:
             return rollout(
                 policy,
                 self._seeds,

@@ -2,9 +2,8 @@
 
 import json
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -125,7 +124,6 @@ def evaluate(
         from il_bench.rollout.metrics import METRICS
 
         loaded = load_policy(spec, device=device, numerics=numerics)
-        workers = min(workers, -(-episodes // block_size(loaded.track)))
         first = SEED_STARTS[seeds]
         chosen = range(first, first + episodes)
         outcomes = _rolled_out(loaded, chosen, workers, where)
@@ -156,9 +154,7 @@ def _rolled_out(
 ) -> "Outcomes":
     from il_bench.rollout import progress, rollout
 
-    is_terminal = sys.stderr.isatty()  # a bar there, nothing in a log
-    bar = progress.bar(loaded.name, len(seeds), sys.stderr, nullcontext) if is_terminal else nullcontext()
-    with bar as on_block:
+    with progress.on_terminal(loaded.name, len(seeds)) as on_block:
         return rollout(loaded, seeds, workers=workers, executor=executor, on_block=on_block)
 
 

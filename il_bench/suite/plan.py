@@ -1,7 +1,6 @@
 """`il-bench plan`: how many episodes a verdict will take, and what so many can see, before anything runs."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -98,7 +97,7 @@ def _seconds_of_a_block(policy: str) -> float:
     if loaded.track == PIXELS:
         typer.echo(f"On images, {BLOCK_SIZE} episodes take minutes on a CPU.", err=True)
     first = SEED_STARTS["validation"]
-    return rollout(partial(load_policy, policy), range(first, first + BLOCK_SIZE), workers=1).seconds
+    return rollout(loaded, range(first, first + BLOCK_SIZE)).seconds
 
 
 def _duration(seconds: float) -> str:

@@ -1,7 +1,5 @@
 """`il-bench sweep`: every checkpoint of a run on the same validation seeds, and the curve of its success."""
 
-import sys
-from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,11 +11,12 @@ import typer
 from il_bench import machine
 from il_bench.errors import IlBenchError, fail
 from il_bench.files import given_path, reserved
-from il_bench.protocol import MAX_EPISODES, SEED_STARTS, ExecutorName, block_size
+from il_bench.protocol import MAX_EPISODES, SEED_STARTS, ExecutorName
 from il_bench.rollout import executors
 from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP
 
 if TYPE_CHECKING:
+    from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.report.schema import Success
     from il_bench.rollout.executors import Executor
 
@@ -158,7 +157,7 @@ class _Sweep:
         fingerprint = machine.fingerprint(device)
         facts = {**machine.describe(), "fingerprint": fingerprint}
         self.report = schema.Report(created=datetime.now(UTC), environment=facts)
-        self._known: tuple[Success, ...] = ()
+        self._known: dict[str, Success] = {}  # of checkpoints whose turn is still to come
         if resume and self._path.exists():
             before = schema.load(self._path)
             if differing := machine.differences(before.environment.get("fingerprint") or {}, fingerprint):
@@ -166,47 +165,48 @@ class _Sweep:
                     f"{self._path}: its episodes are of other conditions ({differing[0]}); {_ANOTHER}, or"
                     " leave --resume out"
                 )
-            self._known = before.success
+            self._known = {row.policy: row for row in before.success}
 
     def measure(self, path: Path) -> "Success":
         """Return the row of a checkpoint, rolled out unless it is known, and keep it."""
-        from il_bench.gate.verdict import PolicyGates
         from il_bench.policies.checkpoint import load_policy
-        from il_bench.report import schema
+
+        loaded = replace(load_policy(path, device=self._device), name=path.parent.name)
+        row = self._known.pop(loaded.name, None)
+        if (
+            row is None
+            or (row.track, row.sha256) != (loaded.track, loaded.sha256)
+            or [episode.seed for episode in row.episodes] != list(self._seeds)
+        ):
+            row = self._rolled_out(loaded)
+        self.report = self.report.model_copy(update={"success": (*self.report.success, row)})
+        self._save(*self._known.values())
+        return row
+
+    def _rolled_out(self, loaded: "LoadedPolicy") -> "Success":
+        from il_bench.gate.verdict import PolicyGates
         from il_bench.report.success import row_of
         from il_bench.rollout import progress, rollout
 
-        loaded = replace(load_policy(path, device=self._device), name=path.parent.name)
-        seeds = list(self._seeds)
-        row = next(
-            (
-                each
-                for each in self._known
-                if (each.policy, each.track, each.sha256) == (loaded.name, loaded.track, loaded.sha256)
-                and [episode.seed for episode in each.episodes] == seeds
-            ),
-            None,
-        )
-        if row is None:
-            size = block_size(loaded.track)
-            workers = min(self._workers, -(-len(seeds) // size))
-            is_terminal = sys.stderr.isatty()
-            title = f"step {int(loaded.name):,}"
-            bar = progress.bar(title, len(seeds), sys.stderr, nullcontext) if is_terminal else nullcontext()
-            with bar as on_block:
-                outcomes = rollout(
-                    loaded, self._seeds, workers=workers, executor=self._executor, on_block=on_block
-                )
-            row = row_of(loaded, outcomes, PolicyGates(loaded.name).verdict(outcomes))
-        self.report = self.report.model_copy(update={"success": (*self.report.success, row)})
-        schema.save(self._path, self.report)
-        return row
+        with progress.on_terminal(f"step {int(loaded.name):,}", len(self._seeds)) as on_block:
+            outcomes = rollout(
+                loaded, self._seeds, workers=self._workers, executor=self._executor, on_block=on_block
+            )
+        return row_of(loaded, outcomes, PolicyGates(loaded.name).verdict(outcomes))
+
+    def _save(self, *more: "Success") -> None:
+        """Write the rows, and more: those to come, or an interruption would lose them."""
+        from il_bench.report import schema
+
+        whole = self.report.model_copy(update={"success": (*self.report.success, *more)})
+        schema.save(self._path, whole)
 
     def draw(self, folder: Path) -> list[Path]:
-        """Write the curve as a page and as a picture; return the paths of all files."""
+        """Write the curve as a page and as a picture, of the rows alone; return the paths of all files."""
         from il_bench.files import write_whole, writing
         from il_bench.report import curves
 
+        self._save()
         curve = curves.of_sweep(self.report, folder.absolute().parent)
         paths = [self._path.with_name(name) for name in ("curve.html", "curve.svg")]
         with writing(paths[0].parent, _ANOTHER):

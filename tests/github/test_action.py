@@ -1,6 +1,7 @@
 """The composite actions, step by step as GitHub's runner runs them."""
 
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -197,10 +198,20 @@ def test_baselines_that_are_not_at_the_base_yet_are_those_of_the_checkout(
     assert github.main(["file", "a b/baselines.json", "feature/x", output]) == 3
     assert "a b/baselines.json is not at feature/x yet" in capsys.readouterr().out
     here.github.files["a b/baselines.json", "feature/x"] = b"{}"
-    assert github.main(["file", "a b/baselines.json", "feature/x", output]) == 0
+    for path in ("a b/baselines.json", "./a b//baselines.json"):
+        assert github.main(["file", path, "feature/x", output]) == 0
     monkeypatch.setenv("IL_TOKEN", "another")
     assert github.main(["file", "a b/baselines.json", "feature/x", output]) == 1
     assert "::error title=il_bench::GitHub says 401 Unauthorized to file" in capsys.readouterr().out
+
+
+def test_the_report_of_an_earlier_step_is_not_told_as_this_runs(runner: Runner) -> None:
+    runner.leaves(1)
+    earlier = runner.calls / "workspace" / "il-bench-report" / "report.json"
+    schema.save(earlier, report(success=[passing()]))
+    os.utime(earlier, (0, 0))
+    outputs = runner.job.run("il-bench", policy="broken")
+    assert outputs == {"status": "1", "verdict": "no report; the log says why"}
 
 
 @pytest.mark.parametrize("inputs", [{"policy": "\n \n"}, {"policy": "act", "fail_on": "Fail"}])

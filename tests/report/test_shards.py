@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from il_bench.report import shards
 from il_bench.report.shards import Shard, ShardPart
 from il_bench.rollout import journal
 from il_bench.rollout.outcomes import Outcomes
+from il_bench.rollout.recording import REWARD, StepRecording
+from il_bench.rollout.recordings import Recordings
 from tests.gate.made import FINGERPRINT, FIRST, OTHER_SHA, SHA, measured, outcomes, spread, write
 
 FACTS: dict[str, Any] = {"track": "keypoints", "sha256": SHA, "first_seed": FIRST, "version": None}
@@ -129,6 +132,35 @@ def test_shards_of_other_runs_are_refused_by_name(
     shards.save(folders[1], shards.load(folders[1]).model_copy(update=change(3)))
     with pytest.raises(IlBenchError, match=said):
         shards.merge([*folders, made(tmp_path / "3", 3, 3)], tmp_path / "all", KNOWN)
+
+
+def recorded(folder: Path) -> list[int]:
+    return [*Recordings(folder, "act", "keypoints").load()[0]]
+
+
+def test_a_merge_replaces_an_earlier_one_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Neither a refusal nor recordings of other episodes may mix two runs."""
+    output = tmp_path / "all"
+    folders = [made(tmp_path / str(number), number, 2) for number in (1, 2)]
+    for seed in (FIRST, FIRST + 50):
+        steps = StepRecording(REWARD, np.array([seed]), np.array([1]), np.zeros((1, 1), np.float32))
+        block = replace(EPISODES["act"].take(np.array([seed - FIRST])), recording=steps)
+        Recordings(folders[0], "act", "keypoints").save(block)
+    shards.merge(folders, output, KNOWN)
+    assert recorded(output) == [FIRST, FIRST + 50]
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+
+    others = [made(tmp_path / f"other {number}", number, 2) for number in (1, 2)]
+    path = journal.path_of(others[1], "expert", "keypoints")
+    whole = path.read_bytes()
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    with pytest.raises(IlBenchError, match="expert: no shard has seeds"):
+        shards.merge(others, output, KNOWN)
+    assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+
+    path.write_bytes(whole)
+    shards.merge(others, output, KNOWN)
+    assert recorded(output) == []
 
 
 def test_gaps_are_named(tmp_path: Path) -> None:

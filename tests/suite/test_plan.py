@@ -1,6 +1,7 @@
 """`il-bench plan`: what a run will show, before it runs."""
 
 import re
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -35,9 +36,12 @@ def test_few_episodes_find_nothing() -> None:
 
 
 def test_what_episodes_cost_is_measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "rollout", lambda *_, **__: episodes([True] * 50, first=100_000))
+    asked: list[Any] = []
+    fifty = episodes([True] * 50, first=100_000)
+    monkeypatch.setattr(rollout, "rollout", lambda source, *_, **__: asked.append(source) or fifty)
     output = planned("--target", "0.85", "--policy", "expert")
     assert "expert: 12.5 s for 50 episodes here" in output and "all 1,000 would take 4 min" in output
+    assert asked[0].name == "expert", "loaded once, before the clock runs"
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,12 @@ def swept(run: Path, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["sweep", str(run), "--workers", "1", *arguments])
 
 
+def changed(run: Path, step: str) -> None:
+    """Let the checkpoint of a step be another."""
+    path = run / "checkpoints" / step / "pretrained_model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"optimizer_lr": 1e-3}))
+
+
 def test_every_checkpoint_is_measured_in_the_order_of_its_steps(run: Path, rolled_out: list[str]) -> None:
     result = swept(run / "checkpoints")
     assert result.exit_code == 0, result.output
@@ -74,9 +80,7 @@ def test_every_checkpoint_is_measured_in_the_order_of_its_steps(run: Path, rolle
 def test_what_is_known_is_not_rolled_out_again(run: Path, rolled_out: list[str]) -> None:
     given = ("--output", str(run / "x"), "--episodes", "20")
     swept(run, *given)
-    folder = run / "checkpoints" / "001000" / "pretrained_model"
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"optimizer_lr": 1e-3}))
+    changed(run, "001000")
     assert swept(run, *given, "--resume").exit_code == 0
     assert rolled_out[3:] == ["001000"], "only its files have changed"
     path = run / "x" / "report.json"
@@ -85,6 +89,29 @@ def test_what_is_known_is_not_rolled_out_again(run: Path, rolled_out: list[str])
     path.write_text(json.dumps(report))
     other = swept(run, *given, "--resume")
     assert other.exit_code == 2 and "its episodes are of other conditions (torch" in other.output
+
+
+def test_an_interruption_keeps_the_rows_that_were_still_to_come(
+    run: Path, rolled_out: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept(run)
+    for name in ("000500", "001000"):
+        changed(run, name)
+    once = rollout.rollout
+
+    def interrupted(source: Any, seeds: range, **options: Any) -> Any:
+        if source.name == "001000":
+            raise KeyboardInterrupt
+        return once(source, seeds, **options)
+
+    monkeypatch.setattr(rollout, "rollout", interrupted)
+    assert swept(run, "--resume").exit_code != 0
+    assert rolled_out[3:] == ["000500"]
+    monkeypatch.setattr(rollout, "rollout", once)
+    assert swept(run, "--resume").exit_code == 0
+    assert rolled_out[4:] == ["001000"]
+    made = schema.load(run / "sweep" / "report.json")
+    assert [row.policy for row in made.success] == list(RATES)
 
 
 def test_a_broken_checkpoint_costs_itself(run: Path, rolled_out: list[str]) -> None:

@@ -7,6 +7,7 @@ github.py pull OWNER:BRANCH SHA    print the numbers of the open pull requests f
 
 import json
 import os
+import posixpath
 import re
 import sys
 import urllib.error
@@ -34,7 +35,7 @@ def main(words: list[str]) -> int:
 
 def file(path: str, ref: str, output: str) -> int:
     """Fetch a file by the API: a checkout without its token, or of one commit only, has no other branch."""
-    place = f"/contents/{urllib.parse.quote(path)}?ref={urllib.parse.quote(ref, safe='')}"
+    place = f"/contents/{urllib.parse.quote(posixpath.normpath(path))}?ref={urllib.parse.quote(ref, safe='')}"
     try:
         content = ask("GET", place, accept="application/vnd.github.raw+json")
     except urllib.error.HTTPError as error:
