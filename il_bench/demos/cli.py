@@ -13,9 +13,9 @@ import typer
 from il_bench import machine
 from il_bench.errors import IlBenchError, fail
 from il_bench.files import given_path
-from il_bench.protocol import DATA_HELP, ExecutorName
+from il_bench.protocol import DATA_HELP
 from il_bench.rollout import executors, progress
-from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP
+from il_bench.rollout.options import AddressOption, ExecutorOption
 
 if TYPE_CHECKING:
     from il_bench.demos.check import Finding
@@ -78,8 +78,8 @@ def make(
             "as it has room for.",
         ),
     ] = None,
-    executor: Annotated[ExecutorName | None, typer.Option(help=EXECUTOR_HELP)] = None,
-    address: Annotated[str | None, typer.Option(help=ADDRESS_HELP)] = None,
+    executor: ExecutorOption = None,
+    address: AddressOption = None,
 ) -> None:
     """Let the expert solve PushT and write a LeRobotDataset.
 

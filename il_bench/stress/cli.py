@@ -13,20 +13,18 @@ from il_bench.errors import IlBenchError, fail
 from il_bench.files import given_path, locked, writing
 from il_bench.protocol import (
     EXPERT,
+    IMAGE_BLOCK_SIZE,
     KEYPOINTS,
     MAX_EPISODES,
     SEED_STARTS,
-    ExecutorName,
     SeedRange,
 )
-from il_bench.rollout import executors
-from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP
+from il_bench.rollout.options import AddressOption, DeviceOption, ExecutorOption, Place, WorkersOption
 
 if TYPE_CHECKING:
     from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.report.schema import Report, Stress
     from il_bench.rollout import Outcomes, RunBlock
-    from il_bench.rollout.executors import Executor
     from il_bench.stress.arms import Arm
 
 _ANOTHER = "give another --output"
@@ -59,13 +57,10 @@ def stress(
     ] = None,
     seeds: Annotated[SeedRange, typer.Option(help="Which start states.")] = SeedRange.VALIDATION,
     episodes: Annotated[int, typer.Option(min=1, max=MAX_EPISODES, help="How many of them.")] = 200,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes; they do not change the result. Default: one for each core."),
-    ] = None,
-    executor: Annotated[ExecutorName | None, typer.Option(help=EXECUTOR_HELP)] = None,
-    address: Annotated[str | None, typer.Option(help=ADDRESS_HELP)] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    workers: WorkersOption = None,
+    executor: ExecutorOption = None,
+    address: AddressOption = None,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Roll policies out on the same start states with one thing changed, and print what that costs.
 
@@ -74,7 +69,6 @@ def stress(
     `pytest --benchmark --il-stress` does the same as part of a run.
     """
     try:
-        executors.check(executor, address, device)
         if resume and output is None:
             raise IlBenchError("--resume: there is nothing to continue without --output; add it")
         if latency_ms is not None and not hz:
@@ -91,12 +85,10 @@ def stress(
         from il_bench.stress.arms import arms_for, check_names
 
         names = check_names(arm or ())
-        where = executors.of_options(
-            executor, address, workers, partial(machine.fingerprint, device), on_gpu=device != "cpu"
-        )
+        place = Place.of(workers, executor, address, device)
         chosen = range(SEED_STARTS[seeds], SEED_STARTS[seeds] + episodes)
         with _alone(path):
-            run = _Run(path, resume, chosen, workers, device, where)
+            run = _Run(path, chosen, place, resume=resume)
             for spec in specs:
                 loaded = run.load(spec)
                 if hz:
@@ -121,23 +113,12 @@ def _alone(output: Path | None) -> AbstractContextManager[None]:
 class _Run:
     """The rows so far, kept in a file as each arm ends."""
 
-    def __init__(
-        self,
-        output: Path | None,
-        resume: bool,
-        seeds: range,
-        workers: int | None,
-        device: str,
-        executor: "str | Executor | None",
-    ) -> None:
+    def __init__(self, output: Path | None, seeds: range, place: Place, *, resume: bool) -> None:
         from il_bench.report import schema
 
-        machine.check_device(device)
-        self._output, self._seeds, self._device, self._executor = output, seeds, device, executor
-        self._workers = workers or machine.usable_cores()
-        if self._workers > 1 and executor in (None, ExecutorName.PROCESSES):
-            executors.import_ahead()
-        fingerprint = machine.fingerprint(device)
+        self._output, self._seeds, self._place = output, seeds, place
+        place.import_ahead(-(-len(seeds) // IMAGE_BLOCK_SIZE))
+        fingerprint = machine.fingerprint(place.device)
         facts = {**machine.describe(), "fingerprint": fingerprint}
         self.report = schema.Report(created=datetime.now(UTC), environment=facts)
         self._known: tuple[Stress, ...] = ()
@@ -154,7 +135,7 @@ class _Run:
     def load(self, spec: str) -> "LoadedPolicy":
         from il_bench.policies.checkpoint import load_policy
 
-        return load_policy(spec, device=self._device)
+        return load_policy(spec, device=self._place.device)
 
     def measure(self, policy: "LoadedPolicy", arms: "tuple[Arm, ...]") -> "list[Stress]":
         """Measure the arms that are not known, tell each as it ends, and return all rows."""
@@ -176,7 +157,7 @@ class _Run:
         """Print success at each control frequency, and how many deadlines are missed."""
         from il_bench.stress import realtime
 
-        times = (latency_ms,) if latency_ms is not None else realtime.measured_ms(policy, self._device)
+        times = (latency_ms,) if latency_ms is not None else realtime.measured_ms(policy, self._place.device)
         median = sorted(times)[len(times) // 2]
         steps = {each: realtime.latency_steps(median, each) for each in sorted(hz)}
         rows = self.measure(policy, realtime.latency_arms(policy, list(steps.values())))
@@ -192,17 +173,7 @@ class _Run:
             )
 
     def _roll(self, policy: "LoadedPolicy", title: str, block: "RunBlock | None") -> "Outcomes":
-        from il_bench.rollout import progress, rollout
-
-        with progress.on_terminal(f"{policy.name}, {title}", len(self._seeds)) as on_block:
-            return rollout(
-                policy,
-                self._seeds,
-                workers=self._workers,
-                executor=self._executor,
-                on_block=on_block,
-                block=block,
-            )
+        return self._place.roll_out(policy, self._seeds, f"{policy.name}, {title}", block)
 
     def _kept(self, policy: "LoadedPolicy", arm: "Arm") -> "Stress | None":
         """The row that this run would measure again."""

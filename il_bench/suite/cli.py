@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from il_bench import zoo
+from il_bench import machine, zoo
 from il_bench.errors import IlBenchError, fail
 from il_bench.files import given_path
+from il_bench.machine import Numerics
 from il_bench.protocol import (
     DATA_HELP,
     KEYPOINTS,
@@ -24,20 +24,15 @@ from il_bench.protocol import (
     REPORT_FOLDER,
     SEED_STARTS,
     Autocast,
-    ExecutorName,
     SeedRange,
     block_size,
     data_name,
 )
-from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP
+from il_bench.rollout.options import AddressOption, DeviceOption, ExecutorOption, Place, WorkersOption
 
 if TYPE_CHECKING:
     from il_bench.gate.baselines import Target
-    from il_bench.machine import Numerics
-    from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.report.schema import Success, TokenizerRow
-    from il_bench.rollout import Outcomes
-    from il_bench.rollout.executors import Executor
 
 _AUTOCAST_HELP = (
     "Compute its networks' matrix products in this type. Episodes change. Default: as it was saved."
@@ -83,23 +78,16 @@ def evaluate(
             f" Gates look at the first {MAX_EPISODES} only.",
         ),
     ] = 200,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes; they do not change the result. Default: one for each core."),
-    ] = None,
-    executor: Annotated[ExecutorName | None, typer.Option(help=EXECUTOR_HELP)] = None,
-    address: Annotated[str | None, typer.Option(help=ADDRESS_HELP)] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    workers: WorkersOption = None,
+    executor: ExecutorOption = None,
+    address: AddressOption = None,
+    device: DeviceOption = "cpu",
     autocast: Annotated[Autocast | None, typer.Option(help=_AUTOCAST_HELP)] = None,
     compiled: Annotated[bool, typer.Option("--compile", help=_COMPILE_HELP)] = False,
     target: Annotated[str | None, typer.Option(metavar="METRIC=VALUE", help=_TARGET_HELP)] = None,
 ) -> None:
     """Roll POLICY out and print its metrics with 95 % intervals; `pytest --benchmark` also gates them."""
     try:
-        from il_bench import machine
-        from il_bench.rollout import executors
-
-        executors.check(executor, address, device)
         output = None if output is None else given_path(output)
         if output is None and form is not Form.OURS:
             raise IlBenchError(f"--format: {form} is the form of a file; name it with --output")
@@ -108,14 +96,10 @@ def evaluate(
         if seeds is not SeedRange.TEST and episodes > MAX_EPISODES:
             raise IlBenchError(f"--episodes: {episodes}; --seeds {seeds} has {MAX_EPISODES}")
         asked = None if target is None else _target(target)
-        numerics = machine.Numerics(None if autocast is None else str(autocast), compiled)
+        numerics = Numerics(None if autocast is None else str(autocast), compiled)
         numerics.check("--compile")
-        machine.check_device(device)
-        conditions = partial(machine.fingerprint, device, track, numerics)
-        where = executors.of_options(executor, address, workers, conditions, on_gpu=device != "cpu")
-        workers = workers or machine.usable_cores()
-        if min(workers, -(-episodes // block_size(track))) > 1 and executor in (None, ExecutorName.PROCESSES):
-            executors.import_ahead()
+        place = Place.of(workers, executor, address, device, track, numerics)
+        place.import_ahead(-(-episodes // block_size(track)))
 
         from il_bench.gate import exit_status
         from il_bench.gate.verdict import PolicyGates
@@ -126,7 +110,7 @@ def evaluate(
         loaded = load_policy(spec, device=device, numerics=numerics)
         first = SEED_STARTS[seeds]
         chosen = range(first, first + episodes)
-        outcomes = _rolled_out(loaded, chosen, workers, where)
+        outcomes = place.roll_out(loaded, chosen, loaded.name)
         verdict = PolicyGates(loaded.name, asked).verdict(outcomes)
         for name, found in verdict.estimates.items():
             typer.echo(f"{name} {METRICS[name].text(*found, digits=METRICS[name].digits)}")
@@ -149,18 +133,8 @@ def _target(given: str) -> "Target":
     return Target(metric=metric, value=value, required=True)
 
 
-def _rolled_out(
-    loaded: "LoadedPolicy", seeds: range, workers: int, executor: "str | Executor | None"
-) -> "Outcomes":
-    from il_bench.rollout import progress, rollout
-
-    with progress.on_terminal(loaded.name, len(seeds)) as on_block:
-        return rollout(loaded, seeds, workers=workers, executor=executor, on_block=on_block)
-
-
-def _write(output: Path, row: "Success", seeds: range, form: Form, numerics: "Numerics") -> None:
+def _write(output: Path, row: "Success", seeds: range, form: Form, numerics: Numerics) -> None:
     """Write a row without its episodes, and what its numbers depend on; or as LeRobot does."""
-    from il_bench import machine
     from il_bench.files import write_whole, writing
     from il_bench.report import lerobot
 

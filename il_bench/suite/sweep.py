@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +10,12 @@ import typer
 from il_bench import machine
 from il_bench.errors import IlBenchError, fail
 from il_bench.files import given_path, reserved
-from il_bench.protocol import MAX_EPISODES, SEED_STARTS, ExecutorName
-from il_bench.rollout import executors
-from il_bench.rollout.executors import ADDRESS_HELP, EXECUTOR_HELP
+from il_bench.protocol import IMAGE_BLOCK_SIZE, MAX_EPISODES, SEED_STARTS
+from il_bench.rollout.options import AddressOption, DeviceOption, ExecutorOption, Place, WorkersOption
 
 if TYPE_CHECKING:
     from il_bench.policies.checkpoint import LoadedPolicy
     from il_bench.report.schema import Success
-    from il_bench.rollout.executors import Executor
 
 _CHECKPOINT = Path("pretrained_model", "config.json")
 _WIDTH = 40  # characters of a rate's line, from 0 to 1
@@ -38,13 +35,10 @@ def sweep(
     episodes: Annotated[
         int, typer.Option(min=1, max=MAX_EPISODES, help="The first so many validation seeds, for each.")
     ] = 200,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes; they do not change the result. Default: one for each core."),
-    ] = None,
-    executor: Annotated[ExecutorName | None, typer.Option(help=EXECUTOR_HELP)] = None,
-    address: Annotated[str | None, typer.Option(help=ADDRESS_HELP)] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    workers: WorkersOption = None,
+    executor: ExecutorOption = None,
+    address: AddressOption = None,
+    device: DeviceOption = "cpu",
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep what --output holds of checkpoints that are the same.")
     ] = False,
@@ -55,17 +49,14 @@ def sweep(
     cannot be loaded or run; the others are measured.
     """
     try:
-        executors.check(executor, address, device)
         run = given_path(run)
         folder = run if run.name == "checkpoints" else run / "checkpoints"
         checkpoints = found_in(folder)
-        place = (folder.absolute().parent / "sweep") if output is None else given_path(output)
+        kept = (folder.absolute().parent / "sweep") if output is None else given_path(output)
         chosen = range(SEED_STARTS["validation"], SEED_STARTS["validation"] + episodes)
-        where = executors.of_options(
-            executor, address, workers, partial(machine.fingerprint, device), on_gpu=device != "cpu"
-        )
-        with reserved(place, _ANOTHER):
-            swept = _Sweep(place, chosen, workers, device, where, resume=resume)
+        place = Place.of(workers, executor, address, device)
+        with reserved(kept, _ANOTHER):
+            swept = _Sweep(kept, chosen, place, resume=resume)
             problems = []
             for step, path in checkpoints.items():
                 try:
@@ -137,24 +128,13 @@ def told(rows: "tuple[Success, ...]", folder: Path) -> list[str]:
 class _Sweep:
     """The rows so far, kept in report.json as each checkpoint ends."""
 
-    def __init__(
-        self,
-        output: Path,
-        seeds: range,
-        workers: int | None,
-        device: str,
-        executor: "str | Executor | None",
-        *,
-        resume: bool,
-    ) -> None:
+    def __init__(self, output: Path, seeds: range, place: Place, *, resume: bool) -> None:
         from il_bench.report import schema
 
-        machine.check_device(device)
-        self._path, self._seeds, self._device = output / "report.json", seeds, device
-        self._workers, self._executor = workers or machine.usable_cores(), executor
-        if self._workers > 1 and executor in (None, ExecutorName.PROCESSES):
-            executors.import_ahead()  # one process, of which the workers of every checkpoint are forks
-        fingerprint = machine.fingerprint(device)
+        self._path, self._seeds, self._place = output / "report.json", seeds, place
+        # One process, of which the workers of every checkpoint are forks.
+        place.import_ahead(-(-len(seeds) // IMAGE_BLOCK_SIZE))
+        fingerprint = machine.fingerprint(place.device)
         facts = {**machine.describe(), "fingerprint": fingerprint}
         self.report = schema.Report(created=datetime.now(UTC), environment=facts)
         self._known: dict[str, Success] = {}  # of checkpoints whose turn is still to come
@@ -171,7 +151,7 @@ class _Sweep:
         """Return the row of a checkpoint, rolled out unless it is known, and keep it."""
         from il_bench.policies.checkpoint import load_policy
 
-        loaded = replace(load_policy(path, device=self._device), name=path.parent.name)
+        loaded = replace(load_policy(path, device=self._place.device), name=path.parent.name)
         row = self._known.pop(loaded.name, None)
         if (
             row is None
@@ -186,12 +166,8 @@ class _Sweep:
     def _rolled_out(self, loaded: "LoadedPolicy") -> "Success":
         from il_bench.gate.verdict import PolicyGates
         from il_bench.report.success import row_of
-        from il_bench.rollout import progress, rollout
 
-        with progress.on_terminal(f"step {int(loaded.name):,}", len(self._seeds)) as on_block:
-            outcomes = rollout(
-                loaded, self._seeds, workers=self._workers, executor=self._executor, on_block=on_block
-            )
+        outcomes = self._place.roll_out(loaded, self._seeds, f"step {int(loaded.name):,}")
         return row_of(loaded, outcomes, PolicyGates(loaded.name).verdict(outcomes))
 
     def _save(self, *more: "Success") -> None:

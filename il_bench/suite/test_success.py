@@ -22,8 +22,7 @@ def measure(pytestconfig: pytest.Config, il_bench_evaluate: "Evaluate") -> "Meas
     from il_bench.rollout import executors
 
     settings = pytestconfig.stash[SETTINGS]
-    if settings.workers > 1 and settings.executor in (None, "processes"):
-        executors.import_ahead()
+    executors.import_ahead(settings.workers, settings.executor)
     from il_bench.suite.success import Measure
 
     with in_one_line():

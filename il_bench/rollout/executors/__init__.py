@@ -10,11 +10,6 @@ from il_bench.errors import IlBenchError
 from il_bench.machine import usable_cores
 from il_bench.protocol import ExecutorName
 
-#: What the commands say of their options.
-EXECUTOR_HELP = (
-    "Where: inline, in this process; in processes; or by ray, on many machines. Results do not depend on it."
-)
-ADDRESS_HELP = "Of a Ray cluster: HOST:PORT, or auto. Default: one of this machine alone, for this run."
 #: What a result depends on besides the task, as `machine.fingerprint` gives it.
 Conditions = Callable[[], Mapping[str, Any]]
 
@@ -75,11 +70,12 @@ def _ray(workers: int, timeout: float | None) -> Executor:
     return RayExecutor(workers, timeout)
 
 
-def import_ahead() -> None:
-    """Let the process that workers come from import what a policy needs, beside this one: it is as slow."""
-    from il_bench.rollout.executors import starting
+def import_ahead(workers: int, executor: str | Executor | None) -> None:
+    """Let the process that workers will come from, if any, import what a policy needs, as this one does."""
+    if workers > 1 and executor in (None, ExecutorName.PROCESSES):
+        from il_bench.rollout.executors import starting
 
-    starting.import_ahead()
+        starting.import_ahead()
 
 
 #: By the name that `--il-executor` takes; each makes an executor for a number of workers, and for the seconds

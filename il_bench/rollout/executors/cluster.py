@@ -5,32 +5,27 @@ where results would differ, because its processor or its versions are others, is
 What a node or a process had when it died runs again elsewhere.
 """
 
-import faulthandler
 import logging
 import os
 import pickle
-import signal
 import socket
 import sys
-import time
 import warnings
 from collections import Counter, deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 from il_bench.errors import IlBenchError, printable
-from il_bench.machine import differences, fingerprint
+from il_bench.machine import fingerprint
 from il_bench.rollout import executors
 from il_bench.rollout.executors import Conditions, Job
-from il_bench.rollout.executors.answers import MAX_DEATHS, Answer, sendable, too_late
-from il_bench.rollout.progress import Step, told
+from il_bench.rollout.executors.answers import MAX_DEATHS, Answer
+from il_bench.rollout.executors.node import Stranger, work
 
 _SECONDS_TO_CONNECT = 5.0
 #: After so many without a result, the cluster is looked at: is there a node left that may work?
 _SECONDS_BETWEEN_LOOKS = 5.0
-_SECONDS_TO_STOP = 30.0  # that a task gets which is too late, before its process is ended
 #: How Ray starts: its words go to its files, not to the terminal, nor anywhere else. Its processes on this
 #: machine are as important as ours; Ray would let others go first.
 _VARIABLES = {
@@ -82,7 +77,7 @@ class RayExecutor:
                     index = waiting.popleft()
                     tasks.start(index, names[index], job.tasks[index])
                 for index, answer in tasks.ended():
-                    if isinstance(answer, _Stranger):
+                    if isinstance(answer, Stranger):
                         waiting.append(index)
                     elif isinstance(answer, Answer):
                         executors.BY_WORKERS.seconds += answer.processor
@@ -121,20 +116,12 @@ class RayExecutor:
         return min(1.0, max(0.01, int(100 * there.get("GPU", 0.0) / max(at_once, 1.0)) / 100))
 
 
-@dataclass(frozen=True)
-class _Stranger:
-    """What a node answers where results would differ: which node, and in what it differs."""
-
-    node: str
-    differs: str
-
-
 class _Tasks:
     """The tasks that Ray has. Leaving the context ends them at once."""
 
     def __init__(self, ray: Any, payload: Any, gpus: float, timeout: float | None) -> None:
         self._ray, self._payload, self._gpus, self._timeout = ray, payload, gpus, timeout
-        self._remote = ray.remote(_work)
+        self._remote = ray.remote(work)
         # Ray itself tries nothing again: it would do so for ever where memory is too small.
         self._options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 0}
         self.running: dict[Any, int] = {}
@@ -157,7 +144,7 @@ class _Tasks:
         remote = self._remote.options(**self._options)
         self.running[remote.remote([self._payload], sent, name, self._timeout)] = index
 
-    def ended(self) -> Iterator[tuple[int, Answer | _Stranger | Exception]]:
+    def ended(self) -> Iterator[tuple[int, Answer | Stranger | Exception]]:
         """Wait for tasks to end; yield the index of each, and what became of it."""
         wait, errors = self._ray.wait, self._ray.exceptions
         ready, others = wait(list(self.running), num_returns=1, timeout=_SECONDS_BETWEEN_LOOKS)
@@ -178,11 +165,11 @@ class _Tasks:
                     ) from error
             except errors.RayError as error:
                 answer = error
-            if isinstance(answer, _Stranger):
+            if isinstance(answer, Stranger):
                 self._exclude(answer)
             yield index, answer
 
-    def _exclude(self, found: _Stranger) -> None:
+    def _exclude(self, found: Stranger) -> None:
         if found.node not in self._strangers:
             where: dict[str, Any] = next(
                 (each for each in self._ray.nodes() if each["NodeID"] == found.node), {}
@@ -289,77 +276,3 @@ def _last_words(name: str, error: Exception) -> str:
 def _first_line(error: object) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0].rstrip(".")
-
-
-# ---- in a worker process of a node
-
-#: What the last tasks needed, by the reference that gave it.
-_kept: dict[str, tuple[Any, Any] | _Stranger] = {}
-
-
-class _TooLate(BaseException):
-    """No `Exception`: what a policy catches must not hide it."""
-
-
-def _work(payload: Sequence[Any], task: bytes, name: str, timeout: float | None) -> bytes:
-    """Run a task, and return what became of it, pickled: an `Answer` or a `_Stranger`."""
-    start, steps = time.process_time(), list[Step]()
-    try:
-        with _at_most(timeout), told(lambda step: steps.__setitem__(slice(None), [step])):
-            found = _needed(payload[0])
-            if isinstance(found, _Stranger):
-                return pickle.dumps(found)
-            what, function = found
-            result = function(what, pickle.loads(task))
-        return pickle.dumps(Answer(True, result, time.process_time() - start))
-    except _TooLate:
-        _kept.clear()  # whatever it was interrupted in
-        error: Exception = too_late(name, timeout or 0.0, steps[0] if steps else None)
-    except Exception as caught:
-        _reraise_rays(caught)
-        error = sendable(caught)
-    return pickle.dumps(Answer(False, error, time.process_time() - start))
-
-
-def _reraise_rays(error: Exception) -> None:
-    import ray
-
-    if isinstance(error, ray.exceptions.RayError):  # about the node, not about the task
-        raise error
-
-
-def _needed(reference: Any) -> tuple[Any, Any] | _Stranger:
-    """What the tasks of this payload need, loaded by the first of them in this process."""
-    import ray
-
-    key = reference.hex()
-    if key not in _kept:
-        load, function, conditions, expected = pickle.loads(ray.get(reference))
-        differing = differences(expected, conditions())
-        _kept.clear()
-        if differing:
-            _kept[key] = _Stranger(ray.get_runtime_context().get_node_id(), ", ".join(differing))
-        else:
-            _kept[key] = load(), function
-    return _kept[key]
-
-
-@contextmanager
-def _at_most(seconds: float | None) -> Iterator[None]:
-    """Interrupt what takes longer; end the process if it does not listen."""
-    if seconds is None or sys.platform == "win32":
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        raise _TooLate
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(seconds + _SECONDS_TO_STOP, exit=True)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        faulthandler.cancel_dump_traceback_later()
-        signal.signal(signal.SIGALRM, before)
