@@ -12,7 +12,6 @@ from il_bench.protocol import CONTROL_HZ
 from il_bench.pusht.renderer import Renderer
 from il_bench.replay.again import ShownEpisode
 
-SUFFIXES = (".mp4", ".gif", ".png")
 _CAPTION = 40  # px above each frame
 _ONE_LINE = 440  # px that a caption of one line takes
 _STRIP = 8  # frames of a film strip

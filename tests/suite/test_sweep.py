@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from tests.gate.made import spread
 from tests.report.test_page import data_of
 
 RATES = {"000500": 0.3, "001000": 0.62, "10000": 0.6}
-Sweep = Callable[..., Result]
 
 
 @pytest.fixture
