@@ -23,7 +23,7 @@ PLACEHOLDER = "_No evaluation results have been provided for this policy yet._"
 _NEW = "---\nlibrary_name: lerobot\npipeline_tag: robotics\ntags:\n- lerobot\n- robotics\n---\n"
 _WAY_OUT = "correct it, or take it out, and give the command again"
 _EVALUATOR = "evaluated_by"
-_METADATA = re.compile(r"\A---\n(.*?\n)---[ \t]*\n", re.S)
+_METADATA = re.compile(r"\A---\n(|.*?\n)---[ \t]*\n", re.S)
 _MODEL_INDEX = re.compile(r"^model-index:[^\n]*\n(?:\n*[ \-][^\n]*\n)*", re.M)
 
 

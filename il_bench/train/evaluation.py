@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -76,9 +77,25 @@ def evaluate_beside(policy: Any, n: int | None = None, **options: Any) -> "Futur
     with _untouched(policy):
         copy = _copied(_loaded(policy, before, after, device))
     pool = ProcessPoolExecutor(1, mp_context=starting.context())
-    future = pool.submit(_roll_out, copy, chosen)
+    found: Future[Outcomes] = Future()
+    found.set_running_or_notify_cancel()
+    pool.submit(_roll_out, copy, chosen).add_done_callback(partial(_hand_on, found))
     pool.shutdown(wait=False)  # it ends with its only task
-    return future
+    return found
+
+
+def _hand_on(found: "Future[Outcomes]", done: "Future[Outcomes]") -> None:
+    """Give `found` what the process gave; one that died is told in a sentence."""
+    error = done.exception()
+    if isinstance(error, BrokenProcessPool):
+        error = IlBenchError(
+            "evaluate_beside: its process died: too little memory, a crash in a library, or a script that"
+            " does not keep what it runs below `if __name__ == '__main__':`"
+        )
+    if error is None:
+        found.set_result(done.result())
+    else:
+        found.set_exception(error)
 
 
 def _roll_out(copy: bytes, seeds: NDArray[np.int64]) -> Outcomes:

@@ -113,7 +113,13 @@ def test_the_same_results_again_leave_the_file_alone(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
-@pytest.mark.parametrize("start", ["", LEROBOTS, "# Mine\n\nNo metadata.", f"---\n{THEIRS}---\n# Mine\n"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        *("", LEROBOTS, "# Mine\n\nNo metadata.", f"---\n{THEIRS}---\n# Mine\n"),
+        "---\n---\n# Mine\n\n---\nmore\n",  # no fields, and a line across the page
+    ],
+)
 def test_the_same_results_again_change_nothing(start: str, ends: str) -> None:
     good, better = (row("mine", spread(rate, 1000)) for rate in (0.9, 0.95))
     whole, named = report(success=[good]), {"name": "mine", "where": "README.md"}

@@ -1,5 +1,6 @@
 """`il_bench.evaluate` from a training loop, which must not notice."""
 
+import os
 import random
 from hashlib import sha256
 from pathlib import Path
@@ -117,6 +118,20 @@ def test_a_side_process_evaluates_while_training_goes_on(monkeypatch: pytest.Mon
     assert future.result(timeout=300).to_records() == expected.to_records(), "of the weights as they were"
     with pytest.raises(IlBenchError, match="evaluate_beside: takes no workers"):
         il_bench.evaluate_beside(policy, workers=2, **given)
+
+
+class Dies(Wander):
+    """Takes its process with it, as a lack of memory does."""
+
+    def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        os._exit(9)
+
+
+@pytest.mark.slow
+def test_a_side_process_that_dies_is_told_in_one_sentence() -> None:
+    future = il_bench.evaluate_beside(Dies(), n=1)
+    with pytest.raises(IlBenchError, match="evaluate_beside: its process died: too little memory"):
+        future.result(timeout=300)
 
 
 @pytest.mark.parametrize(
