@@ -23,6 +23,7 @@ from il_bench.latency.contenders import PROCESSES, Contender, load
 from il_bench.latency.processes import Worker, pin_together
 from il_bench.machine import differences
 from il_bench.report import schema
+from il_bench.report.rows import Stored
 
 ROUNDS = 64
 #: Standard deviation in log time between runs of the same call on one machine, beyond what processes show and
@@ -35,7 +36,7 @@ SAME_SPEED = 0.10  # in log time
 RULE = Rule(margin=0.20, looks=(ROUNDS,))
 YARDSTICK = "yardstick"  # the workers' name for it
 #: Takes a name for the report and a contender, times it in warm processes, and returns its row.
-Stopwatch = Callable[[str, Contender], schema.Stored]
+Stopwatch = Callable[[str, Contender], Stored]
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def stopwatch() -> Iterator[Stopwatch]:
 
 def time_beside_yardstick(
     workers: Sequence[Worker], rng: np.random.Generator, name: str, contender: Contender
-) -> schema.Stored:
+) -> Stored:
     """Time a contender, block by block beside the yardstick; return its row, not compared yet."""
     facts = load(workers, [contender] * len(workers), name)[0]
     keys = (YARDSTICK, name) if contender.clock == "processor" else (name,)
@@ -64,7 +65,7 @@ def time_beside_yardstick(
                 seconds = np.median(workers[place].time_block(key, contender.clock))
                 blocks[place].append(float(f"{seconds:.6g}"))
     kept = {key: tuple(map(tuple, blocks)) for key, blocks in medians.items()}
-    return schema.Stored(
+    return Stored(
         policy=name,
         what=contender.what,
         batch=contender.batch,
@@ -79,7 +80,7 @@ def time_beside_yardstick(
     )
 
 
-def find(path: Path, now: schema.Stored) -> schema.Stored:
+def find(path: Path, now: Stored) -> Stored:
     """The row of a stored run for the same call as `now`; an IlBenchError if there is none."""
     rows, same_call = schema.load(path).comparisons, attrgetter("policy", "what", "batch", "device")
     for row in rows:
@@ -92,7 +93,7 @@ def find(path: Path, now: schema.Stored) -> schema.Stored:
     )
 
 
-def against(then: schema.Stored, now: schema.Stored, path: Path) -> schema.Stored:
+def against(then: Stored, now: Stored, path: Path) -> Stored:
     """`now` with its verdict against `then`, which gates only if machine and clock are the same.
 
     Times are compared in units of the yardstick if both rows have one.
@@ -113,7 +114,7 @@ def against(then: schema.Stored, now: schema.Stored, path: Path) -> schema.Store
     return now.model_copy(update=shown | gate)
 
 
-def problem(row: schema.Stored) -> str | None:
+def problem(row: Stored) -> str | None:
     """The sentence that fails the run, or None."""
     if row.verdict != Speed.SLOWER or not row.gate or row.ratio is None:
         return None

@@ -20,6 +20,7 @@ from il_bench.gate.measured import MeasuredBaseline
 from il_bench.plugin.settings import Settings
 from il_bench.protocol import PIXELS, TEST_SEEDS, TRACKS
 from il_bench.report import answer, history, schema, shards, views
+from il_bench.report.rows import ReportPart
 from il_bench.rollout.metrics import METRICS
 from il_bench.rollout.outcomes import Outcomes
 
@@ -63,7 +64,7 @@ class Record:
     """A row on its way to the report. `fingerprint`: the conditions of a success row's episodes."""
 
     section: str
-    row: schema.ReportPart
+    row: ReportPart
     fingerprint: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,7 +118,7 @@ class Run:
 
     def report(self) -> schema.Report:
         """Return the whole run, its rows in an order that does not depend on which test finished first."""
-        rows: dict[str, list[schema.ReportPart]] = {name: [] for name in schema.SECTIONS}
+        rows: dict[str, list[ReportPart]] = {name: [] for name in schema.SECTIONS}
         for record in sorted(self._records, key=lambda record: _order(record.row)):
             rows[record.section].append(record.row)
         facts = {"created": datetime.now(UTC), "environment": machine.describe()}
@@ -274,7 +275,7 @@ def _described(baseline: MeasuredBaseline) -> str:
     return f"{baseline.metric} {rate:.3f} ({baseline.n_episodes} episodes, sha256 {baseline.sha256[:12]})"
 
 
-def _order(row: schema.ReportPart) -> tuple[str, ...]:
+def _order(row: ReportPart) -> tuple[str, ...]:
     names = row.ORDER or tuple(type(row).model_fields)[:3]
     values = [getattr(row, name) for name in names]
     return tuple(f"{value:09d}" if isinstance(value, int) else str(value) for value in values)

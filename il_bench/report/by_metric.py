@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from il_bench.errors import IlBenchError
 from il_bench.gate.verdict import PolicyGates
-from il_bench.report.schema import Interval, Report, Success
+from il_bench.report.rows import Interval
+from il_bench.report.schema import Report, Success
 from il_bench.report.success import label, ranked
 from il_bench.report.tables import published
 from il_bench.rollout.metrics import METRICS, Metric

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from il_bench.protocol import CONTROL_PERIOD_MS, FRESH_PROCESS, Mode, TimedCall
-from il_bench.report.schema import Latency
+from il_bench.report.rows import Latency
 from il_bench.report.tables import Section, Table, published
 
 COLUMNS = (

@@ -20,7 +20,8 @@ from il_bench.gate.baselines import Baselines, Target
 from il_bench.gate.verdict import PolicyGates
 from il_bench.machine import differences
 from il_bench.protocol import CONTEXT, Scalar
-from il_bench.report.schema import Count, Report, ReportPart, Success, Text
+from il_bench.report.rows import Count, ReportPart, Text
+from il_bench.report.schema import Report, Success
 from il_bench.report.success import on_keypoints, row_of
 from il_bench.rollout import journal
 from il_bench.rollout.outcomes import Outcomes

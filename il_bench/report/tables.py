@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from il_bench.report.schema import PRODUCTS, Report, ReportPart
+from il_bench.report.rows import PRODUCTS, ReportPart
+from il_bench.report.schema import Report
 
 _NOT_IN_TABLES = {"vocabulary", "floor", "blocks", "yardstick", "machine", "versions", "sha256"}
 

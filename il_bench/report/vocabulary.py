@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from il_bench.pusht.geometry import GOAL_POSE, OUTLINE
-from il_bench.report.schema import MOST_COUNTS, Demonstration, Move, TokenizerRow, Vocabulary
+from il_bench.report.rows import MOST_COUNTS, Demonstration, Move, TokenizerRow, Vocabulary
 from il_bench.report.tables import shortened
 
 COLUMNS = 8

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from il_bench.gate.stats import clopper_pearson, mean_interval
 from il_bench.policies.checkpoint import LoadedPolicy
-from il_bench.report.schema import Interval, Stress
+from il_bench.report.rows import Interval
+from il_bench.report.schema import Stress
 from il_bench.rollout import Outcomes, RunBlock
 from il_bench.stress.arms import Arm
 

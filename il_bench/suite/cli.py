@@ -32,7 +32,8 @@ from il_bench.rollout.options import AddressOption, DeviceOption, ExecutorOption
 
 if TYPE_CHECKING:
     from il_bench.gate.baselines import Target
-    from il_bench.report.schema import Success, TokenizerRow
+    from il_bench.report.rows import TokenizerRow
+    from il_bench.report.schema import Success
 
 _AUTOCAST_HELP = (
     "Compute its networks' matrix products in this type. Episodes change. Default: as it was saved."

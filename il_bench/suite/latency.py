@@ -15,7 +15,7 @@ from il_bench.latency.processes import Worker
 from il_bench.plugin.settings import Settings
 from il_bench.policies.checkpoint import LoadedPolicy
 from il_bench.protocol import CONTROL_PERIOD_MS, FRESH_PROCESS, Mode, TimedCall
-from il_bench.report.schema import Latency
+from il_bench.report.rows import Latency
 
 #: Seconds of timed calls: for what one robot waits for, a new chunk with processing, and for all other calls.
 Seconds = tuple[float, float]

@@ -10,7 +10,7 @@ from il_bench.data.chunks import CENTRE_PX, Chunks, FromTheAgent
 from il_bench.policies.checkpoint import Checkpoint, LoadedPolicy
 from il_bench.policies.tokenizers import PolicyCoordinates
 from il_bench.protocol import EXPERT
-from il_bench.report import schema
+from il_bench.report.rows import MOST_COUNTS, Demonstration, Move, TokenizerRow, Vocabulary
 from il_bench.tokenizers import ResidualVQTokenizer, Tokenizer
 
 MOST_MOVES = 64  # are drawn
@@ -56,7 +56,7 @@ def of_policy(policy: LoadedPolicy | Checkpoint, tokenizer: Tokenizer, name: str
 
 
 @torch.inference_mode()
-def measure(fitted: FittedTokenizer, seen: Chunks, data: str) -> tuple[schema.TokenizerRow, float]:
+def measure(fitted: FittedTokenizer, seen: Chunks, data: str) -> tuple[TokenizerRow, float]:
     """Encode and decode `seen`, chunks of the demonstrations called `data`.
 
     Return the row, and the error in px of always answering the mean chunk: a tokenizer must lose less.
@@ -71,7 +71,7 @@ def measure(fitted: FittedTokenizer, seen: Chunks, data: str) -> tuple[schema.To
 
     again = tokenizer.encode(decoded) == indices
     usage, perplexity = use_of_codes(indices, tokenizer.codebook_size)
-    row = schema.TokenizerRow(
+    row = TokenizerRow(
         tokenizer=fitted.name,
         data=data,
         codebook_size=tokenizer.codebook_size,
@@ -106,7 +106,7 @@ def stages(tokenizer: Tokenizer, indices: Tensor) -> list[Tensor]:
     return [tokenizer.vqvae.get_action_from_latent(latent) for latent in codes.cumsum(dim=0)]
 
 
-def vocabulary(fitted: FittedTokenizer, seen: Chunks, indices: Tensor) -> schema.Vocabulary:
+def vocabulary(fitted: FittedTokenizer, seen: Chunks, indices: Tensor) -> Vocabulary:
     """The moves that the tokens (N, G) of `seen` stand for, the most used first, and one demonstration.
 
     For a residual VQ, also what each first token decodes to alone.
@@ -116,10 +116,10 @@ def vocabulary(fitted: FittedTokenizer, seen: Chunks, indices: Tensor) -> schema
     most = different[:MOST_MOVES]
     first = _by_use(indices[:, :1])[0][:MOST_MOVES]
     of_first = stages(tokenizer, first.expand(-1, indices.shape[1]))  # the other tokens do not matter
-    return schema.Vocabulary(
+    return Vocabulary(
         relative=fitted.coordinates.relative,
         n_moves=len(different),
-        counts=tuple(counts[: schema.MOST_COUNTS].tolist()),
+        counts=tuple(counts[:MOST_COUNTS].tolist()),
         moves=_moves(fitted, most, tokenizer.decode(most)),
         demonstration=_demonstration(fitted, seen, indices),
         first=_moves(fitted, first, of_first[0]) if of_first else (),
@@ -133,26 +133,26 @@ def _by_use(indices: Tensor) -> tuple[Tensor, Tensor]:
     return different[order], counts[order]
 
 
-def _moves(fitted: FittedTokenizer, indices: Tensor, decoded: Tensor) -> tuple[schema.Move, ...]:
+def _moves(fitted: FittedTokenizer, indices: Tensor, decoded: Tensor) -> tuple[Move, ...]:
     """The moves of tokens (M, .), decoded to (M, W, 2), from the arena's centre."""
     centre = torch.full((len(decoded), 2), CENTRE_PX)
     paths = fitted.coordinates.pixels(decoded, centre)
     if fitted.coordinates.relative:
         paths = paths - centre[:, None]
     return tuple(
-        schema.Move(indices=tuple(tokens), path=_points(path))
+        Move(indices=tuple(tokens), path=_points(path))
         for tokens, path in zip(indices.tolist(), paths, strict=True)
     )
 
 
-def _demonstration(fitted: FittedTokenizer, seen: Chunks, indices: Tensor) -> schema.Demonstration:
+def _demonstration(fitted: FittedTokenizer, seen: Chunks, indices: Tensor) -> Demonstration:
     """The first episode, in successive chunks, each decoded from where the agent really was."""
     episode = int(seen.episodes[0])
     in_turn = (seen.episodes == episode) & (seen.frames % seen.actions.shape[1] == 0)
     tokens = indices[in_turn.to(indices.device)]
     places = None if seen.places is None else seen.places[in_turn]
     decoded = fitted.coordinates.pixels(fitted.tokenizer.decode(tokens), seen.agents[in_turn], places)
-    return schema.Demonstration(
+    return Demonstration(
         episode=episode,
         indices=tuple(map(tuple, tokens.tolist())),
         path=_points(seen.actions[in_turn].flatten(0, 1)),

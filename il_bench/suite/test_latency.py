@@ -13,7 +13,7 @@ from il_bench.suite import stages
 if TYPE_CHECKING:
     from il_bench.latency.processes import Worker
     from il_bench.policies.checkpoint import LoadedPolicy
-    from il_bench.report.schema import Latency
+    from il_bench.report.rows import Latency
 
 TimeCall = Callable[..., None]  # takes a policy, and the fields of a `suite.latency.CallSpec`
 Report = Callable[["Latency"], None]

@@ -18,7 +18,7 @@ from il_bench.latency.calls import actions_per_prediction, observations
 from il_bench.latency.device import device_for, inference_on_one_thread
 from il_bench.latency.turns import Call, Clock, TimedBeside, Turns
 from il_bench.policies.checkpoint import LoadedPolicy
-from il_bench.report.schema import PRODUCTS, Throughput
+from il_bench.report.rows import PRODUCTS, Throughput
 from il_bench.suite.reconstruction import FittedTokenizer
 from il_bench.tokenizers import ResidualVQTokenizer, Tokenizer
 from il_bench.train.batches import BATCH_KEYS, delta_timestamps

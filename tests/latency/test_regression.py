@@ -11,11 +11,12 @@ import pytest
 from il_bench.errors import IlBenchError
 from il_bench.latency import regression
 from il_bench.report import schema, views
+from il_bench.report.rows import Stored
 
 MACHINE = {"cpu": "one", "cores": 2, "device": "cpu", "threads": 1}
 
 
-def row(factor: float = 1.0, *, speed: float = 1.0, seed: int = 0, **changed: Any) -> schema.Stored:
+def row(factor: float = 1.0, *, speed: float = 1.0, seed: int = 0, **changed: Any) -> Stored:
     """A run whose calls take `factor` times as long as usual, on a machine `speed` times as slow."""
     rng = np.random.default_rng(seed)
     shape = (regression.PROCESSES, regression.ROUNDS)
@@ -40,10 +41,10 @@ def row(factor: float = 1.0, *, speed: float = 1.0, seed: int = 0, **changed: An
         "machine": MACHINE,
         "versions": {"torch": "2"},
     }
-    return schema.Stored.model_validate(values | changed)
+    return Stored.model_validate(values | changed)
 
 
-def against(then: schema.Stored, now: schema.Stored) -> schema.Stored:
+def against(then: Stored, now: Stored) -> Stored:
     return regression.against(then, now, Path("old.json"))
 
 
@@ -101,7 +102,7 @@ def test_a_gpu_has_no_yardstick_and_is_compared_by_its_times() -> None:
     assert found.ratio == pytest.approx(1.3, abs=0.1)
 
 
-def report(*rows: schema.Stored) -> schema.Report:
+def report(*rows: Stored) -> schema.Report:
     return schema.Report(created=datetime.now(UTC), environment={}, comparisons=rows)
 
 
@@ -112,9 +113,7 @@ def test_it_is_found_again_in_a_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [(), (row(policy="act"),)])
-def test_a_report_without_it_is_refused_with_the_way_out(
-    rows: tuple[schema.Stored, ...], tmp_path: Path
-) -> None:
+def test_a_report_without_it_is_refused_with_the_way_out(rows: tuple[Stored, ...], tmp_path: Path) -> None:
     schema.save(tmp_path / "report.json", report(*rows))
     said = r"no times of bc on cpu; make it with --benchmark --il-keep-blocks"
     with pytest.raises(IlBenchError, match=said):

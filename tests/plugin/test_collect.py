@@ -15,6 +15,7 @@ from il_bench.gate.baselines import Target
 from il_bench.machine import Numerics
 from il_bench.plugin import collect
 from il_bench.report import schema
+from il_bench.report.rows import Throughput
 from tests.gate.made import FINGERPRINT, OTHER_SHA, SHA, declared, measured, spread, write
 from tests.plugin.test_settings import given
 from tests.report import test_latency as latency
@@ -178,7 +179,7 @@ def test_rows_that_differ_in_how_they_were_run_are_all_kept() -> None:
 
 def test_batches_stand_in_the_order_of_numbers() -> None:
     def speed(batch: int) -> dict[str, Any]:
-        row = schema.Throughput(
+        row = Throughput(
             what="encode", batch=batch, device="cpu", per_second=1.0, ratio_to_reference=None, reference=None
         )
         return collect.Record("throughput", row).to_dict()

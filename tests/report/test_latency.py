@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from il_bench.cli import app
 from il_bench.report import latency, page, schema, views
-from il_bench.report.schema import Latency
+from il_bench.report.rows import Latency
 from tests.report.made import report
 
 

@@ -9,10 +9,11 @@ from typer.testing import CliRunner
 from il_bench.cli import app
 from il_bench.report import page, schema, views
 from il_bench.report import vocabulary as pictures
+from il_bench.report.rows import PRODUCTS, Throughput, TokenizerRow
 from tests.report.made import report
 
 
-def tokenizer(name: str = "<b>bins</b>", **fields: Any) -> schema.TokenizerRow:
+def tokenizer(name: str = "<b>bins</b>", **fields: Any) -> TokenizerRow:
     values = {
         "tokenizer": name,
         "data": "expert",
@@ -34,13 +35,13 @@ def tokenizer(name: str = "<b>bins</b>", **fields: Any) -> schema.TokenizerRow:
             },
         },
     }
-    return schema.TokenizerRow.model_validate({**values, **fields})
+    return TokenizerRow.model_validate({**values, **fields})
 
 
-def speed(what: str = "encode", ratio: float | None = None, floor: str | None = None) -> schema.Throughput:
+def speed(what: str = "encode", ratio: float | None = None, floor: str | None = None) -> Throughput:
     empty = {"ratio_to_reference": None, "reference": None}
     values = {"what": what, "batch": 1, "device": "cpu", "per_second": 2.0, **empty}
-    return schema.Throughput.model_validate({**values, "ratio_to_floor": ratio, "floor": floor})
+    return Throughput.model_validate({**values, "ratio_to_floor": ratio, "floor": floor})
 
 
 def test_a_report_from_before_tokenizers_had_pictures_still_reads(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_a_report_can_be_shown_again(tmp_path: Path) -> None:
 def test_each_floor_is_explained_under_the_table_of_throughput() -> None:
     rows = [
         speed("decode", 104.0),  # of a report from before floors had names
-        speed("encode", 0.5, schema.PRODUCTS),
+        speed("encode", 0.5, PRODUCTS),
         speed("windows", 0.2, "indexing <as many> rows"),
         speed("windows", 0.3, "indexing <as many> rows"),
         speed("bins"),

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
 from il_bench.pusht.geometry import GOAL_POSE, block_keypoints
-from il_bench.report import schema
 from il_bench.report import vocabulary as pictures
+from il_bench.report.rows import Move, TokenizerRow
 
 AGENT = (256.0, 256.0)
 # Each another way, another length, another first token; nine, so that there is a second row of cells.
@@ -29,7 +29,7 @@ def paths(relative: bool) -> list[tuple[tuple[float, float], ...]]:
     return [tuple((x + k * dx, y + k * dy) for k in (1, 2)) for dx, dy in STEPS]
 
 
-def row_of(relative: bool = True, **changes: Any) -> schema.TokenizerRow:
+def row_of(relative: bool = True, **changes: Any) -> TokenizerRow:
     moves = [{"indices": tokens, "path": path} for tokens, path in zip(TOKENS, paths(relative), strict=True)]
     vocabulary = {
         **{"relative": relative, "moves": moves, "n_moves": len(COUNTS), "counts": COUNTS},
@@ -43,10 +43,10 @@ def row_of(relative: bool = True, **changes: Any) -> schema.TokenizerRow:
         **{"codebook_size": 9, "num_quantizers": 2, "bits_per_chunk": 6.3},
         **{"l1_px": 3.0, "usage": 1.0, "perplexity": 8.0},
     }
-    return schema.TokenizerRow.model_validate(row)
+    return TokenizerRow.model_validate(row)
 
 
-def drawn_of(row: schema.TokenizerRow) -> Figure:
+def drawn_of(row: TokenizerRow) -> Figure:
     figure = pictures.draw(row)
     figure.draw_without_rendering()  # the layout is decided now
     return figure
@@ -239,7 +239,7 @@ def test_each_bar_stands_at_its_moves_rank_and_is_as_high_as_it_is_used(figure: 
 
 def changed(
     counts: tuple[int, ...], n_moves: int, codebook_size: int, num_quantizers: int = 1
-) -> schema.TokenizerRow:
+) -> TokenizerRow:
     row = row_of(counts=counts, n_moves=n_moves)
     return row.model_copy(update={"codebook_size": codebook_size, "num_quantizers": num_quantizers})
 
@@ -259,7 +259,7 @@ def changed(
     ids=["two codebooks", "mostly unused", "all used", "more than bars", "more than can be learned"],
 )
 def test_it_says_how_many_codes_never_occur_and_leaves_room_for_them(
-    row: schema.TokenizerRow, in_title: str, end: int, notes: str
+    row: TokenizerRow, in_title: str, end: int, notes: str
 ) -> None:
     figure = drawn_of(row)
     assert figure.get_suptitle() == f"mine, expert demonstrations: {in_title}, 6.3 bits a chunk, 3.0 px lost"
@@ -275,7 +275,7 @@ def test_it_says_how_many_codes_never_occur_and_leaves_room_for_them(
 
 def test_what_first_tokens_decode_to_stands_in_small_cells_below_the_moves() -> None:
     pairs = zip(TOKENS[::-1] * 2, paths(True)[::-1] * 2, strict=True)
-    first = tuple(schema.Move(indices=tokens[:1], path=path) for tokens, path in pairs)
+    first = tuple(Move(indices=tokens[:1], path=path) for tokens, path in pairs)
     figure = drawn_of(row_of(first=first))
     above, axes = cells_of(axes_of(figure, "moves")), axes_of(figure, "first")
     cells, lines = cells_of(axes), lines_of(axes)

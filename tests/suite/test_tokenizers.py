@@ -19,6 +19,7 @@ from il_bench.latency.device import inference_on_one_thread
 from il_bench.plugin.collect import Record, Run
 from il_bench.policies.checkpoint import load_policy
 from il_bench.report import schema
+from il_bench.report.rows import Vocabulary
 from il_bench.suite import throughput, tokenizer_names
 from il_bench.suite import tokenizers as suite_tokenizers
 from il_bench.suite.reconstruction import FittedTokenizer, measure, of_policy, use_of_codes
@@ -50,7 +51,7 @@ def two_moves() -> FittedTokenizer:
     return FittedTokenizer("two moves", tokenizer, AGENT, "nothing", 0.5)
 
 
-def vocabulary(subject: FittedTokenizer, chunks: Chunks) -> schema.Vocabulary:
+def vocabulary(subject: FittedTokenizer, chunks: Chunks) -> Vocabulary:
     found = measure(subject, chunks, "mine")[0].vocabulary
     assert found is not None
     return found

@@ -7,7 +7,8 @@ from il_bench.gate import Decision
 from il_bench.gate.paired import PairedDifference, difference
 from il_bench.protocol import CONTEXT, CONTROL_PERIOD_MS, Mode, TimedCall
 from il_bench.report import answer
-from il_bench.report.schema import Interval, Latency, Report, Success
+from il_bench.report.rows import Interval, Latency
+from il_bench.report.schema import Report, Success
 from il_bench.report.success import count, label, ranked
 
 #: How a decision is shown: its tone, and a shape, since not everybody tells colours apart.
