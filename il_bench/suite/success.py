@@ -46,7 +46,7 @@ class Measure:
         fingerprint = self._fingerprint(policy)
         if own is None:
             return self._gated(policy, fingerprint, None)
-        with undisturbed(f"environment {own.name}"), EnvironmentRollout(**vars(own)) as environment:
+        with undisturbed(f"environment {own.name}"), EnvironmentRollout(**own._asdict()) as environment:
             return self._gated(policy, environment.fingerprint(fingerprint), environment.run_block)
 
     def context(self, name: str) -> dict[str, Any]:
