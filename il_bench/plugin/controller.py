@@ -94,6 +94,9 @@ class Reporter:
             if spent["tests"]
         }
         if self._settings.shard is not None:
+            if session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+                self._summary = "shard not finished, so nothing to merge: repeat it with --il-resume\n"
+                return
             self._summary, status = collect.finish_shard(self._records, self._settings)
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = status

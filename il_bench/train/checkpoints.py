@@ -87,8 +87,7 @@ def newest(output: Path) -> Path | None:
     checkpoints = output / "checkpoints"
     if (last := checkpoints / "last").exists():
         return last.resolve()
-    found = sorted(_whole(checkpoints), key=lambda each: int(each.name))
-    return found[-1] if found else None
+    return max(_whole(checkpoints), key=_step, default=None)
 
 
 def read(output: Path, checkpoint: Path) -> SavedProgress:
@@ -107,10 +106,14 @@ def read(output: Path, checkpoint: Path) -> SavedProgress:
 
 def instead_of(output: Path, damaged: Path) -> str:
     """What to do about a damaged checkpoint: the way out, for a sentence about it."""
-    others = sorted(each.name for each in _whole(output / "checkpoints") if each != damaged)
+    others = [each for each in _whole(output / "checkpoints") if each != damaged]
     if not others:
         return f"no other is left: remove {output} and train again"
-    return f"the last good checkpoint is {others[-1]}: remove {damaged} and --resume goes on from there"
+    return f"the last good checkpoint is {max(others, key=_step).name}: remove {damaged} and --resume goes on from there"
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name)
 
 
 def _whole(checkpoints: Path) -> list[Path]:

@@ -282,6 +282,12 @@ def test_a_run_from_a_fork_is_commented_by_the_second_workflow(fork: Runner) -> 
     assert "torch" not in fork.asked("pip")
 
 
+def test_what_github_refuses_the_second_workflow_is_told(fork: Runner) -> None:
+    fork.job.run("il-bench-comment", token="another")
+    assert fork.job.outcomes["Comment"] == 1
+    assert "::error title=il_bench::GitHub says 401 Unauthorized to pull" in fork.job.log
+
+
 def test_only_a_pull_request_at_the_commit_of_the_run_is_commented(
     here: Runner, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -238,6 +238,14 @@ def test_a_copy_in_which_last_is_a_folder_resumes(runs: Runs, tmp_path: Path) ->
     assert checkpoints.newest(tmp_path / "copy") == tmp_path / "copy" / "checkpoints" / "000004"
 
 
+def test_the_last_good_checkpoint_is_that_of_the_most_steps(tmp_path: Path) -> None:
+    for step in ("999000", "1000000", "1001000"):
+        (tmp_path / "checkpoints" / step / "training_state").mkdir(parents=True)
+        (tmp_path / "checkpoints" / step / "training_state" / "progress.json").touch()
+    said = checkpoints.instead_of(tmp_path, tmp_path / "checkpoints" / "1001000")
+    assert said.startswith("the last good checkpoint is 1000000: remove")
+
+
 def test_a_run_that_has_none_is_told(demos: Path, tmp_path: Path) -> None:
     trainer: Trainer = make("bc", demos, tmp_path / "none")
     with pytest.raises(IlBenchError, match="none: holds no checkpoint to resume"):
