@@ -109,7 +109,8 @@ def instead_of(output: Path, damaged: Path) -> str:
     others = [each for each in _whole(output / "checkpoints") if each != damaged]
     if not others:
         return f"no other is left: remove {output} and train again"
-    return f"the last good checkpoint is {max(others, key=_step).name}: remove {damaged} and --resume goes on from there"
+    good = max(others, key=_step).name
+    return f"the last good checkpoint is {good}: remove {damaged} and --resume goes on from there"
 
 
 def _step(checkpoint: Path) -> int:
