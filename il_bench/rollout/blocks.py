@@ -11,7 +11,7 @@ ends a rollout at once.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -36,6 +36,7 @@ from il_bench.pusht.batch import PushTBatch
 from il_bench.rollout import executors
 from il_bench.rollout.endings import reward
 from il_bench.rollout.executors import Executor, Job
+from il_bench.rollout.given import checked
 from il_bench.rollout.journal import Journal
 from il_bench.rollout.outcomes import Outcomes
 from il_bench.rollout.progress import Step, tell
@@ -57,8 +58,6 @@ class Policy(Protocol):
     def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Map what `PushTBatch.observations` gives, as tensors, to actions (B, 2) px."""
 
-
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 PolicyLoader = Callable[[], Policy]
 #: Runs the wanted seeds of one block in this process.
@@ -328,40 +327,3 @@ def _actions(
         at = f"at seed {seeds[row]}, step {step}"
         raise IlBenchError(f"policy returned action {actions[row].tolist()} {at}; expected finite numbers")
     return actions
-
-
-def checked(action: object, shape: tuple[int, ...], at: str) -> torch.Tensor:
-    """A policy's actions without their gradient, on the CPU; some may not be finite.
-
-    Raises IlBenchError unless they are a tensor of this shape, of real numbers; `at`: where in the rollout.
-    """
-    if isinstance(action, torch.Tensor) and tuple(action.shape) == shape:
-        is_plain = action.layout == torch.strided and not action.is_meta
-        if is_plain and (action.is_floating_point() or action.dtype in _INTEGERS):
-            return action.detach().cpu()
-    raise IlBenchError(
-        f"policy returned {in_words(action)} {at}, expected a tensor of shape {shape}, of real numbers"
-    )
-
-
-def in_words(value: object) -> str:
-    """What somebody's code gave, in a few words: 'None', "'False'", 'a tuple of 2 (Tensor, dict)'."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return f"{value!r:.40}"
-    if isinstance(value, Mapping):
-        return f"a {type(value).__name__} with {', '.join(map(repr, list(value)[:3])):.60}"
-    if isinstance(value, tuple | list):
-        kinds = ", ".join(type(each).__name__ for each in value[:3])
-        return f"a {type(value).__name__} of {len(value)} ({kinds}{', ..' if len(value) > 3 else ''})"
-    shape = getattr(value, "shape", None)
-    if shape is None:
-        return f"a {type(value).__name__}"
-    if tuple(shape) == () and not getattr(value, "is_meta", False):
-        return f"{value!r:.40}"
-    kind = "tensor" if isinstance(value, torch.Tensor) else type(value).__name__
-    more = [str(getattr(value, "dtype", ""))]
-    if getattr(value, "layout", torch.strided) != torch.strided:
-        more.append(str(value.layout))  # type: ignore[attr-defined]
-    if getattr(value, "is_meta", False):
-        more.append("without values (meta)")
-    return f"a {kind} of shape {tuple(shape)} ({', '.join(more)})"

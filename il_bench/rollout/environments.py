@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from il_bench.errors import IlBenchError, described
 from il_bench.protocol import Scalar
-from il_bench.rollout.blocks import Policy, called, checked, in_words
+from il_bench.rollout.blocks import Policy, called
 from il_bench.rollout.endings import Ending
+from il_bench.rollout.given import checked, in_words
 from il_bench.rollout.outcomes import Outcomes
 from il_bench.rollout.progress import Step, tell
 from il_bench.rollout.recording import REWARD, StepRecording

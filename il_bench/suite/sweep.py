@@ -67,11 +67,9 @@ def sweep(
                 typer.echo(line(row))
             if not swept.report.success:
                 raise IlBenchError(problems[0])
-            for sentence in (
-                *told(swept.report.success, folder),
-                f"made: {', '.join(map(str, swept.draw(folder)))}",
-            ):
+            for sentence in told(swept.report.success, folder):
                 typer.echo(sentence)
+            typer.echo(f"made: {', '.join(map(str, swept.draw(folder)))}")
     except IlBenchError as error:
         fail(error)
     for problem in problems:
