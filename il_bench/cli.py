@@ -1,5 +1,6 @@
 """The ``il-bench`` command: it wires the subcommands that the rooms bring."""
 
+import inspect
 import io
 import json
 import os
@@ -40,7 +41,7 @@ Is it slower than that? il-bench compare runs/old runs/mine
 
 What did it do?         il-bench replay act:200024 --output episode.mp4
 
-pytest --benchmark asks all of this of every policy and gates on the answer.
+pytest --benchmark answers all of this for every policy, and gates on the answers.
 """
 
 app = typer.Typer(
@@ -94,16 +95,23 @@ def _diagnosis() -> Iterator[str]:
     packages = found.pop("packages")
     yield f"- il-bench {packages.pop('il-bench')}, Python {found['python']}, {found['system']}"
     yield "- " + ", ".join(f"{name} {version}" for name, version in packages.items())
-    yield f"- {found['cpu']}, {machine.usable_cores()} of {found['cores']} cores, GPU: {found['gpu']}"
+    gpu = found["gpu"] or "none"
+    yield f"- {found['cpu']}, {machine.usable_cores()} of {found['cores']} cores, GPU: {gpu}"
     yield f"- {found['instruction_set']}, BLAS {found['blas']}"
     for track in TRACKS:
         yield f"- shipped policies, {track}: {', '.join(zoo.shipped(track)) or 'none'}"
     human = os.environ.get(HUMAN_DATA)
-    there = "is not set" if human is None else "names a folder" if Path(human).is_dir() else "names NO folder"
+    there = (
+        "is not set"
+        if human is None
+        else "names a folder"
+        if Path(human).is_dir()
+        else "is set, but there is no such folder"
+    )
     yield f"- human demonstrations: {HUMAN_DATA} {there}"
     yield f"- HF_HUB_OFFLINE: {os.environ.get('HF_HUB_OFFLINE', 'is not set')}"
     missing = [f"{name} ({what})" for name, what in _WANTED.items() if shutil.which(name) is None]
-    yield f"- not here: {', '.join(missing) or 'nothing that is wanted'}"
+    yield f"- missing: {', '.join(missing) or 'nothing'}"
     for requirement in machine.unmet_requirements():
         yield f"- NOT SUPPORTED: {requirement}"
 
@@ -127,6 +135,12 @@ for _command, _example in (
     (train, "train vqbet --data expert --seed 1 --output runs/vqbet"),
 ):
     app.command(epilog=f"Example: il-bench {_example}")(_command)
+
+# typer keeps the line breaks of a docstring's later paragraphs, which suit no other width of the terminal.
+for _commands in (app, demos, report, zoo_commands):
+    for _each in _commands.registered_commands:
+        _paragraphs = (inspect.getdoc(_each.callback) or "").split("\n\n")
+        _each.help = "\n\n".join(" ".join(text.split()) for text in _paragraphs)
 
 
 def main() -> None:

@@ -118,7 +118,7 @@ def check_regular(path: Path, way_out: str) -> None:
     with reading(path, way_out):
         mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
-        raise IlBenchError(f"{path}: a folder, where a file belongs; {way_out}")
+        raise IlBenchError(f"{path}: a folder, not a file; {way_out}")
     if not stat.S_ISREG(mode):
         raise IlBenchError(f"{path}: a pipe, a socket or a device; only regular files are read; {way_out}")
     with reading(path, way_out), path.open("rb") as file:
@@ -203,12 +203,14 @@ def _integer(digits: str) -> int | float:
 
 
 _TOO_LONG = float("nan")
+_KINDS = {list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
 
 
 def _fault(content: Any, allow_nan: bool) -> str:
     """What is wrong with a JSON value, and where in it; nothing is: ""."""
     if not isinstance(content, dict):
-        return f"holds {'null' if content is None else type(content).__name__}, not named fields"
+        kind = _KINDS.get(type(content), "null")
+        return f"holds {kind}, not an object with fields"
     todo: list[tuple[tuple[str | int, ...], Any]] = [((), content)]
     while todo:
         place, value = todo.pop()
@@ -246,7 +248,7 @@ def reserved(folder: Path, way_out: str) -> Iterator[None]:
     """
     with writing(folder, way_out):
         folder.mkdir(parents=True, exist_ok=True)
-    busy = f"another run writes into this folder; let it finish, or {way_out}"
+    busy = f"another run is writing to this folder; let it finish, or {way_out}"
     with locked(folder / ".lock", folder, busy, way_out):
         yield
 

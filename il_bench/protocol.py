@@ -106,7 +106,7 @@ HUMAN_DATA = "IL_BENCH_HUMAN_DATA"
 #: Where reports go without --il-report.
 REPORT_FOLDER = Path("il-bench-report")
 DATA_HELP = (
-    "Demonstrations: 'expert', which il_bench carries; a Hub id; a LeRobot folder; a replay buffer (.npz, "
+    "Demonstrations: 'expert', which comes with il_bench; a Hub id; a LeRobot folder; a replay buffer (.npz, "
     f".zarr); or 'human', the folder that the environment variable {HUMAN_DATA} names."
 )
 

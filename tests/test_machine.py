@@ -159,5 +159,5 @@ def test_doctor_prints_what_a_bug_report_needs(monkeypatch: pytest.MonkeyPatch, 
     assert run.exit_code == 0, run.output
     assert f"il-bench {il_bench.__version__}, Python {platform.python_version()}" in run.output
     assert f"lerobot {metadata.version('lerobot')}" in run.output
-    assert "IL_BENCH_HUMAN_DATA names NO folder" in run.output
+    assert "IL_BENCH_HUMAN_DATA is set, but there is no such folder" in run.output
     assert str(tmp_path) not in run.output and getpass.getuser() not in run.output.split()

@@ -52,7 +52,7 @@ def read_replay_buffer(path: Path) -> ReplayBuffer:
     checks.check_numbers(f"{path}: state", state, columns=5)
     if len(action) != len(state):
         raise IlBenchError(
-            f"{path}: {len(action)} rows of action but {len(state)} of state; both need one row a frame"
+            f"{path}: {len(action)} rows of action but {len(state)} of state; both need one row per frame"
         )
     checks.check_episode_ends(f"{path}: episode_ends", ends, len(action))
     checks.check_pixels(f"{path}: action", action, ACTION_LOW, ACTION_HIGH)

@@ -51,7 +51,9 @@ def find_replay_buffer(path: Path) -> Path:
         if path.suffix == ".npz":
             return path
         hint = "; unpack it first" if path.suffix == ".zip" else ""
-        raise IlBenchError(f"{path}: demonstrations are not read from such a file{hint}; expected {ACCEPTED}")
+        raise IlBenchError(
+            f"{path}: demonstrations cannot be read from a file of this kind{hint}; expected {ACCEPTED}"
+        )
     if _is_zarr(path):
         return path
     if (path / "human_demos.npz").exists():
@@ -75,7 +77,7 @@ def _open_hub(repo_id: str) -> LeRobotDataset:
         dataset = LeRobotDataset(repo_id, video_backend=VIDEO_BACKEND)
     except Exception as error:  # offline, no such repository, old format: many types, one answer
         raise IlBenchError(
-            f"{repo_id}: no such path here, and not to be had from the Hub ({first_line(error)});"
+            f"{repo_id}: no such path here, and it could not be fetched from the Hub ({first_line(error)});"
             f" check the name and the network, or pass {ACCEPTED.split(', ', 1)[1]}"
         ) from error
     check_dataset(repo_id, dataset)

@@ -104,7 +104,7 @@ def _load_columns(dataset: LeRobotDataset, episodes: Sequence[int] | None) -> di
     present = set(columns["episode_index"].tolist())
     if (absent := sorted(set(episodes) - present)) or len(episodes) == 0:
         raise IlBenchError(
-            f"{dataset.repo_id}: episodes {absent or list(episodes)} cannot be taken;"
+            f"{dataset.repo_id}: episodes {absent or list(episodes)} cannot be selected;"
             f" it has {len(present)} episodes, {min(present)} to {max(present)}"
         )
     chosen = torch.isin(columns["episode_index"], torch.tensor(sorted(set(episodes))))

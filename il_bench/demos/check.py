@@ -72,7 +72,8 @@ def read_originals(path: Path, n_frames: int) -> Originals:
     outside = index[(index < 0) | (index >= n_frames)]
     if len(outside):
         raise IlBenchError(
-            f"{path}: index: {outside[0]} is no frame of this data set, which has {n_frames}; the frames are "
+            f"{path}: index: {outside[0]} is not a frame of this data set, which has {n_frames}; the "
+            "frames are "
             "of other data"
         )
     return Originals(index.astype(np.int64), image)

@@ -26,8 +26,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 _MAX_SHOWN = 10
-_Output = Annotated[Path, typer.Option(help="Folder of the new LeRobotDataset.")]
-_Workers = Annotated[int, typer.Option(min=1, help="Number of processes; the data do not depend on it.")]
+_Output = Annotated[Path, typer.Option(help="Folder for the new LeRobotDataset.")]
+_Workers = Annotated[int, typer.Option(min=1, help="Number of processes; it does not change the data.")]
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def _one_line(kept: str = "") -> Iterator[None]:
     except KeyboardInterrupt:
         if not kept:
             raise
-        typer.echo(f"Stopped; finished {kept} are kept. Repeat the command to go on", err=True)
+        typer.echo(f"Stopped; finished {kept} are kept. Repeat the command to continue", err=True)
         raise typer.Exit(130) from None
 
 
@@ -58,7 +58,9 @@ def make(
     ] = 0.0,
     from_policy: Annotated[
         str | None,
-        typer.Option(help="Let this policy drive first (DAgger): shipped, a checkpoint folder or a Hub id."),
+        typer.Option(
+            help="Let this policy drive first (DAgger): a shipped name, a checkpoint folder or a Hub id."
+        ),
     ] = None,
     takeover_max: Annotated[
         int | None,
@@ -67,14 +69,15 @@ def make(
     only_unsolved: Annotated[
         bool,
         typer.Option(
-            "--only-unsolved", help="With --from-policy: leave out what it solves before the takeover."
+            "--only-unsolved",
+            help="With --from-policy: leave out episodes that it solves before the takeover.",
         ),
     ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Number of processes; the data do not depend on it. Default: 1, or on a Ray cluster as many "
+            help="Number of processes; it does not change the data. Default: 1, or on a Ray cluster as many "
             "as it has room for.",
         ),
     ] = None,
@@ -83,7 +86,7 @@ def make(
 ) -> None:
     """Let the expert solve PushT and write a LeRobotDataset.
 
-    Ctrl-C keeps what is finished; repeat the command to go on.
+    Ctrl-C keeps what is finished; repeat the command to continue.
     """
     with _one_line(kept="blocks of episodes"):
         executors.check(executor, address)
@@ -140,8 +143,8 @@ def align(
 ) -> None:
     """Move each demonstration in SOURCE as a whole, so that the block ends at the goal.
 
-    People stop some px before it. Away from the walls PushT is the same everywhere, so what they did is right
-    there too.
+    People stop a few px short of it. Away from the walls PushT is the same everywhere, so their actions are
+    right there too.
     """
     with _one_line():
         from il_bench.data.names import resolve_data
@@ -160,7 +163,7 @@ def describe(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead.")] = False,
 ) -> None:
-    """Say how long, how well solved and how smooth the demonstrations in SOURCE are."""
+    """Describe the demonstrations in SOURCE: how long they are, how smooth, and how many succeed."""
     with _one_line():
         from il_bench.data import open_dataset
         from il_bench.data.names import resolve_data
@@ -204,7 +207,7 @@ def build(
 ) -> None:
     """Draw demonstrations without images: a LeRobotDataset like lerobot/pusht, checked when it is written.
 
-    Ctrl-C keeps what is finished; repeat the command to go on.
+    Ctrl-C keeps what is finished; repeat the command to continue.
     """
     with _one_line(kept="episodes"):
         if track != "pixels":
@@ -244,13 +247,13 @@ def _draw(states: "States", output: Path, video: bool, workers: int) -> None:
 
 @app.command(epilog="Example: il-bench demos check runs/pusht")
 def check(
-    data: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset of PushT.")],
+    data: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset for PushT.")],
     frames: Annotated[
         Path | None,
         typer.Option(help="Original camera frames to compare with: a .npz with the arrays index and image."),
     ] = None,
 ) -> None:
-    """Check a data set by LeRobot's own checks, original frames, and the numbers of lerobot/pusht."""
+    """Check a data set with LeRobot's own checks, and against original frames and lerobot/pusht's numbers."""
     with _one_line():
         from il_bench.data.lerobot_folder import open_folder
         from il_bench.demos.check import check_dataset, read_originals

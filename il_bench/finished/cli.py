@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from il_bench.finished.judged import ComparedRuns
     from il_bench.finished.runs import FinishedRun
 
-_SEED_HELP = "The --seed of lerobot-eval that made {}: its file holds no seeds."
+_SEED_HELP = "The --seed that lerobot-eval had for {}; its file holds no seeds."
 
 
 def gate(
@@ -26,17 +26,21 @@ def gate(
         ),
     ],
     target: Annotated[
-        str | None, typer.Option(metavar="METRIC=VALUE", help="Require this of it, such as success_rate=0.8.")
+        str | None,
+        typer.Option(metavar="METRIC=VALUE", help="The target to reach, such as success_rate=0.8."),
     ] = None,
     margin: Annotated[
-        float, typer.Option(help="PASS shows more than VALUE - margin, or than the old run's rate - margin.")
+        float,
+        typer.Option(help="A PASS shows a rate above VALUE - margin, or above the old run's rate - margin."),
     ] = MARGIN,
     against: Annotated[Path | None, typer.Option(metavar="OLD", help="Compare with this older file.")] = None,
     start_seed: Annotated[int | None, typer.Option(min=0, help=_SEED_HELP.format("FILE"))] = None,
     against_start_seed: Annotated[int | None, typer.Option(min=0, help=_SEED_HELP.format("OLD"))] = None,
-    policy: Annotated[str | None, typer.Option(help="Whose row, where a report.json has several.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Which policy to gate, if report.json holds several.")
+    ] = None,
 ) -> None:
-    """Gate a finished run by its file: FILE against a target, against an older run, or both.
+    """Gate a finished run from its FILE: against a target, an older run, or both.
 
     No rollout, any task. Exit status 1: FAIL. 6: the target is INCONCLUSIVE. 0: otherwise.
     """

@@ -70,6 +70,7 @@ def _counted(path: Path, name: str, rate: float, n: int) -> FinishedTask:
     k = round(rate * n)
     if abs(rate * n - k) > 1e-6 * max(n, 1):
         raise IlBenchError(
-            f"{path}: success_rate.estimate = {rate:g} is no share of n_episodes = {n}; evaluate again"
+            f"{path}: success_rate.estimate = {rate:g} is not a whole number of successes out of "
+            f"n_episodes = {n}; evaluate again"
         )
     return FinishedTask(printable(name), k, n)

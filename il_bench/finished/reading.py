@@ -30,7 +30,8 @@ def read(path: Path, policy: str | None = None) -> FinishedRun:
     if path.is_dir():
         found = [path / name for name in _IN_FOLDERS if (path / name).exists()]
         if len(found) != 1:
-            raise IlBenchError(f"{path}: holds {len(found)} of {' and '.join(_IN_FOLDERS)}; name the file")
+            holds = "neither {} nor {}" if not found else "both {} and {}"
+            raise IlBenchError(f"{path}: holds {holds.format(*_IN_FOLDERS)}; name the file")
         path = found[0]
     if path.suffix.lower() == ".csv":
         run = _csv(path)
@@ -53,7 +54,7 @@ def _json(path: Path, fields: dict[str, Any], policy: str | None) -> FinishedRun
     if "success_rate" in fields and "n_episodes" in fields:
         return FinishedRun("the output of il-bench evaluate", (ours.evaluation_of(path, fields),), path)
     has = ", ".join(printable(name) for name in list(fields)[:5]) or "nothing"
-    raise IlBenchError(f"{path}: no file of a finished run, it has {has}; {WAY_OUT}")
+    raise IlBenchError(f"{path}: not the file of a finished run (its fields: {has}); {WAY_OUT}")
 
 
 def _csv(path: Path) -> FinishedRun:
@@ -62,7 +63,7 @@ def _csv(path: Path) -> FinishedRun:
         text = read_whole(path, WAY_OUT).decode("utf-8-sig")
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise IlBenchError(f"{path}: no CSV in UTF-8 ({error}); {WAY_OUT}") from None
+        raise IlBenchError(f"{path}: not a CSV file in UTF-8 ({error}); {WAY_OUT}") from None
     head = [name.strip().lower() for name in lines[0]] if lines else []
     for name in ("success", "seed", "task"):
         if head.count(name) > 1 or (name == "success" and name not in head):

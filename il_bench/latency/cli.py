@@ -41,25 +41,33 @@ def compare(
     batch: Annotated[int, typer.Option(min=1, help="How many robots ask at once.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     device_b: Annotated[str | None, typer.Option(help="B's device. Default: A's.")] = None,
-    python: Annotated[Path | None, typer.Option(help="A's python or venv. Default: this one.")] = None,
-    python_b: Annotated[Path | None, typer.Option(help="B's python or venv. Default: this one.")] = None,
+    python: Annotated[
+        Path | None, typer.Option(help="Python or venv that runs A. Default: this one.")
+    ] = None,
+    python_b: Annotated[
+        Path | None, typer.Option(help="Python or venv that runs B. Default: this one.")
+    ] = None,
     mode: Annotated[Mode, typer.Option(help="How to run A's networks.")] = Mode.EAGER,
     mode_b: Annotated[Mode | None, typer.Option(help="B's mode. Default: A's.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="A diffusion policy's: DDIM-10, DDPM-100.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Sampler of a diffusion policy, such as DDIM-10 or DDPM-100.")
+    ] = None,
     sampler_b: Annotated[str | None, typer.Option(help="B's sampler. Default: A's.")] = None,
     processed: Annotated[
         bool,
         typer.Option("--processed/--bare", help="Time the call with or without the policy's processing."),
     ] = True,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch on the CPU.")] = 1,
-    margin: Annotated[float, typer.Option(help="Differences up to this share do not matter.")] = 0.05,
+    margin: Annotated[float, typer.Option(help="Relative difference that does not matter.")] = 0.05,
     processes: Annotated[int, typer.Option(min=2, max=64, help="Processes for each of A and B.")] = 6,
-    budget: Annotated[float, typer.Option(min=1.0, help="Seconds for all of it, at most.")] = 120.0,
+    budget: Annotated[
+        float, typer.Option(min=1.0, help="Time limit of the whole command, in seconds.")
+    ] = 120.0,
     clock: Annotated[Clock, typer.Option(help="auto: processor on one CPU thread, else wall.")] = Clock.AUTO,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the order of the blocks.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the result to this JSON file too.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed for the order of the blocks.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")] = None,
 ) -> None:
-    """Is B slower than A? Time both in turns, in several processes each, until the answer is clear.
+    """Is B slower than A? Time both alternately, in several processes each, until the answer is clear.
 
     B is another checkpoint, or A on another device (--device-b), in another Python environment (--python-b),
     in another mode or with another sampler.
@@ -105,7 +113,9 @@ def _python(given: Path | None, option: str) -> Path:
     path = given_path(given).absolute()
     found = path / "bin" / "python" if path.is_dir() else path
     if not found.is_file():
-        raise IlBenchError(f"{option}: no such python: {found}; give for example ../other/.venv/bin/python")
+        raise IlBenchError(
+            f"{option}: no such Python interpreter: {found}; give for example ../other/.venv/bin/python"
+        )
     return found
 
 

@@ -94,7 +94,7 @@ class Worker:
         if answer.get("protocol") != PROTOCOL:
             raise IlBenchError(
                 f"{self._python}: its il_bench {answer.get('il_bench', '(unknown)')} speaks protocol "
-                f"{answer.get('protocol')!r}, ours speaks {PROTOCOL}; install versions nearer to each other"
+                f"{answer.get('protocol')!r}, ours speaks {PROTOCOL}; install versions that match"
             )
         return answer
 
@@ -114,7 +114,7 @@ class Worker:
             if not wait([handle], max(0.0, deadline - time.monotonic())):
                 raise IlBenchError(
                     f"{self._python}: its process has not answered for {seconds:.0f} s; is the machine out "
-                    "of memory, or busy with much else?"
+                    "of memory, or overloaded?"
                 )
             part = os.read(handle, 1 << 16)
             if not part:
@@ -127,7 +127,7 @@ class Worker:
         status = self._process.wait()
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip()
-        last = said.splitlines()[-1].strip() if said else "it said nothing"
+        last = said.splitlines()[-1].strip() if said else "it printed nothing"
         if "No module named" in last and "il_bench" in last:
             return (
                 f"its environment lacks an il_bench that can be timed ({last}); install this version there, "

@@ -223,7 +223,7 @@ def finish_shard(records: Iterable[Mapping[str, Any]], settings: Settings) -> tu
         path = shards.save(settings.report, shard)
     except IlBenchError as error:
         return f"NOT WRITTEN: {error}\n", 1
-    return f"shard {number}/{of}: {path}; il-bench merge makes one run of all of them\n", 0
+    return f"shard {number}/{of}: {path}; il-bench merge combines all of them into one run\n", 0
 
 
 def _history(report: schema.Report, path: Path | None) -> tuple[list[history.Line], list[str]]:

@@ -44,7 +44,7 @@ class Reporter:
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
         if reporter is not None and (names := ", ".join(self._settings.starts_over)):
             reporter.write_line(
-                f"--il-resume: rolled out anew, since code has no hash: {names}; give a version with"
+                f"--il-resume: rolled out again, since code has no hash: {names}; give a version with"
                 " registry.policy(.., version=)"
             )
 
@@ -79,7 +79,8 @@ class Reporter:
         from il_bench.plugin import collect
 
         success = [record for record in self._records if record["section"] == "success"]
-        reporter.ensure_newline()
+        if self._config.get_terminal_writer().width_of_current_line:  # the letter of the last test
+            reporter.write_line("")
         reporter.write(collect.summary(success, **self._terminal()))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

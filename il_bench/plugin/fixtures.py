@@ -153,7 +153,7 @@ def _tokenizer(policy: "LoadedPolicy") -> "Tokenizer":
         if not isinstance(policy, LoadedPolicy):
             raise IlBenchError(
                 f"fixture 'tokenizer': the fixture 'policy' of this project gives a {type(policy).__name__}, "
-                "not a policy of il_bench; give the one another name"
+                "not a policy of il_bench; rename that fixture"
             )
         found = tokenizer_of(policy.policy, policy.name)
     if found is None:

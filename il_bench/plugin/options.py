@@ -118,6 +118,9 @@ def check_compare(given: str | None, run: Invocation) -> Path | None:
         raise IlBenchError(
             f"--il-compare: no such file: {path}; give the report.json of a run with --il-keep-blocks"
         )
+    from il_bench.report import schema
+
+    schema.load(path)  # a broken file is told now, not after the rollouts
     return path
 
 
@@ -152,7 +155,9 @@ def check_shard(given: str | None, run: Invocation) -> tuple[int, int] | None:
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", given)
     number, of = map(int, found.groups()) if found else (0, 0)
     if not 1 <= number <= of:
-        raise IlBenchError(f"--il-shard: {given!r} is no shard; write for example 3/8, the third of eight")
+        raise IlBenchError(
+            f"--il-shard: {given!r} is not a shard; write, for example, 3/8 for the third of eight"
+        )
     if run.option("il_stress"):
         raise IlBenchError(
             "--il-shard: a shard measures success alone, not --il-stress; leave one of them out "

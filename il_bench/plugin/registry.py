@@ -115,7 +115,7 @@ class Registry:
                 f"policy {name!r}: {source!r} is neither a checkpoint nor a function that returns a policy"
             )
         if version is not None and not (isinstance(version, str) and version.strip()):
-            raise _unusable(f"policy {name!r}: version {version!r} is not a text, such as '1'")
+            raise _unusable(f"policy {name!r}: version {version!r} is not a string, such as '1'")
         self.policies[name] = RegisteredPolicy(name, source, environment, data, version)
 
     def tokenizer(self, name: str, make: "Callable[[], Tokenizer]") -> None:

@@ -138,7 +138,7 @@ class Settings:
         """Time every selected policy in several processes, and compare it with an earlier run, whose
         report.json is FILE: faster, slower, equivalent within 20 %%, or inconclusive. Slower fails the run
         if the machine is the same; otherwise it is only reported, with what differs. The command il-bench
-        compare tells two versions on one machine apart far more sharply: it runs both in turns.""",
+        compare compares two versions on one machine far more sharply: it runs both alternately.""",
         options.check_compare,
         metavar="FILE",
     )
@@ -171,8 +171,8 @@ class Settings:
     )
     timeout: float = option(
         "--il-timeout",
-        """Give a policy up that takes longer than this for one block of 50 episodes in a worker process, and
-        say how far it was. Default: 21600, six hours.""",
+        """Give up on a policy that takes more than this many seconds for one block of 50 episodes in a worker
+        process, and say how far it got. Default: 21600, six hours.""",
         options.check_timeout,
         type=float,
         default=21600.0,
@@ -212,8 +212,8 @@ class Settings:
     )
     record: str = option(
         "--il-record",
-        """Keep every step of no episode, of the failed ones or of all, so that the page can play them. The
-        numbers of each episode are in report.json anyway. Default: all.""",
+        """Record every step of all episodes, of the failed ones or of none, so that the page can play them.
+        The numbers of each episode are in report.json anyway. Default: all.""",
         choices=RECORD,
         default="all",
     )

@@ -152,7 +152,7 @@ def check(config: PreTrainedConfig, steps: Iterable[object], folder: Path) -> No
         raise IlBenchError(
             f"{folder}: the policy takes {OBS_ENV_STATE!r} of shape {shape}, and its preprocessor "
             f"{'makes' if makes_features else 'does not make'} {SIZE} features of the keypoints; "
-            "config.json and policy_preprocessor.json have to come from one training."
+            "config.json and policy_preprocessor.json must come from the same training run."
         )
     relative = any(isinstance(step, RelativeActionsProcessorStep) and step.enabled for step in steps)
     n_action_steps = getattr(config, "n_action_steps", 1)

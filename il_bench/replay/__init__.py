@@ -1,1 +1,1 @@
-"""Episodes shown again: from a report's recording, or rolled out anew, as a video or a film strip."""
+"""Episodes shown again: from a report's recording, or rolled out again, as a video or a film strip."""

@@ -1,4 +1,4 @@
-"""One episode again: from a recording, or rolled out anew and held against the report."""
+"""One episode again: from a recording, or rolled out again and compared with the report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ def episode(
     known = next((each for each in row.episodes if each.seed == seed), None) if row is not None else None
     if row is not None and row.track not in TRACKS:
         raise IlBenchError(
-            f"{spec}: its row is of the environment {row.track!r}, of which no poses are known"
+            f"{spec}: its row belongs to the environment {row.track!r}, whose poses are not recorded"
         )
     if known is not None and report is not None and row is not None and not anew:
         found, _ = Recordings(report, row.policy, row.track).load()
@@ -78,12 +78,12 @@ def _rolled_out(
     rows = dict(kept[0].recording)[seed]
     counted = Episode.model_validate(outcomes.to_records()[0])
     differs = _differing(counted, known) if known is not None else ()
-    said = "rolled out anew"
+    said = "rolled out again"
     if known is not None and row is not None:
         if policy.sha256 != row.sha256:
             said += ", with other weights than the report's"
         elif not differs:
-            said += ", equal to the report in every number that is counted"
+            said += ", with the same numbers as in the report"
     return ShownEpisode(spec, seed, _in_px(rows), counted, said, differs)
 
 
@@ -97,7 +97,7 @@ def _source(spec: str, seed: int, row: schema.Success | None) -> str:
     except IlBenchError:
         raise IlBenchError(
             f"{spec}: seed {seed} is not in the report's recordings, and replay cannot roll it out, since "
-            f"{row.checkpoint} is no checkpoint; run it again with --il-record all"
+            f"{row.checkpoint} is not a checkpoint; run it again with --il-record all"
         ) from None
 
 

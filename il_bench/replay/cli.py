@@ -29,19 +29,27 @@ def replay(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="FILE.mp4, .gif, or .png, a film strip.")
     ] = None,
-    report: Annotated[Path, typer.Option(help="Folder of a report with recordings.")] = REPORT_FOLDER,
+    report: Annotated[Path, typer.Option(help="Folder of a report that has recordings.")] = REPORT_FOLDER,
     anew: Annotated[bool, typer.Option("--anew", help="Roll it out even if there is a recording.")] = False,
-    size: Annotated[int, typer.Option(min=64, max=2048, help="Edge of the arena in px.")] = 512,
-    speed: Annotated[float, typer.Option(min=0.1, max=100, help="Times as fast as the robot acts.")] = 2.0,
+    size: Annotated[int, typer.Option(min=64, max=2048, help="Width and height of the arena, in px.")] = 512,
+    speed: Annotated[
+        float, typer.Option(min=0.1, max=100, help="Playback speed; 1 is the robot's own.")
+    ] = 2.0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; only to roll out anew.")] = "cpu",
 ) -> None:
-    """Show an episode again, from the recording, else rolled out anew and held against the report."""
+    """Replay an episode: from its recording, or rolled out again and compared with the report."""
     try:
         if len(specs) > _MOST:
             raise IlBenchError(f"replay shows up to {_MOST} policies side by side, not {len(specs)}")
         asked = [_asked(spec, seed) for spec in specs]
+        if report.name == "report.json" and report.is_file():
+            report = report.parent
+        if report != REPORT_FOLDER and not report.is_dir():
+            raise IlBenchError(
+                f"--report: {report}: no such folder; give the folder of a report, or leave it out"
+            )
         if output is not None and output.suffix.lower() not in (".mp4", ".gif", ".png"):
-            raise IlBenchError(f"--output: {output.name} ends in none of .mp4, .gif, .png")
+            raise IlBenchError(f"--output: {output.name} must end in .mp4, .gif or .png")
         from il_bench.replay.again import episode
 
         shown = [episode(spec, one, report, anew=anew, device=device) for spec, one in asked]
@@ -57,7 +65,9 @@ def replay(
             typer.echo(f"written: {output}")
         for each in shown:
             if each.differs:
-                raise IlBenchError(f"{each.name}:{each.seed} is not the report's: {'; '.join(each.differs)}")
+                raise IlBenchError(
+                    f"{each.name}:{each.seed} differs from the report: {'; '.join(each.differs)}"
+                )
     except IlBenchError as error:
         fail(error)
 

@@ -39,7 +39,7 @@ def told(report: Report) -> Iterator[str]:
         for who, value, where in lines:
             yield f"  {who:{widths[0]}}  {value:{widths[1]}}  {where}"
         yield ""
-    yield "published numbers are of other start states and, mostly, of camera images and human demonstrations"
+    yield "published numbers: for other start states and, mostly, camera images and human demonstrations"
 
 
 def _measured(row: Success) -> dict[str, Interval]:

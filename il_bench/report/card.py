@@ -143,9 +143,9 @@ def _with_metadata(card: str, row: Success, report: Report, name: str, where: st
         known = yaml.safe_load(block) or {}
     except yaml.YAMLError as error:
         line = str(error).splitlines()[0]
-        raise IlBenchError(f"{where}: its metadata are no YAML ({line}); {_WAY_OUT}") from None
+        raise IlBenchError(f"{where}: its metadata are not valid YAML ({line}); {_WAY_OUT}") from None
     if not isinstance(known, dict):
-        raise IlBenchError(f"{where}: its metadata are no fields with values; {_WAY_OUT}")
+        raise IlBenchError(f"{where}: its metadata are not fields with values; {_WAY_OUT}")
     index = _merged(known.get("model-index"), results(row, report), name, where)
     dumped = yaml.dump({"model-index": index}, allow_unicode=True, sort_keys=False)
     if _MODEL_INDEX.search(block):
@@ -164,7 +164,7 @@ def _merged(index: object, ours: Sequence[EvalResult], name: str, where: str) ->
     first = models[0] if models and all(isinstance(each, dict) for each in models) else None
     known = [] if first is None else first.get("results", [])
     if first is None or not isinstance(known, list):
-        raise IlBenchError(f"{where}: model-index is no list of models with results; {_WAY_OUT}")
+        raise IlBenchError(f"{where}: model-index is not a list of models with results; {_WAY_OUT}")
     others = [each for each in known if not _is_ours(each)]
     return [{**first, "results": [*others, *new[0]["results"]]}, *models[1:]]
 

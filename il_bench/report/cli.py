@@ -29,7 +29,7 @@ class _ShowByDefault(TyperGroup):
 
 
 app = typer.Typer(
-    help="Show a benchmark's report again, compare two, or take the numbers away.",
+    help="Show a benchmark's report again, compare two, or export the numbers.",
     no_args_is_help=True,
     cls=_ShowByDefault,
 )
@@ -46,14 +46,14 @@ class Kind(StrEnum):
 
 def merge(
     folders: Annotated[list[Path], typer.Argument(help="The report folders of all shards.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = REPORT_FOLDER,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = REPORT_FOLDER,
     baselines: Annotated[
         Path | None, typer.Option(help="The shards' --il-baselines. Default: the baselines.json of il_bench.")
     ] = None,
 ) -> None:
-    """Make one run of the parts that `pytest --benchmark --il-shard I/N` left, and decide its gates.
+    """Combine the shards of `pytest --benchmark --il-shard I/N` into one run, and decide its gates.
 
-    The exit status is that of the run: 1 if a policy is worse, 6 if too little is shown, else 0.
+    The exit status is that of the run: 1 if a policy is worse, 6 if a required gate is undecided, else 0.
     """
     try:
         from il_bench.gate import baselines as declared
@@ -78,7 +78,8 @@ def show(
     path: ReportFile = REPORT_FOLDER / "report.json",
     newer: Annotated[Path | None, typer.Argument(help="A later report, to compare the first with.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The page. Default: beside the report.")
+        Path | None,
+        typer.Option("--output", "-o", help="Where to write the page. Default: beside the report."),
     ] = None,
 ) -> None:
     """Print the tables of a report and write its page again. Of two reports, say what changed."""
@@ -109,12 +110,12 @@ def show(
 
 @app.command(epilog="Example: il-bench report history history.jsonl --output history.html")
 def history(
-    path: Annotated[Path, typer.Argument(help="A file of --il-history.")],
+    path: Annotated[Path, typer.Argument(help="The file that --il-history wrote.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Draw the runs on this page too.")
+        Path | None, typer.Option("--output", "-o", help="Also draw the runs on this page.")
     ] = None,
 ) -> None:
-    """List the runs in a file of --il-history: rates over commits, and where a gate changed its word."""
+    """List the runs in a file of --il-history: rates over commits, and where a gate's decision changed."""
     try:
         from il_bench.files import write_whole, writing
         from il_bench.report import history, page, schema
@@ -160,7 +161,7 @@ def curves(
 def export(
     path: ReportFile = REPORT_FOLDER / "report.json",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the files. Default: beside the report.")
+        Path | None, typer.Option("--output", "-o", help="Folder for the files. Default: beside the report.")
     ] = None,
     kind: Annotated[
         list[Kind] | None,
@@ -191,9 +192,9 @@ def markdown(
     against: Annotated[Path | None, typer.Option(help="The report of an older run, to compare with.")] = None,
     page: Annotated[str | None, typer.Option(help="The address of report.html, to link to.")] = None,
     missing_ok: Annotated[
-        bool, typer.Option("--missing-ok", help="Say that there is no report where none can be read.")
+        bool, typer.Option("--missing-ok", help="If there is no report to read, say so instead of failing.")
     ] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write this file too.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write this file.")] = None,
 ) -> None:
     """Print a run as Markdown for CI: the verdict, and the policies that changed or did not pass."""
     try:
@@ -217,9 +218,10 @@ def markdown(
 
 
 def metrics(path: ReportFile = REPORT_FOLDER / "report.json") -> None:
-    """Print every number that people publish of PushT, each with its name and who publishes it.
+    """Print every metric that people publish for PushT, with its name and who publishes it.
 
-    Of the policies in a report, from the same episodes, and beside them what is published in the same metric.
+    The values of the policies in a report, all from the same episodes, stand beside published values of the
+    same metric.
     """
     try:
         from il_bench.report import by_metric, schema

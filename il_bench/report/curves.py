@@ -49,7 +49,7 @@ def read(run: str) -> Curve:
     place = zoo.ZOO / run if is_shipped else Path(run)
     path = place if place.suffix == ".csv" else place / LOG
     if not path.is_file():
-        raise IlBenchError(f"{run}: no {LOG} there; give a run's folder, as il-bench train wrote it")
+        raise IlBenchError(f"{run}: there is no {LOG} in it; give the folder of a run of il-bench train")
     rows = read_rows(path, "correct or delete the line")
     policy = [row for row in rows if row.get("loss") and row.get("phase", "policy") == "policy"]
     if len(policy) < len([row for row in rows if row.get("loss")]):

@@ -114,7 +114,9 @@ def load(path: Path) -> list[Line]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise IlBenchError(f"{path}: cannot be read ({reason}); name a file of --il-history") from None
+        raise IlBenchError(
+            f"{path}: cannot be read ({reason}); name a file that --il-history wrote"
+        ) from None
     found = []
     for number, text in enumerate(lines, 1):
         if not text.strip():
@@ -125,7 +127,9 @@ def load(path: Path) -> list[Line]:
             what = wrong_field(error, "the line")
             raise IlBenchError(f"{path}: line {number}: {what}; correct or delete the line") from None
         except ValueError:
-            raise IlBenchError(f"{path}: line {number} is no JSON; correct or delete the line") from None
+            raise IlBenchError(
+                f"{path}: line {number} is not valid JSON; correct or delete the line"
+            ) from None
     return found
 
 

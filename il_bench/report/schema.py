@@ -266,8 +266,10 @@ def load(path: Path) -> Report:
     """Read and check a report.json; an IlBenchError names what is wrong in it."""
     content = read_whole(path, "name the report.json of a run")
     found = parse_json(content, path, _AGAIN).get("schema")
+    if found is None:
+        raise IlBenchError(f"{path}: not a report.json (it has no schema); name the report.json of a run")
     if type(found) is not int or found != SCHEMA:
-        raise IlBenchError(f"{path}: schema is {found!r:.60}, this il_bench reads {SCHEMA}; {_AGAIN}")
+        raise IlBenchError(f"{path}: schema is {found!r:.60}, but this il_bench reads {SCHEMA}; {_AGAIN}")
     try:
         return Report.model_validate_json(content, strict=True)
     except ValidationError as error:

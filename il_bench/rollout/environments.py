@@ -49,7 +49,8 @@ class EnvironmentRollout(AbstractContextManager["EnvironmentRollout"]):
             self._env = make()
         if not isinstance(self._env, gymnasium.Env):
             raise IlBenchError(
-                f"environment {name!r}: {self._env!r} is no gymnasium.Env; register a function that makes one"
+                f"environment {name!r}: {self._env!r} is not a gymnasium.Env; register a function that "
+                "makes one"
             )
         if not isinstance(self._env.action_space, gymnasium.spaces.Box):
             raise IlBenchError(

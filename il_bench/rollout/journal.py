@@ -218,7 +218,7 @@ def _blocks(path: Path, conditions: Conditions, lines: list[bytes]) -> list[Outc
             raise IlBenchError(f"{where} holds the episodes of line {before[0][0]} again; {way_out}")
         for other, episode in before:
             if episode not in block.episodes:
-                said = f"says otherwise than line {other} of the episode with seed {episode.seed}"
+                said = f"contradicts line {other} about the episode with seed {episode.seed}"
                 raise IlBenchError(f"{where} {said}; {way_out}")
         at |= {episode.seed: (number, episode) for episode in block.episodes}
         records = [episode.model_dump() for episode in block.episodes]
@@ -251,5 +251,7 @@ def _block(line: bytes, conditions: Conditions, where: str, way_out: str) -> _Bl
             continue
         raise IlBenchError(f"{where} is damaged (episodes: seed {episode.seed}: {said}); {way_out}")
     if content.pop("checksum") != _checksum(conditions, content):
-        raise IlBenchError(f"{where} was edited: its checksum is of other seconds and episodes; {way_out}")
+        raise IlBenchError(
+            f"{where} was edited: its checksum does not match its seconds and episodes; {way_out}"
+        )
     return block

@@ -20,19 +20,21 @@ if TYPE_CHECKING:
 
 WorkersOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes; they do not change the result. Default: one for each core."),
+    typer.Option(min=1, help="Number of processes; it does not change the result. Default: one per core."),
 ]
 ExecutorOption = Annotated[
     ExecutorName | None,
     typer.Option(
-        help="Where: inline, in this process; in processes; or by ray, on many machines. Results do not"
+        help="Where episodes run: inline, in this process; in processes; or by ray, on many machines. "
+        "Results do not"
         " depend on it."
     ),
 ]
 AddressOption = Annotated[
     str | None,
     typer.Option(
-        help="Of a Ray cluster: HOST:PORT, or auto. Default: one of this machine alone, for this run."
+        help="Address of a Ray cluster: HOST:PORT, or auto. Default: a cluster of this machine alone, "
+        "for this run."
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]

@@ -136,7 +136,7 @@ def check_names(names: Sequence[str], option: str = "--arm") -> tuple[str, ...]:
     """The names, each once. Raises IlBenchError for one that is no arm."""
     for name in names:
         if name not in ARMS:
-            raise IlBenchError(f"{option}: {name!r:.60} is no stress arm; use {', '.join(ARMS)}")
+            raise IlBenchError(f"{option}: {name!r:.60} is not a stress arm; use {', '.join(ARMS)}")
     return tuple(dict.fromkeys(names))
 
 

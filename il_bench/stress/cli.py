@@ -53,10 +53,10 @@ def stress(
     ] = None,
     latency_ms: Annotated[
         float | None,
-        typer.Option(help="With --hz: what a prediction takes. Default: its median, measured here and now."),
+        typer.Option(help="With --hz: how long a prediction takes. Default: its median, measured now."),
     ] = None,
     seeds: Annotated[SeedRange, typer.Option(help="Which start states.")] = SeedRange.VALIDATION,
-    episodes: Annotated[int, typer.Option(min=1, max=MAX_EPISODES, help="How many of them.")] = 200,
+    episodes: Annotated[int, typer.Option(min=1, max=MAX_EPISODES, help="How many start states.")] = 200,
     workers: WorkersOption = None,
     executor: ExecutorOption = None,
     address: AddressOption = None,
@@ -65,17 +65,17 @@ def stress(
     """Roll policies out on the same start states with one thing changed, and print what that costs.
 
     Every arm changes one thing at several levels: delays, noise, lost actions, a push, the physics, the
-    start, the camera's image. The undisturbed episodes stand beside them, and differences are paired by seed.
+    start, the camera's image. Differences to the undisturbed episodes are paired by seed.
     `pytest --benchmark --il-stress` does the same as part of a run.
     """
     try:
         if resume and output is None:
             raise IlBenchError("--resume: there is nothing to continue without --output; add it")
         if latency_ms is not None and not hz:
-            raise IlBenchError("--latency-ms: says nothing without a control frequency; add --hz")
+            raise IlBenchError("--latency-ms: needs a control frequency; add --hz")
         for name, value in (("--latency-ms", latency_ms), *(("--hz", each) for each in hz or ())):
             if value is not None and not 0.0 < value < 1e6:
-                raise IlBenchError(f"{name}: {value:g} has to be a number above 0")
+                raise IlBenchError(f"{name}: {value:g} is not a number above 0")
         if hz and arm:
             raise IlBenchError("--hz: runs the arms wait and overlap; leave --arm out")
         path = None if output is None else given_path(output)
@@ -104,7 +104,7 @@ def _alone(output: Path | None) -> AbstractContextManager[None]:
     """Hold the file that the rows go to: a second command would put its own in their place."""
     if output is None:
         return nullcontext()
-    busy = f"another process writes this file; let it finish, or {_ANOTHER}"
+    busy = f"another process is writing this file; let it finish, or {_ANOTHER}"
     with writing(output, _ANOTHER):
         output.parent.mkdir(parents=True, exist_ok=True)
     return locked(output.with_name(f".{output.name}.lock"), output, busy, _ANOTHER)

@@ -23,13 +23,13 @@ def card(
 ) -> None:
     """Write results into the model card of CHECKPOINT, its README.md: a table, and metadata for the Hub.
 
-    What else the card says stays as it is; the same results again change nothing. Push the folder with
+    The rest of the card stays as it is, and the same results again change nothing. Push the folder with
     `hf upload USER/NAME FOLDER`.
     """
     try:
         source = zoo.resolve(str(checkpoint))
         if source.path is None or source.is_shipped:
-            raise IlBenchError(f"{checkpoint}: a card lies in the folder of a checkpoint; give that folder")
+            raise IlBenchError(f"{checkpoint}: a card belongs to a checkpoint; give the checkpoint's folder")
         from il_bench.files import read_whole, write_whole, writing
         from il_bench.policies.checkpoint import Checkpoint
         from il_bench.report import card as cards
@@ -43,7 +43,7 @@ def card(
         try:
             before = read_whole(path, way_out).decode("utf-8") if path.exists() else ""
         except UnicodeDecodeError:
-            raise IlBenchError(f"{path}: no text in UTF-8; {way_out}") from None
+            raise IlBenchError(f"{path}: not UTF-8 text; {way_out}") from None
         after = cards.filled(before, row, whole, name=_name(found.folder), where=str(path))
         if after != before:
             with writing(path, "make it writable"):

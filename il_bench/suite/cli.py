@@ -36,10 +36,12 @@ if TYPE_CHECKING:
     from il_bench.report.schema import Success
 
 _AUTOCAST_HELP = (
-    "Compute its networks' matrix products in this type. Episodes change. Default: as it was saved."
+    "Compute its networks' matrix products in this type. This changes the episodes. Default: as saved."
 )
-_COMPILE_HELP = "Compile its networks with torch.compile, which needs a C++ compiler. Episodes change."
-_TARGET_HELP = "Require this of it: exit status 1 if it is missed, 6 if too little is shown."
+_COMPILE_HELP = (
+    "Compile its networks with torch.compile, which needs a C++ compiler. This changes the episodes."
+)
+_TARGET_HELP = "The target to reach. Exit status 1 if it is missed, 6 if the episodes cannot decide."
 
 
 class Track(StrEnum):
@@ -58,10 +60,8 @@ class Form(StrEnum):
 
 def evaluate(
     policy: Annotated[str, typer.Argument(help="A shipped policy by name, a folder, or a Hub id.")],
-    track: Annotated[
-        Track, typer.Option(help="What POLICY sees, if it is a shipped name.")
-    ] = Track.KEYPOINTS,
-    output: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file, too.")] = None,
+    track: Annotated[Track, typer.Option(help="What a shipped POLICY sees.")] = Track.KEYPOINTS,
+    output: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,
     form: Annotated[
         Form,
         typer.Option(
@@ -75,7 +75,8 @@ def evaluate(
         typer.Option(
             min=1,
             max=MAX_RATE_EPISODES,
-            help=f"How many of them: up to {MAX_EPISODES} of validation, up to {MAX_RATE_EPISODES} of test."
+            help=f"How many start states: up to {MAX_EPISODES} of validation, up to {MAX_RATE_EPISODES} "
+            "of test."
             f" Gates look at the first {MAX_EPISODES} only.",
         ),
     ] = 200,
@@ -150,7 +151,7 @@ def _write(output: Path, row: "Success", seeds: range, form: Form, numerics: Num
 def vocabulary(
     policy: Annotated[str, typer.Argument(help="bet, vqbet, or a folder or Hub id of a BeT or VQ-BeT.")],
     data: Annotated[str, typer.Option(help=DATA_HELP)] = "expert",
-    output: Annotated[Path, typer.Option(help="Folder of the picture.")] = REPORT_FOLDER,
+    output: Annotated[Path, typer.Option(help="Folder for the picture.")] = REPORT_FOLDER,
 ) -> None:
     """Draw the moves that POLICY's action tokenizer knows, and how often each is used.
 

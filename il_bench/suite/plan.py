@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from il_bench import zoo
 from il_bench.errors import IlBenchError, fail
 from il_bench.protocol import BLOCK_SIZE, MARGIN, MAX_EPISODES, PIXELS, SEED_STARTS
 
@@ -15,18 +16,22 @@ _SHARE = 0.9
 
 def plan(
     target: Annotated[float, typer.Option(help="The success rate that you want to show, such as 0.85.")],
-    margin: Annotated[float, typer.Option(help="PASS will show more than the target less this.")] = MARGIN,
+    margin: Annotated[
+        float, typer.Option(help="A PASS shows a rate above the target minus this margin.")
+    ] = MARGIN,
     true_rate: Annotated[
-        float | None, typer.Option(help="What you expect of the policy. Default: some rates side by side.")
+        float | None,
+        typer.Option(help="The success rate that you expect. Default: several rates side by side."),
     ] = None,
     episodes: Annotated[
-        int, typer.Option(min=1, max=MAX_EPISODES, help="The most that you want to run.")
+        int, typer.Option(min=1, max=MAX_EPISODES, help="The most episodes that you want to run.")
     ] = MAX_EPISODES,
     policy: Annotated[
-        str | None, typer.Option(help="Roll 50 episodes of this policy out, to say what they cost here.")
+        str | None,
+        typer.Option(help="Roll out 50 episodes of this policy, to estimate how long they take here."),
     ] = None,
 ) -> None:
-    """Say how many episodes a verdict on a success rate takes, and which drop they would find.
+    """Say how many episodes a verdict on a success rate takes, and what drop they would detect.
 
     Exact for independent episodes; the suite's sequential test, at alpha = beta = 0.05.
     """
@@ -35,6 +40,8 @@ def plan(
             raise IlBenchError(f"--target: {target:g}, --margin: {margin:g}; need 0 < margin < target < 1")
         if true_rate is not None and not 0 <= true_rate <= 1:
             raise IlBenchError(f"--true-rate: {true_rate:g}; need a share from 0 to 1")
+        if policy is not None:
+            zoo.resolve(policy)  # what names nothing is refused before anything heavy is imported
         for line in told(target, margin, true_rate, episodes):
             typer.echo(line)
         if policy is not None:
@@ -87,9 +94,6 @@ def _row(rate: float, target: float, margin: float, n: int) -> tuple[str, ...]:
 
 def _seconds_of_a_block(policy: str) -> float:
     """Roll a block of validation seeds out in this process; return its wall time."""
-    from il_bench import zoo
-
-    zoo.resolve(policy)  # what names nothing is refused before anything heavy is imported
     from il_bench.policies.checkpoint import load_policy
     from il_bench.rollout import rollout
 

@@ -96,7 +96,7 @@ class Measure:
         if unknown := declared.keys() - set(cells):
             raise IlBenchError(
                 f"{collect.baselines_path(self._settings)}: gates.{policy.name}.{policy.track}.arms: "
-                f"{min(unknown)!r:.60} is no arm and level of this policy; use one of {', '.join(cells)}"
+                f"{min(unknown)!r:.60} is not an arm and level of this policy; use one of {', '.join(cells)}"
             )
         return declared if self._settings.seed_range[0] in TEST_SEEDS else {}
 

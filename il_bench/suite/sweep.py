@@ -29,24 +29,30 @@ def sweep(
         typer.Option(
             "--output",
             "-o",
-            help="Folder of report.json, curve.html and curve.svg. Default: `sweep` in the run.",
+            help="Folder for report.json, curve.html and curve.svg. Default: `sweep` in the run.",
         ),
     ] = None,
     episodes: Annotated[
-        int, typer.Option(min=1, max=MAX_EPISODES, help="The first so many validation seeds, for each.")
+        int,
+        typer.Option(
+            min=1,
+            max=MAX_EPISODES,
+            help="How many validation seeds to roll out for each checkpoint, from the first on.",
+        ),
     ] = 200,
     workers: WorkersOption = None,
     executor: ExecutorOption = None,
     address: AddressOption = None,
     device: DeviceOption = "cpu",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Keep what --output holds of checkpoints that are the same.")
+        bool,
+        typer.Option("--resume", help="Keep the results in --output of checkpoints that have not changed."),
     ] = False,
 ) -> None:
     """Roll every checkpoint of RUN out on the same start states, and draw success over steps.
 
-    RUN may be of `lerobot-train` or `il-bench train`, and may still be training. Exit status 1: a checkpoint
-    cannot be loaded or run; the others are measured.
+    RUN may come from `lerobot-train` or `il-bench train`, and may still be training. Exit status 1: a
+    checkpoint cannot be loaded or run; the others are measured.
     """
     try:
         run = given_path(run)

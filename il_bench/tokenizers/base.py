@@ -81,7 +81,7 @@ class Tokenizer(nn.Module, ABC):
 
     def _check_weights(self, weights: Tensor) -> None:
         if weights.dtype not in DTYPES:
-            raise self._error(f"the weights are {weights.dtype}; convert them by .float().")
+            raise self._error(f"the weights are {weights.dtype}; convert them with .float().")
 
     def _check_tensor(self, name: str, values: object) -> None:
         if not isinstance(values, Tensor):
@@ -110,7 +110,7 @@ class Tokenizer(nn.Module, ABC):
 
     def _check_finite(self, chunks: Tensor, name: str = "chunk") -> None:
         if (row := first_not_finite(chunks)) is not None:
-            raise self._error(f"{name} {row} holds NaN or infinity; drop or mend it.")
+            raise self._error(f"{name} {row} holds NaN or infinity; remove or repair it.")
 
     def _in_type(self, chunks: Tensor, dtype: torch.dtype) -> Tensor:
         """Finite ``chunks`` (N, ...) in another type; raises IlBenchError where it cannot hold them."""

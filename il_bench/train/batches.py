@@ -85,7 +85,7 @@ def make_network(recipe: Recipe, config: PreTrainedConfig, dataset: LeRobotDatas
     try:
         policy: PreTrainedPolicy = make_policy(config, ds_meta=dataset.meta)
     except Exception as error:  # sizes that do not fit one another, in the words of torch or of LeRobot
-        raise IlBenchError(f"{where}: no network can be made of these fields: {error}") from None
+        raise IlBenchError(f"{where}: no network can be built from these fields: {error}") from None
     return policy
 
 

@@ -110,7 +110,7 @@ def instead_of(output: Path, damaged: Path) -> str:
     if not others:
         return f"no other is left: remove {output} and train again"
     good = max(others, key=_step).name
-    return f"the last good checkpoint is {good}: remove {damaged} and --resume goes on from there"
+    return f"the last good checkpoint is {good}: remove {damaged} and --resume continues from there"
 
 
 def _step(checkpoint: Path) -> int:

@@ -34,7 +34,7 @@ def train(
     ],
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the run; checkpoints/last in it is the newest.")
+        Path | None, typer.Option(help="Folder for the run; checkpoints/last in it is the newest.")
     ] = None,
     eye: Annotated[
         Path | None,
@@ -81,7 +81,7 @@ def train(
         typer.Option("--print-command", help="Print the lerobot-train command without running it (pixels)."),
     ] = False,
 ) -> None:
-    """Train POLICY by its recipe. il_bench/train/recipes/ holds the shipped ones, with every hyperparameter.
+    """Train POLICY with its recipe. Every hyperparameter of the shipped ones is in il_bench/train/recipes/.
 
     Keypoint policies train in il_bench's own loop: Ctrl-C saves and says how to continue. So do policies on
     pixels with --eye; without it, lerobot-train does the training.
@@ -149,7 +149,7 @@ def _train_eye(words: list[str], options: TrainOptions) -> bool:
     refused = {"--data": options.data, "--eye": options.eye, "--device": options.device}
     if given := [*words[1:], *(name for name, value in refused.items() if value is not None)]:
         raise IlBenchError(
-            f"{given[0]}: means nothing for the eye, which draws its own images; leave it out."
+            f"{given[0]}: does not apply to the eye, which draws its own images; leave it out."
         )
     finished = train_eye(options, typer.echo)
     typer.echo(
@@ -203,7 +203,7 @@ def _extended(trainer: "Trainer") -> str:
     before, steps = trainer.extended[-1].steps, trainer.settings.steps
     return (
         f"step {trainer.step}: extended from {before} to {steps} steps; the learning rate "
-        f"goes over to the schedule of {steps} steps within {trainer.settings.warmup_steps} steps"
+        f"moves to the schedule of {steps} steps within {trainer.settings.warmup_steps} steps"
     )
 
 

@@ -52,7 +52,7 @@ def evaluate(
         executor: where the episodes run, by a name of `il_bench.rollout.executors.EXECUTORS`; None: as
             `workers` implies.
 
-    Raises IlBenchError for what is no policy, for seeds that cannot be, and for a policy that fails.
+    Raises IlBenchError for what is not a policy, for seeds out of range, and for a policy that fails.
     """
     chosen = _seeds(n, seeds)
     with _untouched(policy):
@@ -121,7 +121,8 @@ def _loaded(policy: Any, preprocessor: Any, postprocessor: Any, device: str) -> 
         )
     if not isinstance(policy, Policy):
         raise IlBenchError(
-            f"evaluate: a {type(policy).__name__} is no policy; give a LeRobot policy with its processors, a"
+            f"evaluate: a {type(policy).__name__} is not a policy; give a LeRobot policy with its "
+            "processors, a"
             " name, a folder, a Hub id, or an object with reset() and select_action(batch)"
         )
     return policy

@@ -126,7 +126,7 @@ def _text(rows: list[dict[str, str]]) -> str:
     return text.getvalue()
 
 
-def read_rows(path: Path, way_out: str = "move it away to go on without its rows") -> list[dict[str, str]]:
+def read_rows(path: Path, way_out: str = "move it away to continue without its rows") -> list[dict[str, str]]:
     """The rows of a log, whose last one may be half written; IlBenchError names the line that is none."""
     try:
         text = read_whole(path, way_out).decode()

@@ -21,7 +21,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 #: The distribution of the policies on images, the file of their one eye, and each one's other weights.
 PIXELS_PACKAGE, EYE, HEAD = "il_bench_pixels", "eye.safetensors", "head.safetensors"
 GET_PIXELS = (
-    f"the policies on images are in a distribution of their own, {PIXELS_PACKAGE}, which is not here; use a "
+    f"the policies on images are in a package of their own, {PIXELS_PACKAGE}, which is not installed; use a "
     f"clone of il_bench's repository, which holds it, or install it from one (pip install ./{PIXELS_PACKAGE})"
 )
 _ON_PIXELS = f"@{PIXELS}"
@@ -119,6 +119,7 @@ def split_name(label: str, folder: Path = Path()) -> tuple[str | None, str]:
         return None, label
     if not re.fullmatch(r"[\w.-]+", name):
         raise IlBenchError(
-            f"{label!r}: no usable name before '='; use letters, digits, '.', '_', '-' as in act=runs/mine"
+            f"{label!r}: there is no usable name before '='; use letters, digits, '.', '_', '-' as in "
+            "act=runs/mine"
         )
     return name, spec

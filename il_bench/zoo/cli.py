@@ -21,7 +21,7 @@ def _zoo() -> None:
 @app.command(epilog="Example: il-bench zoo export vqbet --track pixels --output runs/vqbet_pixels")
 def export(
     policy: Annotated[str, typer.Argument(help="A shipped policy by name: act, vqbet, ...")],
-    output: Annotated[Path, typer.Option(help="The folder to make.")],
+    output: Annotated[Path, typer.Option(help="The folder to create.")],
     track: Annotated[str, typer.Option(help=f"What it sees: {' or '.join(TRACKS)}.")] = KEYPOINTS,
 ) -> None:
     """Write POLICY as an ordinary `pretrained_model` folder, which LeRobot's commands load.
@@ -33,7 +33,7 @@ def export(
 
     try:
         if track not in TRACKS:
-            raise IlBenchError(f"--track: {track!r} is no track; use {' or '.join(TRACKS)}")
+            raise IlBenchError(f"--track: {track!r} is not a track; use {' or '.join(TRACKS)}")
         found = zoo.resolve(policy, track=track)
         if not found.is_shipped:
             there = ", ".join(zoo.shipped(found.track or track))

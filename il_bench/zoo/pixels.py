@@ -43,7 +43,7 @@ def export(source: ResolvedPolicy, output: Path) -> None:
     way_out = "name a new folder"
     with writing(output, way_out):
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise IlBenchError(f"{output}: is there already; {way_out}")
+            raise IlBenchError(f"{output}: already exists; {way_out}")
         output.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
         try:

@@ -96,7 +96,7 @@ def test_a_folder_is_searched_for_its_one_replay_buffer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["demos.csv", "demos.zarr.zip", "demos"])
 def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("x")
-    assert_named(tmp_path / name, r"not read from such a file.*expected a Hub id")
+    assert_named(tmp_path / name, r"cannot be read from a file of this kind.*expected a Hub id")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,8 @@ def test_a_path_that_is_not_there_is_named(source: str) -> None:
 def test_a_hub_id_without_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset_metadata, "HF_LEROBOT_HOME", tmp_path)
     assert_named(
-        "lerobot/pusht_keypoints", r"no such path here.*not to be had from the Hub.*check.*network, or pa"
+        "lerobot/pusht_keypoints",
+        r"no such path here.*it could not be fetched from the Hub.*check.*network, or pa",
     )
 
 

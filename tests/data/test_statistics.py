@@ -135,7 +135,7 @@ def test_statistics_of_more_data_than_these_are_right(dataset: LeRobotDataset, s
     ("content", "said"),
     [
         ("{", "broken JSON"),
-        ("[]", "holds list, not named fields"),
+        ("[]", "holds a list, not an object with fields"),
         ('{"action": 3}', "action = 3 is not an array of numbers"),
         ('{"next.reward": {"mean": "much"}}', "next.reward.mean = 'much' is not an array of numbers"),
         ('{"action": {"mean": [1, [2]]}}', r"action\.mean = .* is not an array"),

@@ -133,8 +133,8 @@ def test_a_batch_costs_microseconds_a_sample(small: LeRobotDataset) -> None:
         ({"action": []}, None, r"delta_timestamps\['action'\]: no offsets"),
         ({"action": [0.0, 0.05]}, None, r"delta_timestamps\['action'\]: 0.05 s is not a multiple of 1/10 s"),
         ({"task_index": [0.0]}, None, r"delta_timestamps\['task_index'\]"),
-        ({}, [0, 4], r"episodes \[4\] cannot be taken; it has 4 episodes, 0 to 3"),
-        ({}, [], r"episodes \[\] cannot be taken"),
+        ({}, [0, 4], r"episodes \[4\] cannot be selected; it has 4 episodes, 0 to 3"),
+        ({}, [], r"episodes \[\] cannot be selected"),
     ],
 )
 def test_impossible_windows_are_named(

@@ -35,7 +35,7 @@ def test_a_check_notices_other_frames(built: Path, played: Played, tmp_path: Pat
     assert result.exit_code == 1
     assert "NOT OK  frames as stored: 95.660% of the pixels" in result.output
     for changed, message in (
-        ({"index": np.array([0, 5, 13, 14, 23])}, "index: 23 is no frame of this data set, which has 23"),
+        ({"index": np.array([0, 5, 13, 14, 23])}, "index: 23 is not a frame of this data set, which has 23"),
         ({"image": image[:4]}, "image: shape (4, 96, 96, 3)"),
         ({"index": np.zeros(5)}, "index: shape (5,) of float64"),
     ):

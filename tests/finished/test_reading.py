@@ -100,8 +100,8 @@ ONE = GOOD["per_task"][0]
     ("content", "said"),
     [
         ("{", "broken JSON at line 1"),
-        ("[]", "holds list, not named fields"),
-        ({"a": 1}, "no file of a finished run, it has a; give an eval_info.json"),
+        ("[]", "holds a list, not an object with fields"),
+        ({"a": 1}, "not the file of a finished run (its fields: a); give an eval_info.json"),
         ({"per_task": [], "overall": {}}, "per_task is empty, and overall has no n_episodes and pc_success"),
         ({"per_task": [{**ONE, "metrics": {"successes": []}}]}, "pusht/0 holds no episodes"),
         ({"per_task": [{**ONE, "metrics": {"successes": [None]}}]}, "per_task.0.metrics.successes.0 = None"),
@@ -116,7 +116,7 @@ ONE = GOOD["per_task"][0]
         ({"per_task": [{**ONE, "n_success": 2}]}, "per_task.0.n_success = 2, but 1 of 2 episodes succeed"),
         (
             {"success_rate": {"estimate": 0.333}, "n_episodes": 10},
-            "success_rate.estimate = 0.333 is no share",
+            "success_rate.estimate = 0.333 is not a whole number of successes",
         ),
         ({"success_rate": {"estimate": 1.5}, "n_episodes": 10}, "success_rate.estimate = 1.5"),
     ],
@@ -138,7 +138,7 @@ def test_a_broken_file_is_refused_by_field(tmp_path: Path, content: Any, said: s
         ("seed,success\n1,0.5\n", "line 2: success = '0.5'; need 0 or 1"),
         ("seed,success\n-1,1\n", "line 2: seed = '-1'; need a whole number"),
         ("seed,success\n", "holds no episodes"),
-        ('seed,success\n"1', "no CSV in UTF-8"),
+        ('seed,success\n"1', "not a CSV file in UTF-8"),
         ("policy,success\na,1\nb,1\n", "the column policy holds several"),
     ],
 )

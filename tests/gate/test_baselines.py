@@ -152,7 +152,7 @@ def test_every_change_of_the_file_is_accepted_or_one_sentence(path: Path, exampl
         (b'{"schema": 1,', "broken JSON at line 1, column 14"),
         (b"<<<<<<< HEAD\n{}", "broken JSON at line 1, column 1"),
         (b"", "broken JSON"),
-        (b"[]", "holds list, not named fields"),
+        (b"[]", "holds a list, not an object with fields"),
         (b'{"gates": {}}', "schema = None"),
         (b"\xff\xfe", "not UTF-8"),
         (b'{"schema": 1, "gates": {"bc": {}, "bc": {}}}', "gates.bc occurs twice"),

@@ -141,7 +141,7 @@ def test_the_command_hands_each_side_what_it_asked_for(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["bc", "--python-b", "/nowhere/python"], "--python-b: no such python: /nowhere/python"),
+        (["bc", "--python-b", "/nowhere/python"], "--python-b: no such Python interpreter: /nowhere/python"),
         (["bc", "--margin", "0"], "margin: 0 is out of range"),
         (["bc", "--device-b", "cdua"], "--device-b: unknown device 'cdua'; use cpu"),
         (["diffusion", "--sampler", "DDIM10"], "sampler: 'DDIM10' is unknown; use DDPM-N"),

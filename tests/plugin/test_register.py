@@ -103,7 +103,7 @@ def test_a_projects_environment_has_gates_and_a_journal(pytester: pytest.Pyteste
     resumed = run(*suite, "--il-resume", "--il-policy", "pusher")
     assert resumed.ret == 0
     resumed.stdout.fnmatch_lines(
-        ["--il-resume: rolled out anew, since code has no hash: pusher; give a version*"]
+        ["--il-resume: rolled out again, since code has no hash: pusher; give a version*"]
     )
     pytester.makepyfile(
         slow="from reach import policies\n\npolicies.Reacher.__init__.__defaults__ = (0.02,)\n"
@@ -185,7 +185,10 @@ def test_a_track_in_a_baselines_file_is_pushts_or_a_registered_environment(tmp_p
         (lambda r: r.policy("expert", print), "'expert' is one of il_bench's own rows"),
         (lambda r: r.policy("mine", 3), "policy 'mine': 3 is neither a checkpoint nor a function"),
         (lambda r: [r.policy("mine", print), r.policy("mine", print)], "policy 'mine' is added twice"),
-        (lambda r: r.policy("mine", print, version=2), "policy 'mine': version 2 is not a text, such as '1'"),
+        (
+            lambda r: r.policy("mine", print, version=2),
+            "policy 'mine': version 2 is not a string, such as '1'",
+        ),
         (lambda r: r.tokenizer("grid", 16), "tokenizer 'grid': 16 cannot be called"),
         (lambda r: r.environment("pixels", print, max_steps=9), "environment 'pixels' is a track of PushT"),
         (

@@ -112,7 +112,7 @@ def test_a_second_run_in_one_report_folder_is_refused_before_it_starts(
     with reserved(pytester.path / "out", ""):
         result = light("--il-report", "out", *tests)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *out: another run writes into this folder; * --il-report"])
+    result.stderr.fnmatch_lines(["ERROR: *out: another run is writing to this folder; * --il-report"])
     assert [path.name for path in (pytester.path / "out").iterdir()] == [".lock"]
 
 
@@ -197,7 +197,9 @@ def test_a_missing_checkpoint_fails_in_one_line(
     pytester.makepyfile("def test_asks(policy): pass")
     result = light("--il-policy", "no/such-policy")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["no/such-policy: not a local folder, and not to be had from the Hub*"])
+    result.stdout.fnmatch_lines(
+        ["no/such-policy: not a local folder, and it could not be fetched from the Hub*"]
+    )
     assert "load_policy(" not in result.stdout.str()
 
 

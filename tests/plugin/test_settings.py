@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from il_bench.errors import IlBenchError
 from il_bench.machine import AS_SAVED, Numerics
 from il_bench.plugin.options import Invocation
 from il_bench.plugin.settings import OPTIONS, Settings, read
+from il_bench.report import schema
 
 DEFAULTS: dict[str, Any] = {each.dest: each.parser["default"] for each in OPTIONS.values()}
 
@@ -115,7 +117,7 @@ def test_a_policy_meets_the_gates_of_its_own_name_only(zoo: Path, tmp_path: Path
         ({"il_policy": ["expert=act"]}, r"--il-policy: 'expert=act': expert is one of il_bench's own rows"),
         ({"il_policy": ["untrained"]}, r"--il-policy: 'untrained': untrained is one of il_bench's own rows"),
         ({"il_policy": ["act", "act=vqbet"]}, r"--il-policy: act and act=vqbet would both be called act"),
-        ({"il_policy": ["=runs/act"]}, r"--il-policy: '=runs/act': no usable name before '='"),
+        ({"il_policy": ["=runs/act"]}, r"--il-policy: '=runs/act': there is no usable name before '='"),
         *(
             ({"il_sampler": [wrong]}, f"--il-sampler: '{wrong}' is unknown; use DDPM-N or DDIM-N")
             for wrong in ("DDIM", "DDIM-0", "euler-10", "DDIM-10 ")
@@ -125,6 +127,7 @@ def test_a_policy_meets_the_gates_of_its_own_name_only(zoo: Path, tmp_path: Path
             {"il_compare": "gone.json", "il_benchmark": True},
             r"--il-compare: no such file: .*gone.json; give the report.json",
         ),
+        ({"il_compare": "a_file", "il_benchmark": True}, r"a_file: .*; make the report again"),
         ({"il_baselines": "gone.json"}, r"--il-baselines: no such file: .*gone.json"),
         ({"il_report": "a_file"}, r"--il-report: .*a_file is a file"),
         ({"il_update_baselines": True}, r"--il-update-baselines: nothing is measured without --benchmark"),
@@ -154,5 +157,6 @@ def test_a_benchmark_without_any_policy_is_an_error(tmp_path: Path, monkeypatch:
 
 
 def test_a_stored_run_is_a_file(zoo: Path, tmp_path: Path) -> None:
-    (tmp_path / "old.json").touch()
+    report = schema.Report(created=datetime.now(UTC), environment={})
+    (tmp_path / "old.json").write_text(report.model_dump_json())
     assert given(tmp_path, il_compare="old.json", il_benchmark=True).compare == tmp_path / "old.json"

@@ -146,7 +146,9 @@ def test_weights_without_fractions_are_refused_by_name_and_type(
 ) -> None:
     weights(folder, lambda tensors: {key: value.to(dtype) for key, value in tensors.items()})
     refuses(
-        rf"model.safetensors: model\.[\w.]+ is of type {name}, and .* float32: what was", load_policy, folder
+        rf"model.safetensors: model\.[\w.]+ is of type {name}, and .* float32: the decimals",
+        load_policy,
+        folder,
     )
 
 
@@ -179,7 +181,7 @@ def test_a_cut_file_is_called_cut(folder: Path, name: str, size: int) -> None:
     (path,) = folder.glob(name)
     content = path.read_bytes()
     path.write_bytes(content[: min(size, len(content) - 1)])
-    refuses(rf"{path.name}: cut: [\d,]+ bytes are left of [\d,]+", load_policy, folder)
+    refuses(rf"{path.name}: cut: [\d,]+ bytes are there of [\d,]+", load_policy, folder)
 
 
 def test_other_bytes_in_place_of_weights_are_told(folder: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_hub_id_is_pinned_to_its_commit(cached: Path, checkpoint: Path, spec: 
 
 
 def test_another_commit_of_a_hub_id_is_another_policy(cached: Path) -> None:
-    refuses(r"some-body/tiny.act: not a local folder, and not to", load_policy, "some-body/tiny.act@abcdef0")
+    refuses(r"some-body/tiny.act: not a local folder, and it", load_policy, "some-body/tiny.act@abcdef0")
 
 
 def test_a_hub_repository_without_a_policy_at_its_root_is_named(cached: Path) -> None:
@@ -114,4 +114,4 @@ def test_of_a_hub_repository_no_pickle_and_no_other_checkpoint_is_fetched() -> N
 
 
 def test_a_hub_id_offline_is_one_line(offline: Path) -> None:
-    refuses("nobody/nothing: not a local folder, and not to be had", found, "nobody/nothing")
+    refuses("nobody/nothing: not a local folder, and it could not be fetched", found, "nobody/nothing")

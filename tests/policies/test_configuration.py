@@ -27,15 +27,15 @@ def feature(direction: str, name: str, size: int) -> dict[str, object]:
         ({"chunk_size": True}, r"chunk_size = True: Input should be a valid integer"),
         ({"chunk_size": None}, r"chunk_size = None: Input should be a valid integer"),
         ({"dropout": "0.1"}, r"dropout = '0.1': Input should be a valid number"),
-        ({"dropout": 7}, r"config.json: no policy of type act .*dropout probability"),
+        ({"dropout": 7}, r"config.json: a policy of type act cannot be built .*dropout probability"),
         ({"dim_model": -16}, r"config.json"),
         ({"optimizer_lr": [1]}, r"optimizer_lr = \[1\]"),
         ({"normalization_mapping": {"STATE": "LOG"}}, r"normalization_mapping.STATE = 'LOG'"),
-        ({"type": ["act"]}, r"type = \['act'\]: no name of a type"),
+        ({"type": ["act"]}, r"type = \['act'\]; that is not the name of a policy type"),
         ({"n_obs_steps": 0}, r"n_obs_steps = 0: has to be between 1 and 10,000"),
         ({"n_action_steps": 9}, r"not a configuration of act: The chunk size is the upper bound"),
         ({"use_peft": True}, r"use_peft: the folder holds an adapter"),
-        ({"type": "dp3"}, r"type 'dp3' is no policy of LeRobot .* such as lerobot_policy_dp3\."),
+        ({"type": "dp3"}, r"type 'dp3' is not a policy type of LeRobot .* such as lerobot_policy_dp3\."),
         ({"type": "groot"}, r"type 'groot': LeRobot runs code from the Hub"),
         ({"input_features": {}}, r"input_features is empty"),
         (feature("output", "action", 7), r"'action' of shape \(7,\) does not fit"),
@@ -56,7 +56,8 @@ def test_what_a_configuration_says_wrong_is_named_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("{", "broken JSON at line 1, column 2"), ("[]", "holds list, not named fields")]
+    ("text", "said"),
+    [("{", "broken JSON at line 1, column 2"), ("[]", "holds a list, not an object with fields")],
 )
 def test_an_unreadable_configuration_is_refused(folder: Path, text: str, said: str) -> None:
     (folder / "config.json").write_text(text)

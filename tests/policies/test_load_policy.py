@@ -81,7 +81,7 @@ def test_weights_of_another_network_and_truncated_ones_are_refused(saved: Path) 
     refuses(r"model.safetensors: the weights do not fit il_bc", load_policy, saved)
     weights = saved / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-50])
-    refuses(r"model.safetensors: cut: [\d,]+ bytes are left of [\d,]+;", load_policy, saved)
+    refuses(r"model.safetensors: cut: [\d,]+ bytes are there of [\d,]+;", load_policy, saved)
 
 
 def test_the_device_is_the_runs_and_not_the_configurations(

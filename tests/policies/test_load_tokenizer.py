@@ -148,7 +148,7 @@ def test_weights_that_do_not_fit_are_named(with_images: Path) -> None:
 def test_missing_and_broken_weights_are_named(with_images: Path) -> None:
     weights = with_images / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    refuses(r"model\.safetensors: cut: 100 bytes are left of", load_tokenizer, with_images)
+    refuses(r"model\.safetensors: cut: 100 bytes are there of", load_tokenizer, with_images)
     weights.unlink()
     refuses(r"model\.safetensors: missing", load_tokenizer, with_images)
     weights.mkdir()

@@ -57,27 +57,30 @@ def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", ["policy_preprocessor.json", "policy_postprocessor.json"])
 def test_a_module_that_a_step_names_is_not_imported(folder: Path, evil: Path, name: str) -> None:
     with_step(folder, {"class": "evil_steps.Step", "config": {}}, name)
-    refuses(rf"{name}: steps\.\d: evil_steps.Step is no step of .* neither imported", load_policy, folder)
+    refuses(rf"{name}: steps\.\d: evil_steps.Step is not a step of .* neither imported", load_policy, folder)
     assert not evil.exists() and "evil_steps" not in sys.modules
 
 
 @pytest.mark.parametrize(
     ("step", "said"),
     [
-        ({"class": "os.system", "config": {"command": "true"}}, "os.system is no step of"),
-        ({"class": "lerobot.scripts.lerobot_train.main"}, "main is no step of lerobot.processor"),
-        ({"class": "lerobot.processor.factory.make_default_processors"}, "is no ProcessorStep of LeRobot's"),
-        ({"class": "lerobot.processor.RewardClassifierProcessorStep"}, "ProcessorStep is no step of"),
-        ({"registry_name": "reward_classifier_processor"}, "reward_classifier_processor is no step of"),
-        ({"registry_name": "warp_drive"}, "'warp_drive': no package installed here has such a step"),
+        ({"class": "os.system", "config": {"command": "true"}}, "os.system is not a step of"),
+        ({"class": "lerobot.scripts.lerobot_train.main"}, "main is not a step of lerobot.processor"),
+        (
+            {"class": "lerobot.processor.factory.make_default_processors"},
+            "is not one of LeRobot's ProcessorSteps",
+        ),
+        ({"class": "lerobot.processor.RewardClassifierProcessorStep"}, "ProcessorStep is not a step of"),
+        ({"registry_name": "reward_classifier_processor"}, "reward_classifier_processor is not a step of"),
+        ({"registry_name": "warp_drive"}, "'warp_drive': no installed package provides this step"),
         ({"registry_name": "action_tokenizer_processor"}, "trust_remote_code is true"),
         ({"registry_name": "tokenizer_processor", "config": {"trust_remote_code": True}}, "code is true"),
         (
             {"registry_name": "to_batch_processor", "state_file": "../x.safetensors"},
             "'../x.safetensors' is",
         ),
-        ({"registry_name": "to_batch_processor", "state_file": "state.pt"}, "state_file 'state.pt' is no"),
-        ({}, " is no step of"),
+        ({"registry_name": "to_batch_processor", "state_file": "state.pt"}, "state_file 'state.pt' is not"),
+        ({}, " is not a step of"),
     ],
     ids=lambda value: str(next(iter(value.values()), "")) if isinstance(value, dict) else "",
 )
@@ -88,7 +91,7 @@ def test_a_step_that_could_run_something_is_named(folder: Path, step: dict[str, 
 @pytest.mark.parametrize("content", ["{", "[]", '{"steps": 3}', '{"steps": ["a"]}'])
 def test_processors_that_are_none_are_named(folder: Path, content: str) -> None:
     (folder / "policy_postprocessor.json").write_text(content)
-    refuses(r"policy_postprocessor.json: (broken JSON|steps is no list|holds list)", load_policy, folder)
+    refuses(r"policy_postprocessor.json: (broken JSON|steps is not a list|holds a list)", load_policy, folder)
 
 
 def test_a_step_with_settings_of_another_lerobot_is_one_line(folder: Path) -> None:

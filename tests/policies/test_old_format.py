@@ -140,7 +140,7 @@ def test_a_configuration_that_tells_no_type_says_what_to_add(tmp_path: Path) -> 
         ({"normalize_inputs.buffer_observation_state.min": torch.full((2,), torch.inf)}, "was never filled"),
         (
             {"normalize_inputs.buffer_observation_effort.min": torch.zeros(2)},
-            "a statistic of none of the features",
+            "a statistic of a feature that config.json does not have",
         ),
         ({"diffusion.unet.moon": torch.zeros(2)}, "the weights do not fit diffusion"),
     ],

@@ -57,7 +57,7 @@ def test_two_policies_side_by_side_become_a_file(folder: Path, tmp_path: Path, s
 def test_rolled_out_anew_it_is_equal_in_every_number_that_is_counted(folder: Path) -> None:
     status, said = replay(f"expert:{SEED}", "--report", folder, "--anew")
     assert status == 0, said
-    assert "rolled out anew" in said and "differ" not in said
+    assert "rolled out again" in said and "differ" not in said
 
 
 def test_a_number_that_is_not_the_reports_is_an_error_that_names_it(folder: Path, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_number_that_is_not_the_reports_is_an_error_that_names_it(folder: Path
     (tmp_path / "report.json").write_text(json.dumps(report))
     status, said = replay(f"expert:{SEED}", "--report", tmp_path)
     assert status != 0
-    assert "is not the report's" in said or "changed by hand" in said
+    assert "differs from the report" in said or "changed by hand" in said
 
 
 def test_a_projects_policy_is_shown_from_its_recording_or_told_why_not(folder: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_projects_policy_is_shown_from_its_recording_or_told_why_not(folder: P
     assert status == 0 and "the recording in" in said
     status, said = replay(f"wander:{SEED}", "--report", folder, "--anew")
     assert status == 2
-    assert "replay cannot roll it out, since tests.wander is no checkpoint; run it again" in said
+    assert "replay cannot roll it out, since tests.wander is not a checkpoint; run it again" in said
 
 
 @pytest.mark.parametrize(
@@ -86,10 +86,19 @@ def test_a_projects_policy_is_shown_from_its_recording_or_told_why_not(folder: P
         (["expert"], "which seed"),
         (["expert:3", "--seed", "4"], "two seeds"),
         (["expert:1000000"], "1000000 is not a seed to look at"),
-        (["expert:3", "-o", "x.avi"], "x.avi ends in none of"),
+        (["expert:3", "-o", "x.avi"], "x.avi must end in"),
         ([f"{name}:1" for name in "abcdefghi"], "up to 8 policies side by side, not 9"),
     ],
 )
 def test_what_cannot_be_shown_is_told_in_a_sentence(arguments: list[str], said: str) -> None:
     status, output = replay(*arguments)
     assert status == 2 and said in output and "Traceback" not in output
+
+
+def test_a_report_that_is_not_there_is_an_error_and_its_file_stands_for_its_folder(
+    folder: Path, tmp_path: Path
+) -> None:
+    status, said = replay(f"expert:{SEED}", "--report", tmp_path / "gone")
+    assert status == 2 and "gone: no such folder" in said
+    status, said = replay(f"expert:{SEED}", "--report", folder / "report.json")
+    assert status == 0 and "the recording in" in said

@@ -54,7 +54,7 @@ def test_the_command_draws_runs_beside_the_shipped_policies(run: Path, tmp_path:
     assert not re.search(r'id="(numbers|environment|episodes)"', text), "no part of a run that is not there"
 
 
-@pytest.mark.parametrize(("log", "said"), [(None, "no train_log.csv there"), ("stop\n1\n", "line 1")])
+@pytest.mark.parametrize(("log", "said"), [(None, "there is no train_log.csv"), ("stop\n1\n", "line 1")])
 def test_what_is_no_run_is_named(log: str | None, said: str, tmp_path: Path) -> None:
     if log is not None:
         (tmp_path / "train_log.csv").write_text(log)

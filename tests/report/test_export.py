@@ -126,7 +126,7 @@ def test_a_torn_line_of_a_history_is_named_and_costs_no_later_one(run: Run, tmp_
     path.write_text(path.read_text()[:-30])
     history.append(path, history.line_of(run[1]))
     assert path.read_text().count("\n") == 2
-    with pytest.raises(IlBenchError, match=r"history\.jsonl: line 1 is no JSON; correct or delete"):
+    with pytest.raises(IlBenchError, match=r"history\.jsonl: line 1 is not valid JSON; correct or delete"):
         history.load(path)
     wrong = json.loads(path.read_text().splitlines()[1]) | {"host": "mine"}
     path.write_text(json.dumps(wrong))

@@ -23,7 +23,7 @@ LINE = history.line_of(report(success=[]))
 
 
 def test_a_folder_is_held_by_one_run_at_a_time(tmp_path: Path) -> None:
-    said = "out: another run writes into this folder; let it finish, or"
+    said = "out: another run is writing to this folder; let it finish, or"
     with reserved(tmp_path / "out", ""):
         with pytest.raises(IlBenchError, match=f"{said} leave$"), reserved(tmp_path / "out", "leave"):
             pass

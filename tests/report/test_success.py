@@ -98,7 +98,7 @@ def test_report_json_has_the_fields_tools_read() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema": 2}, r"report.json: schema is 2, this il_bench reads 1"),
+        ({"schema": 2}, r"report.json: schema is 2, but this il_bench reads 1"),
         ({"colour": "red"}, r"report.json: colour = 'red': unknown field"),
         ({"success": [{"policy": "act"}]}, r"report.json: success.0.track: Field required"),
     ],

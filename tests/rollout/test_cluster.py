@@ -325,7 +325,7 @@ def test_a_cluster_of_this_machine_alone_is_quiet_and_ends_with_the_process(tmp_
             "nothing answers at 127.0.0.1:1 .*; start a cluster with `ray start --head`",
         ),
         ("{not Ray}", "nothing answers at .* .(what listens there is not Ray|timed out)"),
-        ("nowhere", "'nowhere' is no address; write HOST:PORT, or auto"),
+        ("nowhere", "'nowhere' is not an address; write HOST:PORT, or auto"),
     ],
 )
 def test_a_cluster_that_is_not_there_is_told_soon(address: str, said: str) -> None:

@@ -74,7 +74,7 @@ def test_ray_is_refused_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatc
         executors.check("ray", None)
     executors.check("processes", None)
     monkeypatch.setattr(executors, "find_spec", lambda name: name)
-    with pytest.raises(IlBenchError, match=r"^--device: cuda:1: Ray itself deals GPUs out; say cuda$"):
+    with pytest.raises(IlBenchError, match=r"^--device: cuda:1: Ray assigns GPUs itself; say cuda$"):
         executors.check("ray", None, "cuda:1")
 
 

@@ -155,7 +155,7 @@ def shift(block: dict[str, Any], by: int) -> None:
     [
         (2, lambda line: line[:-9], "line 2 is damaged: broken JSON "),
         (2, lambda line: b"", "line 2 is damaged: broken JSON "),
-        (2, lambda line: b"[]", "line 2 is damaged: holds list, not named fields"),
+        (2, lambda line: b"[]", "line 2 is damaged: holds a list, not an object with fields"),
         (2, edited(lambda block: block["episodes"].clear()), r"line 2 .*episodes = \[\]: "),
         (2, edited(lambda block: block["episodes"][1].pop("n_steps")), r"line 2 .*episodes\.1\.n_steps: "),
         (2, episode(0, success="yes"), "success = 'yes': "),
@@ -169,7 +169,11 @@ def shift(block: dict[str, Any], by: int) -> None:
         (2, episode(1, success=True, max_reward=0.3), "seed 200001 is a success with max_reward 0.3"),
         (2, episode(1, n_steps=301), "seed 200001: n_steps is 301, of at most 300"),
         (2, episode(1, outside=99), "seed 200001 has 99 steps outside, of 10"),
-        (2, episode(1, n_steps=11), "line 2 was edited: its checksum is of other seconds and episodes"),
+        (
+            2,
+            episode(1, n_steps=11),
+            "line 2 was edited: its checksum does not match its seconds and episodes",
+        ),
         (3, edited(lambda block: block["episodes"].pop()), "line 3 was edited: its checksum"),
         (3, edited(lambda block: block.update(seconds=9.5)), "line 3 was edited: its checksum"),
         (3, edited(lambda block: block.pop("checksum")), "line 3 is damaged .checksum: Field required"),
@@ -203,13 +207,13 @@ def test_lines_are_checked_against_each_other(path: Path, tmp_path: Path, change
         lines, said = [*lines, lines[1]], "line 4 holds the episodes of line 2 again; delete it"
     elif change == "another journal's line":
         strange = (tmp_path / "other.jsonl").read_bytes().splitlines(keepends=True)[1]
-        lines, said = [*lines, strange], "line 4 was edited: its checksum is of other"
+        lines, said = [*lines, strange], "line 4 was edited: its checksum does not match"
     else:
         longer = Outcomes.concatenate([episodes(FIRST[1:]), episodes(np.arange(200_003, 200_005))])
         with opened(path, CONDITIONS, resume=True) as mine:
             mine.append(longer)
         lines = path.read_bytes().splitlines(keepends=True)
-        said = "line 4 says otherwise than line 2 of the episode with seed 200001"
+        said = "line 4 contradicts line 2 about the episode with seed 200001"
     path.write_bytes(b"".join(lines))
     with pytest.raises(IlBenchError, match=rf"act\.keypoints\.jsonl: {said}.*without --il-resume"):
         recalled(path, FIRST)

@@ -67,10 +67,10 @@ def test_success_at_a_control_frequency(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--arm", "dealy"], "'dealy' is no stress arm; use delay"),
+        (["--arm", "dealy"], "'dealy' is not a stress arm; use delay"),
         (["--resume"], "--resume: there is nothing to continue without --output"),
-        (["--latency-ms", "4"], "--latency-ms: says nothing without a control frequency"),
-        (["--hz", "0"], "--hz: 0 has to be a number above 0"),
+        (["--latency-ms", "4"], "--latency-ms: needs a control frequency"),
+        (["--hz", "0"], "--hz: 0 is not a number above 0"),
         (["--hz", "10", "--arm", "push"], "leave --arm out"),
         (["no-such-policy"], "no-such-policy: no such policy"),
     ],

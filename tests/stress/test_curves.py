@@ -138,7 +138,7 @@ def test_arms_are_for_policies_that_they_make_a_difference_to() -> None:
     assert {"overlap", "noise"} < {arm.name for arm in arms_for(bet)}
     assert not {"blur", "shift"} & {arm.name for arm in arms_for(bet)}
     assert [arm.name for arm in arms_for(bet, ("push", "delay"))] == ["delay", "push"]
-    with pytest.raises(IlBenchError, match="--arm: 'dealy' is no stress arm; use delay, wait"):
+    with pytest.raises(IlBenchError, match="--arm: 'dealy' is not a stress arm; use delay, wait"):
         check_names(["dealy"])
 
 

@@ -21,7 +21,7 @@ def test_a_target_under_stress_fails_the_run_and_one_of_no_level_is_refused(
         (
             "delay 3",
             2,
-            "*gates.tiny.keypoints.arms: 'delay 3' is no arm and level of this policy; use one of*",
+            "*gates.tiny.keypoints.arms: 'delay 3' is not an arm and level of this policy; use one of*",
         ),
     ):
         path.write_text(json.dumps({"schema": 2, "gates": {"tiny": {"keypoints": {"arms": {cell: target}}}}}))

@@ -147,8 +147,8 @@ def test_what_others_have_put_into_the_metadata_stays(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("---\nmodel-index: 3\n---\n", "model-index is no list of models with results"),
-        ("---\na: [\n---\n", "its metadata are no YAML"),
+        ("---\nmodel-index: 3\n---\n", "model-index is not a list of models with results"),
+        ("---\na: [\n---\n", "its metadata are not valid YAML"),
         (f"# x\n{card.BEGIN}\n", "il_bench's marks around its results are damaged"),
     ],
 )
@@ -177,4 +177,4 @@ def test_results_of_other_weights_are_refused(folder: Path) -> None:
     assert done.exit_code == 2 and "holds no episodes of the weights in" in done.output
     assert not (folder / "README.md").exists()
     shipped = CliRunner().invoke(app, ["card", "act"])
-    assert shipped.exit_code == 2 and "a card lies in the folder of a checkpoint" in shipped.output
+    assert shipped.exit_code == 2 and "a card belongs to a checkpoint" in shipped.output

@@ -78,7 +78,7 @@ def test_nan_and_infinity_are_refused_by_row_wherever_they_stand(kind: str, valu
         chunks[row].view(-1)[place] = value
         for use in [*encoders(kind, tokenizer), tokenizer.fit]:
             said = said_of(tokenizer, use, chunks)
-            assert said == f"chunk {row} holds NaN or infinity; drop or mend it."
+            assert said == f"chunk {row} holds NaN or infinity; remove or repair it."
     assert same_state(state(tokenizer), before)
 
 
@@ -170,7 +170,7 @@ def test_what_is_said_of_offsets() -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.int64, torch.complex64):
         given.append((broken.to(dtype), f"offsets are {dtype}; {IN_TYPES}"))
     for value in (torch.nan, torch.inf, -torch.inf):
-        given.append((broken.clone(), "offset 1 holds NaN or infinity; drop or mend it."))
+        given.append((broken.clone(), "offset 1 holds NaN or infinity; remove or repair it."))
         given[-1][0][1, 0, 1] = value
     for offsets, said in given:
         assert said_of(tokenizer, tokenizer.decode, tokens_for(tokenizer), offsets) == said
@@ -210,7 +210,7 @@ def test_what_is_said_of_weights_in_16_bits(kind: str, dtype: torch.dtype) -> No
     if kind == "residual_vq":
         calls += [(tokenizer.reference_decode, tokens), (tokenizer.stage_errors, chunks)]
     for call in calls:
-        assert said_of(tokenizer, *call) == f"the weights are {dtype}; convert them by .float()."
+        assert said_of(tokenizer, *call) == f"the weights are {dtype}; convert them with .float()."
     tokenizer.float()
     assert tokenizer.decode(tokenizer.encode(chunks)).dtype == torch.float32
 

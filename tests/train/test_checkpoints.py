@@ -207,7 +207,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_resumes(
     runs.later.output = folder
     with pytest.raises(IlBenchError, match=said) as caught:
         runs.later.restore()
-    assert f"last good checkpoint is 000001: remove {broken} and --resume goes on" in str(caught.value)
+    assert f"last good checkpoint is 000001: remove {broken} and --resume continues" in str(caught.value)
     shutil.rmtree(broken)
     assert runs.resume(folder) == 1
 

@@ -141,7 +141,7 @@ def test_a_side_process_that_dies_is_told_in_one_sentence() -> None:
         ({"n": 3, "seeds": [1]}, "n=3 and seeds together"),
         ({"seeds": [1_000_000]}, "seed 1000000 is reserved"),
         ({"preprocessor": 1}, "processors belong to a LeRobot policy, but this is a Wander"),
-        ({"policy": SimpleNamespace(module=1)}, "a SimpleNamespace is no policy; give a LeRobot policy"),
+        ({"policy": SimpleNamespace(module=1)}, "a SimpleNamespace is not a policy; give a LeRobot policy"),
         ({"policy": "nowhere"}, "nowhere: no such policy"),
         (
             {"workers": 2, "policy": SimpleNamespace(reset=lambda: 0, select_action=lambda _: 0)},

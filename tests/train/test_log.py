@@ -94,7 +94,7 @@ def test_a_damaged_log_is_named_before_the_first_step_and_stays(
         first.training(**asdict(at(step)))
     path.write_text(damage(path.read_text()), errors="surrogatepass")
     before = path.read_bytes()
-    with pytest.raises(IlBenchError, match=f"{said}.*; move it away to go on without its rows"):
+    with pytest.raises(IlBenchError, match=f"{said}.*; move it away to continue without its rows"):
         TrainingLog(tmp_path, 100, print)
     assert path.read_bytes() == before
 

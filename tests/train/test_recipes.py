@@ -107,7 +107,7 @@ def test_whole_numbers_may_be_written_as_toml_writes_large_ones() -> None:
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ({"hidden_dim": -3}, "no network can be made of these fields: "),
+        ({"hidden_dim": -3}, "no network can be built from these fields: "),
         (
             {"hidden_dim": 10_000_000},
             r".* numbers take .* GB to train, and this machine has",

@@ -41,5 +41,5 @@ def test_a_name_before_an_equals_sign_is_the_users(tmp_path: Path) -> None:
     assert zoo.split_name("runs/mine", tmp_path) == (None, "runs/mine")
     assert zoo.split_name("lr=0.1", tmp_path) == (None, "lr=0.1")
     for label in ("=runs/mine", "a b=runs/mine"):
-        with pytest.raises(IlBenchError, match="no usable name before '='"):
+        with pytest.raises(IlBenchError, match="there is no usable name before '='"):
             zoo.split_name(label, tmp_path)

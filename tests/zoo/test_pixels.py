@@ -191,7 +191,7 @@ def test_a_run_on_images_takes_every_policy_that_sees_them(shipped: Path) -> Non
 
 @pytest.mark.usefixtures("missing")
 def test_without_the_distribution_one_sentence_says_how_to_get_it(tmp_path: Path) -> None:
-    sentence = "distribution of their own, il_bench_pixels, which is not here"
+    sentence = "package of their own, il_bench_pixels, which is not installed"
     for act in (
         lambda: settings.read(run_with(il_track="pixels")),
         lambda: load_policy("act", track="pixels"),
@@ -217,9 +217,9 @@ def test_what_cannot_be_put_together_is_told_in_one_line(shipped: Path, tmp_path
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     for words, message in (
-        (["act", "--output", str(tmp_path / "mine")], "mine: is there already; name a new folder"),
+        (["act", "--output", str(tmp_path / "mine")], "mine: already exists; name a new folder"),
         (["expert", "--output", str(tmp_path / "new")], "expert: the planner, which has no weights"),
-        (["act", "--track", "sound", "--output", str(tmp_path / "new")], "'sound' is no track"),
+        (["act", "--track", "sound", "--output", str(tmp_path / "new")], "'sound' is not a track"),
     ):
         done = command("zoo", "export", *words)
         assert done.exit_code == 2 and message in done.output

@@ -145,7 +145,7 @@ class Checkpoint:
             raise self._unfitting(error) from None
         except Exception as error:  # a missing package, a wrong setting, a plugin's own error
             raise IlBenchError(
-                f"{path}: no policy of type {config.type} can be made of it here: {error}"
+                f"{path}: a policy of type {config.type} cannot be built from it: {error}"
             ) from None
 
     def load_into(self, module: nn.Module, prefix: str) -> None:
@@ -209,7 +209,9 @@ class Checkpoint:
         data = read_json(path, way_out).get("data")
         name = data.get("name", "unknown") if isinstance(data, dict) else "unknown"
         if not isinstance(name, str):
-            raise IlBenchError(f"{path}: data.name = {name!r:.60}: no name of data; {way_out}")
+            raise IlBenchError(
+                f"{path}: data.name = {name!r:.60}; that is not the name of a data set; {way_out}"
+            )
         return name
 
 
@@ -258,7 +260,7 @@ def _download(repository: str, revision: str | None) -> Path:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         if folder is None:
             raise IlBenchError(
-                f"{repository}: not a local folder, and not to be had from the Hub ({first_line}). "
+                f"{repository}: not a local folder, and it could not be fetched from the Hub ({first_line}). "
                 "Check the name, or download it where there is a network and give the folder."
             ) from None
     if not (folder / CONFIG).exists():

@@ -119,7 +119,7 @@ def _class_of(content: dict[str, Any], path: Path) -> type[PreTrainedConfig]:
     policy_type = content["type"]
     if not isinstance(policy_type, str):
         raise IlBenchError(
-            f"{path}: type = {policy_type!r:.60}: no name of a type of policy; fetch it again."
+            f"{path}: type = {policy_type!r:.60}; that is not the name of a policy type; fetch it again."
         )
     field = _RUN_REMOTE_CODE.get(policy_type)
     if field == "" or (field and content.get(field) is not None):
@@ -132,7 +132,8 @@ def _class_of(content: dict[str, Any], path: Path) -> type[PreTrainedConfig]:
     seen = [] if policy_type in known() else list(map(_import, third_party_packages()))
     if policy_type not in known():
         raise IlBenchError(
-            f"{path}: type {policy_type!r} is no policy of LeRobot {lerobot.__version__} or of an installed "
+            f"{path}: type {policy_type!r} is not a policy type of LeRobot {lerobot.__version__} or of "
+            "an installed "
             f"package called {THIRD_PARTY}* (here: {'; '.join(seen) or 'none'}); install the package that "
             f"brings it, such as {THIRD_PARTY}{policy_type}."
         )

@@ -29,7 +29,7 @@ _NEEDED = {
     NormalizationMode.QUANTILE10: ("q10", "q90"),
 }
 _LARGEST_EPS = 1e-3  # it is added to spreads, so as never to divide by 0
-_TOGETHER = "config.json and the processors have to come from one training."
+_TOGETHER = "config.json and the processors must come from the same training run."
 _AGAIN = "save the processors again, with the data set's statistics."
 
 
@@ -137,9 +137,7 @@ def _fits(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 def _check_spread(spread: Tensor, where: str, is_pusht: bool) -> None:
     least = float(spread.min())
     if not torch.isfinite(spread).all() or least < 0 or (least == 0 and is_pusht):
-        raise IlBenchError(
-            f"{where} is {least:g} in one place, which is no spread of numbers that vary; {_AGAIN}"
-        )
+        raise IlBenchError(f"{where} is {least:g} in one place, too small for numbers that vary; {_AGAIN}")
 
 
 def _check_relative(before: list[Any], after: list[Any], folder: Path) -> None:
@@ -155,5 +153,5 @@ def _check_relative(before: list[Any], after: list[Any], folder: Path) -> None:
         raise IlBenchError(
             f"{folder}: {PROCESSORS[0]} has {len(to_relative)} steps for relative actions ({relative} "
             f"enabled), and {PROCESSORS[1]} {len(to_absolute)} that make them absolute ({absolute} enabled); "
-            "both have to come from one training."
+            "both must come from the same training run."
         )

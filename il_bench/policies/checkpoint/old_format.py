@@ -63,7 +63,7 @@ def modernised(old_fields: dict[str, Any], path: Path) -> dict[str, Any]:
         )
     if not isinstance(fields["type"], str):
         raise IlBenchError(
-            f"{path}: type = {fields['type']!r:.60}: no name of a type of policy; fetch it again."
+            f"{path}: type = {fields['type']!r:.60}; that is not the name of a policy type; fetch it again."
         )
     for name, value in _UNUSED.get(fields["type"], {}).items():
         if value is _ANY or fields.get(name, _ANY) is value:
@@ -95,8 +95,8 @@ def read_weights(path: Path, config: PreTrainedConfig) -> OldWeights | None:
             buffer, _, statistic = name.partition(".")[2].rpartition(".")
             if buffer not in by_buffer:
                 raise IlBenchError(
-                    f"{path}: {name}: a statistic of none of the features of the configuration "
-                    f"({', '.join(features)}); config.json and weights have to come from one training."
+                    f"{path}: {name}: a statistic of a feature that config.json does not have "
+                    f"({', '.join(features)}); config.json and weights must come from the same training run."
                 )
             if not torch.isfinite(tensor).all():
                 raise IlBenchError(

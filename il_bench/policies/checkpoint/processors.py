@@ -60,24 +60,27 @@ def _checked_steps(path: Path, config: PreTrainedConfig) -> list[dict[str, Any]]
         )
     steps: list[dict[str, Any]] | None = read_json(path, "fetch it again.").get("steps")
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-        raise IlBenchError(f"{path}: steps is no list of steps, as LeRobot writes it; fetch it again.")
+        raise IlBenchError(f"{path}: steps is not a list of steps, as LeRobot writes it; fetch it again.")
     for number, step in enumerate(steps):
         where = f"{path}: steps.{number}"
         step_class = _class_of(step, config, where)
         settings = step.get("config", {})
         if not isinstance(settings, dict):
-            raise IlBenchError(f"{where}.config = {settings!r:.60}: no named fields; fetch it again.")
+            raise IlBenchError(
+                f"{where}.config = {settings!r:.60} is not an object with fields; fetch it again."
+            )
         if wrong := wrong_type(step_class, settings):
             raise IlBenchError(f"{where}.config.{wrong}; fetch it again, or correct the field.")
         if settings.get(_TRUST, getattr(step_class, _TRUST, False)):
             raise IlBenchError(
-                f"{where}: {_TRUST} is true: the step would run code from the Hub; nothing of a "
-                "checkpoint is run."
+                f"{where}: {_TRUST} is true: the step would run code from the Hub; il_bench "
+                "runs no code from a checkpoint."
             )
         state = str(step.get("state_file", ".safetensors"))
         if Path(state).name != state or not state.endswith(".safetensors"):
             raise IlBenchError(
-                f"{where}: state_file {state!r} is no .safetensors file of the folder, and no other is read."
+                f"{where}: state_file {state!r} is not a .safetensors file in the folder, and no other "
+                "kind of file is read."
             )
         if "state_file" in step:
             try:
@@ -100,8 +103,8 @@ def _class_of(step: dict[str, Any], config: PreTrainedConfig, where: str) -> typ
             found = ProcessorStepRegistry.get(step_name)
         except KeyError:
             raise IlBenchError(
-                f"{where}: registry_name {step_name!r}: no package installed here has such a step; install "
-                "the one that brings it."
+                f"{where}: registry_name {step_name!r}: no installed package provides this step; "
+                "install the one that does."
             ) from None
     elif _is_in(step_name, packages):
         module, _, name = step_name.rpartition(".")
@@ -118,10 +121,12 @@ def _class_of(step: dict[str, Any], config: PreTrainedConfig, where: str) -> typ
     is_users_own = is_registered and not _is_in(module, ("lerobot",))
     if module == _OF_ROBOTS or not (is_users_own or _is_in(module, packages)):
         raise IlBenchError(
-            f"{where}: {step_name} is no step of {', '.join(packages)}, so it is neither imported nor run."
+            f"{where}: {step_name} is not a step of {', '.join(packages)}, so it is neither imported nor run."
         )
     if not (isinstance(found, type) and issubclass(found, ProcessorStep)):
-        raise IlBenchError(f"{where}: {step_name} is no ProcessorStep of LeRobot's, so it is not run.")
+        raise IlBenchError(
+            f"{where}: {step_name} is not one of LeRobot's ProcessorSteps, so il_bench does not run it."
+        )
     return found
 
 

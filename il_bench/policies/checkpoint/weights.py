@@ -56,7 +56,7 @@ def table(path: Path) -> dict[str, StoredTensor]:
         content = file.read(n_bytes) if n_bytes <= _LONGEST_TABLE else b""
         there = path.stat().st_size
     if there > 8 and not content.startswith(b"{"):
-        raise IlBenchError(f"{path}: not readable as safetensors (it begins otherwise); {_FETCH}")
+        raise IlBenchError(f"{path}: not readable as safetensors (it does not begin like one); {_FETCH}")
     ends, found = [0], {}
     if there >= 8 + n_bytes:
         for name, entry in parse_json(content, path, _FETCH).items():
@@ -71,7 +71,7 @@ def table(path: Path) -> dict[str, StoredTensor]:
             except (LookupError, TypeError, ValueError):
                 raise IlBenchError(f"{path}: {name}: damaged in the table of tensors; {_FETCH}") from None
     if there < (needed := 8 + max(n_bytes, *ends)):
-        raise IlBenchError(f"{path}: cut: {there:,} bytes are left of {needed:,}; {_FETCH}")
+        raise IlBenchError(f"{path}: cut: {there:,} bytes are there of {needed:,}; {_FETCH}")
     return found
 
 
@@ -95,7 +95,7 @@ def bounded(stored: Mapping[str, StoredTensor], where: str) -> Iterator[None]:
         if n > most or len(seen) > most_tensors:
             raise _TooLargeError(
                 f"{where}: asks for a policy of at least {n:,} numbers in {len(seen):,} tensors, but its "
-                f"weights are {numbers:,} in {tensors:,}; the two have to come from one training."
+                f"weights are {numbers:,} in {tensors:,}; the two must come from the same training run."
             )
 
     hooks = [
@@ -141,7 +141,7 @@ def check_taken(module: nn.Module, path: Path, prefix: str = "") -> None:
         if there and tensor.is_floating_point() and not there.is_float:
             raise IlBenchError(
                 f"{path}: {prefix}{name} is of type {there.dtype}, and the policy's is "
-                f"{str(tensor.dtype).removeprefix('torch.')}: what was after the point is lost; give the "
+                f"{str(tensor.dtype).removeprefix('torch.')}: the decimals are lost; give the "
                 "weights as they were trained."
             )
         if not (_is_finite(tensor) or (name not in parameters and _is_mask(tensor))):

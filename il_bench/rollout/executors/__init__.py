@@ -113,7 +113,7 @@ def check(name: str | None, address: str | None, device: str = "cpu", *, prefix:
         raise IlBenchError(f"{prefix}executor: Ray is not installed; pip install 'il-bench[ray]'")
     if name == ExecutorName.RAY and ":" in device:
         kind = device.partition(":")[0]
-        raise IlBenchError(f"{prefix}device: {device}: Ray itself deals GPUs out; say {kind}")
+        raise IlBenchError(f"{prefix}device: {device}: Ray assigns GPUs itself; say {kind}")
 
 
 def of_options(

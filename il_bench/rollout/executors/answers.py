@@ -38,9 +38,10 @@ def packed(job: Job[Any, Any, Any], who: str, *more: object) -> bytes:
 
 def too_late(name: str, seconds: float, last: Step | None) -> IlBenchError:
     """The error of a task that takes longer than so many seconds; last: the last step that it told."""
-    heard = f"it was last heard of at {last}" if last else "it told no step"
+    heard = f"it was last heard of at {last}" if last else "it reported no step"
     return IlBenchError(
-        f"{name}: not done after {seconds:g} s; {heard}; if it is slow and not stuck, give it longer with "
+        f"{name}: not done after {seconds:g} s; {heard}; if it is slow rather than stuck, give it more "
+        "time with "
         "--il-timeout SECONDS"
     )
 

@@ -193,7 +193,8 @@ class _Tasks:
             wanted = "a processor and a GPU" if self._gpus else "a processor"
             raise IlBenchError(f"executor ray: none of the {len(alive)} nodes of the cluster has {wanted}")
         raise IlBenchError(
-            "executor ray: no node of the cluster is of this machine's kind, so that episodes would differ: "
+            "executor ray: no node of the cluster is the same kind of machine as this one, so episodes "
+            "would differ: "
             f"{'; '.join(self._strangers.values())}; start the run on a machine of the nodes' kind"
         )
 
@@ -248,7 +249,7 @@ def check_listening(address: str) -> None:
     if address in ("auto", "local"):
         return
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise IlBenchError(f"executor ray: {address!r} is no address; write HOST:PORT, or auto")
+        raise IlBenchError(f"executor ray: {address!r} is not an address; write HOST:PORT, or auto")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_CONNECT) as connection:
             if os.environ.get("RAY_USE_TLS", "0") == "0":

@@ -199,7 +199,8 @@ def _check_dataset(flags: Mapping[str, str]) -> None:
     except Exception as error:  # offline, no such repository, old format: many types
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise IlBenchError(
-            f"--dataset.repo_id={repo_id}: not on this machine, and the Hugging Face Hub does not give it "
+            f"--dataset.repo_id={repo_id}: not on this machine, and it could not be fetched from the "
+            "Hugging Face Hub "
             f"({first}). Without a network, build it with `{BUILD}` and give --data DIR before the command."
         ) from None
     for key, feature in meta.features.items():

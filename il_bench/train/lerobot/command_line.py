@@ -153,7 +153,7 @@ def saved_step(output: Path) -> int:
     way_out = f"cannot resume from here: delete {path.parent.parent}."
     step = read_json(path, way_out).get("step")
     if type(step) is not int or step < 0:
-        raise IlBenchError(f"{path}: step = {step!r:.60}: no number of steps; {way_out}")
+        raise IlBenchError(f"{path}: step = {step!r:.60}: that is not a number of steps; {way_out}")
     return step
 
 

@@ -27,7 +27,7 @@ from il_bench.train.pixels.scenes import Scenes, to_tensor
 
 _BLOCK = 2048  # frames, written and noted together
 _BATCH = 256
-_WAY_OUT = "make room; what is done is kept"
+_WAY_OUT = "make room; finished work is kept"
 Array = NDArray[np.float64]
 Features = NDArray[np.float32]
 Maps = NDArray[np.float16]
@@ -112,5 +112,5 @@ def _see(path: Path, agents: Array, poses: Array) -> tuple[Features, Maps]:
         said.append((eye.feature(maps).numpy(), maps.half().numpy()))
     features, maps_of = (np.concatenate(parts) for parts in zip(*said, strict=True))
     if not np.isfinite(features).all() or not np.isfinite(maps_of).all():
-        raise IlBenchError(f"{path}: says what is not finite in 16 bits; train the eye again.")
+        raise IlBenchError(f"{path}: the eye's output overflows 16-bit floats; train the eye again.")
     return features, maps_of

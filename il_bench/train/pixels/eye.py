@@ -88,10 +88,10 @@ def load_eye(path: Path) -> Eye:
             state: dict[str, Any] = load_file(path)
         missing, unknown = eye.load_state_dict(state, strict=False)
     except (SafetensorError, RuntimeError) as error:
-        raise IlBenchError(f"{path}: is no eye ({error}); {way_out}.") from None
+        raise IlBenchError(f"{path}: is not an eye ({error}); {way_out}.") from None
     if unknown or any(not name.startswith("probe.") for name in missing):
         names = ", ".join([*missing, *unknown][:3])
-        raise IlBenchError(f"{path}: is no eye (missing or unknown: {names}); {way_out}.")
+        raise IlBenchError(f"{path}: is not an eye (missing or unknown: {names}); {way_out}.")
     return eye
 
 

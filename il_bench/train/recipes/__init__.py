@@ -215,7 +215,7 @@ def _find(policy: str, track: str) -> tuple[dict[str, Any], str]:
         path, source = HERE / source, f"recipes/{source}"
     elif not policy.endswith(".toml"):
         near = difflib.get_close_matches(policy, known, n=1)
-        others = f"there is one for {', '.join(known)}; your own is a file that ends in .toml"
+        others = f"there is one for {', '.join(known)}; a recipe of your own is a .toml file"
         others = f"the nearest is {near[0]}; {others}" if near else others
         raise IlBenchError(
             f"There is no recipe for policy {policy!r} on track {track!r}; "
