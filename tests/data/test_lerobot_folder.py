@@ -114,7 +114,7 @@ BAD_FOLDERS |= {
         r"info\.json: a git-lfs",
     ),
     "pipe": (lambda root: replace(data_of(root), os.mkfifo), r"file-000\.parquet: a pipe, a socket or a dev"),
-    "folder": (lambda root: replace(data_of(root), Path.mkdir), r"file-000\.parquet: a folder, where a file"),
+    "folder": (lambda root: replace(data_of(root), Path.mkdir), r"file-000\.parquet: a folder, not a file"),
     "stats": (lambda root: truncate(root / "meta/stats.json"), r"stats\.json: broken JSON .*; remove it"),
     "fps 10.5": (lambda root: edit_info(root, fps=10.5), r"info\.json: fps = 10\.5"),
     "shape": (

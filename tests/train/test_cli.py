@@ -71,7 +71,7 @@ def test_bad_arguments_get_one_clear_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("eye --data expert", "--data: means nothing for the eye"),
+        ("eye --data expert", "--data: does not apply to the eye"),
         ("eye --resume", "holds no eye to resume"),
         ("bet --eye . --data expert", "no recipe for policy 'bet' on track 'heads'"),
         ("--eye . -- --policy.type=act", "--eye: lerobot-train has no flag for it"),
