@@ -106,8 +106,8 @@ class Settings:
     )
     thorough: bool = option(
         "--il-thorough",
-        f"""Also measure what takes long: {THOROUGH}. With the shipped policies, on two cores, a run then takes
-        nine minutes instead of one.""",
+        f"""Also measure what takes long: {THOROUGH}. With the shipped policies, on two cores, a run takes
+        nine minutes then, instead of one.""",
         action="store_true",
     )
     stress: bool = option(
