@@ -241,11 +241,9 @@ def test_normalising_is_compared_with_one_pass_over_the_same_numbers(way: str, n
 Suite = Callable[..., pytest.RunResult]
 TOKENIZERS = ("--pyargs", "il_bench.suite.test_tokenizers")
 ANY_DEVICE = """
-from dataclasses import replace
-
 from il_bench.plugin.settings import OPTIONS
 
-OPTIONS["device"] = replace(OPTIONS["device"], check=lambda device, _: device)
+OPTIONS["device"] = OPTIONS["device"]._replace(check=lambda device, _: device)
 """
 
 
