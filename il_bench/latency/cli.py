@@ -77,7 +77,7 @@ def compare(
     try:
         for spec, elsewhere in ((a, python), (b or a, python_b)):
             if elsewhere is None:  # before twelve processes import LeRobot to say the same
-                zoo.resolve(spec)
+                zoo.find(spec)
         machine.check_device_name(device)
         machine.check_device_name(device_b or device, "--device-b")
         for chosen_sampler in filter(None, (sampler, sampler_b)):

@@ -81,7 +81,7 @@ def stress(
         path = None if output is None else given_path(output)
         specs = policies or [*zoo.shipped(KEYPOINTS), EXPERT]
         for spec in specs:
-            zoo.resolve(spec)  # what names nothing is refused before anything heavy is imported
+            zoo.find(spec)  # what names nothing is refused before anything heavy is imported
         from il_bench.stress.arms import arms_for, check_names
 
         names = check_names(arm or ())

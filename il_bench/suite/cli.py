@@ -94,7 +94,7 @@ def evaluate(
         if output is None and form is not Form.OURS:
             raise IlBenchError(f"--format: {form} is the form of a file; name it with --output")
         # What names nothing is refused before anything heavy is imported.
-        spec = zoo.resolve(policy, track=track).spec
+        spec = zoo.find(policy, track).spec
         if seeds is not SeedRange.TEST and episodes > MAX_EPISODES:
             raise IlBenchError(f"--episodes: {episodes}; --seeds {seeds} has {MAX_EPISODES}")
         asked = None if target is None else _target(target)

@@ -41,7 +41,7 @@ def plan(
         if true_rate is not None and not 0 <= true_rate <= 1:
             raise IlBenchError(f"--true-rate: {true_rate:g}; need a share from 0 to 1")
         if policy is not None:
-            zoo.resolve(policy)  # what names nothing is refused before anything heavy is imported
+            zoo.find(policy)  # what names nothing is refused before anything heavy is imported
         for line in told(target, margin, true_rate, episodes):
             typer.echo(line)
         if policy is not None:

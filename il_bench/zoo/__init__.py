@@ -18,6 +18,8 @@ from il_bench.protocol import EXPERT, KEYPOINTS, PIXELS, TRACKS
 
 ZOO = Path(__file__).parent
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+#: Suffixes of files that can run anything when they are read.
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 #: The distribution of the policies on images, the file of their one eye, and each one's other weights.
 PIXELS_PACKAGE, EYE, HEAD = "il_bench_pixels", "eye.safetensors", "head.safetensors"
 GET_PIXELS = (
@@ -80,7 +82,7 @@ def resolve(
 ) -> ResolvedPolicy:
     """What `spec` means: a shipped policy, the planner, a path that exists, or else a Hub id.
 
-    Only loading shows whether the path or the Hub really holds a policy.
+    `find` also asks whether the path holds a policy; only loading shows whether the Hub does.
 
     Args:
         spec: NAME, PATH, USER/NAME or USER/NAME@REVISION; IlBenchError where it means nothing.
@@ -109,6 +111,47 @@ def resolve(
     raise IlBenchError(
         f"{spec}: no such policy. Give one of {', '.join(offered)}, a pretrained_model folder, or a Hub id "
         "(USER/NAME or USER/NAME@REVISION)."
+    )
+
+
+def find(spec: str, track: str | None = None) -> ResolvedPolicy:
+    """As `resolve`; IlBenchError also for a path that holds no policy. It imports no torch."""
+    found = resolve(spec, track=track)
+    if found.path is not None and not found.is_shipped:
+        checkpoint_in(found.path)
+    return found
+
+
+def checkpoint_in(path: Path) -> Path:
+    """The `pretrained_model` folder: `path` itself, or the newest one in this checkpoint or run."""
+    if path.is_file():
+        if path.suffix in PICKLES:
+            raise is_pickle(path)
+        raise IlBenchError(f"{path}: a file; give the folder it lies in: {path.parent}")
+    last = Path("last", "pretrained_model")
+    try:
+        for candidate in (path, path / "pretrained_model", path / last, path / "checkpoints" / last):
+            if (candidate / CONFIG).exists():
+                return candidate
+        checkpoints = path if path.name == "checkpoints" else path / "checkpoints"
+        steps = sorted(each.parent.name for each in checkpoints.glob("*/pretrained_model"))
+    except OSError as error:
+        raise IlBenchError(f"{path}: cannot be read ({error}); give the folder of a checkpoint") from None
+    if steps:
+        raise IlBenchError(
+            f"{checkpoints / 'last'}: missing, or a link to nothing; give one of the checkpoints beside it: "
+            f"{checkpoints / steps[-1]}."
+        )
+    raise IlBenchError(
+        f"{path}: holds no {CONFIG}; give a LeRobot pretrained_model folder, a checkpoint or a run."
+    )
+
+
+def is_pickle(path: Path) -> IlBenchError:
+    """The error of a file that is never read."""
+    return IlBenchError(
+        f"{path}: a pickle, which can run anything when it is loaded; only {WEIGHTS} is loaded. If you trust "
+        "it, load it yourself and save the policy with LeRobot's save_pretrained."
     )
 
 

@@ -142,19 +142,34 @@ def test_an_evaluation_says_how_the_networks_computed(
     assert result.exit_code == 2 and "--compile: torch.compile needs a C++ compiler" in result.output
 
 
-@pytest.mark.parametrize("words", [["evaluate", "atc"], ["compare", "act", "atc"]], ids=" ".join)
-def test_a_typo_in_a_policys_name_costs_no_import_of_torch(words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [["evaluate"], ["compare", "act"], ["stress"], ["plan", "--target", "0.8", "--policy"]],
+    ids=" ".join,
+)
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("atc", "no such policy. Give one of act"),
+        ("empty", "holds no config.json; give a LeRobot pretrained_model"),
+    ],
+    ids=["a typo", "an empty folder"],
+)
+def test_what_is_no_policy_costs_no_import_of_torch(
+    tmp_path: Path, words: list[str], policy: str, said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
     code = f"""
 import sys
 from il_bench.cli import app
 try:
-    app({words})
+    app({[*words, policy]})
 finally:
     print("torch" in sys.modules or "lerobot" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
-    assert "il-bench: atc: no such policy. Give one of act" in done.stderr
+    assert f"il-bench: {policy}: {said}" in done.stderr
 
 
 def test_an_evaluation_is_written_as_lerobot_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,11 +24,9 @@ from il_bench.policies.checkpoint import old_format, weights
 from il_bench.policies.checkpoint.configuration import read_config
 from il_bench.policies.checkpoint.processors import MAKE_PROCESSORS, PROCESSORS, load_processors
 from il_bench.protocol import PIXELS
-from il_bench.zoo import CONFIG, WEIGHTS, ZOO, pixels, resolve
+from il_bench.zoo import CONFIG, PICKLES, WEIGHTS, ZOO, checkpoint_in, is_pickle, pixels, resolve
 
 TRAINING = "training.json"
-#: Suffixes of files that can run anything when they are read.
-PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 #: What is fetched of a repository: from its root alone, since training runs push all checkpoints below it.
 FETCHED = (CONFIG, WEIGHTS, "policy_*.json", "policy_*.safetensors", TRAINING)
 #: Files beside a policy that nothing loads.
@@ -68,7 +66,7 @@ class Checkpoint:
             folder = pixels.cached(source) if source.track == PIXELS else ZOO / source.name
             return cls(folder, f"zoo/{source.spec}", True, device)
         if source.path is not None:
-            return cls(_folder_at(source.path), str(spec), device=device)
+            return cls(checkpoint_in(source.path), str(spec), device=device)
         if source.repository is None:
             raise IlBenchError(f"{spec}: the planner has no checkpoint; give a policy that was trained.")
         folder = _download(source.repository, source.revision)
@@ -109,7 +107,7 @@ class Checkpoint:
         path = self.folder / WEIGHTS
         if not path.is_file():
             if pickles := sorted(each for each in self.folder.iterdir() if each.suffix in PICKLES):
-                raise _is_pickle(pickles[0])
+                raise is_pickle(pickles[0])
             raise IlBenchError(
                 f"{path}: {'not a file' if path.exists() else 'missing'}; a pretrained_model folder holds "
                 "its weights there, and weights in any other form, such as a pickle, are not loaded."
@@ -213,38 +211,6 @@ class Checkpoint:
                 f"{path}: data.name = {name!r:.60}; that is not the name of a data set; {way_out}"
             )
         return name
-
-
-def _folder_at(path: Path) -> Path:
-    """The `pretrained_model` folder: `path` itself, or the newest one in this checkpoint or run."""
-    if path.is_file():
-        if path.suffix in PICKLES:
-            raise _is_pickle(path)
-        raise IlBenchError(f"{path}: a file; give the folder it lies in: {path.parent}")
-    last = Path("last", "pretrained_model")
-    try:
-        for candidate in (path, path / "pretrained_model", path / last, path / "checkpoints" / last):
-            if (candidate / CONFIG).exists():
-                return candidate
-        checkpoints = path if path.name == "checkpoints" else path / "checkpoints"
-        steps = sorted(each.parent.name for each in checkpoints.glob("*/pretrained_model"))
-    except OSError as error:
-        raise IlBenchError(f"{path}: cannot be read ({error}); give the folder of a checkpoint") from None
-    if steps:
-        raise IlBenchError(
-            f"{checkpoints / 'last'}: missing, or a link to nothing; give one of the checkpoints beside it: "
-            f"{checkpoints / steps[-1]}."
-        )
-    raise IlBenchError(
-        f"{path}: holds no {CONFIG}; give a LeRobot pretrained_model folder, a checkpoint or a run."
-    )
-
-
-def _is_pickle(path: Path) -> IlBenchError:
-    return IlBenchError(
-        f"{path}: a pickle, which can run anything when it is loaded; only {WEIGHTS} is loaded. If you trust "
-        "it, load it yourself and save the policy with LeRobot's save_pretrained."
-    )
 
 
 def _download(repository: str, revision: str | None) -> Path:
