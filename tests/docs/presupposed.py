@@ -81,11 +81,14 @@ MADE: dict[str, Callable[[Path], None]] = {
 
 
 def environment() -> dict[str, str]:
-    """The environment of somebody who has activated il_bench's; no network, no screen."""
+    """The environment of somebody who has activated il_bench's; no network, no screen.
+
+    What `make docs-commands` was told is not meant for the commands of a page that call make.
+    """
     ours = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
     theirs = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("PYTEST", "COV_", "IL_BENCH_NO"))
+        if not key.startswith(("PYTEST", "COV_", "IL_BENCH_NO", "MAKE", "MFLAGS", "ARGS"))
     }
     return theirs | ours | {"SDL_VIDEODRIVER": "dummy", "COLUMNS": "110"}
