@@ -87,6 +87,7 @@ def test_a_process_that_does_not_start_is_left_out(
 def test_a_log_tells_at_once_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "1.0").mkdir()
+    (tmp_path / "1.0" / "config.json").touch()
     done = CliRunner().invoke(app, ["compare", "1.0", "--processes", "2"])
     assert done.stderr.startswith("0 of 4 processes have started, 0 s\n")
     assert done.stdout.count("equivalent") == 1, "and nothing of it is in the answer"
@@ -102,6 +103,7 @@ def test_the_command_answers_by_word_file_and_exit_status(
     monkeypatch.chdir(tmp_path)
     for name in {"1.0", b}:  # the fakes' policies, by their speed
         (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
     output = tmp_path / "deep" / "result.json"
     arguments = ["compare", "1.0", b, "--processes", "3", "--output", str(output)]
     done = CliRunner().invoke(app, arguments)
