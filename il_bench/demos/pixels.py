@@ -126,7 +126,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _same_priority() -> Iterator[None]:
-    """Take back that SVT-AV1, where root calls it, runs the thread that called it in real time, for good."""
+    """Keep the scheduling of this thread: SVT-AV1, if root runs it, sets its caller to real time for good."""
     if not hasattr(os, "sched_getscheduler"):  # not Linux
         yield
         return

@@ -30,7 +30,7 @@ class SuiteModule(pytest.Module):
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Collect our suite even if a project gives its own test files other names."""
-    name = file_path.name  # of every file that lies where pytest looks: decide by the name, which costs least
+    name = file_path.name  # pytest asks about every file beside the tests, so the cheapest check comes first
     if not (name.startswith("test_") and name.endswith(".py")) or not _is_suite(file_path.parent):
         return None
     patterns = parent.config.getini("python_files")
